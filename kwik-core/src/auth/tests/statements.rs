@@ -1,0 +1,175 @@
+//! Welcomes, seals and endorsements, and that no signature of one kind serves as another.
+
+use super::*;
+use crate::{
+    auth::identity::message,
+    id::{GrantId, StreamId},
+};
+
+#[test]
+fn welcome_proves_one_identity_on_one_path_to_one_client() {
+    let (session, path, key) = (claims().session, claims().path, client().public());
+    let proof = welcome_proof(&secondary(), &EXPORTER, session, path, &key);
+    let server = secondary().public();
+    assert_eq!(verify_welcome(&server, &proof, &EXPORTER, session, path, &key), Ok(()));
+    for verdict in [
+        verify_welcome(&thief().public(), &proof, &EXPORTER, session, path, &key),
+        verify_welcome(&server, &proof, &EXPORTER, SessionId([0; 16]), path, &key),
+        verify_welcome(&server, &proof, &EXPORTER, session, PathId(8), &key),
+        verify_welcome(&server, &proof, &EXPORTER, session, path, &thief().public()),
+    ] {
+        assert_eq!(verdict, Err(AuthError::Welcome));
+    }
+    for bit in 0..proof.len() * 8 {
+        let verdict = verify_welcome(&server, &flipped(&proof, bit), &EXPORTER, session, path, &key);
+        assert_eq!(verdict, Err(AuthError::Welcome), "bit {bit}");
+    }
+}
+
+fn context() -> SealContext {
+    SealContext { session: claims().session, from: PathId::PRIMARY, to: PathId(7), sequence: 41 }
+}
+
+fn other_contexts() -> [SealContext; 6] {
+    [
+        SealContext { session: SessionId([0; 16]), ..context() },
+        SealContext { from: PathId(1), ..context() },
+        SealContext { to: PathId(8), ..context() },
+        SealContext { from: PathId(7), to: PathId::PRIMARY, ..context() },
+        SealContext { sequence: 42, ..context() },
+        SealContext { sequence: 40, ..context() },
+    ]
+}
+
+#[test]
+fn grant_seal_binds_all_it_covers() {
+    let (grant, stream, range, request) = (GrantId(5), StreamId(4), 100..200, b"GET /part".as_slice());
+    let seal = seal_grant(&primary(), context(), grant, stream, range.clone(), request);
+    let key = primary().public();
+    assert_eq!(verify_grant_seal(&key, &seal, context(), grant, stream, range.clone(), request), Ok(()));
+    let mut verdicts = vec![
+        verify_grant_seal(&thief().public(), &seal, context(), grant, stream, range.clone(), request),
+        verify_grant_seal(&key, &seal, context(), GrantId(6), stream, range.clone(), request),
+        verify_grant_seal(&key, &seal, context(), grant, StreamId(0), range.clone(), request),
+        verify_grant_seal(&key, &seal, context(), grant, stream, 99..200, request),
+        verify_grant_seal(&key, &seal, context(), grant, stream, 100..201, request),
+        verify_grant_seal(&key, &seal, context(), grant, stream, 0..u64::MAX, request),
+        verify_grant_seal(&key, &seal, context(), grant, stream, range.clone(), b""),
+        verify_grant_seal(&key, &seal, context(), grant, stream, range.clone(), b"GET /parts"),
+    ];
+    for other in other_contexts() {
+        verdicts.push(verify_grant_seal(&key, &seal, other, grant, stream, range.clone(), request));
+    }
+    for bit in 0..seal.len() * 8 {
+        let bad = flipped(&seal, bit);
+        verdicts.push(verify_grant_seal(&key, &bad, context(), grant, stream, range.clone(), request));
+    }
+    for (at, verdict) in verdicts.into_iter().enumerate() {
+        assert_eq!(verdict, Err(AuthError::Seal), "case {at}");
+    }
+}
+
+#[test]
+fn raw_seal_binds_all_it_covers() {
+    let seal = seal_raw(&secondary(), context(), b"payload");
+    let key = secondary().public();
+    assert_eq!(verify_raw_seal(&key, &seal, context(), b"payload"), Ok(()));
+    let mut verdicts = vec![
+        verify_raw_seal(&primary().public(), &seal, context(), b"payload"),
+        verify_raw_seal(&key, &seal, context(), b"payloae"),
+        verify_raw_seal(&key, &seal, context(), b""),
+    ];
+    verdicts.extend(other_contexts().map(|other| verify_raw_seal(&key, &seal, other, b"payload")));
+    verdicts.extend((0..512).map(|bit| verify_raw_seal(&key, &flipped(&seal, bit), context(), b"payload")));
+    for (at, verdict) in verdicts.into_iter().enumerate() {
+        assert_eq!(verdict, Err(AuthError::Seal), "case {at}");
+    }
+}
+
+#[test]
+fn seals_are_accepted_once_and_in_order() {
+    let mut window = SealWindow::default();
+    for (sequence, verdict) in [
+        (0, Ok(())),
+        (0, Err(AuthError::Replayed)),
+        (1, Ok(())),
+        (7, Ok(())),
+        (3, Err(AuthError::Replayed)),
+        (7, Err(AuthError::Replayed)),
+        (8, Ok(())),
+        (u64::MAX, Ok(())),
+        (u64::MAX, Err(AuthError::Replayed)),
+        (0, Err(AuthError::Replayed)),
+    ] {
+        assert_eq!(window.accept(sequence), verdict, "{sequence}");
+    }
+}
+
+#[test]
+fn endorsement_names_the_server_behind_a_path() {
+    let (session, path, issuer) = (claims().session, claims().path, primary().public());
+    let ticket = claims().sign(&primary());
+    assert_eq!(verify_endorsement(&ticket, session, path, &issuer), Ok(secondary().public()));
+    assert_eq!(verify_endorsement(&ticket, session, PathId(8), &issuer), Err(AuthError::Scope));
+    assert_eq!(verify_endorsement(&ticket, SessionId([0; 16]), path, &issuer), Err(AuthError::Scope));
+    assert_eq!(verify_endorsement(&ticket, session, path, &thief().public()), Err(AuthError::Issuer));
+    assert_eq!(verify_endorsement(&claims().sign(&thief()), session, path, &issuer), Err(AuthError::Signature));
+    assert!(matches!(verify_endorsement(b"", session, path, &issuer), Err(AuthError::Malformed(_))));
+}
+
+#[test]
+fn signature_of_one_kind_never_serves_as_another() {
+    let key = primary();
+    let parts: [&[u8]; 2] = [b"the same", b"parts"];
+    for (signed, made) in Label::ALL.map(|label| (label, key.sign(label, &parts))) {
+        for read in Label::ALL {
+            assert_eq!(key.public().verify(read, &parts, &made), read == signed, "{signed:?} as {read:?}");
+        }
+    }
+}
+
+#[test]
+fn statements_do_not_pass_for_their_neighbours() {
+    // One key in every role, so that nothing but the label and the layout keeps the kinds apart.
+    let key = primary();
+    let public = key.public();
+    let ticket = Ticket { secondary: public, client_key: public, ..claims() }.sign(&key);
+    let (encoded, ticket_signature) = ticket.split_last_chunk().expect("longer than a signature");
+    let (session, path) = (claims().session, claims().path);
+    let request = b"request".as_slice();
+    let proof = join_proof(&key, &EXPORTER, &ticket);
+    let welcome = welcome_proof(&key, &EXPORTER, session, path, &public);
+    let grant = seal_grant(&key, context(), GrantId(1), StreamId(0), 0..9, request);
+    let raw = seal_raw(&key, context(), request);
+    let signatures = [*ticket_signature, proof, welcome, grant, raw];
+    for (made, signature) in signatures.iter().enumerate() {
+        let read = [
+            join(&[encoded, signature].concat(), &proof).is_ok()
+                || Ticket::decode(&[encoded, signature].concat()).and_then(UnverifiedTicket::check_signature).is_ok(),
+            verify_join(&ticket, signature, &EXPORTER, &public, at(ISSUED_MS), |_| true).is_ok(),
+            verify_welcome(&public, signature, &EXPORTER, session, path, &public).is_ok(),
+            verify_grant_seal(&public, signature, context(), GrantId(1), StreamId(0), 0..9, request).is_ok(),
+            verify_raw_seal(&public, signature, context(), request).is_ok(),
+        ];
+        for (read_as, good) in read.into_iter().enumerate() {
+            assert_eq!(good, made == read_as, "signature {made} read as {read_as}");
+        }
+    }
+    // The parts of a grant, dressed as a raw payload and as a ticket.
+    let inner = [&1u64, &0, &0, &9].map(|number| number.to_be_bytes()).concat();
+    for payload in [inner.clone(), [&inner, request].concat(), [&inner[..], &[0, 0, 0, 7], request].concat()] {
+        assert_eq!(verify_raw_seal(&public, &grant, context(), &payload), Err(AuthError::Seal));
+    }
+    for blob in [grant.to_vec(), [request, &grant].concat(), message(Label::Grant, &[&inner, request])] {
+        assert!(Ticket::decode(&blob).is_err());
+    }
+}
+
+#[test]
+fn messages_are_golden_and_unambiguous() {
+    assert_eq!(message(Label::Raw, &[b"ab", b""]), b"\0\0\0\x0akwik/1 raw\0\0\0\x02ab\0\0\0\0");
+    assert_ne!(message(Label::Raw, &[b"ab", b"c"]), message(Label::Raw, &[b"a", b"bc"]));
+    assert_ne!(message(Label::Raw, &[b"ab"]), message(Label::Raw, &[b"ab", b""]));
+    let texts = Label::ALL.map(Label::text);
+    assert_eq!(texts, ["kwik/1 ticket", "kwik/1 join proof", "kwik/1 welcome", "kwik/1 grant", "kwik/1 raw"]);
+}

@@ -1,0 +1,295 @@
+//! What an endpoint, a client and a server are told at the start.
+
+mod policy;
+mod tls;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn_proto::crypto;
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::auth::{Identity, PublicIdentity};
+use crate::limits::{self, Limits};
+
+pub use policy::PathPolicy;
+pub(crate) use policy::{DialBudget, PolicyRefusal};
+pub use tls::WallClock;
+
+/// A configuration that cannot work, and what to change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A limit contradicts the protocol or another limit.
+    #[error("limits: {0}")]
+    Limits(&'static str),
+    /// The certificate or its key cannot be used.
+    #[error("certificate or private key not usable: {0}")]
+    Certificate(String),
+    /// TLS could not be set up.
+    #[error("TLS could not be set up: {0}")]
+    Tls(String),
+    /// The credential is too long for HELLO.
+    #[error("the credential has {len} bytes; at most {max} fit in HELLO", max = limits::CREDENTIAL_BYTES_MAX)]
+    CredentialTooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
+}
+
+/// Which congestion controller QUIC runs on every path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Congestion {
+    /// CUBIC (RFC 9438).
+    #[default]
+    Cubic,
+    /// BBR; steadier under random loss, still experimental in the QUIC implementation.
+    Bbr,
+}
+
+/// What an [`Endpoint`](crate::Endpoint) needs from its environment.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct EndpointConfig {
+    /// Seeds everything the endpoint draws. In production it must come from the system's entropy.
+    pub rng_seed: [u8; 32],
+    /// Wall clock at creation, since the Unix epoch. It advances with the `now` arguments.
+    pub unix_now: Duration,
+    /// The largest UDP payload to probe for, in bytes. 1452 suits the internet; loopback carries up to 65,507.
+    pub mtu_max: u16,
+    /// The congestion controller of every path.
+    pub congestion: Congestion,
+    /// Limits that hold for the endpoint as a whole.
+    pub limits: Limits,
+}
+
+impl EndpointConfig {
+    /// Defaults around a seed and the wall clock.
+    #[must_use]
+    pub fn new(rng_seed: [u8; 32], unix_now: Duration) -> Self {
+        Self { rng_seed, unix_now, mtu_max: 1452, congestion: Congestion::default(), limits: Limits::default() }
+    }
+}
+
+/// How a client checks the TLS certificate of a secondary (PROTOCOL.md §4). Its identity is always checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SecondaryTrust {
+    /// The certificate chain must be valid for the server name, as for the primary.
+    #[default]
+    Certificate,
+    /// Any certificate will do: only the identity named by the primary counts. For private fleets.
+    IdentityOnly,
+}
+
+/// What a client brings to a session.
+#[derive(Clone)]
+pub struct ClientConfig {
+    pub(crate) tls: ClientTls,
+    pub(crate) credential: Bytes,
+    pub(crate) primary_identity: Option<PublicIdentity>,
+    pub(crate) secondary_trust: SecondaryTrust,
+    pub(crate) policy: PathPolicy,
+    pub(crate) limits: Limits,
+}
+
+/// Where the client's TLS settings come from.
+#[derive(Clone)]
+pub(crate) enum ClientTls {
+    Roots(Arc<RootCertStore>),
+    Custom { primary: Arc<dyn crypto::ClientConfig>, secondary: Arc<dyn crypto::ClientConfig> },
+}
+
+impl ClientConfig {
+    /// Trusts certificates that chain to one of `roots`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Tls`] if `roots` is empty: no server could ever be verified.
+    pub fn with_roots(roots: RootCertStore) -> Result<Self, ConfigError> {
+        if roots.is_empty() {
+            return Err(ConfigError::Tls("no root certificates: add the CA that signed the servers".into()));
+        }
+        Ok(Self::with_tls(ClientTls::Roots(Arc::new(roots))))
+    }
+
+    /// Uses the given QUIC crypto configurations for the primary and for secondaries. They must negotiate
+    /// [`ALPN`](crate::ALPN).
+    #[must_use]
+    pub fn with_crypto(primary: Arc<dyn crypto::ClientConfig>, secondary: Arc<dyn crypto::ClientConfig>) -> Self {
+        Self::with_tls(ClientTls::Custom { primary, secondary })
+    }
+
+    fn with_tls(tls: ClientTls) -> Self {
+        Self {
+            tls,
+            credential: Bytes::new(),
+            primary_identity: None,
+            secondary_trust: SecondaryTrust::default(),
+            policy: PathPolicy::default(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// Opaque bytes for the primary's [`Authorizer`]; at most
+    /// [`CREDENTIAL_BYTES_MAX`](crate::limits::CREDENTIAL_BYTES_MAX).
+    #[must_use]
+    pub fn credential(mut self, credential: impl Into<Bytes>) -> Self {
+        self.credential = credential.into();
+        self
+    }
+
+    /// Accepts only this identity as the primary. Nothing of the application is sent before it is proven, which costs
+    /// one round trip.
+    #[must_use]
+    pub fn primary_identity(mut self, identity: PublicIdentity) -> Self {
+        self.primary_identity = Some(identity);
+        self
+    }
+
+    /// How the certificates of secondaries are checked.
+    #[must_use]
+    pub fn secondary_trust(mut self, trust: SecondaryTrust) -> Self {
+        self.secondary_trust = trust;
+        self
+    }
+
+    /// What the primary may make this client dial.
+    #[must_use]
+    pub fn path_policy(mut self, policy: PathPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Limits of the session.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits_ref(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if self.credential.len() > limits::CREDENTIAL_BYTES_MAX {
+            return Err(ConfigError::CredentialTooLong { len: self.credential.len() });
+        }
+        self.limits.check().map_err(ConfigError::Limits)
+    }
+}
+
+impl fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientConfig")
+            .field("primary_identity", &self.primary_identity)
+            .field("secondary_trust", &self.secondary_trust)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Decides whether a client may open a session at a primary.
+pub trait Authorizer: Send + Sync {
+    /// Judges the credential a client presented from `remote`. It runs inside the endpoint: it must be quick, and must
+    /// not block.
+    fn authorize(&self, credential: &[u8], remote: SocketAddr) -> bool;
+}
+
+impl<F: Fn(&[u8], SocketAddr) -> bool + Send + Sync> Authorizer for F {
+    fn authorize(&self, credential: &[u8], remote: SocketAddr) -> bool {
+        self(credential, remote)
+    }
+}
+
+/// What a server brings to its sessions. The same server serves as primary and as secondary.
+#[derive(Clone)]
+pub struct ServerConfig {
+    pub(crate) tls: ServerTls,
+    pub(crate) identity: Identity,
+    pub(crate) trusted_primaries: BTreeSet<PublicIdentity>,
+    pub(crate) authorizer: Option<Arc<dyn Authorizer>>,
+    pub(crate) limits: Limits,
+}
+
+/// Where the server's TLS settings come from.
+#[derive(Clone)]
+pub(crate) enum ServerTls {
+    Certificate { chain: Vec<CertificateDer<'static>>, key: Arc<PrivateKeyDer<'static>> },
+    Custom(Arc<dyn crypto::ServerConfig>),
+}
+
+impl ServerConfig {
+    /// A server with an identity, and a certificate chain (its own first) with the private key.
+    ///
+    /// # Errors
+    /// [`ConfigError::Certificate`] if the key does not fit the certificate.
+    pub fn new(
+        identity: Identity,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, ConfigError> {
+        let tls = ServerTls::Certificate { chain, key: Arc::new(key) };
+        tls::server_crypto(&tls, &WallClock::new(Duration::ZERO))?;
+        Ok(Self::with_tls(identity, tls))
+    }
+
+    /// A server with an identity and its own QUIC crypto configuration, which must negotiate [`ALPN`](crate::ALPN).
+    #[must_use]
+    pub fn with_crypto(identity: Identity, crypto: Arc<dyn crypto::ServerConfig>) -> Self {
+        Self::with_tls(identity, ServerTls::Custom(crypto))
+    }
+
+    fn with_tls(identity: Identity, tls: ServerTls) -> Self {
+        Self { tls, identity, trusted_primaries: BTreeSet::new(), authorizer: None, limits: Limits::default() }
+    }
+
+    /// Accepts clients that the primary with this identity sends here.
+    #[must_use]
+    pub fn trust_primary(mut self, identity: PublicIdentity) -> Self {
+        self.trusted_primaries.insert(identity);
+        self
+    }
+
+    /// Judges every client that opens a session here. Without one, every client may.
+    #[must_use]
+    pub fn authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
+        self.authorizer = Some(authorizer);
+        self
+    }
+
+    /// Limits of each session.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits_ref(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The public half of this server's identity: what a primary names in
+    /// [`PathTarget`](crate::PathTarget).
+    #[must_use]
+    pub fn identity(&self) -> PublicIdentity {
+        self.identity.public()
+    }
+}
+
+impl fmt::Debug for ServerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerConfig")
+            .field("identity", &self.identity.public())
+            .field("trusted_primaries", &self.trusted_primaries)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) use tls::{client_crypto, server_crypto};

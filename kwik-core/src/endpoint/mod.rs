@@ -1,0 +1,511 @@
+//! The one public machine: QUIC's endpoint, the connections that have not authenticated, and the sessions.
+
+mod incoming;
+mod seeded;
+mod timer;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Transmit};
+
+use self::incoming::{Gate, Incoming};
+use self::seeded::{Entropy, SeededIds};
+use self::timer::Timers;
+use crate::auth::Identity;
+use crate::config::{self, ClientConfig, ConfigError, EndpointConfig, SecondaryTrust, ServerConfig, WallClock};
+use crate::id::{PathId, SessionHandle, Side};
+use crate::path::{LinkSettings, Liveness, Path, PathSetup};
+use crate::session::{Clock, Dial, Machine, ServerSession, Session, SessionEvent};
+
+/// Where a datagram came from, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DatagramMeta {
+    /// The sender.
+    pub remote: SocketAddr,
+    /// The local address it was sent to, if the socket tells.
+    pub local_ip: Option<IpAddr>,
+    /// Its ECN mark, if the socket tells.
+    pub ecn: Option<EcnCodepoint>,
+}
+
+/// Why a session was not begun.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// The name cannot be verified against a certificate.
+    #[error("{0:?} is no server name that a certificate could carry")]
+    InvalidServerName(String),
+    /// The address names no host that could be dialled.
+    #[error("{0} is no address to dial")]
+    InvalidAddress(SocketAddr),
+    /// The endpoint has as many sessions as it may.
+    #[error("the endpoint has {limit} sessions, the most it may")]
+    TooManySessions {
+        /// The limit.
+        limit: usize,
+    },
+    /// The configuration cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// Any number of sessions, dialled and accepted, over one UDP socket. See the [crate documentation](crate) for the loop
+/// around it.
+pub struct Endpoint {
+    config: EndpointConfig,
+    clock: Clock,
+    wall: WallClock,
+    now: Instant,
+    entropy: Entropy,
+    ids: SeededIds,
+    quic: quinn_proto::Endpoint,
+    gate: Gate,
+    /// Who each connection belongs to.
+    owners: BTreeMap<usize, Owner>,
+    /// Connections that have not authenticated.
+    incoming: BTreeMap<usize, Incoming>,
+    sessions: BTreeMap<SessionHandle, Machine>,
+    next_session: u64,
+    /// Parts with something to handle, to transmit, to tell; each at most once.
+    work: Queue<Key>,
+    sending: Queue<Key>,
+    eventful: Queue<SessionHandle>,
+    timers: Timers<Key>,
+    /// Datagrams that belong to no connection.
+    responses: VecDeque<(Transmit, Vec<u8>)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Incoming,
+    Session(SessionHandle, PathId),
+}
+
+/// A part of the endpoint that is driven on its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Incoming(usize),
+    Session(SessionHandle),
+}
+
+impl Endpoint {
+    /// Stateless answers that may wait; more are dropped, as the network might have done.
+    const RESPONSES_MAX: usize = 256;
+
+    /// An endpoint that begins at `now`.
+    ///
+    /// # Errors
+    /// If the limits contradict each other.
+    pub fn new(config: EndpointConfig, now: Instant) -> Result<Self, ConfigError> {
+        config.limits.check().map_err(ConfigError::Limits)?;
+        let mut entropy = Entropy::new(config.rng_seed);
+        let ids = entropy.connection_ids();
+        let mut quic = quinn_proto::EndpointConfig::new(entropy.reset_key());
+        let generator = ids.clone();
+        quic.rng_seed(Some(entropy.seed())).cid_generator(move || Box::new(generator.clone()));
+        quic.max_udp_payload_size(config.mtu_max.max(1200))
+            .map_err(|_| ConfigError::Limits("mtu_max must be 1200 to 65527"))?;
+        let quic = quinn_proto::Endpoint::new(Arc::new(quic), None, true, None);
+        Ok(Self {
+            clock: Clock::new(now, config.unix_now),
+            wall: WallClock::new(config.unix_now),
+            now,
+            entropy,
+            ids,
+            quic,
+            gate: Gate::new(now, &config.limits),
+            owners: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            next_session: 0,
+            work: Queue::new(),
+            sending: Queue::new(),
+            eventful: Queue::new(),
+            timers: Timers::new(),
+            responses: VecDeque::new(),
+            config,
+        })
+    }
+
+    // ---- commands
+
+    /// Begins to accept sessions with `config`, or stops with `None`. Sessions that exist go on.
+    ///
+    /// # Errors
+    /// If the limits or the certificate cannot be used; what was there before stays in force.
+    pub fn listen(&mut self, config: Option<ServerConfig>) -> Result<(), ConfigError> {
+        let quic = match &config {
+            Some(config) => {
+                config.limits.check().map_err(ConfigError::Limits)?;
+                Some(self.quic_server_config(config)?)
+            }
+            None => None,
+        };
+        self.quic.set_server_config(quic.clone().map(Arc::new));
+        self.gate.listen(config.zip(quic));
+        Ok(())
+    }
+
+    /// Begins a session with the server at `server`, whose certificate must be valid for `server_name`
+    /// (PROTOCOL.md §3). Streams may be opened at once; what is written leaves right after the handshake.
+    ///
+    /// # Errors
+    /// Nothing was sent then. Whatever goes wrong later arrives as [`SessionEvent::Closed`].
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        config: ClientConfig,
+        server: SocketAddr,
+        server_name: &str,
+    ) -> Result<SessionHandle, ConnectError> {
+        self.advance(now);
+        config.check()?;
+        let limit = self.config.limits.sessions_max;
+        if self.sessions.len() >= limit {
+            return Err(ConnectError::TooManySessions { limit });
+        }
+        let crypto = config::client_crypto(&config.tls, None, &self.wall)?;
+        let setup = PathSetup::new(Side::Client, Liveness::Watched, config.limits.clone(), self.link());
+        let path = self.dial_quic(now, crypto, setup, server, server_name)?;
+        let connection = path.handle().0;
+        let handle = self.next_session_handle();
+        let key = Identity::generate(self.entropy.rng());
+        self.sessions.insert(handle, Machine::dial(handle, config, key, path));
+        self.owners.insert(connection, Owner::Session(handle, PathId::PRIMARY));
+        self.work.push(Key::Session(handle));
+        Ok(handle)
+    }
+
+    /// A view of a session; `None` once it was released and is gone.
+    pub fn session(&mut self, session: SessionHandle) -> Option<Session<'_>> {
+        let machine = self.sessions.get_mut(&session)?;
+        self.work.push(Key::Session(session));
+        Some(Session::new(machine))
+    }
+
+    /// A view of a server's session; `None` for a client's too.
+    pub fn server_session(&mut self, session: SessionHandle) -> Option<ServerSession<'_>> {
+        let machine = self.sessions.get_mut(&session)?;
+        self.work.push(Key::Session(session));
+        ServerSession::new(machine, self.clock)
+    }
+
+    /// The application lets go of a session. If it is open, it is closed with code 0 after what was finished was
+    /// delivered. No further event of it comes.
+    pub fn release(&mut self, now: Instant, session: SessionHandle) {
+        self.advance(now);
+        if let Some(machine) = self.sessions.get_mut(&session) {
+            machine.release(now);
+            self.work.push(Key::Session(session));
+        }
+    }
+
+    /// Stops accepting sessions and closes all there are, as [`Session::close`] does.
+    pub fn close_all(&mut self, now: Instant, code: u32, reason: &str) {
+        self.advance(now);
+        self.quic.set_server_config(None);
+        self.gate.listen(None);
+        for (handle, machine) in &mut self.sessions {
+            machine.close(now, code, reason);
+            self.work.push(Key::Session(*handle));
+        }
+    }
+
+    /// Whether no connection is left, not even one that is closing.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.owners.is_empty() && self.responses.is_empty()
+    }
+
+    // ---- environment in
+
+    /// A datagram arrived.
+    pub fn handle_datagram(&mut self, now: Instant, meta: DatagramMeta, data: BytesMut) {
+        self.advance(now);
+        let mut response = Vec::new();
+        let event = self.quic.handle(now, meta.remote, meta.local_ip, meta.ecn, data, &mut response);
+        match event {
+            None => {}
+            Some(DatagramEvent::Response(transmit)) => self.respond(transmit, response),
+            Some(DatagramEvent::NewConnection(incoming)) => self.on_incoming(now, incoming),
+            Some(DatagramEvent::ConnectionEvent(ConnectionHandle(connection), event)) => {
+                let Some((key, path)) = self.path_of(connection) else { return };
+                path.handle_event(now, event);
+                self.work.push(key);
+            }
+        }
+    }
+
+    /// Time passed: at the latest when [`Endpoint::poll_timeout`] said.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.advance(now);
+        while let Some(key) = self.timers.pop_due(now) {
+            match key {
+                Key::Incoming(connection) => {
+                    if let Some(incoming) = self.incoming.get_mut(&connection) {
+                        incoming.path.handle_timeout(now);
+                    }
+                }
+                Key::Session(session) => {
+                    if let Some(machine) = self.sessions.get_mut(&session) {
+                        for id in machine.path_ids() {
+                            if let Some(path) = machine.path_mut(id) {
+                                path.handle_timeout(now);
+                            }
+                        }
+                    }
+                }
+            }
+            self.work.push(key);
+        }
+    }
+
+    // ---- out; drain in this order
+
+    /// The next datagrams to send: `size` bytes at the start of `buf`, which must be empty, in segments of
+    /// `segment_size` for at most `max_datagrams` datagrams.
+    pub fn poll_transmit(&mut self, now: Instant, max_datagrams: usize, buf: &mut Vec<u8>) -> Option<Transmit> {
+        self.advance(now);
+        self.run_work();
+        if let Some((transmit, bytes)) = self.responses.pop_front() {
+            buf.extend_from_slice(&bytes);
+            return Some(transmit);
+        }
+        while let Some(key) = self.sending.pop() {
+            let transmit = match key {
+                Key::Incoming(connection) => self
+                    .incoming
+                    .get_mut(&connection)
+                    .and_then(|incoming| incoming.path.poll_transmit(now, max_datagrams, buf)),
+                Key::Session(session) => self
+                    .sessions
+                    .get_mut(&session)
+                    .and_then(|machine| machine.poll_transmit(now, max_datagrams, buf)),
+            };
+            if transmit.is_some() {
+                self.sending.push(key);
+                return transmit;
+            }
+            self.rearm(key);
+        }
+        None
+    }
+
+    /// The next thing that happened.
+    pub fn poll_event(&mut self) -> Option<(SessionHandle, SessionEvent)> {
+        while let Some(session) = self.eventful.front() {
+            if let Some(event) = self.sessions.get_mut(&session).and_then(Machine::poll_event) {
+                return Some((session, event));
+            }
+            self.eventful.pop();
+        }
+        None
+    }
+
+    /// When to call [`Endpoint::handle_timeout`] at the latest. Not later than the last `now` while anything is queued.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let queued = !self.work.is_empty()
+            || !self.sending.is_empty()
+            || !self.eventful.is_empty()
+            || !self.responses.is_empty();
+        if queued { Some(self.now) } else { self.timers.next() }
+    }
+
+    // ---- inside
+
+    fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        self.wall.set(self.clock.at(self.now).wall.since_epoch());
+    }
+
+    fn link(&self) -> LinkSettings {
+        LinkSettings { mtu_max: self.config.mtu_max, congestion: self.config.congestion }
+    }
+
+    fn next_session_handle(&mut self) -> SessionHandle {
+        let handle = SessionHandle(self.next_session);
+        self.next_session += 1;
+        handle
+    }
+
+    fn respond(&mut self, transmit: Transmit, mut bytes: Vec<u8>) {
+        if self.responses.len() < Self::RESPONSES_MAX {
+            bytes.truncate(transmit.size);
+            self.responses.push_back((transmit, bytes));
+        }
+    }
+
+    /// Gives every part that has something to handle one turn.
+    fn run_work(&mut self) {
+        for _ in 0..self.work.len() {
+            let Some(key) = self.work.pop() else { return };
+            match key {
+                Key::Incoming(connection) => self.run_incoming(connection),
+                Key::Session(session) => self.run_session(session),
+            }
+        }
+    }
+
+    fn run_session(&mut self, handle: SessionHandle) {
+        let key = Key::Session(handle);
+        let moment = self.clock.at(self.now);
+        let Some(machine) = self.sessions.get_mut(&handle) else { return };
+        let mut more = machine.pump(moment);
+        if let Some(dial) = machine.poll_dial(moment) {
+            let config = machine.client_config();
+            let outcome = self.dial_secondary(handle, &dial, config);
+            if let Some(machine) = self.sessions.get_mut(&handle) {
+                machine.on_dialed(dial.path, outcome);
+            }
+            more = true;
+        }
+        more |= self.exchange_quic_events(handle);
+        if more {
+            self.work.push(key);
+        }
+        self.sending.push(key);
+        self.eventful.push(handle);
+    }
+
+    /// Carries events between the QUIC endpoint and the connections of a session. Returns whether a connection got one.
+    fn exchange_quic_events(&mut self, handle: SessionHandle) -> bool {
+        let Some(machine) = self.sessions.get_mut(&handle) else { return false };
+        let mut answered = false;
+        for id in machine.path_ids() {
+            let Some(path) = machine.path_mut(id) else { continue };
+            answered |= exchange(&mut self.quic, &mut self.owners, path);
+        }
+        answered
+    }
+
+    /// A part has nothing more to send: it sleeps until its next deadline, or goes for good.
+    fn rearm(&mut self, key: Key) {
+        let now = self.now;
+        let deadline = match key {
+            Key::Incoming(connection) => {
+                let drained = self.incoming.get(&connection).is_none_or(|incoming| incoming.path.is_drained());
+                if drained {
+                    self.incoming.remove(&connection);
+                }
+                self.incoming.get_mut(&connection).and_then(|incoming| incoming.poll_timeout(now))
+            }
+            Key::Session(session) => {
+                if self.sessions.get(&session).is_some_and(Machine::is_spent) {
+                    self.sessions.remove(&session);
+                }
+                self.sessions.get_mut(&session).and_then(|machine| machine.poll_timeout(now))
+            }
+        };
+        self.timers.set(key, deadline);
+    }
+
+    fn path_of(&mut self, connection: usize) -> Option<(Key, &mut Path)> {
+        match *self.owners.get(&connection)? {
+            Owner::Incoming => {
+                let incoming = self.incoming.get_mut(&connection)?;
+                Some((Key::Incoming(connection), &mut incoming.path))
+            }
+            Owner::Session(session, path) => {
+                let path = self.sessions.get_mut(&session)?.path_mut(path)?;
+                Some((Key::Session(session), path))
+            }
+        }
+    }
+
+    fn dial_secondary(
+        &mut self,
+        session: SessionHandle,
+        dial: &Dial,
+        config: Option<ClientConfig>,
+    ) -> Result<Path, String> {
+        let config = config.ok_or("not a client")?;
+        let trust: Option<SecondaryTrust> = Some(dial.trust);
+        let crypto =
+            config::client_crypto(&config.tls, trust, &self.wall).map_err(|error| error.to_string())?;
+        let setup = PathSetup::new(Side::Client, Liveness::Judged, config.limits.clone(), self.link());
+        let path = self
+            .dial_quic(self.now, crypto, setup, dial.address, &dial.server_name)
+            .map_err(|error| error.to_string())?;
+        self.owners.insert(path.handle().0, Owner::Session(session, dial.path));
+        Ok(path)
+    }
+
+    fn dial_quic(
+        &mut self,
+        now: Instant,
+        crypto: Arc<dyn quinn_proto::crypto::ClientConfig>,
+        setup: PathSetup,
+        server: SocketAddr,
+        server_name: &str,
+    ) -> Result<Path, ConnectError> {
+        let mut config = quinn_proto::ClientConfig::new(crypto);
+        let ids = self.ids.clone();
+        config.transport_config(setup.transport()).initial_dst_cid_provider(Arc::new(move || ids.initial_destination()));
+        let (handle, connection) =
+            self.quic.connect(now, config, server, server_name).map_err(|error| match error {
+                quinn_proto::ConnectError::InvalidServerName(name) => ConnectError::InvalidServerName(name),
+                quinn_proto::ConnectError::InvalidRemoteAddress(address) => ConnectError::InvalidAddress(address),
+                quinn_proto::ConnectError::CidsExhausted => {
+                    ConnectError::TooManySessions { limit: self.config.limits.sessions_max }
+                }
+                other => ConnectError::Config(ConfigError::Tls(other.to_string())),
+            })?;
+        Ok(Path::new(setup, handle, connection, now))
+    }
+}
+
+/// Carries events between QUIC's endpoint and one connection.
+fn exchange(quic: &mut quinn_proto::Endpoint, owners: &mut BTreeMap<usize, Owner>, path: &mut Path) -> bool {
+    let mut answered = false;
+    let handle = path.handle();
+    while let Some(event) = path.poll_endpoint_event() {
+        if event.is_drained() {
+            owners.remove(&handle.0);
+        }
+        if let Some(answer) = quic.handle_event(handle, event) {
+            path.handle_endpoint_answer(answer);
+            answered = true;
+        }
+    }
+    answered
+}
+
+/// A queue that holds each key at most once.
+struct Queue<K> {
+    order: VecDeque<K>,
+    members: BTreeSet<K>,
+}
+
+impl<K: Copy + Ord> Queue<K> {
+    fn new() -> Self {
+        Self { order: VecDeque::new(), members: BTreeSet::new() }
+    }
+
+    fn push(&mut self, key: K) {
+        if self.members.insert(key) {
+            self.order.push_back(key);
+        }
+    }
+
+    fn front(&self) -> Option<K> {
+        self.order.front().copied()
+    }
+
+    fn pop(&mut self) -> Option<K> {
+        let key = self.order.pop_front()?;
+        self.members.remove(&key);
+        Some(key)
+    }
+
+    fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+}

@@ -1,0 +1,84 @@
+//! Everything an endpoint draws comes from one seed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use quinn_proto::{ConnectionId, ConnectionIdGenerator};
+use rand::rngs::StdRng;
+use rand::{RngCore, SeedableRng};
+use ring::hmac;
+
+use crate::id::SessionId;
+
+/// Length of the connection ids an endpoint gives itself, in bytes.
+const CONNECTION_ID_BYTES: usize = 8;
+
+/// The endpoint's generator. Parts that outlive a borrow get generators of their own, seeded by this one.
+pub(super) struct Entropy(StdRng);
+
+impl Entropy {
+    pub(super) fn new(seed: [u8; 32]) -> Self {
+        Self(StdRng::from_seed(seed))
+    }
+
+    pub(super) fn seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        self.0.fill_bytes(&mut seed);
+        seed
+    }
+
+    pub(super) fn session_id(&mut self) -> SessionId {
+        let mut id = [0; 16];
+        self.0.fill_bytes(&mut id);
+        SessionId(id)
+    }
+
+    pub(super) fn rng(&mut self) -> &mut StdRng {
+        &mut self.0
+    }
+
+    pub(super) fn reset_key(&mut self) -> Arc<hmac::Key> {
+        Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &self.seed()))
+    }
+
+    pub(super) fn token_key(&mut self) -> Arc<ring::hkdf::Prk> {
+        Arc::new(ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, &[]).extract(&self.seed()))
+    }
+
+    /// A source of connection ids that may be shared with QUIC's configuration.
+    pub(super) fn connection_ids(&mut self) -> SeededIds {
+        SeededIds(Arc::new(Mutex::new(StdRng::from_seed(self.seed()))))
+    }
+}
+
+/// Random connection ids from a seed.
+#[derive(Clone)]
+pub(super) struct SeededIds(Arc<Mutex<StdRng>>);
+
+impl SeededIds {
+    /// A destination for a client's first packet: longer, since it keys the handshake's first protection.
+    pub(super) fn initial_destination(&self) -> ConnectionId {
+        self.draw(16)
+    }
+
+    fn draw(&self, len: usize) -> ConnectionId {
+        let mut bytes = [0; 20];
+        let len = len.min(bytes.len());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut bytes[..len]);
+        ConnectionId::new(&bytes[..len])
+    }
+}
+
+impl ConnectionIdGenerator for SeededIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        self.draw(CONNECTION_ID_BYTES)
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}

@@ -1,0 +1,247 @@
+//! Error codes on the wire, and the reasons a session or a path ends.
+
+use std::fmt;
+
+/// A code on the wire: one of KWIK's own, or one the application chose (PROTOCOL.md §11).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorCode {
+    /// A code of the protocol.
+    Transport(TransportCode),
+    /// A code of the application, meaningless to KWIK.
+    Application(u32),
+}
+
+impl ErrorCode {
+    const APPLICATION_BASE: u64 = 1 << 32;
+
+    /// The number that stands for this code on the wire.
+    #[must_use]
+    pub fn to_wire(self) -> u64 {
+        match self {
+            Self::Transport(code) => code.0,
+            Self::Application(code) => Self::APPLICATION_BASE + u64::from(code),
+        }
+    }
+
+    /// The code a number on the wire stands for. Every number stands for one.
+    #[must_use]
+    pub fn from_wire(value: u64) -> Self {
+        value
+            .checked_sub(Self::APPLICATION_BASE)
+            .and_then(|code| u32::try_from(code).ok())
+            .map_or(Self::Transport(TransportCode(value)), Self::Application)
+    }
+}
+
+impl From<TransportCode> for ErrorCode {
+    fn from(code: TransportCode) -> Self {
+        Self::Transport(code)
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transport(code) => code.fmt(f),
+            Self::Application(code) => write!(f, "application code {code}"),
+        }
+    }
+}
+
+impl fmt::Debug for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A code of the protocol. Unknown numbers are kept as they came.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TransportCode(pub u64);
+
+macro_rules! transport_codes {
+    ($($(#[$doc:meta])* $name:ident = $value:literal, $text:literal;)*) => {
+        impl TransportCode {
+            $($(#[$doc])* pub const $name: Self = Self($value);)*
+
+            /// Every code this version defines.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The name of a code this version defines.
+            #[must_use]
+            pub fn name(self) -> Option<&'static str> {
+                match self {
+                    $(Self::$name => Some(stringify!($name)),)*
+                    _ => None,
+                }
+            }
+
+            /// What the code means, in a few words.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                    _ => "a code this version does not know",
+                }
+            }
+        }
+    };
+}
+
+transport_codes! {
+    /// Nothing went wrong.
+    NO_ERROR = 0x4B00, "nothing went wrong";
+    /// A fault of the implementation.
+    INTERNAL = 0x4B01, "the peer met a fault of its own";
+    /// A frame that breaks the protocol.
+    PROTOCOL_VIOLATION = 0x4B02, "a frame broke the rules of the protocol";
+    /// A frame longer than its limit.
+    FRAME_TOO_LARGE = 0x4B03, "a frame was longer than its limit";
+    /// Authentication took too long.
+    AUTH_TIMEOUT = 0x4B04, "authentication took too long";
+    /// Authentication failed; the cause is not told.
+    AUTH_FAILED = 0x4B05, "authentication failed";
+    /// A ticket was used outside its time.
+    AUTH_TIME = 0x4B06, "a ticket was used outside its time";
+    /// The lease of a path ran out.
+    LEASE_EXPIRED = 0x4B07, "the lease of the path ran out";
+    /// The primary removed the path.
+    PATH_REMOVED = 0x4B08, "the primary removed the path";
+    /// More paths than the limit.
+    PATH_LIMIT = 0x4B09, "the session has as many paths as it may";
+    /// The client's policy refused the path.
+    PATH_POLICY = 0x4B0A, "the client's path policy refused the address or name";
+    /// Bytes outside a grant.
+    GRANT_VIOLATION = 0x4B0B, "a secondary wrote outside its grant";
+    /// Two sources wrote different bytes at one offset.
+    RANGE_CONFLICT = 0x4B0C, "two servers wrote different bytes at one offset";
+    /// Final sizes that contradict each other.
+    FINAL_SIZE = 0x4B0D, "the final size of a stream was contradicted";
+    /// Bytes beyond the credit given.
+    FLOW_CONTROL = 0x4B0E, "bytes beyond the credit given";
+    /// A stream beyond the limit.
+    STREAM_LIMIT = 0x4B0F, "a stream beyond the limit";
+    /// A stream came in too many separate pieces.
+    REASSEMBLY_LIMIT = 0x4B10, "a stream came in too many separate pieces";
+    /// Too many frames that achieve nothing.
+    CONTROL_FLOOD = 0x4B11, "too many frames that achieve nothing";
+    /// Too many raw packets.
+    RAW_LIMIT = 0x4B12, "the queue for raw packets is full";
+    /// The peer holds much and reads little.
+    SLOW_PEER = 0x4B13, "the peer holds much and reads little";
+    /// The server takes no more work.
+    SERVER_BUSY = 0x4B14, "the server takes no more work";
+    /// The server is going away.
+    GOING_AWAY = 0x4B15, "the peer is going away";
+    /// The server that was to supply bytes is gone.
+    SOURCE_LOST = 0x4B16, "the server that was to supply bytes is gone";
+    /// A newer connection took the place of this one.
+    SUPERSEDED = 0x4B17, "another connection holds this path";
+    /// No answer from the address.
+    UNREACHABLE = 0x4B18, "no answer from the address";
+    /// The certificate or the server name was not accepted.
+    TLS_FAILED = 0x4B19, "the TLS handshake failed: certificate, server name or protocol not accepted";
+    /// The server is not the one the primary named.
+    IDENTITY_MISMATCH = 0x4B1A, "the server does not hold the identity it was named with";
+    /// Nothing was heard for too long.
+    TIMED_OUT = 0x4B1B, "nothing was heard for too long";
+    /// The path does not exist, or no longer.
+    PATH_UNKNOWN = 0x4B1C, "the path does not exist or is not active";
+    /// The peers share no version.
+    VERSION = 0x4B1D, "the peers share no version of the protocol";
+    /// A grant was revoked.
+    REVOKED = 0x4B1E, "the primary revoked the grant";
+    /// The client no longer wants the stream.
+    STREAM_GONE = 0x4B1F, "the stream is finished, reset or no longer read";
+}
+
+impl fmt::Display for TransportCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => write!(f, "{name} (0x{:x}: {})", self.0, self.meaning()),
+            None => write!(f, "code 0x{:x}", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for TransportCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why a path is dead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}{separator}{detail}", separator = if detail.is_empty() { "" } else { ": " })]
+pub struct DeadReason {
+    /// The code it was closed with, here or at the far end.
+    pub code: ErrorCode,
+    /// What is known beyond the code; may be empty.
+    pub detail: String,
+}
+
+impl DeadReason {
+    pub(crate) fn new(code: impl Into<ErrorCode>, detail: impl Into<String>) -> Self {
+        Self { code: code.into(), detail: detail.into() }
+    }
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// This side closed it.
+    #[error("the session was closed by this side")]
+    LocallyClosed,
+    /// The application at the far end closed it.
+    #[error("the peer closed the session with code {code}: {reason:?}")]
+    ClosedByPeer {
+        /// The code it gave.
+        code: u32,
+        /// The reason it gave; may be empty.
+        reason: String,
+    },
+    /// The protocol ended it: a fault of either end, a refusal, or an unreachable primary.
+    #[error("the session failed: {code}{separator}{detail}", separator = if detail.is_empty() { "" } else { ": " })]
+    Transport {
+        /// What happened.
+        code: TransportCode,
+        /// What is known beyond the code; may be empty.
+        detail: String,
+    },
+    /// The far end fell silent.
+    #[error("the peer has not been heard for too long")]
+    TimedOut,
+}
+
+impl SessionError {
+    pub(crate) fn transport(code: TransportCode, detail: impl Into<String>) -> Self {
+        Self::Transport { code, detail: detail.into() }
+    }
+}
+
+impl From<DeadReason> for SessionError {
+    fn from(reason: DeadReason) -> Self {
+        match reason.code {
+            ErrorCode::Application(code) => Self::ClosedByPeer { code, reason: reason.detail },
+            ErrorCode::Transport(TransportCode::TIMED_OUT) => Self::TimedOut,
+            ErrorCode::Transport(code) => Self::Transport { code, detail: reason.detail },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_survive_the_wire() {
+        for code in [0, 1, 0x4B00, u32::MAX] {
+            let code = ErrorCode::Application(code);
+            assert_eq!(ErrorCode::from_wire(code.to_wire()), code);
+        }
+        for code in TransportCode::ALL {
+            let code = ErrorCode::Transport(*code);
+            assert_eq!(ErrorCode::from_wire(code.to_wire()), code);
+        }
+        assert_eq!(ErrorCode::from_wire(u64::MAX), ErrorCode::Transport(TransportCode(u64::MAX)));
+    }
+}

@@ -1,0 +1,260 @@
+//! Every limit of the protocol and of this implementation, in one place.
+//!
+//! Constants are wire rules: both ends must agree on them (PROTOCOL.md §10). [`Limits`] holds what an endpoint may choose
+//! for itself.
+
+use std::time::Duration;
+
+/// The largest value of a QUIC varint.
+pub const VARINT_MAX: u64 = (1 << 62) - 1;
+/// The largest UDP payload over IPv4, in bytes.
+pub const UDP_BYTES_MAX: usize = 65_507;
+/// The largest control frame body, in bytes.
+pub const CONTROL_FRAME_BYTES_MAX: usize = 16 * 1024;
+/// The largest encoded ticket, in bytes.
+pub const TICKET_BYTES_MAX: usize = 2 * 1024;
+/// The most payload in one data frame, in bytes.
+pub const DATA_FRAME_PAYLOAD_MAX: usize = 64 * 1024;
+/// The largest data packet: one full frame and room for frame headers, in bytes.
+pub const PACKET_BYTES_MAX: usize = DATA_FRAME_PAYLOAD_MAX + 1024;
+/// The largest unknown frame that is skipped, in bytes.
+pub const UNKNOWN_FRAME_BYTES_MAX: u64 = 4 * 1024;
+/// How many bytes of unknown frames one path may send in its life.
+pub const UNKNOWN_BYTES_PER_PATH_MAX: u64 = 64 * 1024;
+/// The longest application request in a grant, in bytes.
+pub const REQUEST_BYTES_MAX: usize = 8 * 1024;
+/// The longest raw packet, in bytes.
+pub const RAW_BYTES_MAX: usize = 12 * 1024;
+/// The longest credential in HELLO, in bytes.
+pub const CREDENTIAL_BYTES_MAX: usize = 4 * 1024;
+/// The longest server name, in bytes.
+pub const SERVER_NAME_BYTES_MAX: usize = 255;
+/// The longest close reason, in bytes.
+pub const CLOSE_REASON_BYTES_MAX: usize = 256;
+/// Packet ranges in one PACKET_ACK frame.
+pub const ACK_RANGES_MAX: usize = 64;
+/// Missing ranges in one GRANT_STATUS frame; more are merged with their neighbours.
+pub const MISSING_RANGES_MAX: usize = 256;
+/// Unfinished grants that one more grant of the same stream may overlap; a client may refuse it beyond that.
+pub const GRANT_OVERLAP_MAX: usize = 16;
+/// Newly delivered bytes of a grant after which the primary is told of its progress.
+pub const GRANT_PROGRESS_BYTES: u64 = 256 * 1024;
+/// Packets a sender may have unacknowledged on a path. A receiver closes the path beyond it.
+pub const PACKETS_OUTSTANDING_MAX: u64 = 4096;
+/// Streams of each direction every endpoint accepts before its parameters are known.
+pub const FLOOR_STREAMS: u64 = 16;
+/// Bytes of each stream every endpoint accepts before its parameters are known.
+pub const FLOOR_STREAM_BYTES: u64 = 16 * 1024;
+
+/// What an endpoint chooses for itself, for each of its sessions unless said otherwise.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bidirectional streams the peer may have open at once. At least [`FLOOR_STREAMS`].
+    pub streams_bidi_max: u64,
+    /// Unidirectional streams the peer may have open at once. At least [`FLOOR_STREAMS`].
+    pub streams_uni_max: u64,
+    /// Opened but not yet accepted streams of one direction; beyond it no new stream credit is given.
+    pub accept_queue_streams: usize,
+    /// Bytes of a stream that a peer may send before it hears of any further credit. At least
+    /// [`FLOOR_STREAM_BYTES`].
+    pub stream_window_initial_bytes: u64,
+    /// The window of a stream once it is in use.
+    pub stream_window_bytes: u64,
+    /// The most a stream's window grows to, by consumption.
+    pub stream_window_bytes_max: u64,
+    /// Sum over streams of (limit − consumed) that a session gives out.
+    pub reassembly_budget_bytes: u64,
+    /// Separate received spans of one stream.
+    pub reassembly_spans_stream: usize,
+    /// Separate received spans of all streams of a session.
+    pub reassembly_spans_session: usize,
+    /// Bytes written but not yet handed to QUIC, by stream; a write waits beyond it.
+    pub send_buffer_stream_bytes: usize,
+    /// Bytes written but not yet handed to QUIC, by session.
+    pub send_buffer_session_bytes: usize,
+    /// Active streams that share one carrier, 1 to 16.
+    pub streams_per_carrier: usize,
+    /// Carriers of one path and direction.
+    pub carriers_max: usize,
+    /// Bytes after which a carrier is finished and replaced.
+    pub carrier_bytes_max: u64,
+    /// Paths of a session, the primary's included.
+    pub paths_max: usize,
+    /// Dials a client runs at the same time.
+    pub dials_parallel_max: usize,
+    /// Dials a client starts in one minute.
+    pub dials_per_minute_max: usize,
+    /// How long a dial and its authentication may take.
+    pub dial_timeout: Duration,
+    /// Grants that may be outstanding in a session.
+    pub grants_session_max: usize,
+    /// Grants that may be outstanding on one path.
+    pub grants_path_max: usize,
+    /// Separate ranges that a session remembers as granted or revoked, of all its streams and paths.
+    pub grant_spans_session: usize,
+    /// Bytes of a revoked grant that are dropped silently.
+    pub fence_bytes_max: u64,
+    /// Bytes that arrive twice on one path before it is closed, beyond a quarter of what it delivered.
+    pub duplicate_bytes_slack: u64,
+    /// Raw packets queued from one path to another, and received but not yet taken by the application.
+    pub raw_packets_max: usize,
+    /// Bytes of such raw packets.
+    pub raw_queue_bytes_max: usize,
+    /// Control frames queued on a path that is not draining them.
+    pub control_queue_frames_max: usize,
+    /// Bytes of such control frames.
+    pub control_queue_bytes_max: usize,
+    /// Frames that make no progress: this many at once.
+    pub idle_frames_burst: u32,
+    /// Frames that make no progress: this many each second.
+    pub idle_frames_per_second: u32,
+    /// Bytes of one path handled before others get their turn.
+    pub work_bytes_per_turn: usize,
+    /// Events waiting for the application.
+    pub events_max: usize,
+    /// Sessions of one endpoint.
+    pub sessions_max: usize,
+    /// Sessions that were accepted but not yet taken by the application, by endpoint.
+    pub accept_queue_sessions: usize,
+    /// Handshakes in progress, by endpoint.
+    pub incoming_max: usize,
+    /// Handshakes in progress above which addresses are validated with a Retry.
+    pub incoming_before_retry: usize,
+    /// Connections that have not authenticated, by endpoint.
+    pub unauthenticated_max: usize,
+    /// How long a connection may stay unauthenticated.
+    pub auth_timeout: Duration,
+    /// Signature verifications each second, by endpoint.
+    pub verifications_per_second: u32,
+    /// Spent tickets remembered until they expire, by endpoint.
+    pub tickets_remembered_max: usize,
+    /// QUIC connection-level receive window of a path.
+    pub quic_receive_window_bytes: u32,
+    /// QUIC stream-level receive window.
+    pub quic_stream_receive_window_bytes: u32,
+    /// QUIC send window of a path; the sender keeps less ahead when the path is slow.
+    pub quic_send_window_bytes: u64,
+    /// Silence after which a path that owes an answer is suspect.
+    pub suspect_after: Duration,
+    /// Silence after which a secondary's path is dead.
+    pub dead_after: Duration,
+    /// How often an idle path is probed.
+    pub keep_alive: Duration,
+    /// QUIC's idle timeout, and how long a silent primary is waited for.
+    pub idle_timeout: Duration,
+    /// How long a secondary may serve a client on one ticket.
+    pub path_lease: Duration,
+    /// How long a close waits for what was finished.
+    pub drain_timeout: Duration,
+    /// How long a peer may leave its control plane unread.
+    pub control_stall_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const MIB: u64 = 1024 * 1024;
+        const MIB_USIZE: usize = 1024 * 1024;
+        const MIB_U32: u32 = 1024 * 1024;
+        Self {
+            streams_bidi_max: 128,
+            streams_uni_max: 128,
+            accept_queue_streams: 128,
+            stream_window_initial_bytes: FLOOR_STREAM_BYTES,
+            stream_window_bytes: MIB,
+            stream_window_bytes_max: 16 * MIB,
+            reassembly_budget_bytes: 16 * MIB,
+            reassembly_spans_stream: 1024,
+            reassembly_spans_session: 8192,
+            send_buffer_stream_bytes: MIB_USIZE,
+            send_buffer_session_bytes: 16 * MIB_USIZE,
+            streams_per_carrier: 4,
+            carriers_max: 64,
+            carrier_bytes_max: 8 * MIB,
+            paths_max: 8,
+            dials_parallel_max: 2,
+            dials_per_minute_max: 8,
+            dial_timeout: Duration::from_secs(5),
+            grants_session_max: 1024,
+            grants_path_max: 256,
+            grant_spans_session: 16 * 1024,
+            fence_bytes_max: 4 * MIB,
+            duplicate_bytes_slack: MIB,
+            raw_packets_max: 64,
+            raw_queue_bytes_max: 256 * 1024,
+            control_queue_frames_max: 1024,
+            control_queue_bytes_max: 64 * 1024,
+            idle_frames_burst: 1000,
+            idle_frames_per_second: 100,
+            work_bytes_per_turn: 256 * 1024,
+            events_max: 1024,
+            sessions_max: 10_000,
+            accept_queue_sessions: 64,
+            incoming_max: 1024,
+            incoming_before_retry: 128,
+            unauthenticated_max: 1024,
+            auth_timeout: Duration::from_secs(5),
+            verifications_per_second: 1000,
+            tickets_remembered_max: 16 * 1024,
+            quic_receive_window_bytes: 2 * MIB_U32,
+            quic_stream_receive_window_bytes: MIB_U32,
+            quic_send_window_bytes: 2 * MIB,
+            suspect_after: Duration::from_millis(500),
+            dead_after: Duration::from_secs(3),
+            keep_alive: Duration::from_secs(2),
+            idle_timeout: Duration::from_secs(30),
+            path_lease: Duration::from_secs(24 * 60 * 60),
+            drain_timeout: Duration::from_secs(10),
+            control_stall_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Limits {
+    /// Checks the limits against the protocol and each other.
+    ///
+    /// # Errors
+    /// Says which limit to change.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let rules = [
+            (self.streams_bidi_max >= FLOOR_STREAMS, "streams_bidi_max must be at least FLOOR_STREAMS"),
+            (self.streams_uni_max >= FLOOR_STREAMS, "streams_uni_max must be at least FLOOR_STREAMS"),
+            (self.streams_bidi_max <= 1 << 32, "streams_bidi_max must be at most 2^32"),
+            (self.streams_uni_max <= 1 << 32, "streams_uni_max must be at most 2^32"),
+            (
+                self.stream_window_initial_bytes >= FLOOR_STREAM_BYTES,
+                "stream_window_initial_bytes must be at least FLOOR_STREAM_BYTES",
+            ),
+            (
+                self.stream_window_bytes >= self.stream_window_initial_bytes,
+                "stream_window_bytes must be at least stream_window_initial_bytes",
+            ),
+            (
+                self.stream_window_bytes_max >= self.stream_window_bytes,
+                "stream_window_bytes_max must be at least stream_window_bytes",
+            ),
+            (
+                (self.streams_bidi_max + self.streams_uni_max)
+                    .checked_mul(self.stream_window_initial_bytes)
+                    .is_some_and(|bytes| bytes <= self.reassembly_budget_bytes / 2),
+                "reassembly_budget_bytes must be at least twice (streams_bidi_max + streams_uni_max) × \
+                 stream_window_initial_bytes",
+            ),
+            ((1..=16).contains(&self.streams_per_carrier), "streams_per_carrier must be 1 to 16"),
+            ((2..=1024).contains(&self.carriers_max), "carriers_max must be 2 to 1024"),
+            ((1..=16).contains(&self.paths_max), "paths_max must be 1 to 16"),
+            (self.send_buffer_stream_bytes > 0, "send_buffer_stream_bytes must not be 0"),
+            (
+                self.idle_timeout >= self.dead_after && self.dead_after >= self.suspect_after,
+                "suspect_after, dead_after and idle_timeout must ascend",
+            ),
+            (
+                u64::from(self.quic_receive_window_bytes) >= 64 * 1024
+                    && u64::from(self.quic_stream_receive_window_bytes) >= 64 * 1024
+                    && self.quic_send_window_bytes >= 64 * 1024,
+                "the QUIC windows must be at least 64 KiB",
+            ),
+        ];
+        rules.iter().try_for_each(|(holds, rule)| if *holds { Ok(()) } else { Err(*rule) })
+    }
+}

@@ -1,0 +1,211 @@
+//! The carriers this end opened on a path: how many there are, and what waits to be written on each (PROTOCOL.md §6).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+use quinn_proto::{Connection, Dir, StreamId as QuicStreamId};
+
+use crate::limits::Limits;
+use crate::wire;
+
+/// A local name of a carrier. Never reused on its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct CarrierId(u64);
+
+/// A pool of unidirectional QUIC streams, as large as the load asks for.
+#[derive(Debug, Default)]
+pub(super) struct CarrierPool {
+    next: u64,
+    open: BTreeMap<CarrierId, Carrier>,
+    by_quic: BTreeMap<QuicStreamId, CarrierId>,
+    /// The carrier of grants and raw packets, which must arrive in order.
+    relay: Option<CarrierId>,
+    /// Bindings over all carriers but the relay's.
+    bound: usize,
+}
+
+#[derive(Debug)]
+struct Carrier {
+    quic: QuicStreamId,
+    backlog: VecDeque<Bytes>,
+    written_bytes: u64,
+    bound: usize,
+    /// Nothing new goes on it; it is finished once its backlog is written.
+    retiring: bool,
+    broken: bool,
+}
+
+impl CarrierPool {
+    /// Binds one more stream, to a new carrier if the open ones have their share.
+    pub(super) fn bind(&mut self, quic: &mut Connection, limits: &Limits) -> Option<CarrierId> {
+        let wanted = (self.bound + 1).div_ceil(limits.streams_per_carrier).min(limits.carriers_max);
+        if self.shared().count() < wanted
+            && let Some(id) = self.open_carrier(quic)
+        {
+            self.adopt(id);
+            return Some(id);
+        }
+        let least = self.shared().min_by_key(|(_, carrier)| carrier.bound).map(|(id, _)| *id)?;
+        self.adopt(least);
+        Some(least)
+    }
+
+    /// Releases one binding; a carrier that the load no longer asks for is finished.
+    pub(super) fn unbind(&mut self, quic: &mut Connection, id: CarrierId, limits: &Limits) {
+        self.bound = self.bound.saturating_sub(1);
+        if let Some(carrier) = self.open.get_mut(&id) {
+            carrier.bound = carrier.bound.saturating_sub(1);
+        }
+        let wanted = 2 * self.bound.div_ceil(limits.streams_per_carrier) + 1;
+        if self.shared().count() > wanted {
+            let idle = self.shared().find(|(_, carrier)| carrier.bound == 0).map(|(id, _)| *id);
+            if let Some(idle) = idle {
+                self.retire(quic, idle);
+            }
+        }
+    }
+
+    /// The carrier of grants and raw packets.
+    pub(super) fn relay(&mut self, quic: &mut Connection) -> Option<CarrierId> {
+        if self.relay.is_none() {
+            self.relay = self.open_carrier(quic);
+            if let Some(carrier) = self.relay.and_then(|id| self.open.get(&id)) {
+                // A stream that was opened a moment ago takes a priority.
+                let _ = quic.send_stream(carrier.quic).set_priority(1);
+            }
+        }
+        self.relay
+    }
+
+    /// Whether a bound stream must be bound anew.
+    pub(super) fn is_open(&self, id: CarrierId) -> bool {
+        self.open.get(&id).is_some_and(|carrier| !carrier.retiring)
+    }
+
+    /// Whether a packet may go on this carrier now.
+    pub(super) fn is_ready(&self, id: CarrierId) -> bool {
+        self.open.get(&id).is_some_and(|carrier| !carrier.retiring && carrier.backlog.is_empty())
+    }
+
+    /// Writes what QUIC takes; the rest waits. A carrier that has carried its fill is finished.
+    pub(super) fn submit(
+        &mut self,
+        quic: &mut Connection,
+        id: CarrierId,
+        chunks: impl IntoIterator<Item = Bytes>,
+        limits: &Limits,
+    ) {
+        let Some(carrier) = self.open.get_mut(&id) else { return };
+        carrier.backlog.extend(chunks);
+        carrier.flush(quic);
+        if carrier.written_bytes >= limits.carrier_bytes_max && self.relay != Some(id) {
+            self.retire(quic, id);
+        }
+    }
+
+    /// QUIC has room on a stream. Returns whether it was a carrier of this pool.
+    pub(super) fn on_writable(&mut self, quic: &mut Connection, stream: QuicStreamId) -> bool {
+        let Some(id) = self.by_quic.get(&stream).copied() else { return false };
+        self.flush(quic, id);
+        true
+    }
+
+    /// Tries every carrier that has something waiting.
+    pub(super) fn flush_all(&mut self, quic: &mut Connection) {
+        let waiting: Vec<_> =
+            self.open.iter().filter(|(_, carrier)| !carrier.backlog.is_empty()).map(|(id, _)| *id).collect();
+        for id in waiting {
+            self.flush(quic, id);
+        }
+    }
+
+    pub(super) fn on_finished(&mut self, stream: QuicStreamId) {
+        self.by_quic.remove(&stream);
+    }
+
+    /// Carriers open for new packets.
+    pub(super) fn count(&self) -> usize {
+        self.open.values().filter(|carrier| !carrier.retiring).count()
+    }
+
+    /// Whether every packet submitted was handed to QUIC.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.open.values().all(|carrier| carrier.backlog.is_empty())
+    }
+
+    /// Whether the peer stopped a carrier, which no KWIK peer does.
+    pub(super) fn is_broken(&self) -> bool {
+        self.open.values().any(|carrier| carrier.broken)
+    }
+
+    fn shared(&self) -> impl Iterator<Item = (&CarrierId, &Carrier)> {
+        self.open.iter().filter(|(id, carrier)| self.relay != Some(**id) && !carrier.retiring)
+    }
+
+    fn adopt(&mut self, id: CarrierId) {
+        self.bound += 1;
+        if let Some(carrier) = self.open.get_mut(&id) {
+            carrier.bound += 1;
+        }
+    }
+
+    fn open_carrier(&mut self, quic: &mut Connection) -> Option<CarrierId> {
+        let stream = quic.streams().open(Dir::Uni)?;
+        let id = CarrierId(self.next);
+        self.next += 1;
+        let mut header = BytesMut::new();
+        wire::encode_carrier_header(&mut header);
+        let mut carrier = Carrier {
+            quic: stream,
+            backlog: VecDeque::from([header.freeze()]),
+            written_bytes: 0,
+            bound: 0,
+            retiring: false,
+            broken: false,
+        };
+        carrier.flush(quic);
+        self.open.insert(id, carrier);
+        self.by_quic.insert(stream, id);
+        Some(id)
+    }
+
+    fn flush(&mut self, quic: &mut Connection, id: CarrierId) {
+        let Some(carrier) = self.open.get_mut(&id) else { return };
+        carrier.flush(quic);
+        if carrier.retiring && carrier.backlog.is_empty() {
+            carrier.finish(quic);
+            self.open.remove(&id);
+        }
+    }
+
+    fn retire(&mut self, quic: &mut Connection, id: CarrierId) {
+        if let Some(carrier) = self.open.get_mut(&id) {
+            carrier.retiring = true;
+        }
+        self.flush(quic, id);
+    }
+}
+
+impl Carrier {
+    fn flush(&mut self, quic: &mut Connection) {
+        let mut stream = quic.send_stream(self.quic);
+        while !self.backlog.is_empty() {
+            match stream.write_chunks(self.backlog.make_contiguous()) {
+                Ok(written) => {
+                    self.written_bytes += written.bytes as u64;
+                    self.backlog.drain(..written.chunks);
+                }
+                Err(quinn_proto::WriteError::Blocked) => return,
+                Err(quinn_proto::WriteError::Stopped(_) | quinn_proto::WriteError::ClosedStream) => {
+                    self.broken = true;
+                    self.backlog.clear();
+                }
+            }
+        }
+    }
+
+    fn finish(&self, quic: &mut Connection) {
+        // The stream may have been stopped by a peer that is closing; there is nothing left to lose on it.
+        let _ = quic.send_stream(self.quic).finish();
+    }
+}

@@ -1,0 +1,135 @@
+//! The control stream of a path: the first bidirectional stream the client opens (PROTOCOL.md §5).
+
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use quinn_proto::{Connection, ReadError, StreamId as QuicStreamId, WriteError};
+
+use crate::error::TransportCode;
+use crate::limits::Limits;
+use crate::wire::{ControlFrame, ControlReader, WireError};
+
+/// Both directions of the control plane.
+#[derive(Debug, Default)]
+pub(super) struct ControlStream {
+    quic: Option<QuicStreamId>,
+    reader: ControlReader,
+    readable: bool,
+    out: BytesMut,
+    frames_queued: usize,
+    stalled_since: Option<Instant>,
+}
+
+impl ControlStream {
+    /// Backlog above which no further state is turned into frames.
+    const READY_BELOW_BYTES: usize = 16 * 1024;
+    const READ_BYTES: usize = 16 * 1024;
+
+    pub(super) fn is_open(&self) -> bool {
+        self.quic.is_some()
+    }
+
+    pub(super) fn is(&self, stream: QuicStreamId) -> bool {
+        self.quic == Some(stream)
+    }
+
+    /// Binds the control plane to its QUIC stream and puts it before all others.
+    pub(super) fn open(&mut self, quic: &mut Connection, stream: QuicStreamId) {
+        self.quic = Some(stream);
+        self.readable = true;
+        // A stream that was opened or accepted a moment ago takes a priority.
+        let _ = quic.send_stream(stream).set_priority(i32::MAX);
+    }
+
+    pub(super) fn on_readable(&mut self) {
+        self.readable = true;
+    }
+
+    pub(super) fn is_readable(&self) -> bool {
+        self.readable
+    }
+
+    /// The next whole frame, if it has arrived.
+    pub(super) fn next(&mut self, quic: &mut Connection) -> Result<Option<ControlFrame>, WireError> {
+        loop {
+            if let Some(frame) = self.reader.next()? {
+                return Ok(Some(frame));
+            }
+            if !self.readable {
+                return Ok(None);
+            }
+            match self.read(quic) {
+                Some(chunk) => self.reader.push(chunk),
+                None => self.readable = false,
+            }
+        }
+    }
+
+    /// Whether more state may be turned into frames now.
+    pub(super) fn is_ready(&self) -> bool {
+        self.quic.is_some() && self.out.len() < Self::READY_BELOW_BYTES
+    }
+
+    pub(super) fn is_flushed(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    pub(super) fn queue(&mut self, frame: &ControlFrame) {
+        frame.encode(&mut self.out);
+        self.frames_queued += 1;
+    }
+
+    /// Hands to QUIC what it takes.
+    pub(super) fn flush(&mut self, quic: &mut Connection, now: Instant) {
+        let Some(stream) = self.quic else { return };
+        while !self.out.is_empty() {
+            match quic.send_stream(stream).write(&self.out) {
+                Ok(written) => {
+                    let _ = self.out.split_to(written);
+                    self.stalled_since = None;
+                }
+                Err(WriteError::Blocked) => {
+                    self.stalled_since.get_or_insert(now);
+                    return;
+                }
+                Err(WriteError::Stopped(_) | WriteError::ClosedStream) => self.out.clear(),
+            }
+        }
+        self.frames_queued = 0;
+        self.stalled_since = None;
+    }
+
+    /// A peer that leaves too much unread for too long.
+    pub(super) fn check(&self, now: Instant, limits: &Limits) -> Result<(), WireError> {
+        let stalled = self
+            .stalled_since
+            .is_some_and(|since| now.saturating_duration_since(since) >= limits.control_stall_timeout);
+        let overfull = self.stalled_since.is_some()
+            && (self.frames_queued > limits.control_queue_frames_max
+                || self.out.len() > limits.control_queue_bytes_max);
+        if stalled || overfull {
+            return Err(WireError {
+                code: TransportCode::CONTROL_FLOOD,
+                frame: "control plane",
+                detail: "the peer does not read its control plane",
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn deadline(&self, limits: &Limits) -> Option<Instant> {
+        self.stalled_since.and_then(|since| since.checked_add(limits.control_stall_timeout))
+    }
+
+    fn read(&self, quic: &mut Connection) -> Option<Bytes> {
+        let mut stream = quic.recv_stream(self.quic?);
+        let mut chunks = stream.read(true).ok()?;
+        let chunk = match chunks.next(Self::READ_BYTES) {
+            Ok(chunk) => chunk,
+            Err(ReadError::Blocked | ReadError::Reset(_)) => None,
+        };
+        // Window updates leave with the next transmit, which follows every read.
+        let _ = chunks.finalize();
+        chunk.map(|chunk| chunk.bytes)
+    }
+}

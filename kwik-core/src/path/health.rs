@@ -1,0 +1,165 @@
+//! Whether the far end still answers, and how fast bytes come (PROTOCOL.md §9).
+
+use std::time::{Duration, Instant};
+
+use crate::limits::Limits;
+
+/// What silence means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Alive,
+    Suspect,
+    Dead,
+}
+
+/// Judges a path by when it was last heard. Times come from the caller; nothing here wakes up by itself.
+#[derive(Debug)]
+pub(super) struct Health {
+    heard: Instant,
+    /// Since when something is in flight that the peer must acknowledge.
+    waiting_since: Option<Instant>,
+}
+
+impl Health {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { heard: now, waiting_since: None }
+    }
+
+    pub(super) fn on_heard(&mut self, now: Instant) {
+        self.heard = now;
+        self.waiting_since = None;
+    }
+
+    /// Notes whether anything is in flight.
+    pub(super) fn observe(&mut self, now: Instant, bytes_in_flight: u64) {
+        if bytes_in_flight == 0 {
+            self.waiting_since = None;
+        } else if self.waiting_since.is_none() {
+            self.waiting_since = Some(now);
+        }
+    }
+
+    pub(super) fn verdict(&self, now: Instant, rtt: Duration, limits: &Limits) -> Verdict {
+        let silence = now.saturating_duration_since(self.heard);
+        if silence >= dead_after(rtt, limits) {
+            Verdict::Dead
+        } else if self.suspect_at(rtt, limits).is_some_and(|at| now >= at) {
+            Verdict::Suspect
+        } else {
+            Verdict::Alive
+        }
+    }
+
+    /// When the verdict may change if nothing more is heard.
+    pub(super) fn deadline(&self, now: Instant, rtt: Duration, limits: &Limits) -> Option<Instant> {
+        let dead_at = self.heard.checked_add(dead_after(rtt, limits));
+        self.suspect_at(rtt, limits).into_iter().chain(dead_at).filter(|at| *at > now).min()
+    }
+
+    fn suspect_at(&self, rtt: Duration, limits: &Limits) -> Option<Instant> {
+        let patience = limits.suspect_after.max(probe_timeout(rtt).saturating_mul(3));
+        self.waiting_since.and_then(|since| since.max(self.heard).checked_add(patience))
+    }
+}
+
+fn dead_after(rtt: Duration, limits: &Limits) -> Duration {
+    limits.dead_after.max(probe_timeout(rtt).saturating_mul(6))
+}
+
+/// QUIC's probe timeout, with half the round trip for the variance that quinn-proto does not tell.
+fn probe_timeout(rtt: Duration) -> Duration {
+    rtt.saturating_add(rtt / 2).saturating_add(Duration::from_millis(25))
+}
+
+/// Bytes a second, averaged over about the last second in which bytes came.
+#[derive(Debug)]
+pub(super) struct RateMeter {
+    window_start: Instant,
+    window_bytes: u64,
+    rate: Option<u64>,
+}
+
+impl RateMeter {
+    const WINDOW: Duration = Duration::from_millis(200);
+    const IDLE: Duration = Duration::from_secs(1);
+
+    pub(super) fn new(now: Instant) -> Self {
+        Self { window_start: now, window_bytes: 0, rate: None }
+    }
+
+    pub(super) fn on_bytes(&mut self, now: Instant, bytes: u64) {
+        let elapsed = now.saturating_duration_since(self.window_start);
+        if elapsed >= Self::WINDOW {
+            if elapsed < Self::IDLE {
+                self.rate = Some(self.sample(elapsed));
+            }
+            self.window_start = now;
+            self.window_bytes = 0;
+        }
+        self.window_bytes = self.window_bytes.saturating_add(bytes);
+    }
+
+    /// The last average; 0 before the first whole window.
+    pub(super) fn bytes_per_second(&self) -> u64 {
+        self.rate.unwrap_or(0)
+    }
+
+    fn sample(&self, elapsed: Duration) -> u64 {
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
+        let sample = self.window_bytes.saturating_mul(1_000_000) / micros;
+        self.rate.map_or(sample, |rate| rate / 4 * 3 + sample / 4)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::instant;
+
+    const RTT: Duration = Duration::from_millis(20);
+
+    #[test]
+    fn silence_with_bytes_in_flight_is_suspect_then_dead() {
+        let (start, limits) = (instant(), Limits::default());
+        let mut health = Health::new(start);
+        health.observe(start, 1200);
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(health.verdict(at(499), RTT, &limits), Verdict::Alive);
+        assert_eq!(health.deadline(at(0), RTT, &limits), Some(at(500)));
+        assert_eq!(health.verdict(at(500), RTT, &limits), Verdict::Suspect);
+        assert_eq!(health.deadline(at(500), RTT, &limits), Some(at(3000)));
+        assert_eq!(health.verdict(at(3000), RTT, &limits), Verdict::Dead);
+        health.on_heard(at(3001));
+        assert_eq!(health.verdict(at(3002), RTT, &limits), Verdict::Alive);
+    }
+
+    #[test]
+    fn idle_path_is_not_suspect() {
+        let (start, limits) = (instant(), Limits::default());
+        let mut health = Health::new(start);
+        health.observe(start, 0);
+        assert_eq!(health.verdict(start + Duration::from_secs(2), RTT, &limits), Verdict::Alive);
+    }
+
+    #[test]
+    fn slow_path_gets_more_patience() {
+        let (start, limits) = (instant(), Limits::default());
+        let mut health = Health::new(start);
+        health.observe(start, 1);
+        let rtt = Duration::from_millis(1500);
+        assert_eq!(health.verdict(start + Duration::from_secs(5), rtt, &limits), Verdict::Alive);
+        assert_eq!(health.verdict(start + Duration::from_secs(7), rtt, &limits), Verdict::Suspect);
+        assert_eq!(health.verdict(start + Duration::from_secs(14), rtt, &limits), Verdict::Dead);
+    }
+
+    #[test]
+    fn rate_follows_the_bytes() {
+        let start = instant();
+        let mut meter = RateMeter::new(start);
+        for step in 1..=100_u32 {
+            meter.on_bytes(start + Duration::from_millis(10) * step, 10_000);
+        }
+        let rate = meter.bytes_per_second();
+        assert!((900_000..1_100_000).contains(&rate), "{rate}");
+    }
+}

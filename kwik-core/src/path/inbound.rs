@@ -1,0 +1,104 @@
+//! The carriers the peer opened on a path, drained into whole items (PROTOCOL.md §6).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use quinn_proto::{Connection, Dir, ReadError, StreamId as QuicStreamId};
+
+use super::packets::ReceivedPackets;
+use crate::error::TransportCode;
+use crate::wire::{CarrierItem, CarrierReader, WireError};
+
+/// Readers of the peer's carriers.
+#[derive(Debug, Default)]
+pub(super) struct Inbound {
+    readers: BTreeMap<QuicStreamId, CarrierReader>,
+    readable: VecDeque<QuicStreamId>,
+    opened: bool,
+    pub(super) packets: ReceivedPackets,
+}
+
+impl Inbound {
+    const READ_BYTES: usize = 64 * 1024;
+
+    pub(super) fn on_opened(&mut self) {
+        self.opened = true;
+    }
+
+    pub(super) fn on_readable(&mut self, stream: QuicStreamId) {
+        if !self.readable.contains(&stream) {
+            self.readable.push_back(stream);
+        }
+    }
+
+    pub(super) fn is_readable(&self) -> bool {
+        self.opened || !self.readable.is_empty()
+    }
+
+    /// Carriers the peer has open.
+    pub(super) fn count(&self) -> usize {
+        self.readers.len()
+    }
+
+    /// The next item other than a packet boundary, from whichever carrier has one.
+    pub(super) fn next(&mut self, quic: &mut Connection, now: Instant) -> Result<Option<CarrierItem>, WireError> {
+        if self.opened {
+            self.opened = false;
+            while let Some(stream) = quic.streams().accept(Dir::Uni) {
+                self.readers.insert(stream, CarrierReader::new());
+                self.on_readable(stream);
+            }
+        }
+        while let Some(stream) = self.readable.front().copied() {
+            let Some(reader) = self.readers.get_mut(&stream) else {
+                self.readable.pop_front();
+                continue;
+            };
+            match reader.next()? {
+                Some(CarrierItem::PacketStart { number, .. }) => self.packets.on_start(number)?,
+                Some(CarrierItem::PacketEnd { number, .. }) => self.packets.on_end(now, number),
+                Some(item) => return Ok(Some(item)),
+                None => self.read(quic, stream)?,
+            }
+        }
+        Ok(None)
+    }
+
+    fn read(&mut self, quic: &mut Connection, stream: QuicStreamId) -> Result<(), WireError> {
+        let mut recv = quic.recv_stream(stream);
+        let Ok(mut chunks) = recv.read(true) else {
+            self.forget(stream);
+            return Ok(());
+        };
+        let read = chunks.next(Self::READ_BYTES);
+        // Window updates leave with the next transmit, which follows every read.
+        let _ = chunks.finalize();
+        match read {
+            Ok(Some(chunk)) => {
+                if let Some(reader) = self.readers.get_mut(&stream) {
+                    reader.push(chunk.bytes);
+                }
+                Ok(())
+            }
+            Ok(None) => {
+                let ended = self.readers.get(&stream).map_or(Ok(()), CarrierReader::finish);
+                self.forget(stream);
+                ended
+            }
+            Err(ReadError::Blocked) => {
+                self.readable.pop_front();
+                Ok(())
+            }
+            Err(ReadError::Reset(_)) => Err(WireError {
+                code: TransportCode::PROTOCOL_VIOLATION,
+                frame: "carrier",
+                detail: "a carrier was reset",
+            }),
+        }
+    }
+
+    fn forget(&mut self, stream: QuicStreamId) {
+        self.readers.remove(&stream);
+        self.readable.retain(|readable| *readable != stream);
+    }
+}

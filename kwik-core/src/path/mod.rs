@@ -1,0 +1,547 @@
+//! One QUIC connection of a session: control plane, carriers, packet numbers, liveness. The only home of
+//! [`quinn_proto::Connection`]. It knows no logical stream.
+
+mod carriers;
+mod control;
+mod health;
+mod inbound;
+mod packets;
+mod probe;
+mod state;
+mod transport;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quinn_proto::crypto::rustls::HandshakeData;
+use quinn_proto::{
+    ConnectionError, ConnectionEvent, ConnectionHandle, Dir, EndpointEvent, StreamEvent, Transmit, TransportConfig,
+    TransportErrorCode, VarInt,
+};
+use smallvec::SmallVec;
+
+use self::carriers::CarrierPool;
+use self::control::ControlStream;
+use self::health::{Health, RateMeter};
+use self::inbound::Inbound;
+use self::packets::SentPackets;
+use self::probe::Probe;
+use self::state::Lifecycle;
+use crate::auth;
+use crate::error::{DeadReason, ErrorCode, TransportCode};
+use crate::id::{PacketNumber, Side};
+use crate::limits::Limits;
+use crate::wire::{CarrierItem, ControlFrame, PacketAck, WireError};
+use crate::{ALPN, limits};
+
+pub(crate) use self::carriers::CarrierId;
+pub(crate) use self::health::Verdict;
+pub use self::state::PathState;
+pub(crate) use self::transport::LinkSettings;
+
+/// What a path tells its session.
+#[derive(Debug)]
+pub(crate) enum PathInput {
+    /// The QUIC handshake is done and the protocol agreed on.
+    Connected,
+    /// A control frame arrived.
+    Control(ControlFrame),
+    /// Something arrived on a carrier; never a packet boundary.
+    Data(CarrierItem),
+    /// The peer processed a packet.
+    Acknowledged(PacketNumber),
+    /// The peer owes an answer for too long.
+    Suspect,
+    /// A suspect path was heard again.
+    Recovered,
+    /// The peer broke a rule; the session decides what it costs.
+    Fault(WireError),
+    /// The connection is gone. Last input of a path.
+    Lost(DeadReason),
+}
+
+/// Whether silence ends a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Liveness {
+    /// Silence makes it suspect, then dead.
+    Judged,
+    /// Silence makes it suspect; QUIC's idle timeout ends it.
+    Watched,
+    /// The far end does the judging.
+    Trusted,
+}
+
+/// What one connection is made with; prepared before the connection exists.
+pub(crate) struct PathSetup {
+    side: Side,
+    liveness: Liveness,
+    limits: Limits,
+    probe: Arc<Probe>,
+    transport: Arc<TransportConfig>,
+}
+
+impl PathSetup {
+    pub(crate) fn new(side: Side, liveness: Liveness, limits: Limits, link: LinkSettings) -> Self {
+        let probe = Arc::new(Probe::default());
+        let transport = Arc::new(transport::transport_config(side, &limits, link, &probe));
+        Self { side, liveness, limits, probe, transport }
+    }
+
+    pub(crate) fn transport(&self) -> Arc<TransportConfig> {
+        self.transport.clone()
+    }
+}
+
+/// One path of a session, at either end.
+pub(crate) struct Path {
+    handle: ConnectionHandle,
+    quic: quinn_proto::Connection,
+    side: Side,
+    liveness: Liveness,
+    limits: Limits,
+    probe: Arc<Probe>,
+    lifecycle: Lifecycle,
+    control: ControlStream,
+    carriers: CarrierPool,
+    inbound: Inbound,
+    data_open: bool,
+    sent: SentPackets,
+    health: Health,
+    meter: RateMeter,
+    bytes_received: u64,
+    bytes_sent: u64,
+    inputs: VecDeque<PathInput>,
+    lost: Option<DeadReason>,
+    /// Nothing more is read: the path was closed here, or its loss was told.
+    ended: bool,
+}
+
+impl Path {
+    /// Credit that data leaves to the control plane, in bytes.
+    const CONTROL_RESERVE: u64 = 256 * 1024;
+    const SEND_WINDOW_MIN: u64 = 64 * 1024;
+
+    pub(crate) fn new(
+        setup: PathSetup,
+        handle: ConnectionHandle,
+        quic: quinn_proto::Connection,
+        now: Instant,
+    ) -> Self {
+        Self {
+            handle,
+            quic,
+            side: setup.side,
+            liveness: setup.liveness,
+            limits: setup.limits,
+            probe: setup.probe,
+            lifecycle: Lifecycle::new(),
+            control: ControlStream::default(),
+            carriers: CarrierPool::default(),
+            inbound: Inbound::default(),
+            data_open: false,
+            sent: SentPackets::default(),
+            health: Health::new(now),
+            meter: RateMeter::new(now),
+            bytes_received: 0,
+            bytes_sent: 0,
+            inputs: VecDeque::new(),
+            lost: None,
+            ended: false,
+        }
+    }
+
+    // ---- environment in
+
+    pub(crate) fn handle_event(&mut self, now: Instant, event: ConnectionEvent) {
+        self.health.on_heard(now);
+        if self.lifecycle.move_to_recovered() {
+            self.inputs.push_back(PathInput::Recovered);
+        }
+        self.quic.handle_event(event);
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.quic.poll_timeout().is_some_and(|at| at <= now) {
+            self.quic.handle_timeout(now);
+        }
+    }
+
+    // ---- out
+
+    /// What happened, one thing at a time. Everything QUIC has is read before a loss is told.
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<PathInput> {
+        if self.ended {
+            while self.quic.poll().is_some() {}
+            return None;
+        }
+        if let Some(input) = self.inputs.pop_front() {
+            return Some(input);
+        }
+        while let Some(event) = self.quic.poll() {
+            self.on_quic_event(event);
+            if let Some(input) = self.inputs.pop_front() {
+                return Some(input);
+            }
+        }
+        match self.read(now) {
+            Ok(Some(input)) => return Some(input),
+            Ok(None) => {}
+            Err(fault) => return Some(PathInput::Fault(fault)),
+        }
+        if let Some(reason) = self.lost.take() {
+            self.ended = true;
+            self.lifecycle.move_to_dead(reason.clone());
+            return Some(PathInput::Lost(reason));
+        }
+        self.judge(now)
+    }
+
+    pub(crate) fn poll_endpoint_event(&mut self) -> Option<EndpointEvent> {
+        self.quic.poll_endpoint_events()
+    }
+
+    /// The answer of the QUIC endpoint to an event of [`Path::poll_endpoint_event`].
+    pub(crate) fn handle_endpoint_answer(&mut self, event: ConnectionEvent) {
+        self.quic.handle_event(event);
+    }
+
+    pub(crate) fn poll_transmit(&mut self, now: Instant, max_datagrams: usize, buf: &mut Vec<u8>) -> Option<Transmit> {
+        let mtu = usize::from(self.quic.current_mtu().max(1));
+        let max_datagrams = max_datagrams.min(limits::UDP_BYTES_MAX / mtu).max(1);
+        let transmit = self.quic.poll_transmit(now, max_datagrams, buf);
+        self.health.observe(now, self.probe.bytes_in_flight());
+        transmit
+    }
+
+    pub(crate) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
+        let quic = self.quic.poll_timeout();
+        if self.ended {
+            return quic;
+        }
+        let health = match self.liveness {
+            Liveness::Trusted => None,
+            Liveness::Judged | Liveness::Watched => self.health.deadline(now, self.quic.rtt(), &self.limits),
+        };
+        let control = self.control.deadline(&self.limits);
+        [quic, health, control, self.inbound.packets.deadline()].into_iter().flatten().min()
+    }
+
+    // ---- commands of the session
+
+    /// The client opens the control plane.
+    pub(crate) fn open_control(&mut self) -> bool {
+        if !self.control.is_open()
+            && let Some(stream) = self.quic.streams().open(Dir::Bi)
+        {
+            self.control.open(&mut self.quic, stream);
+        }
+        self.control.is_open()
+    }
+
+    pub(crate) fn move_to_authenticating(&mut self) {
+        self.lifecycle.move_to_authenticating();
+    }
+
+    /// The peer has authenticated: its carriers are read, with full windows.
+    pub(crate) fn move_to_active(&mut self) {
+        self.lifecycle.move_to_active();
+        self.data_open = true;
+        transport::open_windows(&mut self.quic, &self.limits);
+    }
+
+    pub(crate) fn move_to_closing(&mut self) {
+        self.lifecycle.move_to_closing();
+    }
+
+    /// A server learns whose limits hold when its client has authenticated.
+    pub(crate) fn set_limits(&mut self, limits: &Limits) {
+        self.limits = limits.clone();
+    }
+
+    /// Ends the path at once; what is unsent is lost.
+    pub(crate) fn close(&mut self, now: Instant, reason: DeadReason) {
+        if self.ended {
+            return;
+        }
+        self.ended = true;
+        let code = VarInt::from_u64(reason.code.to_wire()).unwrap_or(VarInt::MAX);
+        let mut text = reason.detail.clone();
+        text.truncate(text.floor_char_boundary(limits::CLOSE_REASON_BYTES_MAX));
+        self.quic.close(now, code, Bytes::from(text));
+        self.lifecycle.move_to_dead(reason);
+    }
+
+    /// Whether more state may be turned into control frames now.
+    pub(crate) fn is_control_ready(&self) -> bool {
+        !self.ended && self.control.is_ready()
+    }
+
+    pub(crate) fn queue_control(&mut self, frame: &ControlFrame) {
+        self.control.queue(frame);
+    }
+
+    /// Hands the control plane to QUIC, then what waits on carriers.
+    pub(crate) fn flush(&mut self, now: Instant) {
+        if self.ended || !self.control.is_open() {
+            return;
+        }
+        if self.data_open
+            && self.control.is_ready()
+            && let Some(ranges) = self.inbound.packets.take_report(now)
+        {
+            self.control.queue(&PacketAck { ranges }.into());
+        }
+        let window = self.quic.congestion_state().window().saturating_mul(2);
+        let window = window.clamp(Self::SEND_WINDOW_MIN, self.limits.quic_send_window_bytes);
+        self.quic.set_send_window(window.saturating_add(Self::CONTROL_RESERVE));
+        self.control.flush(&mut self.quic, now);
+        self.quic.set_send_window(window);
+        self.carriers.flush_all(&mut self.quic);
+    }
+
+    pub(crate) fn bind_carrier(&mut self) -> Option<CarrierId> {
+        self.carriers.bind(&mut self.quic, &self.limits)
+    }
+
+    pub(crate) fn unbind_carrier(&mut self, carrier: CarrierId) {
+        self.carriers.unbind(&mut self.quic, carrier, &self.limits);
+    }
+
+    pub(crate) fn relay_carrier(&mut self) -> Option<CarrierId> {
+        self.carriers.relay(&mut self.quic)
+    }
+
+    pub(crate) fn is_carrier_open(&self, carrier: CarrierId) -> bool {
+        self.carriers.is_open(carrier)
+    }
+
+    /// Whether a packet may go on this carrier now.
+    pub(crate) fn is_carrier_ready(&self, carrier: CarrierId) -> bool {
+        !self.ended && self.sent.has_room() && self.carriers.is_ready(carrier)
+    }
+
+    /// Whether packets may be sent on some carrier at all.
+    pub(crate) fn has_packet_room(&self) -> bool {
+        !self.ended && self.sent.has_room()
+    }
+
+    pub(crate) fn next_packet(&self) -> PacketNumber {
+        self.sent.next()
+    }
+
+    /// Sends one packet, whose header must carry [`Path::next_packet`].
+    pub(crate) fn submit_packet(&mut self, carrier: CarrierId, chunks: SmallVec<[Bytes; 4]>) -> PacketNumber {
+        let number = self.sent.next();
+        let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        self.sent.on_sent();
+        self.bytes_sent = self.bytes_sent.saturating_add(bytes);
+        self.carriers.submit(&mut self.quic, carrier, chunks, &self.limits);
+        number
+    }
+
+    /// The largest packet worth making now: a slow path gets short ones, so that urgent data need not wait long.
+    pub(crate) fn packet_bytes(&self) -> usize {
+        let window = usize::try_from(self.quic.congestion_state().window()).unwrap_or(usize::MAX);
+        (window / 2).clamp(4 * 1024, limits::DATA_FRAME_PAYLOAD_MAX)
+    }
+
+    // ---- what it is
+
+    pub(crate) fn handle(&self) -> ConnectionHandle {
+        self.handle
+    }
+
+    pub(crate) fn state(&self) -> &PathState {
+        self.lifecycle.state()
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.quic.is_drained()
+    }
+
+    /// Whether everything queued was handed to QUIC and every packet was processed by the peer.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.control.is_flushed() && self.carriers.is_flushed() && self.sent.is_all_acknowledged()
+    }
+
+    pub(crate) fn remote_address(&self) -> SocketAddr {
+        self.quic.remote_address()
+    }
+
+    pub(crate) fn rtt(&self) -> Duration {
+        self.quic.rtt()
+    }
+
+    pub(crate) fn mtu(&self) -> u16 {
+        self.quic.current_mtu()
+    }
+
+    pub(crate) fn bytes_per_second(&self) -> u64 {
+        self.meter.bytes_per_second()
+    }
+
+    pub(crate) fn bytes_received(&self) -> u64 {
+        self.bytes_received
+    }
+
+    pub(crate) fn bytes_sent(&self) -> u64 {
+        self.bytes_sent
+    }
+
+    pub(crate) fn packets_received(&self) -> u64 {
+        self.inbound.packets.received()
+    }
+
+    pub(crate) fn packets_sent(&self) -> u64 {
+        self.sent.sent()
+    }
+
+    /// Carriers open in both directions.
+    pub(crate) fn carriers(&self) -> usize {
+        self.carriers.count() + self.inbound.count()
+    }
+
+    /// A secret that only the two ends of this connection know.
+    pub(crate) fn exporter(&self) -> Option<[u8; 32]> {
+        let mut secret = [0; 32];
+        self.quic.crypto_session().export_keying_material(&mut secret, auth::EXPORTER_LABEL, b"").ok()?;
+        Some(secret)
+    }
+
+    // ---- reactions
+
+    fn on_quic_event(&mut self, event: quinn_proto::Event) {
+        match event {
+            quinn_proto::Event::Connected => self.inputs.push_back(self.check_protocol()),
+            quinn_proto::Event::ConnectionLost { reason } => {
+                let connecting = *self.lifecycle.state() == PathState::Connecting;
+                self.lost = Some(lost_reason(reason, connecting));
+            }
+            quinn_proto::Event::Stream(event) => self.on_stream_event(event),
+            quinn_proto::Event::HandshakeDataReady
+            | quinn_proto::Event::DatagramReceived
+            | quinn_proto::Event::DatagramsUnblocked => {}
+        }
+    }
+
+    fn on_stream_event(&mut self, event: StreamEvent) {
+        match event {
+            StreamEvent::Opened { dir: Dir::Bi } => {
+                // QUIC's stream limit of one keeps a client from opening a second.
+                if self.side == Side::Server
+                    && let Some(stream) = self.quic.streams().accept(Dir::Bi)
+                {
+                    self.control.open(&mut self.quic, stream);
+                }
+            }
+            StreamEvent::Opened { dir: Dir::Uni } => self.inbound.on_opened(),
+            StreamEvent::Readable { id } if self.control.is(id) => self.control.on_readable(),
+            StreamEvent::Readable { id } => self.inbound.on_readable(id),
+            StreamEvent::Writable { id } => {
+                self.carriers.on_writable(&mut self.quic, id);
+            }
+            StreamEvent::Finished { id } => self.carriers.on_finished(id),
+            StreamEvent::Stopped { .. } => self.inputs.push_back(PathInput::Fault(WireError {
+                code: TransportCode::PROTOCOL_VIOLATION,
+                frame: "STOP_SENDING of QUIC",
+                detail: "a carrier or the control plane was stopped",
+            })),
+            StreamEvent::Available { .. } => {}
+        }
+    }
+
+    fn check_protocol(&self) -> PathInput {
+        let data = self.quic.crypto_session().handshake_data();
+        let agreed = data
+            .and_then(|data| data.downcast::<HandshakeData>().ok())
+            .is_none_or(|data| data.protocol.as_deref() == Some(ALPN));
+        if agreed {
+            return PathInput::Connected;
+        }
+        PathInput::Fault(WireError { code: TransportCode::TLS_FAILED, frame: "ALPN", detail: "the peer does not speak kwik/1" })
+    }
+
+    fn read(&mut self, now: Instant) -> Result<Option<PathInput>, WireError> {
+        self.control.check(now, &self.limits)?;
+        if self.carriers.is_broken() && self.lost.is_none() {
+            return Err(WireError {
+                code: TransportCode::PROTOCOL_VIOLATION,
+                frame: "carrier",
+                detail: "a carrier was stopped",
+            });
+        }
+        if let Some(frame) = self.control.next(&mut self.quic)? {
+            let ControlFrame::PacketAck(ack) = frame else {
+                return Ok(Some(PathInput::Control(frame)));
+            };
+            let new = self.sent.on_ack(&ack.ranges)?;
+            self.inputs.extend(new.into_iter().map(PathInput::Acknowledged));
+            return match self.inputs.pop_front() {
+                Some(input) => Ok(Some(input)),
+                None => self.read(now),
+            };
+        }
+        if !self.data_open {
+            return Ok(None);
+        }
+        let item = self.inbound.next(&mut self.quic, now)?;
+        if let Some(CarrierItem::Stream { data, .. }) = &item {
+            let bytes = data.len() as u64;
+            self.bytes_received = self.bytes_received.saturating_add(bytes);
+            self.meter.on_bytes(now, bytes);
+        }
+        Ok(item.map(PathInput::Data))
+    }
+
+    fn judge(&mut self, now: Instant) -> Option<PathInput> {
+        if self.liveness == Liveness::Trusted || !self.lifecycle.state().is_usable() {
+            return None;
+        }
+        match self.health.verdict(now, self.quic.rtt(), &self.limits) {
+            Verdict::Dead if self.liveness == Liveness::Judged => {
+                let reason = DeadReason::new(TransportCode::TIMED_OUT, "");
+                self.close(now, reason.clone());
+                Some(PathInput::Lost(reason))
+            }
+            Verdict::Dead | Verdict::Suspect => self.lifecycle.move_to_suspect().then_some(PathInput::Suspect),
+            Verdict::Alive => None,
+        }
+    }
+}
+
+fn lost_reason(error: ConnectionError, connecting: bool) -> DeadReason {
+    match error {
+        ConnectionError::ApplicationClosed(close) => DeadReason::new(
+            ErrorCode::from_wire(close.error_code.into_inner()),
+            String::from_utf8_lossy(&close.reason).into_owned(),
+        ),
+        ConnectionError::TimedOut if connecting => DeadReason::new(TransportCode::UNREACHABLE, ""),
+        ConnectionError::TimedOut => DeadReason::new(TransportCode::TIMED_OUT, ""),
+        ConnectionError::Reset => DeadReason::new(TransportCode::SOURCE_LOST, "the peer restarted"),
+        ConnectionError::TransportError(error) => quic_reason(error.code, error.reason, "found here"),
+        ConnectionError::ConnectionClosed(close) => {
+            let text = String::from_utf8_lossy(&close.reason).into_owned();
+            quic_reason(close.error_code, text, "found by the peer")
+        }
+        ConnectionError::LocallyClosed => DeadReason::new(TransportCode::NO_ERROR, ""),
+        ConnectionError::VersionMismatch => DeadReason::new(TransportCode::VERSION, "no common version of QUIC"),
+        ConnectionError::CidsExhausted => DeadReason::new(TransportCode::INTERNAL, "out of connection ids"),
+    }
+}
+
+fn quic_reason(code: TransportErrorCode, text: String, place: &str) -> DeadReason {
+    // QUIC carries TLS alerts as codes 0x100 to 0x1ff (RFC 9001 §4.8).
+    if (0x100..0x200).contains(&u64::from(code)) {
+        return DeadReason::new(TransportCode::TLS_FAILED, format!("{text} ({place})"));
+    }
+    match code {
+        TransportErrorCode::CONNECTION_REFUSED => DeadReason::new(TransportCode::SERVER_BUSY, text),
+        TransportErrorCode::APPLICATION_ERROR => {
+            DeadReason::new(TransportCode::AUTH_FAILED, "the peer closed during the handshake")
+        }
+        _ => DeadReason::new(TransportCode::PROTOCOL_VIOLATION, format!("QUIC error {code} ({place}): {text}")),
+    }
+}

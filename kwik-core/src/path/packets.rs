@@ -1,0 +1,176 @@
+//! Packet numbers of one path: each direction counts its own from 0 (PROTOCOL.md §6).
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+use crate::error::TransportCode;
+use crate::id::PacketNumber;
+use crate::limits::{ACK_RANGES_MAX, PACKETS_OUTSTANDING_MAX};
+use crate::range_set::RangeSet;
+use crate::wire::WireError;
+
+/// Packets this end sent and the peer has not acknowledged.
+#[derive(Debug, Default)]
+pub(super) struct SentPackets {
+    next: u64,
+    outstanding: BTreeSet<u64>,
+}
+
+impl SentPackets {
+    pub(super) fn next(&self) -> PacketNumber {
+        PacketNumber(self.next)
+    }
+
+    /// Whether one more packet may be sent before an acknowledgement comes.
+    pub(super) fn has_room(&self) -> bool {
+        let oldest = self.outstanding.first().copied().unwrap_or(self.next);
+        self.next - oldest < PACKETS_OUTSTANDING_MAX
+    }
+
+    pub(super) fn on_sent(&mut self) {
+        self.outstanding.insert(self.next);
+        self.next += 1;
+    }
+
+    /// Returns the packets acknowledged for the first time.
+    pub(super) fn on_ack(&mut self, ranges: &[Range<u64>]) -> Result<SmallVec<[PacketNumber; 8]>, WireError> {
+        let mut new = SmallVec::<[PacketNumber; 8]>::new();
+        for range in ranges {
+            if range.end > self.next {
+                return Err(WireError {
+                    code: TransportCode::PROTOCOL_VIOLATION,
+                    frame: "PACKET_ACK",
+                    detail: "acknowledges a packet that was never sent",
+                });
+            }
+            new.extend(self.outstanding.range(range.clone()).map(|number| PacketNumber(*number)));
+        }
+        for number in &new {
+            self.outstanding.remove(&number.0);
+        }
+        Ok(new)
+    }
+
+    pub(super) fn is_all_acknowledged(&self) -> bool {
+        self.outstanding.is_empty()
+    }
+
+    pub(super) fn sent(&self) -> u64 {
+        self.next
+    }
+}
+
+/// Packets this end received, and the acknowledgement it owes.
+#[derive(Debug, Default)]
+pub(super) struct ReceivedPackets {
+    started: RangeSet,
+    complete: RangeSet,
+    unreported: u32,
+    report_at: Option<Instant>,
+    received: u64,
+}
+
+impl ReceivedPackets {
+    const REPORT_EVERY: u32 = 4;
+    const REPORT_DELAY: Duration = Duration::from_millis(20);
+
+    /// A packet header was read.
+    pub(super) fn on_start(&mut self, number: PacketNumber) -> Result<(), WireError> {
+        let violation = |detail| WireError { code: TransportCode::PROTOCOL_VIOLATION, frame: "packet", detail };
+        let lowest_missing = match self.complete.first() {
+            Some(range) if range.start == 0 => range.end,
+            _ => 0,
+        };
+        if number.0 >= lowest_missing.saturating_add(PACKETS_OUTSTANDING_MAX) {
+            return Err(violation("too far ahead of the packets that are missing"));
+        }
+        if self.started.contains(number.0) {
+            return Err(violation("packet number used twice"));
+        }
+        self.started.insert(number.0..number.0 + 1);
+        Ok(())
+    }
+
+    /// The last byte of a packet was read.
+    pub(super) fn on_end(&mut self, now: Instant, number: PacketNumber) {
+        self.complete.insert(number.0..number.0 + 1);
+        self.received += 1;
+        self.unreported += 1;
+        self.report_at.get_or_insert(now + Self::REPORT_DELAY);
+    }
+
+    /// The ranges of a PACKET_ACK, when one is due.
+    pub(super) fn take_report(&mut self, now: Instant) -> Option<SmallVec<[Range<u64>; 4]>> {
+        let due = self.unreported >= Self::REPORT_EVERY || self.report_at.is_some_and(|at| now >= at);
+        if !due {
+            return None;
+        }
+        self.unreported = 0;
+        self.report_at = None;
+        Some(self.complete.iter().take(ACK_RANGES_MAX).collect())
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.report_at
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::instant;
+
+    #[test]
+    fn acknowledgement_of_unsent_packet_is_a_violation() {
+        let mut sent = SentPackets::default();
+        sent.on_sent();
+        assert_eq!(sent.on_ack(std::slice::from_ref(&(0..2))).map_err(|error| error.code), Err(TransportCode::PROTOCOL_VIOLATION));
+        assert_eq!(sent.on_ack(std::slice::from_ref(&(0..1))).map(|new| new.len()), Ok(1));
+        assert_eq!(sent.on_ack(std::slice::from_ref(&(0..1))).map(|new| new.len()), Ok(0));
+        assert!(sent.is_all_acknowledged());
+    }
+
+    #[test]
+    fn packet_numbers_are_accepted_once_and_within_the_window() {
+        let mut received = ReceivedPackets::default();
+        assert!(received.on_start(PacketNumber(0)).is_ok());
+        assert!(received.on_start(PacketNumber(0)).is_err());
+        assert!(received.on_start(PacketNumber(PACKETS_OUTSTANDING_MAX)).is_err());
+        received.on_end(instant(), PacketNumber(0));
+        assert!(received.on_start(PacketNumber(PACKETS_OUTSTANDING_MAX)).is_ok());
+        assert!(received.on_start(PacketNumber(u64::MAX)).is_err());
+    }
+
+    #[test]
+    fn reports_are_gathered_and_never_late() {
+        let start = instant();
+        let mut received = ReceivedPackets::default();
+        for number in [0, 2, 3] {
+            assert!(received.on_start(PacketNumber(number)).is_ok());
+            received.on_end(start, PacketNumber(number));
+        }
+        assert_eq!(received.take_report(start), None);
+        let due = received.deadline().expect("a report is owed");
+        assert_eq!(received.take_report(due).map(|ranges| ranges.to_vec()), Some(vec![0..1, 2..4]));
+        assert_eq!(received.deadline(), None);
+    }
+
+    #[test]
+    fn sender_stops_at_the_outstanding_limit() {
+        let mut sent = SentPackets::default();
+        for _ in 0..PACKETS_OUTSTANDING_MAX {
+            assert!(sent.has_room());
+            sent.on_sent();
+        }
+        assert!(!sent.has_room());
+        assert!(sent.on_ack(std::slice::from_ref(&(0..1))).is_ok());
+        assert!(sent.has_room());
+    }
+}

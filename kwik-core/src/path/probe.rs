@@ -1,0 +1,89 @@
+//! What the congestion controller sees and quinn-proto does not tell: a controller that forwards to the real one.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use quinn_proto::congestion::{BbrConfig, Controller, ControllerFactory, ControllerMetrics, CubicConfig};
+use quinn_proto::RttEstimator;
+
+use crate::config::Congestion;
+
+/// Counters of one connection, shared with its congestion controller.
+#[derive(Debug, Default)]
+pub(super) struct Probe {
+    in_flight: AtomicU64,
+}
+
+impl Probe {
+    /// Bytes sent and neither acknowledged nor lost, about.
+    pub(super) fn bytes_in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+/// Builds probed controllers for one connection.
+pub(super) struct ProbedFactory {
+    pub(super) probe: Arc<Probe>,
+    pub(super) congestion: Congestion,
+}
+
+impl ControllerFactory for ProbedFactory {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        let inner = match self.congestion {
+            Congestion::Cubic => Arc::new(CubicConfig::default()).build(now, current_mtu),
+            Congestion::Bbr => Arc::new(BbrConfig::default()).build(now, current_mtu),
+        };
+        Box::new(Probed { inner, probe: self.probe.clone() })
+    }
+}
+
+struct Probed {
+    inner: Box<dyn Controller>,
+    probe: Arc<Probe>,
+}
+
+impl Controller for Probed {
+    fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
+        self.probe.in_flight.fetch_add(bytes, Ordering::Relaxed);
+        self.inner.on_sent(now, bytes, last_packet_number);
+    }
+
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
+        self.inner.on_ack(now, sent, bytes, app_limited, rtt);
+    }
+
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, largest_packet_num_acked: Option<u64>) {
+        self.probe.in_flight.store(in_flight, Ordering::Relaxed);
+        self.inner.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
+    }
+
+    fn on_congestion_event(&mut self, now: Instant, sent: Instant, is_persistent_congestion: bool, lost_bytes: u64) {
+        self.inner.on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.inner.on_mtu_update(new_mtu);
+    }
+
+    fn window(&self) -> u64 {
+        self.inner.window()
+    }
+
+    fn metrics(&self) -> ControllerMetrics {
+        self.inner.metrics()
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(Self { inner: self.inner.clone_box(), probe: self.probe.clone() })
+    }
+
+    fn initial_window(&self) -> u64 {
+        self.inner.initial_window()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}

@@ -1,0 +1,55 @@
+//! QUIC transport settings of a path.
+
+use std::sync::Arc;
+
+use quinn_proto::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+
+use super::probe::{Probe, ProbedFactory};
+use crate::config::Congestion;
+use crate::id::Side;
+use crate::limits::Limits;
+
+/// What the endpoint decides for all its paths.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LinkSettings {
+    pub(crate) mtu_max: u16,
+    pub(crate) congestion: Congestion,
+}
+
+/// QUIC's own limits before the peer has authenticated: one control stream, a few carriers, 64 KiB in all.
+const UNAUTHENTICATED_RECEIVE_WINDOW: u32 = 64 * 1024;
+const UNAUTHENTICATED_CARRIERS: u32 = 8;
+
+/// Settings for one connection. A connection has its own, since its congestion controller reports to its `probe`. The
+/// client keeps idle paths alive, since it is the client that must notice a silent server.
+pub(super) fn transport_config(
+    side: Side,
+    limits: &Limits,
+    link: LinkSettings,
+    probe: &Arc<Probe>,
+) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    let idle = u32::try_from(limits.idle_timeout.as_millis()).unwrap_or(u32::MAX);
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(link.mtu_max);
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(UNAUTHENTICATED_CARRIERS))
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle.max(1)))))
+        .receive_window(VarInt::from_u32(UNAUTHENTICATED_RECEIVE_WINDOW))
+        .stream_receive_window(VarInt::from_u32(limits.quic_stream_receive_window_bytes))
+        .send_window(limits.quic_send_window_bytes)
+        .send_fairness(false)
+        .keep_alive_interval((side == Side::Client).then_some(limits.keep_alive))
+        .datagram_receive_buffer_size(None)
+        .mtu_discovery_config(Some(mtu))
+        .congestion_controller_factory(Arc::new(ProbedFactory { probe: probe.clone(), congestion: link.congestion }));
+    transport
+}
+
+/// Gives an authenticated peer the full windows.
+pub(super) fn open_windows(connection: &mut quinn_proto::Connection, limits: &Limits) {
+    let carriers = u32::try_from(limits.carriers_max).unwrap_or(u32::MAX).saturating_add(UNAUTHENTICATED_CARRIERS);
+    connection.set_max_concurrent_streams(quinn_proto::Dir::Uni, VarInt::from_u32(carriers));
+    connection.set_receive_window(VarInt::from_u32(limits.quic_receive_window_bytes));
+}

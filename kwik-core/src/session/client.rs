@@ -1,0 +1,500 @@
+//! The client's part: it executes the primary's path commands, carries grants, and reports (PROTOCOL.md §8).
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::event::SessionEvent;
+use super::input::violation;
+use super::relay::{CargoRecord, Relay};
+use super::{Machine, Moment, RoleState, unborn_stats};
+use crate::VERSION;
+use crate::auth::{self, Identity, PublicIdentity};
+use crate::config::{ClientConfig, DialBudget, SecondaryTrust};
+use crate::error::{DeadReason, ErrorCode, TransportCode};
+use crate::id::{Epoch, GrantId, PathId, SessionHandle, Side, StreamId};
+use crate::limits::Limits;
+use crate::path::{Path, PathState};
+use crate::stream::{DataOutcome, Fault, Grant, GrantBook, GrantReport, StreamTable, TableRole};
+use crate::wire::{
+    self, AddPath, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame, Hello, Join, MaxStreamData, PathStatus, Raw,
+    RawStatus, RemovePath, Revoke, WirePathState, Welcome,
+};
+
+/// What only a client keeps.
+pub(super) struct ClientRole {
+    config: ClientConfig,
+    /// Drawn for this session; tickets name its public half.
+    key: Identity,
+    primary_address: SocketAddr,
+    /// Paths the primary added that are not dead.
+    members: BTreeMap<PathId, Member>,
+    /// No command up to this epoch is executed again.
+    epoch: Epoch,
+    next_path: u32,
+    dials: DialBudget,
+    pub(super) grants: GrantBook,
+    pub(super) relay: Relay,
+    /// Paths whose state is to be reported.
+    reports: BTreeMap<PathId, DeadOrAlive>,
+    repeated_bytes: BTreeMap<PathId, u64>,
+}
+
+/// A secondary as the primary named it.
+struct Member {
+    address: SocketAddr,
+    server_name: String,
+    identity: PublicIdentity,
+    ticket: Bytes,
+    stage: Stage,
+}
+
+/// How far a secondary has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Queued,
+    Joining { deadline: Instant },
+    Joined,
+}
+
+/// What is reported of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum DeadOrAlive {
+    Alive,
+    Dead(ErrorCode),
+}
+
+/// A connection to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Dial {
+    pub(crate) path: PathId,
+    pub(crate) address: SocketAddr,
+    pub(crate) server_name: String,
+    pub(crate) trust: SecondaryTrust,
+}
+
+impl ClientRole {
+    pub(super) fn poll_dial(&mut self, now: Instant, limits: &Limits) -> Option<Dial> {
+        let joining = self.members.values().filter(|member| matches!(member.stage, Stage::Joining { .. })).count();
+        if joining >= limits.dials_parallel_max {
+            return None;
+        }
+        let (path, member) = self.members.iter_mut().find(|(_, member)| member.stage == Stage::Queued)?;
+        member.stage = Stage::Joining { deadline: now + limits.dial_timeout };
+        Some(Dial {
+            path: *path,
+            address: member.address,
+            server_name: member.server_name.clone(),
+            trust: self.config.secondary_trust,
+        })
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let deadline = |member: &Member| match member.stage {
+            Stage::Joining { deadline } => Some(deadline),
+            Stage::Queued | Stage::Joined => None,
+        };
+        self.members.values().filter_map(deadline).min()
+    }
+
+    /// Whether streams may be spoken of on the home path. A pinned primary must prove itself first.
+    pub(super) fn may_speak(&self, home: &PathState) -> bool {
+        home.is_usable() || (*home == PathState::Authenticating && self.config.primary_identity.is_none())
+    }
+
+    /// Whether grants and raw packets may go to a server. One whose certificate was verified gets them together with
+    /// JOIN; one that only its identity vouches for must prove it first.
+    pub(super) fn may_carry(&self, path: PathId, state: &PathState) -> bool {
+        let early = !path.is_primary() && self.config.secondary_trust == SecondaryTrust::Certificate;
+        state.is_usable() || (early && *state == PathState::Authenticating)
+    }
+}
+
+impl Machine {
+    /// A client's session around its first connection.
+    pub(crate) fn dial(handle: SessionHandle, config: ClientConfig, key: Identity, path: Path) -> Self {
+        let limits = config.limits.clone();
+        let role = ClientRole {
+            primary_address: path.remote_address(),
+            grants: GrantBook::new(&limits),
+            config,
+            key,
+            members: BTreeMap::new(),
+            epoch: Epoch::default(),
+            next_path: 1,
+            dials: DialBudget::default(),
+            relay: Relay::default(),
+            reports: BTreeMap::new(),
+            repeated_bytes: BTreeMap::new(),
+        };
+        let streams = StreamTable::new(Side::Client, TableRole::Client, &limits);
+        let role = RoleState::Client(Box::new(role));
+        Self::assemble(handle, None, limits, role, (PathId::PRIMARY, path), streams)
+    }
+
+    /// What a client's further connections are made with.
+    pub(crate) fn client_config(&self) -> Option<ClientConfig> {
+        match &self.role {
+            RoleState::Client(client) => Some(client.config.clone()),
+            RoleState::Primary(_) | RoleState::Secondary(_) => None,
+        }
+    }
+
+    /// The endpoint made a connection, or could not.
+    pub(crate) fn on_dialed(&mut self, path: PathId, outcome: Result<Path, String>) {
+        match outcome {
+            Ok(connection) => {
+                self.paths.insert(path, connection);
+            }
+            Err(detail) => {
+                let reason = DeadReason::new(TransportCode::UNREACHABLE, detail);
+                self.on_secondary_lost(path, &reason);
+            }
+        }
+    }
+
+    // ---- authentication
+
+    pub(super) fn on_connected(&mut self, moment: Moment, id: PathId) {
+        let params = self.params();
+        let RoleState::Client(client) = &mut self.role else { return };
+        let Some(path) = self.paths.get_mut(&id) else { return };
+        path.move_to_authenticating();
+        let exporter = path.exporter();
+        let opened = path.open_control();
+        let (Some(exporter), true) = (exporter, opened) else {
+            self.on_fault(moment.now, id, TransportCode::INTERNAL, "no control plane on a new connection");
+            return;
+        };
+        if id.is_primary() {
+            let hello = Hello {
+                version: VERSION,
+                params,
+                client_key: *client.key.public().as_bytes(),
+                credential: client.config.credential.clone(),
+            };
+            path.queue_control(&hello.into());
+            if client.config.primary_identity.is_none() {
+                self.emit(SessionEvent::Connected);
+            }
+        } else if let Some(member) = client.members.get(&id) {
+            let ticket = member.ticket.clone();
+            let proof = auth::join_proof(&client.key, &exporter, &ticket);
+            path.queue_control(&Join { version: VERSION, params, ticket, proof }.into());
+        }
+    }
+
+    pub(super) fn on_welcome(&mut self, moment: Moment, id: PathId, welcome: Welcome) -> Result<(), Fault> {
+        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
+        let Some(path) = self.paths.get_mut(&id) else { return Ok(()) };
+        let mismatch = |detail| Fault::new(TransportCode::IDENTITY_MISMATCH, detail);
+        let identity = PublicIdentity::from_bytes(&welcome.identity)
+            .map_err(|_| mismatch("WELCOME names an identity that cannot be one"))?;
+        let expected = if id.is_primary() {
+            client.config.primary_identity
+        } else {
+            client.members.get(&id).map(|member| member.identity)
+        };
+        if expected.is_some_and(|expected| expected != identity) {
+            return Err(mismatch("WELCOME names another identity than the one expected"));
+        }
+        if welcome.path != id || self.id.is_some_and(|session| session != welcome.session) {
+            return Err(mismatch("WELCOME is for another session or path"));
+        }
+        let exporter = path.exporter().ok_or_else(|| Fault::new(TransportCode::INTERNAL, "no exporter"))?;
+        let key = client.key.public();
+        auth::verify_welcome(&identity, &welcome.signature, &exporter, welcome.session, id, &key)
+            .map_err(|_| mismatch("the signature of WELCOME does not prove the identity it names"))?;
+        path.move_to_active();
+        if !id.is_primary() {
+            if let Some(member) = client.members.get_mut(&id) {
+                member.stage = Stage::Joined;
+            }
+            client.reports.insert(id, DeadOrAlive::Alive);
+            return Ok(());
+        }
+        self.id = Some(welcome.session);
+        let pinned = client.config.primary_identity.is_some();
+        let params = welcome.params;
+        self.streams.on_peer_params(params.streams_bidi, params.streams_uni, params.stream_window_initial)?;
+        if pinned {
+            self.emit(SessionEvent::Connected);
+        }
+        self.emit(SessionEvent::Welcomed);
+        let _ = moment;
+        Ok(())
+    }
+
+    // ---- path commands
+
+    pub(super) fn on_add_path(&mut self, moment: Moment, add: AddPath) -> Result<(), Fault> {
+        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
+        if add.epoch <= client.epoch || add.path.0 < client.next_path {
+            return Err(violation("ADD_PATH with a used path id or an old epoch"));
+        }
+        let identity = PublicIdentity::from_bytes(&add.identity)
+            .map_err(|_| violation("ADD_PATH names an identity that cannot be one"))?;
+        client.epoch = add.epoch;
+        client.next_path = add.path.0.saturating_add(1);
+        let verdict = if client.members.len() + 1 >= self.limits.paths_max {
+            Err(DeadReason::new(TransportCode::PATH_LIMIT, ""))
+        } else if let Err(refusal) = client.config.policy.judge(client.primary_address, add.address, &add.server_name) {
+            Err(DeadReason::new(TransportCode::PATH_POLICY, refusal.0))
+        } else if !client.dials.take(moment.now, &self.limits) {
+            Err(DeadReason::new(TransportCode::PATH_POLICY, "too many dials within a minute"))
+        } else {
+            Ok(())
+        };
+        match verdict {
+            Ok(()) => {
+                let AddPath { path, address, server_name, ticket, .. } = add;
+                let member = Member { address, server_name, identity, ticket, stage: Stage::Queued };
+                client.members.insert(path, member);
+            }
+            Err(reason) => {
+                client.reports.insert(add.path, DeadOrAlive::Dead(reason.code));
+                self.remember(unborn_stats(add.path, add.address, reason));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_remove_path(&mut self, now: Instant, remove: &RemovePath) -> Result<(), Fault> {
+        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
+        if remove.epoch <= client.epoch {
+            return Err(violation("REMOVE_PATH with an old epoch"));
+        }
+        client.epoch = remove.epoch;
+        if remove.path.is_primary() || remove.path.0 >= client.next_path {
+            return Err(violation("REMOVE_PATH of a path that was never added"));
+        }
+        let reason = DeadReason::new(remove.code, "removed by the primary");
+        if client.members.contains_key(&remove.path) {
+            if let Some(path) = self.paths.get_mut(&remove.path) {
+                path.close(now, reason.clone());
+            }
+            self.on_path_lost(now, remove.path, reason);
+        }
+        Ok(())
+    }
+
+    /// A secondary is gone: what it owes is reported missing.
+    pub(super) fn on_secondary_lost(&mut self, id: PathId, reason: &DeadReason) {
+        let RoleState::Client(client) = &mut self.role else { return };
+        let Some(member) = client.members.remove(&id) else { return };
+        client.grants.path_lost(id, reason.code);
+        client.relay.on_path_lost(id);
+        client.repeated_bytes.remove(&id);
+        client.reports.insert(id, DeadOrAlive::Dead(reason.code));
+        if !self.paths.contains_key(&id) {
+            self.remember(unborn_stats(id, member.address, reason.clone()));
+        }
+    }
+
+    pub(super) fn on_path_judged(&mut self, id: PathId) {
+        if let RoleState::Client(client) = &mut self.role {
+            client.reports.entry(id).or_insert(DeadOrAlive::Alive);
+        }
+    }
+
+    pub(super) fn check_dials(&mut self, moment: Moment) {
+        let RoleState::Client(client) = &self.role else { return };
+        let late: Vec<PathId> = client
+            .members
+            .iter()
+            .filter(|(_, member)| matches!(member.stage, Stage::Joining { deadline } if moment.now >= deadline))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in late {
+            let connecting = self.paths.get(&id).is_some_and(|path| *path.state() == PathState::Connecting);
+            let code = if connecting { TransportCode::UNREACHABLE } else { TransportCode::AUTH_TIMEOUT };
+            self.on_fault(moment.now, id, code, "the server did not answer in time");
+        }
+    }
+
+    // ---- grants
+
+    pub(super) fn on_grant(&mut self, frame: wire::Grant) -> Result<(), Fault> {
+        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
+        let range = frame.start.0..frame.start.0.saturating_add(frame.len);
+        if frame.path.is_primary() || frame.path.0 >= client.next_path {
+            return Err(violation("GRANT for a path that was never added"));
+        }
+        let limit = self.streams.receive_limit(frame.stream)?;
+        let missing = self.streams.gaps(frame.stream, range.clone());
+        let grant =
+            Grant { id: frame.grant, epoch: frame.epoch, path: frame.path, stream: frame.stream, range: range.clone() };
+        client.grants.record(grant, &missing)?;
+        let Some(limit) = limit else {
+            client.grants.stream_gone(frame.stream, TransportCode::STREAM_GONE.into());
+            return Ok(());
+        };
+        if !client.members.contains_key(&frame.path) {
+            client.grants.path_lost(frame.path, TransportCode::PATH_UNKNOWN.into());
+            return Ok(());
+        }
+        let open = GrantOpen {
+            grant: frame.grant,
+            epoch: frame.epoch,
+            stream: frame.stream,
+            start: frame.start,
+            len: frame.len,
+            limit: crate::id::StreamOffset(limit),
+            seal: frame.seal,
+        };
+        client.relay.push_grant(frame.path, open);
+        Ok(())
+    }
+
+    pub(super) fn on_revoke(&mut self, revoke: &Revoke) -> Result<(), Fault> {
+        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
+        if let Some(grant) = client.grants.revoke(revoke.grant, revoke.epoch) {
+            self.tell_revoked(grant.path, revoke.grant);
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_grant_end(&mut self, from: PathId, end: &GrantEnd) -> Result<(), Fault> {
+        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
+        client.grants.on_end(end.grant, from, end.end.0, end.code)
+    }
+
+    /// A server has the grant: what it was told may be old by now, and what was said meanwhile it may have missed.
+    pub(super) fn on_cargo_acknowledged(&mut self, path: PathId, record: CargoRecord) {
+        let RoleState::Client(client) = &self.role else { return };
+        let CargoRecord::Grant { grant, stream, limit } = record else { return };
+        if !client.grants.is_open(grant) {
+            self.tell_revoked(path, grant);
+            return;
+        }
+        let now = self.streams.receive_limit(stream).ok().flatten();
+        if let Some(now) = now.filter(|now| *now > limit.0)
+            && let Some(path) = self.paths.get_mut(&path).filter(|path| path.state().is_usable())
+        {
+            path.queue_control(&MaxStreamData { stream, limit: crate::id::StreamOffset(now) }.into());
+        }
+    }
+
+    pub(super) fn on_stream_progress(&mut self, from: PathId, id: StreamId, outcome: &DataOutcome) -> Result<(), Fault> {
+        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
+        client.grants.on_new(id, &outcome.inserted.new);
+        if outcome.inserted.duplicate_bytes > 0 && !from.is_primary() {
+            let repeated = client.repeated_bytes.entry(from).or_default();
+            *repeated = repeated.saturating_add(outcome.inserted.duplicate_bytes);
+            let delivered = self.paths.get(&from).map_or(0, Path::bytes_received);
+            if *repeated > (delivered / 4).saturating_add(self.limits.duplicate_bytes_slack) {
+                return Err(Fault::new(TransportCode::CONTROL_FLOOD, "too many bytes that were there already"));
+            }
+        }
+        if outcome.conflict.is_some() {
+            self.on_stream_over(id);
+        }
+        Ok(())
+    }
+
+    /// The client takes nothing more of a stream.
+    pub(super) fn on_stream_over(&mut self, id: StreamId) {
+        if let RoleState::Client(client) = &mut self.role {
+            client.grants.stream_gone(id, TransportCode::STREAM_GONE.into());
+        }
+    }
+
+    /// The application wants nothing more of a stream.
+    pub(super) fn on_stream_unwanted(&mut self, id: StreamId) {
+        if self.streams.is_receiving(id) == Some(true) && !self.streams.is_received(id) {
+            self.on_stream_over(id);
+        }
+    }
+
+    // ---- raw packets
+
+    pub(super) fn on_raw_to_relay(&mut self, from: PathId, raw: Raw) -> Result<(), Fault> {
+        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
+        let known = raw.to.is_primary() || client.members.contains_key(&raw.to);
+        if !known || raw.to == from {
+            client.relay.refuse_raw(from, raw.to, raw.seal.sequence, TransportCode::PATH_UNKNOWN);
+            return Ok(());
+        }
+        let between_secondaries = !from.is_primary() && !raw.to.is_primary();
+        let endorsement = client
+            .members
+            .get(&from)
+            .filter(|_| between_secondaries)
+            .map_or_else(Bytes::new, |member| member.ticket.clone());
+        client.relay.push_raw(from, raw.to, endorsement, raw.seal, &self.limits);
+        Ok(())
+    }
+
+    pub(super) fn on_receipt_to_relay(&mut self, receiver: PathId, status: RawStatus) -> Result<(), Fault> {
+        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
+        if status.to != receiver || !client.relay.on_receipt(status) {
+            return Err(violation("RAW_STATUS for a packet that is not on its way"));
+        }
+        Ok(())
+    }
+
+    // ---- out
+
+    pub(super) fn flush_client(&mut self, _moment: Moment) {
+        while let Some(stream) = self.streams.poll_gone() {
+            if let RoleState::Client(client) = &mut self.role {
+                client.grants.forget_stream(stream);
+            }
+        }
+        let RoleState::Client(client) = &mut self.role else { return };
+        for (id, path) in &mut self.paths {
+            while path.state().is_usable() && path.is_control_ready() {
+                let Some(receipt) = client.relay.pop_receipt(*id) else { break };
+                path.queue_control(&receipt.into());
+            }
+        }
+        while self.paths.get(&PathId::PRIMARY).is_some_and(Path::is_control_ready) {
+            let RoleState::Client(client) = &mut self.role else { return };
+            let frame = if let Some((grant, report)) = client.grants.poll_status() {
+                GrantStatusFrame { grant, status: grant_status(report) }.into()
+            } else if let Some((id, state)) = client.reports.pop_first() {
+                self.path_status(id, &state).into()
+            } else {
+                return;
+            };
+            if let Some(home) = self.paths.get_mut(&PathId::PRIMARY) {
+                home.queue_control(&frame);
+            }
+        }
+    }
+
+    fn path_status(&self, id: PathId, state: &DeadOrAlive) -> PathStatus {
+        let path = self.paths.get(&id);
+        let (state, code) = match (state, path.map(Path::state)) {
+            (DeadOrAlive::Dead(code), _) => (WirePathState::Dead, *code),
+            (DeadOrAlive::Alive, Some(PathState::Suspect)) => (WirePathState::Suspect, TransportCode::NO_ERROR.into()),
+            (DeadOrAlive::Alive, _) => (WirePathState::Active, TransportCode::NO_ERROR.into()),
+        };
+        PathStatus {
+            path: id,
+            state,
+            code,
+            rtt: path.map(Path::rtt).unwrap_or_default(),
+            rate: path.map_or(0, Path::bytes_per_second).min(crate::limits::VARINT_MAX),
+            bytes: path.map_or(0, Path::bytes_received).min(crate::limits::VARINT_MAX),
+        }
+    }
+
+    fn tell_revoked(&mut self, path: PathId, grant: GrantId) {
+        let RoleState::Client(client) = &self.role else { return };
+        let epoch = client.epoch;
+        if let Some(path) = self.paths.get_mut(&path).filter(|path| path.state().is_usable()) {
+            path.queue_control(&Revoke { grant, epoch }.into());
+        }
+    }
+}
+
+fn grant_status(report: GrantReport) -> GrantStatus {
+    match report {
+        GrantReport::Progress { delivered } => GrantStatus::Progress { delivered },
+        GrantReport::Delivered => GrantStatus::Delivered,
+        GrantReport::Lost { code, missing } => GrantStatus::Lost { code, missing },
+    }
+}

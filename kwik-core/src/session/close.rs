@@ -1,0 +1,185 @@
+//! How a session ends: draining what was finished, then closing every path (PROTOCOL.md §12).
+
+use std::time::Instant;
+
+use super::{Machine, Moment, RoleState};
+use crate::error::{DeadReason, ErrorCode, SessionError, TransportCode};
+use crate::id::PathId;
+use crate::limits::CLOSE_REASON_BYTES_MAX;
+use crate::path::{Path, PathState};
+use crate::wire::Close;
+
+/// Where a session stands between its first and its last moment.
+#[derive(Debug)]
+pub(super) enum Phase {
+    Open {
+        /// The peer announced its end; it still delivers what it finished.
+        peer_closing: Option<Close>,
+    },
+    Draining {
+        close: Close,
+        deadline: Instant,
+        told: bool,
+    },
+    Closed {
+        error: SessionError,
+        noticed: bool,
+    },
+}
+
+impl Phase {
+    pub(super) fn new() -> Self {
+        Self::Open { peer_closing: None }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Self::Open { peer_closing: None })
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed { .. })
+    }
+
+    pub(super) fn error(&self) -> Option<&SessionError> {
+        match self {
+            Self::Closed { error, .. } => Some(error),
+            Self::Open { .. } | Self::Draining { .. } => None,
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Draining { deadline, .. } => Some(*deadline),
+            Self::Open { .. } | Self::Closed { .. } => None,
+        }
+    }
+
+    /// The end of the session, once.
+    pub(super) fn take_notice(&mut self) -> Option<SessionError> {
+        match self {
+            Self::Closed { error, noticed } if !*noticed => {
+                *noticed = true;
+                Some(error.clone())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Machine {
+    /// The application closes the session. What it finished is delivered first, for a while.
+    pub(crate) fn close(&mut self, now: Instant, code: u32, reason: &str) {
+        if !matches!(self.phase, Phase::Open { .. }) {
+            return;
+        }
+        let mut reason = reason.to_owned();
+        reason.truncate(reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX));
+        let close = Close { code: ErrorCode::Application(code), reason };
+        self.phase = Phase::Draining { close, deadline: now + self.limits.drain_timeout, told: false };
+        let usable = self.paths.get(&self.home).is_some_and(|home| home.state().is_usable());
+        if !usable && self.streams.is_drained() {
+            self.finish_close(now);
+        }
+    }
+
+    /// The peer announced its end.
+    pub(super) fn on_close_frame(&mut self, close: Close) {
+        if let Phase::Open { peer_closing } = &mut self.phase {
+            *peer_closing = Some(close);
+        }
+    }
+
+    pub(super) fn flush_close(&mut self) {
+        let Phase::Draining { close, told, .. } = &mut self.phase else { return };
+        if *told {
+            return;
+        }
+        if let Some(home) = self.paths.get_mut(&self.home).filter(|home| home.is_control_ready()) {
+            *told = true;
+            home.queue_control(&close.clone().into());
+        }
+    }
+
+    pub(super) fn check_drained(&mut self, moment: Moment) {
+        let Phase::Draining { deadline, told, .. } = &self.phase else { return };
+        let delivered = match &self.role {
+            RoleState::Primary(primary) => primary.has_no_active_delegation(),
+            RoleState::Client(_) | RoleState::Secondary(_) => true,
+        };
+        let settled = self.paths.get(&self.home).is_none_or(|home| home.is_settled() || home.state().is_dead());
+        let drained = *told && delivered && settled && self.streams.is_drained();
+        if drained || moment.now >= *deadline {
+            self.finish_close(moment.now);
+        }
+    }
+
+    fn finish_close(&mut self, now: Instant) {
+        let Phase::Draining { close, .. } = &self.phase else { return };
+        let reason = DeadReason::new(close.code, close.reason.clone());
+        self.end(now, &reason, SessionError::LocallyClosed);
+    }
+
+    /// A fault of the whole session: told to every peer, then reported.
+    pub(super) fn fail(&mut self, now: Instant, code: TransportCode, detail: impl Into<String>) {
+        let reason = DeadReason::new(code, detail);
+        self.end(now, &reason.clone(), reason.into());
+    }
+
+    /// The home path is gone, and the session with it.
+    pub(super) fn on_home_lost(&mut self, now: Instant, reason: DeadReason) {
+        let error = match &mut self.phase {
+            Phase::Draining { .. } => SessionError::LocallyClosed,
+            Phase::Open { peer_closing: Some(close) } => {
+                DeadReason::new(close.code, std::mem::take(&mut close.reason)).into()
+            }
+            Phase::Open { peer_closing: None } => reason.into(),
+            Phase::Closed { .. } => return,
+        };
+        let farewell = DeadReason::new(TransportCode::SOURCE_LOST, "the primary is gone");
+        self.end(now, &farewell, error);
+    }
+
+    fn end(&mut self, now: Instant, reason: &DeadReason, error: SessionError) {
+        if self.phase.is_closed() {
+            return;
+        }
+        self.phase = Phase::Closed { error, noticed: false };
+        for path in self.paths.values_mut().filter(|path| !path.state().is_dead()) {
+            path.close(now, reason.clone());
+        }
+        self.streams.close();
+        if let RoleState::Primary(primary) = &mut self.role {
+            let lost = primary.on_session_end();
+            self.events.extend(lost);
+        }
+    }
+
+    /// A fault of the peer on one path. A secondary's costs its path; any other, the session.
+    pub(super) fn on_fault(&mut self, now: Instant, path: PathId, code: TransportCode, detail: &str) {
+        if path == self.home {
+            self.fail(now, code, detail);
+            return;
+        }
+        let reason = DeadReason::new(code, detail);
+        if let Some(path) = self.paths.get_mut(&path) {
+            path.close(now, reason.clone());
+        }
+        self.on_path_lost(now, path, reason);
+    }
+
+    /// A path is gone, whoever ended it.
+    pub(super) fn on_path_lost(&mut self, now: Instant, path: PathId, reason: DeadReason) {
+        self.transmit.on_path_lost(path);
+        if path == self.home {
+            self.on_home_lost(now, reason);
+        } else {
+            self.on_secondary_lost(path, &reason);
+        }
+    }
+
+    /// Whether the application may begin anything new.
+    pub(super) fn is_open(&self) -> bool {
+        self.phase.is_open()
+    }
+
+}

@@ -1,0 +1,199 @@
+//! What arrives on paths: which frame is legal from whom, in one place.
+
+use std::time::Instant;
+
+use super::event::SessionEvent;
+use super::{Machine, Moment, RoleState};
+use crate::error::TransportCode;
+use crate::id::{PathId, StreamId, StreamOffset};
+use crate::path::{PathInput, PathState};
+use crate::stream::{Access, Fault};
+use crate::wire::{CarrierItem, ControlFrame};
+use bytes::Bytes;
+
+impl Machine {
+    pub(super) fn on_input(&mut self, moment: Moment, path: PathId, input: PathInput) {
+        match input {
+            PathInput::Connected => self.on_connected(moment, path),
+            PathInput::Control(frame) => {
+                let outcome = self.on_control(moment, path, frame);
+                self.punish(moment.now, path, outcome);
+            }
+            PathInput::Data(item) => {
+                let outcome = self.on_data(path, item);
+                self.punish(moment.now, path, outcome);
+            }
+            PathInput::Acknowledged(packet) => {
+                let cargo = self.transmit.on_acknowledged(&mut self.streams, path, packet);
+                if let Some(record) = cargo {
+                    self.on_cargo_acknowledged(path, record);
+                }
+            }
+            PathInput::Suspect | PathInput::Recovered => self.on_path_judged(path),
+            PathInput::Fault(error) => {
+                self.on_fault(moment.now, path, error.code, &format!("{}: {}", error.frame, error.detail));
+            }
+            PathInput::Lost(reason) => self.on_path_lost(moment.now, path, reason),
+        }
+    }
+
+    fn punish(&mut self, now: Instant, path: PathId, outcome: Result<(), Fault>) {
+        if let Err(fault) = outcome {
+            self.on_fault(now, path, fault.code, fault.detail);
+        }
+    }
+
+    fn on_control(&mut self, moment: Moment, from: PathId, frame: ControlFrame) -> Result<(), Fault> {
+        match &self.role {
+            RoleState::Client(_) => {
+                let authenticating =
+                    self.paths.get(&from).is_some_and(|path| *path.state() == PathState::Authenticating);
+                match frame {
+                    ControlFrame::Welcome(welcome) if authenticating => self.on_welcome(moment, from, welcome),
+                    _ if authenticating => Err(violation("a frame before WELCOME")),
+                    frame if from.is_primary() => self.on_control_from_primary(moment, frame),
+                    frame => self.on_control_from_secondary(from, frame),
+                }
+            }
+            RoleState::Primary(_) => self.on_control_at_primary(frame),
+            RoleState::Secondary(_) => self.on_control_at_secondary(frame),
+        }
+    }
+
+    fn on_control_from_primary(&mut self, moment: Moment, frame: ControlFrame) -> Result<(), Fault> {
+        match frame {
+            ControlFrame::AddPath(add) => self.on_add_path(moment, add),
+            ControlFrame::RemovePath(remove) => self.on_remove_path(moment.now, &remove),
+            ControlFrame::Grant(grant) => self.on_grant(grant),
+            ControlFrame::Revoke(revoke) => self.on_revoke(&revoke),
+            ControlFrame::Raw(raw) => self.on_raw_to_relay(PathId::PRIMARY, raw),
+            ControlFrame::RawStatus(status) => self.on_receipt_to_relay(PathId::PRIMARY, status),
+            frame => self.on_stream_control(frame),
+        }
+    }
+
+    fn on_control_from_secondary(&mut self, from: PathId, frame: ControlFrame) -> Result<(), Fault> {
+        match frame {
+            ControlFrame::GrantEnd(end) => self.on_grant_end(from, &end),
+            ControlFrame::Raw(raw) => self.on_raw_to_relay(from, raw),
+            ControlFrame::RawStatus(status) => self.on_receipt_to_relay(from, status),
+            ControlFrame::Close(_) => {
+                if let Some(path) = self.paths.get_mut(&from) {
+                    path.move_to_closing();
+                }
+                Ok(())
+            }
+            _ => Err(violation("a frame that a secondary may not send")),
+        }
+    }
+
+    fn on_control_at_primary(&mut self, frame: ControlFrame) -> Result<(), Fault> {
+        match frame {
+            ControlFrame::PathStatus(status) => self.on_path_status(&status),
+            ControlFrame::GrantStatus(status) => self.on_grant_status(status),
+            ControlFrame::RawStatus(status) => {
+                self.on_receipt(&status);
+                Ok(())
+            }
+            frame => self.on_stream_control(frame),
+        }
+    }
+
+    fn on_control_at_secondary(&mut self, frame: ControlFrame) -> Result<(), Fault> {
+        match frame {
+            ControlFrame::StopSending(_) | ControlFrame::MaxStreamData(_) | ControlFrame::Close(_) => {
+                self.on_stream_control(frame)
+            }
+            ControlFrame::Revoke(revoke) => {
+                self.streams.revoke_part(revoke.grant);
+                Ok(())
+            }
+            ControlFrame::RawStatus(status) => {
+                self.on_receipt(&status);
+                Ok(())
+            }
+            _ => Err(violation("a frame that a client may not send to a secondary")),
+        }
+    }
+
+    /// Frames about streams, legal between the client and the primary in both directions.
+    fn on_stream_control(&mut self, frame: ControlFrame) -> Result<(), Fault> {
+        match frame {
+            ControlFrame::OpenStream(open) => self.streams.on_open(open.stream, open.priority, open.limit.0),
+            ControlFrame::ResetStream(reset) => {
+                self.streams.on_reset(reset.stream, reset.code, reset.final_size.0)?;
+                self.on_stream_over(reset.stream);
+                Ok(())
+            }
+            ControlFrame::StopSending(stop) => self.streams.on_stop(stop.stream, stop.code),
+            ControlFrame::MaxStreamData(max) => self.streams.on_max_stream_data(max.stream, max.limit.0),
+            ControlFrame::MaxStreams(max) => self.streams.on_max_streams(max.dir, max.max),
+            ControlFrame::Close(close) => {
+                self.on_close_frame(close);
+                Ok(())
+            }
+            _ => Err(violation("a frame that this peer may not send")),
+        }
+    }
+
+    fn on_data(&mut self, from: PathId, item: CarrierItem) -> Result<(), Fault> {
+        match (&self.role, item) {
+            (
+                RoleState::Client(_) | RoleState::Primary(_),
+                CarrierItem::Stream { stream, offset, data, frame_end, fin },
+            ) => self.on_stream_data(from, stream, offset, data, frame_end, fin),
+            (RoleState::Primary(_) | RoleState::Secondary(_), CarrierItem::Raw(raw)) => {
+                if self.on_raw_forward(raw) {
+                    self.emit(SessionEvent::RawReadable);
+                }
+                Ok(())
+            }
+            (RoleState::Secondary(_), CarrierItem::Grant(grant)) => self.on_grant_forward(grant),
+            (_, CarrierItem::PacketStart { .. } | CarrierItem::PacketEnd { .. }) => Ok(()),
+            _ => Err(violation("a data frame that this peer may not send")),
+        }
+    }
+
+    fn on_stream_data(
+        &mut self,
+        from: PathId,
+        stream: StreamId,
+        offset: StreamOffset,
+        data: Bytes,
+        frame_end: StreamOffset,
+        fin: bool,
+    ) -> Result<(), Fault> {
+        if let RoleState::Client(client) = &mut self.role
+            && !from.is_primary()
+        {
+            if fin {
+                return Err(Fault::new(TransportCode::FINAL_SIZE, "a secondary ended a stream"));
+            }
+            match self.streams.is_receiving(stream) {
+                Some(true) => {}
+                Some(false) => return Ok(()),
+                None => return Err(Fault::new(TransportCode::GRANT_VIOLATION, "a stream that was never opened")),
+            }
+            match client.grants.check(from, stream, offset.0..frame_end.0, data.len() as u64) {
+                Access::Allowed => {}
+                Access::Fenced => return Ok(()),
+                Access::Violation => {
+                    return Err(Fault::new(TransportCode::GRANT_VIOLATION, "bytes outside every grant of the path"));
+                }
+            }
+        }
+        match self.streams.on_data(from, stream, offset.0, data, frame_end.0, fin) {
+            Ok(outcome) => self.on_stream_progress(from, stream, &outcome),
+            Err(fault) => {
+                if self.streams.is_receiving(stream) == Some(false) {
+                    self.on_stream_over(stream);
+                }
+                Err(fault)
+            }
+        }
+    }
+}
+
+pub(super) fn violation(detail: &'static str) -> Fault {
+    Fault::new(TransportCode::PROTOCOL_VIOLATION, detail)
+}

@@ -1,0 +1,383 @@
+//! A session at one end: the only place where paths, streams and authentication meet.
+
+mod client;
+mod close;
+mod event;
+mod input;
+mod primary;
+mod raw;
+mod relay;
+mod secondary;
+mod server_view;
+mod transmit;
+mod view;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use quinn_proto::Transmit as Datagrams;
+use smallvec::SmallVec;
+
+use self::client::ClientRole;
+use self::close::Phase;
+use self::primary::PrimaryRole;
+use self::secondary::SecondaryRole;
+use self::transmit::Transmit;
+use crate::auth::UnixTime;
+use crate::error::DeadReason;
+use crate::id::{PathId, SessionHandle, SessionId, StreamOffset};
+use crate::limits::Limits;
+use crate::path::Path;
+use crate::stream::{StreamControl, StreamTable};
+use crate::wire::{ControlFrame, GrantEnd, MaxStreamData, MaxStreams, OpenStream, Params, ResetStream, StopSending};
+
+pub use self::event::{
+    AddPathError, DelegateError, GrantInfo, PathError, PathEvent, PathInfo, PathStats, PathTarget, RawError, RawPacket,
+    Role, SessionEvent, SessionStats,
+};
+pub use self::server_view::ServerSession;
+pub use self::view::{Session, Stream};
+pub(crate) use self::client::Dial;
+pub(crate) use self::primary::Founding;
+pub(crate) use self::secondary::Joining;
+
+/// The moment of a call: the monotonic clock, and the wall clock for tickets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) now: Instant,
+    pub(crate) wall: UnixTime,
+}
+
+/// Turns the caller's monotonic time into moments.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    start: Instant,
+    unix_at_start: Duration,
+}
+
+impl Clock {
+    pub(crate) fn new(start: Instant, unix_at_start: Duration) -> Self {
+        Self { start, unix_at_start }
+    }
+
+    pub(crate) fn at(&self, now: Instant) -> Moment {
+        let unix = self.unix_at_start.saturating_add(now.saturating_duration_since(self.start));
+        Moment { now, wall: UnixTime::new(unix) }
+    }
+}
+
+/// One end of one session.
+pub(crate) struct Machine {
+    handle: SessionHandle,
+    id: Option<SessionId>,
+    limits: Limits,
+    role: RoleState,
+    paths: BTreeMap<PathId, Path>,
+    /// What remains of paths that are gone.
+    gone: VecDeque<PathStats>,
+    /// The path that carries what the application writes here.
+    home: PathId,
+    streams: StreamTable,
+    transmit: Transmit,
+    phase: Phase,
+    events: VecDeque<SessionEvent>,
+    /// The application let go of the session: no more events.
+    released: bool,
+}
+
+/// What only one role has.
+enum RoleState {
+    Client(Box<ClientRole>),
+    Primary(Box<PrimaryRole>),
+    Secondary(Box<SecondaryRole>),
+}
+
+impl Machine {
+    fn assemble(
+        handle: SessionHandle,
+        id: Option<SessionId>,
+        limits: Limits,
+        role: RoleState,
+        (home, path): (PathId, Path),
+        streams: StreamTable,
+    ) -> Self {
+        Self {
+            handle,
+            id,
+            limits,
+            role,
+            paths: BTreeMap::from([(home, path)]),
+            gone: VecDeque::new(),
+            home,
+            streams,
+            transmit: Transmit::default(),
+            phase: Phase::new(),
+            events: VecDeque::new(),
+            released: false,
+        }
+    }
+
+    /// Inputs of one path handled before others get their turn.
+    const INPUTS_PER_TURN: usize = 512;
+    const GONE_MAX: usize = 64;
+
+    // ---- the endpoint's calls
+
+    pub(crate) fn path_mut(&mut self, path: PathId) -> Option<&mut Path> {
+        self.paths.get_mut(&path)
+    }
+
+    /// Handles what paths received, then hands to them what the session has to say. Returns whether work is left.
+    pub(crate) fn pump(&mut self, moment: Moment) -> bool {
+        let mut more = false;
+        for id in self.path_ids() {
+            more |= self.drain_path(moment, id);
+        }
+        self.check_time(moment);
+        more |= self.flush(moment);
+        self.check_drained(moment);
+        self.bury();
+        more
+    }
+
+    /// The next thing to tell the application.
+    pub(crate) fn poll_event(&mut self) -> Option<SessionEvent> {
+        if self.released {
+            return None;
+        }
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
+        }
+        if let Some(event) = self.streams.poll_event() {
+            return Some(SessionEvent::Stream(event));
+        }
+        self.phase.take_notice().map(SessionEvent::Closed)
+    }
+
+    pub(crate) fn poll_transmit(
+        &mut self,
+        now: Instant,
+        max_datagrams: usize,
+        buf: &mut Vec<u8>,
+    ) -> Option<Datagrams> {
+        self.paths.values_mut().find_map(|path| path.poll_transmit(now, max_datagrams, buf))
+    }
+
+    pub(crate) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
+        let paths = self.paths.values_mut().filter_map(|path| path.poll_timeout(now)).min();
+        let role = match &self.role {
+            RoleState::Client(client) => client.deadline(),
+            RoleState::Primary(_) => None,
+            RoleState::Secondary(secondary) => Some(secondary.lease_end()).filter(|_| !self.phase.is_closed()),
+        };
+        [paths, role, self.phase.deadline()].into_iter().flatten().min()
+    }
+
+    /// The next server to dial.
+    pub(crate) fn poll_dial(&mut self, moment: Moment) -> Option<Dial> {
+        if self.phase.is_closed() {
+            return None;
+        }
+        match &mut self.role {
+            RoleState::Client(client) => client.poll_dial(moment.now, &self.limits),
+            RoleState::Primary(_) | RoleState::Secondary(_) => None,
+        }
+    }
+
+    /// Nothing is left: closed, told, and every connection drained.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.released && self.phase.is_closed() && self.paths.is_empty()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.phase.is_closed()
+    }
+
+    /// The application lets go; what was finished is still delivered.
+    pub(crate) fn release(&mut self, now: Instant) {
+        self.released = true;
+        self.events.clear();
+        self.close(now, 0, "");
+    }
+
+    /// The paths whose connections are still open.
+    pub(crate) fn path_ids(&self) -> SmallVec<[PathId; 8]> {
+        self.paths.keys().copied().collect()
+    }
+
+    // ---- what the roles share
+
+    fn emit(&mut self, event: SessionEvent) {
+        if !self.released && self.events.len() < self.limits.events_max {
+            self.events.push_back(event);
+        }
+    }
+
+    fn home_mut(&mut self) -> Option<&mut Path> {
+        self.paths.get_mut(&self.home)
+    }
+
+    fn home_address(&self) -> Option<SocketAddr> {
+        self.paths.get(&self.home).map(Path::remote_address)
+    }
+
+    fn params(&self) -> Params {
+        params(&self.limits)
+    }
+
+    fn drain_path(&mut self, moment: Moment, id: PathId) -> bool {
+        for _ in 0..Self::INPUTS_PER_TURN {
+            let Some(input) = self.paths.get_mut(&id).and_then(|path| path.poll(moment.now)) else { return false };
+            self.on_input(moment, id, input);
+        }
+        true
+    }
+
+    /// Hands to the paths all there is to say. Returns whether work is left.
+    fn flush(&mut self, moment: Moment) -> bool {
+        if self.phase.is_closed() {
+            return false;
+        }
+        self.flush_stream_control();
+        match &self.role {
+            RoleState::Client(_) => self.flush_client(moment),
+            RoleState::Primary(_) => self.flush_primary(),
+            RoleState::Secondary(_) => self.flush_secondary(),
+        }
+        self.flush_close();
+        for path in self.paths.values_mut() {
+            path.flush(moment.now);
+        }
+        self.flush_data()
+    }
+
+    fn flush_stream_control(&mut self) {
+        if !self.may_speak() {
+            return;
+        }
+        while self.home_mut().is_some_and(|home| home.is_control_ready()) {
+            let Some(control) = self.streams.poll_control() else { return };
+            self.route(control);
+        }
+    }
+
+    /// Sends one piece of stream state to every path it concerns.
+    fn route(&mut self, control: StreamControl) {
+        let (frame, stream) = match control {
+            StreamControl::Open { id, priority, limit } => {
+                (OpenStream { stream: id, priority, limit: StreamOffset(limit) }.into(), None)
+            }
+            StreamControl::Reset { id, code, final_size } => {
+                (ResetStream { stream: id, code, final_size: StreamOffset(final_size) }.into(), None)
+            }
+            StreamControl::Stop { id, code } => (StopSending { stream: id, code }.into(), Some(id)),
+            StreamControl::MaxStreamData { id, limit } => (MaxStreamData { stream: id, limit: StreamOffset(limit) }.into(), Some(id)),
+            StreamControl::MaxStreams { dir, max } => (MaxStreams { dir, max }.into(), None),
+            StreamControl::PartEnd { grant, end, code } => {
+                (ControlFrame::from(GrantEnd { grant, end: StreamOffset(end), code }), None)
+            }
+        };
+        let mut to: SmallVec<[PathId; 4]> = SmallVec::from_slice(&[self.home]);
+        if let (RoleState::Client(client), Some(stream)) = (&self.role, stream) {
+            to.extend(client.grants.writers(stream));
+        }
+        for id in to {
+            if let Some(path) = self.paths.get_mut(&id).filter(|path| !path.state().is_dead()) {
+                path.queue_control(&frame);
+            }
+        }
+    }
+
+    fn flush_data(&mut self) -> bool {
+        if !self.may_speak() {
+            return false;
+        }
+        let Some(home) = self.paths.get_mut(&self.home) else { return false };
+        let more = self.transmit.flush_streams(&mut self.streams, home);
+        if let RoleState::Client(client) = &mut self.role {
+            for (id, path) in &mut self.paths {
+                if client.may_carry(*id, path.state()) {
+                    self.transmit.flush_cargo(&mut client.relay, *id, path);
+                }
+            }
+        }
+        more
+    }
+
+    /// Whether the application's streams may be spoken of on the home path.
+    fn may_speak(&self) -> bool {
+        let Some(home) = self.paths.get(&self.home) else { return false };
+        match &self.role {
+            RoleState::Client(client) => client.may_speak(home.state()),
+            RoleState::Primary(_) | RoleState::Secondary(_) => home.state().is_usable(),
+        }
+    }
+
+    fn check_time(&mut self, moment: Moment) {
+        match &self.role {
+            RoleState::Client(_) => self.check_dials(moment),
+            RoleState::Primary(_) => {}
+            RoleState::Secondary(_) => self.check_lease(moment),
+        }
+    }
+
+    /// Forgets connections that are drained; keeps what they achieved.
+    fn bury(&mut self) {
+        while let Some(id) =
+            self.paths.iter().find(|(_, path)| path.is_drained() && path.state().is_dead()).map(|(id, _)| *id)
+        {
+            let Some(path) = self.paths.remove(&id) else { return };
+            self.remember(path_stats(id, &path));
+        }
+    }
+
+    fn remember(&mut self, stats: PathStats) {
+        if self.gone.len() >= Self::GONE_MAX {
+            self.gone.pop_front();
+        }
+        self.gone.push_back(stats);
+    }
+}
+
+/// The transport parameters that follow from the limits.
+pub(crate) fn params(limits: &Limits) -> Params {
+    Params {
+        streams_bidi: limits.streams_bidi_max,
+        streams_uni: limits.streams_uni_max,
+        stream_window_initial: limits.stream_window_initial_bytes,
+    }
+}
+
+fn path_stats(id: PathId, path: &Path) -> PathStats {
+    PathStats {
+        id,
+        address: path.remote_address(),
+        state: path.state().clone(),
+        bytes_received: path.bytes_received(),
+        bytes_sent: path.bytes_sent(),
+        packets_received: path.packets_received(),
+        packets_sent: path.packets_sent(),
+        carriers: path.carriers(),
+        rtt: path.rtt(),
+        rate_bytes_per_second: path.bytes_per_second(),
+        mtu: path.mtu(),
+    }
+}
+
+/// What a path that never connected leaves behind.
+fn unborn_stats(id: PathId, address: SocketAddr, reason: DeadReason) -> PathStats {
+    PathStats {
+        id,
+        address,
+        state: crate::path::PathState::Dead(reason),
+        bytes_received: 0,
+        bytes_sent: 0,
+        packets_received: 0,
+        packets_sent: 0,
+        carriers: 0,
+        rtt: Duration::ZERO,
+        rate_bytes_per_second: 0,
+        mtu: 0,
+    }
+}

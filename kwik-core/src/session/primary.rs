@@ -1,0 +1,375 @@
+//! The primary's part: it founds the session, commands paths and delegates ranges (PROTOCOL.md §8).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::event::{AddPathError, DelegateError, GrantInfo, PathError, PathEvent, PathInfo, PathTarget, SessionEvent};
+use super::input::violation;
+use super::raw::RawEnd;
+use super::{Machine, Moment, RoleState};
+use crate::auth::{self, Identity, PublicIdentity, SealContext, TICKET_LIFETIME, Ticket};
+use crate::error::{DeadReason, TransportCode};
+use crate::id::{Epoch, GrantId, PathId, SessionHandle, SessionId, Side, StreamHandle, StreamOffset};
+use crate::limits::{self, Limits};
+use crate::path::{Path, PathState};
+use crate::stream::{
+    DelegationState, Delegations, Fault, GrantReport, Outcome, StreamTable, TableRole,
+};
+use crate::wire::{
+    self, AddPath, ControlFrame, GrantStatus, GrantStatusFrame, Hello, PathStatus, RemovePath, Revoke, Seal, Welcome,
+    WirePathState,
+};
+
+/// What only a primary keeps.
+pub(super) struct PrimaryRole {
+    session: SessionId,
+    identity: Identity,
+    client_key: PublicIdentity,
+    paths: BTreeMap<PathId, RemotePath>,
+    epoch: Epoch,
+    next_path: u32,
+    delegations: Delegations,
+    pub(super) raw: RawEnd,
+    /// Commands for the client, in order. Bounded by the caps on paths and grants.
+    commands: VecDeque<ControlFrame>,
+}
+
+/// A path of the client to another server, as the client reports it.
+struct RemotePath {
+    info: PathInfo,
+    next_grant_seal: u64,
+}
+
+/// What a session is founded with.
+pub(crate) struct Founding {
+    pub(crate) handle: SessionHandle,
+    pub(crate) session: SessionId,
+    pub(crate) identity: Identity,
+    pub(crate) limits: Limits,
+    pub(crate) hello: Hello,
+    pub(crate) client_key: PublicIdentity,
+}
+
+impl PrimaryRole {
+    /// Every path but the primary's own.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &PathInfo> {
+        self.paths.values().map(|path| &path.info)
+    }
+
+    pub(super) fn path(&self, id: PathId) -> Option<&PathInfo> {
+        self.paths.get(&id).map(|path| &path.info)
+    }
+
+    pub(super) fn own_identity(&self) -> PublicIdentity {
+        self.identity.public()
+    }
+
+    pub(super) fn delegation(&self, grant: GrantId) -> Option<&DelegationState> {
+        self.delegations.state(grant)
+    }
+
+    pub(super) fn forget_delegation(&mut self, grant: GrantId) {
+        self.delegations.forget(grant);
+    }
+
+    pub(super) fn has_no_active_delegation(&self) -> bool {
+        self.delegations.is_settled()
+    }
+
+    /// The session is over: what was delegated will not be reported any more.
+    pub(super) fn on_session_end(&mut self) -> Vec<SessionEvent> {
+        let mut events = Vec::new();
+        for path in self.paths.keys() {
+            let lost = self.delegations.path_lost(*path, TransportCode::SOURCE_LOST.into());
+            events.extend(lost.into_iter().map(|change| SessionEvent::Delegation(change.grant)));
+        }
+        events
+    }
+
+    fn live_paths(&self) -> usize {
+        self.paths.values().filter(|path| !path.info.state.is_dead()).count()
+    }
+
+    fn next_epoch(&mut self) -> Epoch {
+        self.epoch.0 += 1;
+        self.epoch
+    }
+}
+
+impl Machine {
+    /// A session that a client's HELLO founds here.
+    pub(crate) fn found(founding: Founding, mut path: Path) -> Result<Self, Fault> {
+        let Founding { handle, session, identity, limits, hello, client_key } = founding;
+        let exporter = path.exporter().ok_or_else(|| Fault::new(TransportCode::INTERNAL, "no exporter"))?;
+        let signature = auth::welcome_proof(&identity, &exporter, session, PathId::PRIMARY, &client_key);
+        let mut streams = StreamTable::new(Side::Server, TableRole::Primary, &limits);
+        let params = hello.params;
+        streams.on_peer_params(params.streams_bidi, params.streams_uni, params.stream_window_initial)?;
+        path.set_limits(&limits);
+        path.queue_control(&ControlFrame::from(Welcome {
+            session,
+            path: PathId::PRIMARY,
+            params: super::params(&limits),
+            identity: *identity.public().as_bytes(),
+            signature,
+        }));
+        path.move_to_active();
+        let role = PrimaryRole {
+            session,
+            raw: RawEnd::new(session, PathId::PRIMARY, identity.clone(), &limits),
+            identity,
+            client_key,
+            paths: BTreeMap::new(),
+            epoch: Epoch::default(),
+            next_path: 1,
+            delegations: Delegations::new(&limits),
+            commands: VecDeque::new(),
+        };
+        let role = RoleState::Primary(Box::new(role));
+        let mut machine = Self::assemble(handle, Some(session), limits, role, (PathId::PRIMARY, path), streams);
+        machine.emit(SessionEvent::Incoming);
+        Ok(machine)
+    }
+
+    // ---- commands of the application
+
+    pub(super) fn add_path(&mut self, moment: Moment, target: PathTarget) -> Result<PathId, AddPathError> {
+        let open = self.is_open();
+        let limit = self.limits.paths_max;
+        let RoleState::Primary(primary) = &mut self.role else { return Err(AddPathError::NotPrimary) };
+        if !open {
+            return Err(AddPathError::SessionClosed);
+        }
+        let name = &target.server_name;
+        if name.is_empty()
+            || name.len() > limits::SERVER_NAME_BYTES_MAX
+            || !name.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return Err(AddPathError::InvalidServerName(target.server_name));
+        }
+        if target.address.port() == 0 || target.address.ip().is_unspecified() {
+            return Err(AddPathError::InvalidAddress(target.address));
+        }
+        if primary.live_paths() + 1 >= limit {
+            return Err(AddPathError::LimitReached { limit });
+        }
+        let path = PathId(primary.next_path);
+        primary.next_path += 1;
+        let epoch = primary.next_epoch();
+        let ticket = Ticket {
+            session: primary.session,
+            path,
+            epoch,
+            issuer: primary.identity.public(),
+            secondary: target.identity,
+            server_name: target.server_name.clone(),
+            client_key: primary.client_key,
+            issued_at: moment.wall,
+            expires_at: moment.wall.saturating_add(TICKET_LIFETIME),
+            lease: self.limits.path_lease,
+        };
+        primary.commands.push_back(ControlFrame::from(AddPath {
+            path,
+            epoch,
+            address: target.address,
+            server_name: target.server_name,
+            identity: *target.identity.as_bytes(),
+            ticket: ticket.sign(&primary.identity),
+        }));
+        let info = PathInfo {
+            id: path,
+            address: target.address,
+            identity: target.identity,
+            state: PathState::Connecting,
+            rtt: Duration::ZERO,
+            rate_bytes_per_second: 0,
+            bytes: 0,
+        };
+        primary.paths.insert(path, RemotePath { info, next_grant_seal: 0 });
+        Ok(path)
+    }
+
+    pub(super) fn remove_path(&mut self, id: PathId) -> Result<(), PathError> {
+        let RoleState::Primary(primary) = &mut self.role else { return Err(PathError::NotPrimary) };
+        if id.is_primary() {
+            return Err(PathError::Primary);
+        }
+        let path = primary.paths.get_mut(&id).ok_or(PathError::Unknown(id))?;
+        if path.info.state.is_dead() || path.info.state == PathState::Closing {
+            return Ok(());
+        }
+        path.info.state = PathState::Closing;
+        let epoch = primary.next_epoch();
+        let code = TransportCode::PATH_REMOVED.into();
+        primary.commands.push_back(RemovePath { path: id, epoch, code }.into());
+        Ok(())
+    }
+
+    pub(super) fn delegate(
+        &mut self,
+        stream: StreamHandle,
+        path: PathId,
+        extent: Extent,
+        request: Bytes,
+    ) -> Result<GrantInfo, DelegateError> {
+        let open = self.is_open();
+        let RoleState::Primary(primary) = &mut self.role else { return Err(DelegateError::NotPrimary) };
+        if !open {
+            return Err(DelegateError::SessionClosed);
+        }
+        if path.is_primary() {
+            return Err(DelegateError::OwnPath);
+        }
+        let remote = primary.paths.get_mut(&path).ok_or(DelegateError::PathUnknown(path))?;
+        if remote.info.state.is_dead() || remote.info.state == PathState::Closing {
+            return Err(DelegateError::PathDead(path));
+        }
+        if request.len() > limits::REQUEST_BYTES_MAX {
+            return Err(DelegateError::RequestTooLong { len: request.len() });
+        }
+        if !primary.delegations.has_room(path) {
+            return Err(DelegateError::TooMany);
+        }
+        let id = self.streams.stream_id(stream).ok_or(DelegateError::ClosedStream)?;
+        let range = match extent {
+            Extent::Next(len) => self.streams.reserve(stream, len)?,
+            Extent::At(range) => self.streams.reserve_range(stream, range)?,
+        };
+        let grant = match primary.delegations.issue(path, id, stream, range.clone()) {
+            Ok(grant) => grant,
+            Err(_) => {
+                self.streams.unreserve(id, std::slice::from_ref(&range));
+                return Err(DelegateError::TooMany);
+            }
+        };
+        let sequence = remote.next_grant_seal;
+        remote.next_grant_seal += 1;
+        let context = SealContext { session: primary.session, from: PathId::PRIMARY, to: path, sequence };
+        let signature = auth::seal_grant(&primary.identity, context, grant, id, range.clone(), &request);
+        let epoch = primary.next_epoch();
+        primary.commands.push_back(ControlFrame::from(wire::Grant {
+            grant,
+            epoch,
+            path,
+            stream: id,
+            start: StreamOffset(range.start),
+            len: range.end - range.start,
+            seal: Seal { sequence, payload: request, signature },
+        }));
+        Ok(GrantInfo { grant, range })
+    }
+
+    pub(super) fn revoke(&mut self, grant: GrantId) -> Result<(), DelegateError> {
+        let RoleState::Primary(primary) = &mut self.role else { return Err(DelegateError::NotPrimary) };
+        if !matches!(primary.delegations.state(grant), Some(DelegationState::Active { .. })) {
+            return Err(DelegateError::GrantUnknown(grant));
+        }
+        let epoch = primary.next_epoch();
+        primary.commands.push_back(Revoke { grant, epoch }.into());
+        Ok(())
+    }
+
+    // ---- the client's reports
+
+    pub(super) fn on_path_status(&mut self, status: &PathStatus) -> Result<(), Fault> {
+        let RoleState::Primary(primary) = &mut self.role else { return Ok(()) };
+        if status.path.is_primary() {
+            return Ok(());
+        }
+        let path =
+            primary.paths.get_mut(&status.path).ok_or_else(|| violation("PATH_STATUS of a path that was never added"))?;
+        let info = &mut path.info;
+        if info.state.is_dead() {
+            return Ok(());
+        }
+        if status.state != WirePathState::Dead {
+            info.rtt = status.rtt;
+            info.rate_bytes_per_second = status.rate;
+            info.bytes = status.bytes;
+        }
+        let state = match status.state {
+            WirePathState::Active => PathState::Active,
+            WirePathState::Suspect => PathState::Suspect,
+            WirePathState::Dead => PathState::Dead(DeadReason::new(status.code, "")),
+        };
+        let removing = info.state == PathState::Closing;
+        if info.state == state || (removing && !state.is_dead()) {
+            return Ok(());
+        }
+        let event = match (&info.state, &state) {
+            (_, PathState::Dead(reason)) => PathEvent::Dead { path: status.path, reason: reason.clone() },
+            (PathState::Suspect, PathState::Active) => PathEvent::Recovered(status.path),
+            (_, PathState::Suspect) => PathEvent::Suspect(status.path),
+            _ => PathEvent::Joined(status.path),
+        };
+        info.state = state;
+        self.emit(SessionEvent::Path(event));
+        Ok(())
+    }
+
+    pub(super) fn on_grant_status(&mut self, frame: GrantStatusFrame) -> Result<(), Fault> {
+        let RoleState::Primary(primary) = &mut self.role else { return Ok(()) };
+        let report = match frame.status {
+            GrantStatus::Progress { delivered } => GrantReport::Progress { delivered },
+            GrantStatus::Delivered => GrantReport::Delivered,
+            GrantStatus::Lost { code, missing } => GrantReport::Lost { code, missing },
+        };
+        let Some(change) = primary.delegations.on_status(frame.grant, report)? else { return Ok(()) };
+        if let Outcome::Settled { arrived, missing } = change.outcome {
+            for range in arrived {
+                self.streams.delivered(change.stream, range);
+            }
+            if !missing.is_empty() {
+                self.streams.unreserve(change.stream, &missing);
+            }
+        }
+        self.emit(SessionEvent::Delegation(change.grant));
+        Ok(())
+    }
+
+    pub(super) fn flush_primary(&mut self) {
+        let RoleState::Primary(primary) = &mut self.role else { return };
+        let Some(home) = self.paths.get_mut(&PathId::PRIMARY) else { return };
+        while home.is_control_ready() {
+            let Some(frame) = primary.commands.pop_front().or_else(|| primary.raw.poll_control()) else { return };
+            home.queue_control(&frame);
+        }
+    }
+
+    // ---- raw packets, at either server
+
+    pub(super) fn on_receipt(&mut self, status: &wire::RawStatus) {
+        let raw = match &mut self.role {
+            RoleState::Primary(primary) => &mut primary.raw,
+            RoleState::Secondary(secondary) => &mut secondary.raw,
+            RoleState::Client(_) => return,
+        };
+        if let Some(result) = raw.on_status(status) {
+            self.emit(SessionEvent::RawStatus { to: status.to, sequence: status.sequence, result });
+        }
+    }
+
+    /// Returns whether the application should be told that there is something to receive.
+    pub(super) fn on_raw_forward(&mut self, forward: wire::RawForward) -> bool {
+        match &mut self.role {
+            RoleState::Primary(primary) => {
+                let paths = &primary.paths;
+                primary.raw.on_forward(forward, |frame| paths.get(&frame.from).map(|path| path.info.identity))
+            }
+            RoleState::Secondary(secondary) => secondary.on_raw_forward(forward),
+            RoleState::Client(_) => false,
+        }
+    }
+}
+
+/// Which bytes of a stream are delegated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// So many at the cursor.
+    Next(u64),
+    /// These.
+    At(Range<u64>),
+}

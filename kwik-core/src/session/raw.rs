@@ -1,0 +1,161 @@
+//! Raw packets at a server: sealed and sent, checked and queued (PROTOCOL.md §7).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::event::{RawError, RawPacket};
+use crate::auth::{self, Identity, PublicIdentity, SealContext, SealWindow};
+use crate::error::{ErrorCode, TransportCode};
+use crate::id::{PathId, SessionId};
+use crate::limits::{self, Limits};
+use crate::wire::{ControlFrame, Raw, RawForward, RawStatus, Seal};
+
+/// One server's end of the raw packets of a session.
+pub(super) struct RawEnd {
+    session: SessionId,
+    own: PathId,
+    identity: Identity,
+    packets_max: usize,
+    bytes_max: usize,
+    lanes: BTreeMap<PathId, Lane>,
+    senders: BTreeMap<PathId, Sender>,
+    queue: VecDeque<RawPacket>,
+    out: VecDeque<ControlFrame>,
+}
+
+/// What was sent to one path and has no receipt yet.
+#[derive(Default)]
+struct Lane {
+    next: u64,
+    waiting: BTreeMap<u64, usize>,
+    waiting_bytes: usize,
+}
+
+/// What is known of a server that sends here.
+struct Sender {
+    identity: PublicIdentity,
+    window: SealWindow,
+    queued: usize,
+    queued_bytes: usize,
+}
+
+impl RawEnd {
+    pub(super) fn new(session: SessionId, own: PathId, identity: Identity, limits: &Limits) -> Self {
+        Self {
+            session,
+            own,
+            identity,
+            packets_max: limits.raw_packets_max,
+            bytes_max: limits.raw_queue_bytes_max,
+            lanes: BTreeMap::new(),
+            senders: BTreeMap::new(),
+            queue: VecDeque::new(),
+            out: VecDeque::new(),
+        }
+    }
+
+    /// Seals and queues a packet; returns its sequence number.
+    pub(super) fn send(&mut self, to: PathId, payload: Bytes) -> Result<u64, RawError> {
+        if payload.len() > limits::RAW_BYTES_MAX {
+            return Err(RawError::TooLong { len: payload.len() });
+        }
+        if to == self.own {
+            return Err(RawError::OwnPath(to));
+        }
+        let lane = self.lanes.entry(to).or_default();
+        if lane.waiting.len() >= self.packets_max || lane.waiting_bytes + payload.len() > self.bytes_max {
+            return Err(RawError::Blocked);
+        }
+        let sequence = lane.next;
+        lane.next += 1;
+        lane.waiting.insert(sequence, payload.len());
+        lane.waiting_bytes += payload.len();
+        let context = SealContext { session: self.session, from: self.own, to, sequence };
+        let signature = auth::seal_raw(&self.identity, context, &payload);
+        self.out.push_back(Raw { to, seal: Seal { sequence, payload, signature } }.into());
+        Ok(sequence)
+    }
+
+    pub(super) fn recv(&mut self) -> Option<RawPacket> {
+        let packet = self.queue.pop_front()?;
+        if let Some(sender) = self.senders.get_mut(&packet.from) {
+            sender.queued -= 1;
+            sender.queued_bytes -= packet.data.len();
+        }
+        Some(packet)
+    }
+
+    pub(super) fn is_readable(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// The next frame for this server's control plane.
+    pub(super) fn poll_control(&mut self) -> Option<ControlFrame> {
+        self.out.pop_front()
+    }
+
+    pub(super) fn has_control(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    /// A packet came. `identity_of` names the sender's identity when it is not known yet. Returns whether the queue was
+    /// empty and is not any more.
+    pub(super) fn on_forward(
+        &mut self,
+        forward: RawForward,
+        identity_of: impl FnOnce(&RawForward) -> Option<PublicIdentity>,
+    ) -> bool {
+        let (from, sequence) = (forward.from, forward.seal.sequence);
+        let was_empty = self.queue.is_empty();
+        let code = match self.take(forward, identity_of) {
+            Ok(()) => TransportCode::NO_ERROR,
+            Err(code) => code,
+        };
+        self.out.push_back(RawStatus { from, to: self.own, sequence, code: code.into() }.into());
+        was_empty && !self.queue.is_empty()
+    }
+
+    /// A receipt came. `None` if nothing was waiting for it.
+    pub(super) fn on_status(&mut self, status: &RawStatus) -> Option<Result<(), ErrorCode>> {
+        let lane = self.lanes.get_mut(&status.to)?;
+        let bytes = lane.waiting.remove(&status.sequence)?;
+        lane.waiting_bytes -= bytes;
+        let delivered = status.code == TransportCode::NO_ERROR.into();
+        Some(if delivered { Ok(()) } else { Err(status.code) })
+    }
+
+    fn take(
+        &mut self,
+        forward: RawForward,
+        identity_of: impl FnOnce(&RawForward) -> Option<PublicIdentity>,
+    ) -> Result<(), TransportCode> {
+        let from = forward.from;
+        if from == self.own {
+            return Err(TransportCode::PATH_UNKNOWN);
+        }
+        if !self.senders.contains_key(&from) {
+            let identity = identity_of(&forward).ok_or(TransportCode::AUTH_FAILED)?;
+            self.senders.insert(
+                from,
+                Sender { identity, window: SealWindow::default(), queued: 0, queued_bytes: 0 },
+            );
+        }
+        let sender = self.senders.get_mut(&from).ok_or(TransportCode::INTERNAL)?;
+        let Seal { sequence, payload, signature } = forward.seal;
+        if payload.len() > limits::RAW_BYTES_MAX
+            || sender.queued >= self.packets_max
+            || sender.queued_bytes + payload.len() > self.bytes_max
+        {
+            return Err(TransportCode::RAW_LIMIT);
+        }
+        let context = SealContext { session: self.session, from, to: self.own, sequence };
+        auth::verify_raw_seal(&sender.identity, &signature, context, &payload)
+            .and_then(|()| sender.window.accept(sequence))
+            .map_err(auth::AuthError::code)?;
+        sender.queued += 1;
+        sender.queued_bytes += payload.len();
+        self.queue.push_back(RawPacket { from, data: payload });
+        Ok(())
+    }
+}

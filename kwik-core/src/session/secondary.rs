@@ -1,0 +1,130 @@
+//! A secondary's part: it accepts what the primary delegated, and believes nothing but the primary's signature
+//! (PROTOCOL.md §8).
+
+use std::time::Instant;
+
+use super::event::SessionEvent;
+use super::raw::RawEnd;
+use super::{Machine, Moment, RoleState};
+use crate::auth::{self, Identity, PublicIdentity, SealContext, SealWindow, Ticket};
+use crate::error::TransportCode;
+use crate::id::{PathId, SessionHandle, SessionId, Side};
+use crate::limits::Limits;
+use crate::path::Path;
+use crate::stream::{Fault, StreamTable, TableRole};
+use crate::wire::{ControlFrame, GrantOpen, Params, RawForward, Welcome};
+
+/// What only a secondary keeps.
+pub(super) struct SecondaryRole {
+    session: SessionId,
+    path: PathId,
+    primary: PublicIdentity,
+    identity: Identity,
+    grants: SealWindow,
+    lease_end: Instant,
+    pub(super) raw: RawEnd,
+}
+
+/// What a client joins with; its ticket and proof were verified.
+pub(crate) struct Joining {
+    pub(crate) handle: SessionHandle,
+    pub(crate) ticket: Ticket,
+    pub(crate) identity: Identity,
+    pub(crate) limits: Limits,
+    pub(crate) params: Params,
+}
+
+impl SecondaryRole {
+    pub(super) fn lease_end(&self) -> Instant {
+        self.lease_end
+    }
+
+    pub(super) fn own_identity(&self) -> PublicIdentity {
+        self.identity.public()
+    }
+
+    pub(super) fn on_raw_forward(&mut self, forward: RawForward) -> bool {
+        let (session, primary) = (self.session, self.primary);
+        self.raw.on_forward(forward, |frame| {
+            if frame.from.is_primary() {
+                return Some(primary);
+            }
+            auth::verify_endorsement(&frame.endorsement, session, frame.from, &primary).ok()
+        })
+    }
+}
+
+impl Machine {
+    /// A session that a client joins here.
+    pub(crate) fn join(moment: Moment, joining: Joining, mut path: Path) -> Result<Self, Fault> {
+        let Joining { handle, ticket, identity, limits, params } = joining;
+        let exporter = path.exporter().ok_or_else(|| Fault::new(TransportCode::INTERNAL, "no exporter"))?;
+        let (session, id) = (ticket.session, ticket.path);
+        let signature = auth::welcome_proof(&identity, &exporter, session, id, &ticket.client_key);
+        let mut streams = StreamTable::new(Side::Server, TableRole::Secondary, &limits);
+        streams.on_peer_params(params.streams_bidi, params.streams_uni, params.stream_window_initial)?;
+        path.set_limits(&limits);
+        path.queue_control(&ControlFrame::from(Welcome {
+            session,
+            path: id,
+            params: super::params(&limits),
+            identity: *identity.public().as_bytes(),
+            signature,
+        }));
+        path.move_to_active();
+        let role = SecondaryRole {
+            session,
+            path: id,
+            primary: ticket.issuer,
+            raw: RawEnd::new(session, id, identity.clone(), &limits),
+            identity,
+            grants: SealWindow::default(),
+            lease_end: moment.now + ticket.lease,
+        };
+        let role = RoleState::Secondary(Box::new(role));
+        let mut machine = Self::assemble(handle, Some(session), limits, role, (id, path), streams);
+        machine.emit(SessionEvent::Incoming);
+        Ok(machine)
+    }
+
+    pub(super) fn on_grant_forward(&mut self, grant: GrantOpen) -> Result<(), Fault> {
+        let RoleState::Secondary(secondary) = &mut self.role else { return Ok(()) };
+        let range = grant.start.0..grant.start.0.saturating_add(grant.len);
+        let context = SealContext {
+            session: secondary.session,
+            from: PathId::PRIMARY,
+            to: secondary.path,
+            sequence: grant.seal.sequence,
+        };
+        let seal = &grant.seal;
+        auth::verify_grant_seal(
+            &secondary.primary,
+            &seal.signature,
+            context,
+            grant.grant,
+            grant.stream,
+            range.clone(),
+            &seal.payload,
+        )
+        .and_then(|()| secondary.grants.accept(seal.sequence))
+        .map_err(|error| Fault::new(error.code(), "a grant that the primary did not seal, or twice"))?;
+        self.streams.open_part(grant.grant, grant.stream, range, grant.limit.0, grant.seal.payload)?;
+        Ok(())
+    }
+
+    pub(super) fn check_lease(&mut self, moment: Moment) {
+        let RoleState::Secondary(secondary) = &self.role else { return };
+        if moment.now >= secondary.lease_end {
+            self.fail(moment.now, TransportCode::LEASE_EXPIRED, "");
+        }
+    }
+
+    pub(super) fn flush_secondary(&mut self) {
+        let RoleState::Secondary(secondary) = &mut self.role else { return };
+        let Some(home) = self.paths.get_mut(&self.home) else { return };
+        while home.is_control_ready() {
+            let Some(frame) = secondary.raw.poll_control() else { return };
+            home.queue_control(&frame);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Turns the segments of streams into packets on carriers, and acknowledged packets back into streams.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use smallvec::{SmallVec, smallvec};
+
+use super::relay::{CargoRecord, Relay};
+use crate::id::{PacketNumber, PathId, StreamHandle, StreamId, StreamOffset};
+use crate::limits::PACKET_BYTES_MAX;
+use crate::path::{CarrierId, Path};
+use crate::stream::{Segment, StreamTable};
+use crate::wire;
+
+/// The sending side of a session's data plane.
+#[derive(Default)]
+pub(super) struct Transmit {
+    /// The carrier of each stream that has data to send.
+    bindings: BTreeMap<StreamHandle, CarrierId>,
+    /// Streams whose carrier has no room now.
+    parked: BTreeMap<CarrierId, SmallVec<[StreamHandle; 4]>>,
+    /// Streams with segments in each packet that is not acknowledged.
+    packets: BTreeMap<PacketNumber, StreamHandle>,
+    /// Cargo in each packet that is not acknowledged.
+    cargo: BTreeMap<(PathId, PacketNumber), CargoRecord>,
+}
+
+/// What an acknowledged packet was about, if not a stream.
+pub(super) type AcknowledgedCargo = Option<CargoRecord>;
+
+impl Transmit {
+    /// Payloads from this size on go to QUIC as they are; smaller ones are gathered.
+    const GATHER_BELOW: usize = 4 * 1024;
+    /// Packets made in one go before other work gets its turn.
+    const PACKETS_PER_TURN: usize = 64;
+
+    /// Fills the carriers of `path` with what streams have to send. Returns whether it stopped before its time.
+    pub(super) fn flush_streams(&mut self, streams: &mut StreamTable, path: &mut Path) -> bool {
+        self.unpark(streams, path);
+        for _ in 0..Self::PACKETS_PER_TURN {
+            if !path.has_packet_room() {
+                return false;
+            }
+            let Some(stream) = streams.pop_sendable() else { return false };
+            let Some(carrier) = self.bind(stream, path) else {
+                streams.push_sendable(stream);
+                return false;
+            };
+            if !path.is_carrier_ready(carrier) {
+                self.parked.entry(carrier).or_default().push(stream);
+                continue;
+            }
+            let packet = Packet::fill(streams, stream, path.packet_bytes());
+            if packet.len > 0 {
+                let number = path.submit_packet(carrier, packet.into_chunks(path.next_packet()));
+                self.packets.insert(number, stream);
+                streams.on_segment_packed(stream);
+            }
+            if streams.is_sendable(stream) {
+                streams.push_sendable(stream);
+            } else {
+                self.unbind(stream, path);
+            }
+        }
+        true
+    }
+
+    /// Carries what waits for the server of `path`.
+    pub(super) fn flush_cargo(&mut self, relay: &mut Relay, id: PathId, path: &mut Path) {
+        while relay.has_cargo(id) && path.has_packet_room() {
+            let Some(carrier) = path.relay_carrier() else { return };
+            if !path.is_carrier_ready(carrier) {
+                return;
+            }
+            let Some(cargo) = relay.pop_cargo(id) else { return };
+            let frame = cargo.encode();
+            let mut header = BytesMut::new();
+            wire::encode_packet_header(path.next_packet(), frame.len(), &mut header);
+            let number = path.submit_packet(carrier, smallvec![header.freeze(), frame]);
+            self.cargo.insert((id, number), cargo.record());
+        }
+    }
+
+    /// A packet on `path` was acknowledged.
+    pub(super) fn on_acknowledged(
+        &mut self,
+        streams: &mut StreamTable,
+        path: PathId,
+        number: PacketNumber,
+    ) -> AcknowledgedCargo {
+        if let Some(record) = self.cargo.remove(&(path, number)) {
+            return Some(record);
+        }
+        if let Some(stream) = self.packets.remove(&number) {
+            streams.on_packet_acked(stream);
+        }
+        None
+    }
+
+    /// A path is gone with what was on its way to it.
+    pub(super) fn on_path_lost(&mut self, path: PathId) {
+        self.cargo.retain(|(on, _), _| *on != path);
+    }
+
+    fn bind(&mut self, stream: StreamHandle, path: &mut Path) -> Option<CarrierId> {
+        if let Some(carrier) = self.bindings.get(&stream).copied() {
+            if path.is_carrier_open(carrier) {
+                return Some(carrier);
+            }
+            self.unbind(stream, path);
+        }
+        let carrier = path.bind_carrier()?;
+        self.bindings.insert(stream, carrier);
+        Some(carrier)
+    }
+
+    fn unbind(&mut self, stream: StreamHandle, path: &mut Path) {
+        if let Some(carrier) = self.bindings.remove(&stream) {
+            path.unbind_carrier(carrier);
+        }
+    }
+
+    fn unpark(&mut self, streams: &mut StreamTable, path: &Path) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let ready: SmallVec<[CarrierId; 8]> = self
+            .parked
+            .keys()
+            .copied()
+            .filter(|carrier| path.is_carrier_ready(*carrier) || !path.is_carrier_open(*carrier))
+            .collect();
+        for carrier in ready {
+            for stream in self.parked.remove(&carrier).unwrap_or_default() {
+                streams.push_sendable(stream);
+            }
+        }
+    }
+}
+
+/// The frames of one packet of one stream.
+#[derive(Default)]
+struct Packet {
+    chunks: SmallVec<[Bytes; 4]>,
+    gathered: BytesMut,
+    len: usize,
+}
+
+impl Packet {
+    /// Space in a packet below which no further frame is begun.
+    const SPACE_MIN: usize = 512;
+
+    fn fill(streams: &mut StreamTable, stream: StreamHandle, max: usize) -> Self {
+        let mut packet = Self::default();
+        let Some(id) = streams.stream_id(stream) else { return packet };
+        while packet.len + Self::SPACE_MIN <= max {
+            let Some(segment) = streams.segment(stream, max - packet.len) else { break };
+            let fin = segment.fin;
+            packet.push(id, segment);
+            if fin {
+                break;
+            }
+        }
+        packet
+    }
+
+    fn push(&mut self, stream: StreamId, segment: Segment) {
+        let Segment { offset, data, fin } = segment;
+        let before = self.gathered.len();
+        wire::encode_stream_header(stream, StreamOffset(offset), data.len(), fin, &mut self.gathered);
+        self.len += self.gathered.len() - before + data.len();
+        if data.len() < Transmit::GATHER_BELOW {
+            self.gathered.extend_from_slice(&data);
+        } else {
+            self.chunks.push(self.gathered.split().freeze());
+            self.chunks.push(data);
+        }
+    }
+
+    /// Puts the packet header before the frames, in the same buffer as the first of them.
+    fn into_chunks(mut self, number: PacketNumber) -> SmallVec<[Bytes; 4]> {
+        debug_assert!(self.len <= PACKET_BYTES_MAX, "{} bytes", self.len);
+        if !self.gathered.is_empty() {
+            self.chunks.push(self.gathered.freeze());
+        }
+        let first = self.chunks.first().cloned().unwrap_or_default();
+        let mut head = BytesMut::with_capacity(wire::packet_header_len(number, self.len) + first.len());
+        wire::encode_packet_header(number, self.len, &mut head);
+        head.extend_from_slice(&first);
+        self.chunks[0] = head.freeze();
+        self.chunks
+    }
+}

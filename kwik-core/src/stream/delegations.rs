@@ -1,0 +1,256 @@
+//! The primary's book of delegations: the grants it issued, and what the client says became of them.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::Fault;
+use super::grants::GrantReport;
+use crate::error::{ErrorCode, TransportCode};
+use crate::id::{GrantId, PathId, StreamHandle, StreamId};
+use crate::limits::Limits;
+
+/// How far a delegation came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DelegationState {
+    /// Its bytes are on their way.
+    Active {
+        /// Bytes the client has at least, as it last said.
+        delivered: u64,
+    },
+    /// The client has all of it.
+    Delivered,
+    /// Part of it will not come from this source.
+    Lost {
+        /// Why.
+        code: ErrorCode,
+        /// The stream offsets the client may lack, ascending and disjoint. It has the rest of the range.
+        missing: Vec<Range<u64>>,
+    },
+}
+
+/// What a status changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) grant: GrantId,
+    pub(crate) path: PathId,
+    pub(crate) stream: StreamId,
+    pub(crate) handle: StreamHandle,
+    pub(crate) outcome: Outcome,
+}
+
+/// The change itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The client has `delivered` bytes of the range in all.
+    Progress { delivered: u64 },
+    /// The delegation is over: the client has the `arrived` parts of the range and may lack the `missing` ones.
+    Settled { arrived: Vec<Range<u64>>, missing: Vec<Range<u64>> },
+}
+
+/// The session has as many unfinished delegations as it may, in all or on the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many unfinished delegations in the session or on the path")]
+pub(crate) struct TooManyDelegations;
+
+/// The delegations of one session.
+#[derive(Debug)]
+pub(crate) struct Delegations {
+    grants_session_max: usize,
+    grants_path_max: usize,
+    next: u64,
+    known: BTreeMap<GrantId, Entry>,
+    /// Grants of each path whose last status did not come yet. The client counts the same.
+    outstanding: BTreeMap<PathId, usize>,
+}
+
+impl Delegations {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            grants_session_max: limits.grants_session_max,
+            grants_path_max: limits.grants_path_max,
+            next: 0,
+            known: BTreeMap::new(),
+            outstanding: BTreeMap::new(),
+        }
+    }
+
+    /// Whether one more range may be granted to `path`.
+    pub(crate) fn has_room(&self, path: PathId) -> bool {
+        self.outstanding.values().sum::<usize>() < self.grants_session_max
+            && self.outstanding.get(&path).is_none_or(|count| *count < self.grants_path_max)
+    }
+
+    /// Enters a grant for `path` to write `range` of a stream, which the application opened as `handle`. The entry stays
+    /// until it was forgotten here and the client said its last about it.
+    pub(crate) fn issue(
+        &mut self,
+        path: PathId,
+        stream: StreamId,
+        handle: StreamHandle,
+        range: Range<u64>,
+    ) -> Result<GrantId, TooManyDelegations> {
+        if !self.has_room(path) {
+            return Err(TooManyDelegations);
+        }
+        let id = GrantId(self.next);
+        self.next += 1;
+        *self.outstanding.entry(path).or_default() += 1;
+        let state = DelegationState::Active { delivered: 0 };
+        self.known.insert(id, Entry { path, stream, handle, range, state, is_outstanding: true, is_forgotten: false });
+        Ok(id)
+    }
+
+    /// The client tells what became of a grant. Gives what that changes, if anything: what it says of a delegation that
+    /// was given up here already is checked and then ignored.
+    ///
+    /// # Errors
+    /// PROTOCOL_VIOLATION if the grant was never issued or its last status was given before, if more bytes than granted
+    /// or fewer than before are said to be delivered, or if what is missing is not part of the range.
+    pub(crate) fn on_status(&mut self, id: GrantId, report: GrantReport) -> Result<Option<Change>, Fault> {
+        let Some(entry) = self.known.get_mut(&id).filter(|entry| entry.is_outstanding) else {
+            return Err(violation("a status of no outstanding grant"));
+        };
+        let is_last = !matches!(report, GrantReport::Progress { .. });
+        let change = entry.on_report(report)?.map(|outcome| entry.change(id, outcome));
+        if is_last {
+            entry.is_outstanding = false;
+            let (path, is_forgotten) = (entry.path, entry.is_forgotten);
+            self.free(path);
+            if is_forgotten {
+                self.known.remove(&id);
+            }
+        }
+        Ok(change)
+    }
+
+    /// Gives up the active delegations of a path without waiting for what the client says. Everything they granted is
+    /// reported missing, although the client may have some of it.
+    pub(crate) fn path_lost(&mut self, path: PathId, code: ErrorCode) -> Vec<Change> {
+        let active = self.known.iter_mut().filter(|(_, entry)| entry.path == path && entry.is_active());
+        active
+            .map(|(id, entry)| {
+                let missing = vec![entry.range.clone()];
+                entry.state = DelegationState::Lost { code, missing: missing.clone() };
+                entry.change(*id, Outcome::Settled { arrived: Vec::new(), missing })
+            })
+            .collect()
+    }
+
+    /// How far a delegation came. `None` once it was forgotten.
+    pub(crate) fn state(&self, id: GrantId) -> Option<&DelegationState> {
+        self.known.get(&id).filter(|entry| !entry.is_forgotten).map(|entry| &entry.state)
+    }
+
+    /// Whether the client said its last about every grant.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.outstanding.values().all(|count| *count == 0)
+    }
+
+    /// The application does not ask for this delegation any more. Its bytes are still awaited.
+    pub(crate) fn forget(&mut self, id: GrantId) {
+        let Some(entry) = self.known.get_mut(&id) else { return };
+        entry.is_forgotten = true;
+        if !entry.is_outstanding {
+            self.known.remove(&id);
+        }
+    }
+
+    fn free(&mut self, path: PathId) {
+        if let Some(count) = self.outstanding.get_mut(&path) {
+            *count -= 1;
+            if *count == 0 {
+                self.outstanding.remove(&path);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    path: PathId,
+    stream: StreamId,
+    handle: StreamHandle,
+    range: Range<u64>,
+    state: DelegationState,
+    /// The client did not say its last yet.
+    is_outstanding: bool,
+    is_forgotten: bool,
+}
+
+impl Entry {
+    fn is_active(&self) -> bool {
+        matches!(self.state, DelegationState::Active { .. })
+    }
+
+    fn change(&self, grant: GrantId, outcome: Outcome) -> Change {
+        Change { grant, path: self.path, stream: self.stream, handle: self.handle, outcome }
+    }
+
+    fn on_report(&mut self, report: GrantReport) -> Result<Option<Outcome>, Fault> {
+        let (state, outcome) = match report {
+            GrantReport::Progress { delivered } => {
+                let is_news = self.is_news(delivered)?;
+                if !is_news {
+                    return Ok(None);
+                }
+                (DelegationState::Active { delivered }, Outcome::Progress { delivered })
+            }
+            GrantReport::Delivered => {
+                let arrived = vec![self.range.clone()];
+                (DelegationState::Delivered, Outcome::Settled { arrived, missing: Vec::new() })
+            }
+            GrantReport::Lost { code, missing } => {
+                let arrived = self.rest(&missing)?;
+                (DelegationState::Lost { code, missing: missing.clone() }, Outcome::Settled { arrived, missing })
+            }
+        };
+        if !self.is_active() {
+            return Ok(None);
+        }
+        self.state = state;
+        Ok(Some(outcome))
+    }
+
+    fn is_news(&self, delivered: u64) -> Result<bool, Fault> {
+        if delivered > self.range.end - self.range.start {
+            return Err(violation("more was delivered than granted"));
+        }
+        match self.state {
+            DelegationState::Active { delivered: before } if delivered < before => {
+                Err(violation("less was delivered than before"))
+            }
+            DelegationState::Active { delivered: before } => Ok(delivered > before),
+            _ => Ok(false),
+        }
+    }
+
+    /// The range without its missing parts, which must be ascending and disjoint.
+    fn rest(&self, missing: &[Range<u64>]) -> Result<Vec<Range<u64>>, Fault> {
+        if missing.is_empty() {
+            return Err(violation("a grant was lost of which nothing is missing"));
+        }
+        let mut rest = Vec::new();
+        let mut position = self.range.start;
+        for part in missing {
+            if part.is_empty() || part.start < position || part.end > self.range.end {
+                return Err(violation("a missing range is not part of the grant"));
+            }
+            if position < part.start {
+                rest.push(position..part.start);
+            }
+            position = part.end;
+        }
+        if position < self.range.end {
+            rest.push(position..self.range.end);
+        }
+        Ok(rest)
+    }
+}
+
+fn violation(detail: &'static str) -> Fault {
+    Fault::new(TransportCode::PROTOCOL_VIOLATION, detail)
+}
+
+#[cfg(test)]
+#[path = "delegations_tests.rs"]
+mod tests;

@@ -1,0 +1,204 @@
+//! The credit of a session: an absolute limit for each stream, and one budget for the sum.
+//!
+//! What is reserved is at least the sum over streams of (limit − consumed), and never more than the budget. Every
+//! stream the peer may open has its initial window reserved from the start, so that stream credit is always covered.
+
+use crate::limits::{FLOOR_STREAM_BYTES, FLOOR_STREAMS, Limits, VARINT_MAX};
+
+/// Whether the limits promise no more than the budget: half of it must cover the initial windows of every stream the
+/// peer may open, and every value must be at least the protocol's floor.
+pub(crate) fn check(limits: &Limits) -> Result<(), &'static str> {
+    if limits.streams_bidi_max < FLOOR_STREAMS || limits.streams_uni_max < FLOOR_STREAMS {
+        return Err("streams_bidi_max and streams_uni_max must be at least 16");
+    }
+    if limits.stream_window_initial_bytes < FLOOR_STREAM_BYTES {
+        return Err("stream_window_initial_bytes must be at least 16 KiB");
+    }
+    if limits.stream_window_bytes > limits.stream_window_bytes_max {
+        return Err("stream_window_bytes must not exceed stream_window_bytes_max");
+    }
+    let promised = limits
+        .streams_bidi_max
+        .checked_add(limits.streams_uni_max)
+        .and_then(|streams| streams.checked_mul(limits.stream_window_initial_bytes));
+    match promised {
+        Some(promised) if promised <= limits.reassembly_budget_bytes / 2 => Ok(()),
+        _ => Err("the initial windows of all streams must fit half of reassembly_budget_bytes"),
+    }
+}
+
+/// How windows of streams develop.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WindowRules {
+    pub(crate) initial: u64,
+    usual: u64,
+    max: u64,
+}
+
+impl WindowRules {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let initial = limits.stream_window_initial_bytes.clamp(FLOOR_STREAM_BYTES, VARINT_MAX);
+        let usual = limits.stream_window_bytes.max(initial);
+        Self { initial, usual, max: limits.stream_window_bytes_max.max(usual) }
+    }
+
+    /// The window a stream deserves: it grows with what the application consumed, never with what merely arrived.
+    fn target(&self, consumed: u64) -> u64 {
+        consumed.clamp(self.usual, self.max)
+    }
+}
+
+/// The bytes a session may promise to buffer.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    total: u64,
+    reserved: u64,
+}
+
+impl Budget {
+    /// A budget of which the initial windows of `streams` are reserved.
+    pub(crate) fn new(total: u64, streams: u64, rules: WindowRules) -> Self {
+        let reserved = streams.saturating_mul(rules.initial);
+        Self { total: total.max(reserved), reserved }
+    }
+
+    pub(crate) fn free(&self) -> u64 {
+        self.total - self.reserved
+    }
+
+    pub(crate) fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    fn reserve(&mut self, bytes: u64) -> bool {
+        let fits = bytes <= self.free();
+        if fits {
+            self.reserved += bytes;
+        }
+        fits
+    }
+
+    fn release(&mut self, bytes: u64) {
+        self.reserved = self.reserved.saturating_sub(bytes);
+    }
+}
+
+/// The credit of one stream, and what it holds of the budget.
+#[derive(Debug)]
+pub(crate) struct Window {
+    limit: u64,
+    /// Reserved even while less is promised, so that the stream can always go on.
+    floor: u64,
+    charged: u64,
+}
+
+impl Window {
+    /// The window of a stream the peer opens. Its initial part is reserved since the stream credit was given, and
+    /// stays so until the credit is given again.
+    pub(crate) fn covered(rules: WindowRules) -> Self {
+        Self { limit: rules.initial, floor: rules.initial, charged: rules.initial }
+    }
+
+    /// The window of a stream opened here. `None` when the budget has no room.
+    pub(crate) fn reserve(budget: &mut Budget, rules: WindowRules) -> Option<Self> {
+        budget.reserve(rules.initial).then(|| Self::covered(rules))
+    }
+
+    /// How far the peer may write.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Bytes of the budget that are reserved for this stream.
+    pub(crate) fn charged(&self) -> u64 {
+        self.charged
+    }
+
+    /// Raises the limit if that is worth an announcement. A window never takes more of the budget than it leaves
+    /// free, so that one stream cannot take everything.
+    pub(crate) fn advance(&mut self, budget: &mut Budget, rules: WindowRules, consumed: u64) -> bool {
+        let target = rules.target(consumed);
+        let affordable = (budget.free().saturating_add(self.charged)) / 2;
+        let window = target.min(affordable.max(self.floor));
+        let limit = consumed.saturating_add(window).min(VARINT_MAX);
+        let step = limit.saturating_sub(self.limit);
+        if step == 0 || step < window / 4 || !budget.reserve(window.max(self.floor).saturating_sub(self.charged)) {
+            return false;
+        }
+        self.limit = limit;
+        self.charged = self.charged.max(window);
+        true
+    }
+
+    /// Gives back what is not needed to buffer `needed` more bytes.
+    pub(crate) fn settle(&mut self, budget: &mut Budget, needed: u64) {
+        let charge = needed.max(self.floor).min(self.charged);
+        budget.release(self.charged - charge);
+        self.charged = charge;
+    }
+
+    /// Gives back everything, the floor included. For streams opened here.
+    pub(crate) fn close(&mut self, budget: &mut Budget) {
+        self.floor = 0;
+        self.settle(budget, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> WindowRules {
+        WindowRules { initial: 16, usual: 64, max: 256 }
+    }
+
+    #[test]
+    fn the_default_limits_are_covered_by_the_budget() {
+        assert_eq!(check(&Limits::default()), Ok(()));
+        assert!(check(&Limits { streams_bidi_max: 1 << 20, ..Limits::default() }).is_err());
+        assert!(check(&Limits { streams_uni_max: u64::MAX, ..Limits::default() }).is_err());
+        assert!(check(&Limits { streams_uni_max: 15, ..Limits::default() }).is_err());
+        assert!(check(&Limits { stream_window_initial_bytes: 1, ..Limits::default() }).is_err());
+        assert!(check(&Limits { stream_window_bytes_max: 1, ..Limits::default() }).is_err());
+    }
+
+    #[test]
+    fn a_window_grows_only_with_consumption() {
+        let mut budget = Budget::new(10_000, 1, rules());
+        let mut window = Window::covered(rules());
+        assert!(window.advance(&mut budget, rules(), 0));
+        assert_eq!(window.limit(), 64);
+        assert!(!window.advance(&mut budget, rules(), 0), "nothing was consumed");
+        window.settle(&mut budget, window.limit() - 10);
+        assert!(!window.advance(&mut budget, rules(), 10), "less than a quarter");
+        window.settle(&mut budget, window.limit() - 64);
+        assert!(window.advance(&mut budget, rules(), 64));
+        assert_eq!(window.limit(), 128);
+        window.settle(&mut budget, 0);
+        assert!(window.advance(&mut budget, rules(), 1000));
+        assert_eq!(window.limit(), 1256);
+        assert_eq!(budget.reserved(), 256);
+    }
+
+    #[test]
+    fn one_stream_never_takes_what_others_need() {
+        let mut budget = Budget::new(100, 1, rules());
+        let mut first = Window::covered(rules());
+        assert!(first.advance(&mut budget, rules(), 0));
+        assert!(first.charged() <= budget.free());
+        let mut second = Window::reserve(&mut budget, rules()).unwrap();
+        second.advance(&mut budget, rules(), 0);
+        assert!(second.charged() >= 16 && budget.reserved() <= 100);
+        second.close(&mut budget);
+        assert_eq!(budget.reserved(), first.charged());
+    }
+
+    #[test]
+    fn the_limit_stays_what_the_wire_can_express() {
+        let mut budget = Budget::new(u64::MAX, 1, rules());
+        let mut window = Window::covered(rules());
+        assert!(window.advance(&mut budget, rules(), VARINT_MAX - 1));
+        assert_eq!(window.limit(), VARINT_MAX);
+        assert!(!window.advance(&mut budget, rules(), u64::MAX));
+    }
+}

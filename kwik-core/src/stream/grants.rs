@@ -1,0 +1,502 @@
+//! The client's book of grants: what each secondary's path may write, and what the primary hears of it.
+//!
+//! A grant is *open* from the moment it is recorded until its last byte arrived, whoever wrote it, or until it is clear
+//! that the rest will not come. Then it is *settled*, and dropped once its last status was polled. What a path was ever
+//! granted is remembered beyond that, since late duplicates are legal.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+
+use smallvec::SmallVec;
+
+use super::Fault;
+use crate::range_set::RangeSet;
+use crate::error::{ErrorCode, TransportCode};
+use crate::id::{Epoch, GrantId, PathId, StreamId};
+use crate::limits::{GRANT_OVERLAP_MAX, GRANT_PROGRESS_BYTES, Limits, MISSING_RANGES_MAX};
+
+/// A permission for one path to write one range of one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub(crate) id: GrantId,
+    pub(crate) epoch: Epoch,
+    pub(crate) path: PathId,
+    pub(crate) stream: StreamId,
+    pub(crate) range: Range<u64>,
+}
+
+/// What becomes of a frame of a secondary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Its bytes are taken.
+    Allowed,
+    /// It touches a revoked range: its bytes are dropped, and nobody is blamed.
+    Fenced,
+    /// The path was never granted all of it, or sent too much of what was revoked.
+    Violation,
+}
+
+/// What the primary is told of a grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum GrantReport {
+    /// So many bytes of the range arrived.
+    Progress { delivered: u64 },
+    /// All of it arrived.
+    Delivered,
+    /// The `missing` ranges, ascending and disjoint, will not come.
+    Lost { code: ErrorCode, missing: Vec<Range<u64>> },
+}
+
+/// The grants of one session.
+#[derive(Debug)]
+pub(crate) struct GrantBook {
+    grants_session_max: usize,
+    grants_path_max: usize,
+    fence_bytes_max: u64,
+    spans_max: usize,
+    /// Open grants, and settled ones whose last status was not polled yet.
+    grants: BTreeMap<GrantId, Entry>,
+    /// The open ones by position.
+    open: BTreeMap<StreamId, Lanes>,
+    open_by_path: BTreeMap<PathId, usize>,
+    writers: BTreeMap<(StreamId, PathId), Writer>,
+    /// Sum of [`Writer::spans`].
+    spans: usize,
+    /// Grants with something to report, each at most once.
+    due: VecDeque<GrantId>,
+}
+
+impl GrantBook {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            grants_session_max: limits.grants_session_max,
+            grants_path_max: limits.grants_path_max,
+            fence_bytes_max: limits.fence_bytes_max,
+            spans_max: limits.grant_spans_session,
+            grants: BTreeMap::new(),
+            open: BTreeMap::new(),
+            open_by_path: BTreeMap::new(),
+            writers: BTreeMap::new(),
+            spans: 0,
+            due: VecDeque::new(),
+        }
+    }
+
+    /// Takes note of a grant of which the `missing` parts did not arrive yet. A repetition changes nothing.
+    ///
+    /// # Errors
+    /// PROTOCOL_VIOLATION if the grant is empty or its id names another one, CONTROL_FLOOD beyond a cap. Nothing is
+    /// recorded then.
+    pub(crate) fn record(&mut self, grant: Grant, missing: &[Range<u64>]) -> Result<(), Fault> {
+        if let Some(known) = self.grants.get(&grant.id) {
+            let repeated = known.grant == grant;
+            return if repeated { Ok(()) } else { Err(violation("a grant id was used twice")) };
+        }
+        self.admit(&grant)?;
+        let Grant { id, path, stream, ref range, .. } = grant;
+        if !self.open.entry(stream).or_default().insert(range, id) {
+            return Err(flood("a grant overlaps too many others"));
+        }
+        let writer = self.writers.entry((stream, path)).or_default();
+        let before = writer.spans();
+        writer.granted.insert(range.clone());
+        writer.fenced.remove(range.clone());
+        writer.open += 1;
+        self.spans = self.spans + writer.spans() - before;
+        *self.open_by_path.entry(path).or_default() += 1;
+
+        self.grants.insert(id, Entry::new(grant, missing));
+        self.refresh(id);
+        Ok(())
+    }
+
+    /// Judges bytes of `frame` that came over `path`; `arrived` of them are at hand. To be asked about every piece of a
+    /// frame, with all of the frame that is still to come, so that nothing of a frame that oversteps is taken.
+    ///
+    /// Not to be asked about streams that are gone: they may be forgotten already, and late bytes are no fault.
+    pub(crate) fn check(&mut self, path: PathId, stream: StreamId, frame: Range<u64>, arrived: u64) -> Access {
+        match self.writers.get_mut(&(stream, path)) {
+            Some(writer) => writer.check(frame, arrived),
+            None => Access::Violation,
+        }
+    }
+
+    /// Whether bytes of a grant are still awaited.
+    pub(crate) fn is_open(&self, id: GrantId) -> bool {
+        self.grants.get(&id).is_some_and(Entry::is_open)
+    }
+
+    /// Bytes of `stream` arrived for the first time, from whatever source.
+    pub(crate) fn on_new(&mut self, stream: StreamId, new: &[Range<u64>]) {
+        let Some(lanes) = self.open.get(&stream) else { return };
+        let mut advanced = SmallVec::<[GrantId; 4]>::new();
+        for range in new {
+            for id in lanes.overlapping(range) {
+                let Some(entry) = self.grants.get_mut(&id) else { continue };
+                entry.missing.remove(range.clone());
+                advanced.push(id);
+            }
+        }
+        for id in advanced {
+            self.refresh(id);
+        }
+    }
+
+    /// The primary takes a grant back. What did not arrive yet is lost, and late bytes of it are fenced. Gives the grant
+    /// if this settled it: not if it is unknown, settled, or younger than the command.
+    pub(crate) fn revoke(&mut self, id: GrantId, epoch: Epoch) -> Option<Grant> {
+        let entry = self.grants.get(&id).filter(|entry| entry.is_open() && entry.grant.epoch <= epoch)?;
+        let grant = entry.grant.clone();
+        self.move_to(id, State::Lost(TransportCode::REVOKED.into()));
+        self.fence(&grant);
+        Some(grant)
+    }
+
+    /// The secondary behind `path` ends its part of a grant at `end`: the rest will not come. What it wrote before may
+    /// still be under way. An end of a settled grant crossed with its settlement, and changes nothing.
+    ///
+    /// # Errors
+    /// PROTOCOL_VIOLATION if the grant is another path's, `end` is outside it, or it contradicts an earlier end.
+    pub(crate) fn on_end(&mut self, id: GrantId, path: PathId, end: u64, code: ErrorCode) -> Result<(), Fault> {
+        let Some(entry) = self.grants.get_mut(&id) else { return Ok(()) };
+        let range = &entry.grant.range;
+        if entry.grant.path != path {
+            return Err(violation("a path ended the grant of another"));
+        }
+        if end < range.start || end > range.end {
+            return Err(violation("a grant ended outside its range"));
+        }
+        if *entry.ended.get_or_insert((end, code)) != (end, code) {
+            return Err(violation("a grant ended twice, differently"));
+        }
+        self.refresh(id);
+        Ok(())
+    }
+
+    /// A path is dead: what its open grants miss will not come. The path may write nothing from now on.
+    pub(crate) fn path_lost(&mut self, path: PathId, code: ErrorCode) {
+        let open = self.grants.iter().filter(|(_, entry)| entry.grant.path == path && entry.is_open());
+        let lost: Vec<GrantId> = open.map(|(id, _)| *id).collect();
+        for id in lost {
+            self.move_to(id, State::Lost(code));
+        }
+        let spans = &mut self.spans;
+        self.writers.retain(|(_, writer_path), writer| {
+            let keep = *writer_path != path;
+            if !keep {
+                *spans -= writer.spans();
+            }
+            keep
+        });
+    }
+
+    /// A stream is reset, or no longer read: what its open grants miss is not wanted.
+    pub(crate) fn stream_gone(&mut self, stream: StreamId, code: ErrorCode) {
+        let gone: Vec<GrantId> = self.open.get(&stream).into_iter().flat_map(Lanes::ids).collect();
+        for id in gone {
+            self.move_to(id, State::Lost(code));
+        }
+    }
+
+    /// The slot of a stream was freed: who might write it need not be known any more. Grants that are still open, as
+    /// after a grant that came too late, are settled with STREAM_GONE.
+    pub(crate) fn forget_stream(&mut self, stream: StreamId) {
+        self.stream_gone(stream, TransportCode::STREAM_GONE.into());
+        let paths: Vec<PathId> = self.writers_of(stream).map(|(path, _)| path).collect();
+        for path in paths {
+            if let Some(writer) = self.writers.remove(&(stream, path)) {
+                self.spans -= writer.spans();
+            }
+        }
+    }
+
+    /// The application read everything of `stream` below `offset`. What is written there again is dropped unseen, so who
+    /// may write there need not be known any more. Keeps the book of a long stream short.
+    pub(crate) fn forget_below(&mut self, stream: StreamId, offset: u64) {
+        for (_, writer) in self.writers.range_mut(stream_keys(stream)) {
+            let before = writer.spans();
+            writer.forget_below(offset);
+            self.spans = self.spans + writer.spans() - before;
+        }
+    }
+
+    /// The next status the primary must hear. Progress is told in steps of [`GRANT_PROGRESS_BYTES`], the end of a grant
+    /// once.
+    pub(crate) fn poll_status(&mut self) -> Option<(GrantId, GrantReport)> {
+        let id = self.due.pop_front()?;
+        let entry = self.grants.get_mut(&id)?;
+        entry.is_due = false;
+        let report = match entry.state {
+            State::Open => {
+                entry.reported = entry.delivered();
+                return Some((id, GrantReport::Progress { delivered: entry.reported }));
+            }
+            State::Delivered => GrantReport::Delivered,
+            State::Lost(code) => {
+                GrantReport::Lost { code, missing: merge(entry.missing.iter().collect(), MISSING_RANGES_MAX) }
+            }
+        };
+        self.grants.remove(&id);
+        Some((id, report))
+    }
+
+    /// The paths with open grants of a stream.
+    pub(crate) fn writers(&self, stream: StreamId) -> impl Iterator<Item = PathId> + '_ {
+        self.writers_of(stream).filter(|(_, writer)| writer.open > 0).map(|(path, _)| path)
+    }
+
+    fn writers_of(&self, stream: StreamId) -> impl Iterator<Item = (PathId, &Writer)> {
+        self.writers.range(stream_keys(stream)).map(|((_, path), writer)| (*path, writer))
+    }
+
+    fn admit(&self, grant: &Grant) -> Result<(), Fault> {
+        if grant.range.is_empty() {
+            return Err(violation("a grant of no bytes"));
+        }
+        if self.grants.len() >= self.grants_session_max {
+            return Err(flood("too many grants in the session"));
+        }
+        if self.open_by_path.get(&grant.path).is_some_and(|open| *open >= self.grants_path_max) {
+            return Err(flood("too many grants on one path"));
+        }
+        if self.spans >= self.spans_max {
+            return Err(flood("too many separate granted ranges"));
+        }
+        Ok(())
+    }
+
+    /// Draws the conclusion from what arrived and what was ended.
+    fn refresh(&mut self, id: GrantId) {
+        if let Some(verdict) = self.grants.get(&id).map(Entry::verdict) {
+            self.move_to(id, verdict);
+        }
+    }
+
+    /// Puts an open grant into its next state, and on the list of those with something to report if there is news.
+    fn move_to(&mut self, id: GrantId, state: State) {
+        let Some(entry) = self.grants.get_mut(&id).filter(|entry| entry.is_open()) else { return };
+        entry.state = state;
+        if entry.has_news() && !entry.is_due {
+            entry.is_due = true;
+            self.due.push_back(id);
+        }
+        if state == State::Open {
+            return;
+        }
+        let Grant { path, stream, ref range, .. } = entry.grant;
+        if let Some(lanes) = self.open.get_mut(&stream) {
+            lanes.remove(range, id);
+            if lanes.is_empty() {
+                self.open.remove(&stream);
+            }
+        }
+        if let Some(writer) = self.writers.get_mut(&(stream, path)) {
+            writer.open -= 1;
+        }
+        if let Some(open) = self.open_by_path.get_mut(&path) {
+            *open -= 1;
+            if *open == 0 {
+                self.open_by_path.remove(&path);
+            }
+        }
+    }
+
+    /// Fences the range of a revoked grant, except where an open grant of the same path still covers it.
+    fn fence(&mut self, revoked: &Grant) {
+        let Some(writer) = self.writers.get_mut(&(revoked.stream, revoked.path)) else { return };
+        let before = writer.spans();
+        writer.fenced.insert(revoked.range.clone());
+        if let Some(lanes) = self.open.get(&revoked.stream) {
+            for id in lanes.overlapping(&revoked.range) {
+                if let Some(other) = self.grants.get(&id).filter(|other| other.grant.path == revoked.path) {
+                    writer.fenced.remove(other.grant.range.clone());
+                }
+            }
+        }
+        // An honest secondary has at most the rest of the grant under way.
+        let late_bytes_max = (revoked.range.end - revoked.range.start).min(self.fence_bytes_max);
+        writer.fence_bytes_left = writer.fence_bytes_left.saturating_add(late_bytes_max);
+        self.spans = self.spans + writer.spans() - before;
+    }
+}
+
+/// One grant and how far it came.
+#[derive(Debug)]
+struct Entry {
+    grant: Grant,
+    /// The parts of its range that did not arrive.
+    missing: RangeSet,
+    /// Where and why its secondary ended it.
+    ended: Option<(u64, ErrorCode)>,
+    state: State,
+    /// Delivered bytes the primary heard of.
+    reported: u64,
+    is_due: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Delivered,
+    Lost(ErrorCode),
+}
+
+impl Entry {
+    fn new(grant: Grant, missing: &[Range<u64>]) -> Self {
+        let mut set = RangeSet::default();
+        for range in missing {
+            set.insert(range.clone());
+        }
+        Self { grant, missing: set, ended: None, state: State::Open, reported: 0, is_due: false }
+    }
+
+    fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    fn delivered(&self) -> u64 {
+        self.grant.range.end - self.grant.range.start - self.missing.total()
+    }
+
+    fn has_news(&self) -> bool {
+        !self.is_open() || self.delivered() - self.reported >= GRANT_PROGRESS_BYTES
+    }
+
+    /// The state that what arrived and what was ended amount to.
+    fn verdict(&self) -> State {
+        if self.missing.is_empty() {
+            return State::Delivered;
+        }
+        match self.ended {
+            Some((end, code)) if !self.missing.intersects(&(self.grant.range.start..end)) => State::Lost(code),
+            _ => State::Open,
+        }
+    }
+}
+
+/// What one path may write on one stream.
+#[derive(Debug, Default)]
+struct Writer {
+    /// Everything it was ever granted, from `floor` on.
+    granted: RangeSet,
+    /// The part of it that was revoked and not granted again.
+    fenced: RangeSet,
+    /// Bytes it may still send into the fenced part.
+    fence_bytes_left: u64,
+    /// Below it everything was read.
+    floor: u64,
+    /// Its open grants.
+    open: usize,
+}
+
+impl Writer {
+    fn check(&mut self, frame: Range<u64>, arrived: u64) -> Access {
+        let frame = frame.start.max(self.floor)..frame.end;
+        if frame.is_empty() {
+            return Access::Allowed;
+        }
+        if !self.granted.covers(&frame) {
+            return Access::Violation;
+        }
+        if !self.fenced.intersects(&frame) {
+            return Access::Allowed;
+        }
+        let Some(left) = self.fence_bytes_left.checked_sub(arrived) else { return Access::Violation };
+        self.fence_bytes_left = left;
+        Access::Fenced
+    }
+
+    fn forget_below(&mut self, offset: u64) {
+        self.floor = self.floor.max(offset);
+        self.granted.remove(0..self.floor);
+        self.fenced.remove(0..self.floor);
+    }
+
+    fn spans(&self) -> usize {
+        self.granted.len() + self.fenced.len()
+    }
+}
+
+/// The open grants of one stream by position. Within a lane they are disjoint, so that those at a place are found
+/// without a look at the others; an honest primary rarely needs a second lane.
+#[derive(Debug, Default)]
+struct Lanes(SmallVec<[BTreeMap<u64, (u64, GrantId)>; 1]>);
+
+impl Lanes {
+    /// Whether there was room.
+    fn insert(&mut self, range: &Range<u64>, id: GrantId) -> bool {
+        let value = (range.end, id);
+        if let Some(lane) = self.0.iter_mut().find(|lane| lane_overlaps(lane, range).next().is_none()) {
+            lane.insert(range.start, value);
+        } else if self.0.len() < GRANT_OVERLAP_MAX + 1 {
+            self.0.push(BTreeMap::from([(range.start, value)]));
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn remove(&mut self, range: &Range<u64>, id: GrantId) {
+        let value = (range.end, id);
+        if let Some(lane) = self.0.iter_mut().find(|lane| lane.get(&range.start) == Some(&value)) {
+            lane.remove(&range.start);
+        }
+    }
+
+    fn overlapping(&self, range: &Range<u64>) -> impl Iterator<Item = GrantId> {
+        self.0.iter().flat_map(|lane| lane_overlaps(lane, range))
+    }
+
+    fn ids(&self) -> impl Iterator<Item = GrantId> {
+        self.0.iter().flat_map(BTreeMap::values).map(|(_, id)| *id)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(BTreeMap::is_empty)
+    }
+}
+
+fn lane_overlaps(lane: &BTreeMap<u64, (u64, GrantId)>, range: &Range<u64>) -> impl Iterator<Item = GrantId> {
+    let start = range.start;
+    lane.range(..range.end).rev().map(|(_, value)| *value).take_while(move |(end, _)| *end > start).map(|(_, id)| id)
+}
+
+/// Joins the ranges that are closest to each other until at most `max` are left.
+fn merge(ranges: Vec<Range<u64>>, max: usize) -> Vec<Range<u64>> {
+    let Some(excess) = ranges.len().checked_sub(max).filter(|excess| *excess > 0) else { return ranges };
+    let mut gaps: Vec<(u64, usize)> =
+        ranges.windows(2).zip(1..).map(|(pair, index)| (pair[1].start - pair[0].end, index)).collect();
+    gaps.sort_unstable();
+    let mut joins: Vec<usize> = gaps.into_iter().take(excess).map(|(_, index)| index).collect();
+    joins.sort_unstable();
+
+    let mut joins = joins.into_iter().peekable();
+    let mut merged: Vec<Range<u64>> = Vec::with_capacity(max);
+    for (index, range) in ranges.into_iter().enumerate() {
+        match merged.last_mut() {
+            Some(last) if joins.next_if_eq(&index).is_some() => last.end = range.end,
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+fn stream_keys(stream: StreamId) -> std::ops::RangeInclusive<(StreamId, PathId)> {
+    (stream, PathId(0))..=(stream, PathId(u32::MAX))
+}
+
+fn violation(detail: &'static str) -> Fault {
+    Fault::new(TransportCode::PROTOCOL_VIOLATION, detail)
+}
+
+fn flood(detail: &'static str) -> Fault {
+    Fault::new(TransportCode::CONTROL_FLOOD, detail)
+}
+
+#[cfg(test)]
+#[path = "grants_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "grants_model_tests.rs"]
+mod model_tests;

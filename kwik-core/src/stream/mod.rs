@@ -1,0 +1,69 @@
+//! The logical streams at one end of one session: what was written and read, how far each side may go, and what is to
+//! be told to the peer. It knows no wire format, no QUIC and no clock.
+
+mod buffer;
+mod delegations;
+mod fair;
+mod flow;
+mod grants;
+mod ids;
+mod reassembly;
+mod recv;
+mod send;
+mod table;
+
+pub use delegations::DelegationState;
+pub(crate) use delegations::{Change, Delegations, Outcome, TooManyDelegations};
+pub(crate) use fair::FairQueue;
+pub(crate) use flow::check as check_limits;
+pub(crate) use grants::{Access, Grant, GrantBook, GrantReport};
+
+pub use reassembly::Chunk;
+pub(crate) use reassembly::{Conflict, Inserted};
+pub(crate) use recv::DataOutcome;
+pub use recv::ReadError;
+pub(crate) use send::Segment;
+pub use send::WriteError;
+pub use table::{ClosedStream, ReserveError, FinishError, OpenError, StreamEvent};
+pub(crate) use table::{RecvInfo, SendInfo, StreamControl, StreamTable, TableRole};
+
+use crate::error::TransportCode;
+
+/// The peer broke a rule. The path that brought the input is closed with the code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// The code the path is closed with.
+    pub(crate) code: TransportCode,
+    /// What was wrong, for the close reason.
+    pub(crate) detail: &'static str,
+}
+
+impl Fault {
+    pub(crate) const fn new(code: TransportCode, detail: &'static str) -> Self {
+        Self { code, detail }
+    }
+}
+
+impl From<FinishError> for WriteError {
+    fn from(error: FinishError) -> Self {
+        match error {
+            FinishError::Stopped(code) => Self::Stopped(code),
+            FinishError::ClosedStream => Self::ClosedStream,
+        }
+    }
+}
+
+impl From<ClosedStream> for WriteError {
+    fn from(_: ClosedStream) -> Self {
+        Self::ClosedStream
+    }
+}
+
+impl From<ClosedStream> for ReadError {
+    fn from(_: ClosedStream) -> Self {
+        Self::ClosedStream
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+//! The receiving half of a stream.
+
+use super::flow::{Budget, Window, WindowRules};
+use super::reassembly::{Chunk, Conflict, Inserted, Reassembly};
+use super::Fault;
+use crate::range_set::RangeSet;
+use crate::error::{ErrorCode, TransportCode};
+use crate::id::PathId;
+use crate::limits::VARINT_MAX;
+use bytes::Bytes;
+
+/// Why a read returned no bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The next bytes have not arrived; a `Readable` event follows.
+    #[error("the next bytes of the stream have not arrived yet")]
+    Blocked,
+    /// Every byte was read.
+    #[error("the stream was read to its end")]
+    Finished,
+    /// The stream ended early: the peer reset it, or what came could not be believed.
+    #[error("the stream was reset with {0}")]
+    Reset(ErrorCode),
+    /// The stream is unknown, was stopped or was released here.
+    #[error("the stream is not open for reading")]
+    ClosedStream,
+    /// Bytes were read out of order before.
+    #[error("a stream that was read out of order cannot be read in order")]
+    IllegalOrderedRead,
+    /// The session ended and nothing more is buffered.
+    #[error("the session is closed")]
+    SessionClosed,
+}
+
+/// What a piece of stream data brought.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct DataOutcome {
+    /// The ranges that were new, and how much was not.
+    pub(crate) inserted: Inserted,
+    /// Set when the bytes contradict those of another source. The stream is ended here with `RANGE_CONFLICT`.
+    pub(crate) conflict: Option<Conflict>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Bytes are kept for the application.
+    Open,
+    /// The application wants no more; bytes are counted and dropped.
+    Stopped,
+    /// The stream ended early; bytes are ignored.
+    Failed(ErrorCode),
+    /// The application was told of the end.
+    Finished,
+}
+
+#[derive(Debug)]
+pub(super) struct RecvStream {
+    assembly: Reassembly,
+    /// Absent for the request of a grant, which came whole.
+    window: Option<Window>,
+    /// Whether the stream was opened here, so that its window ends with it.
+    opened_here: bool,
+    /// The end of the furthest byte received.
+    highest: u64,
+    final_size: Option<u64>,
+    reads_in_order: bool,
+    state: State,
+}
+
+impl RecvStream {
+    pub(super) fn new(window: Window, opened_here: bool) -> Self {
+        Self {
+            assembly: Reassembly::default(),
+            window: Some(window),
+            opened_here,
+            highest: 0,
+            final_size: None,
+            reads_in_order: false,
+            state: State::Open,
+        }
+    }
+
+    /// A half that yields the bytes of a grant's request and then ends.
+    pub(super) fn request(request: Bytes) -> Self {
+        let len = request.len() as u64;
+        let mut assembly = Reassembly::default();
+        // The first bytes of a stream contradict nothing.
+        let _ = assembly.insert(PathId::PRIMARY, 0, request);
+        Self {
+            assembly,
+            window: None,
+            opened_here: false,
+            highest: len,
+            final_size: Some(len),
+            reads_in_order: false,
+            state: State::Open,
+        }
+    }
+
+    pub(super) fn on_data(
+        &mut self,
+        from: PathId,
+        offset: u64,
+        data: Bytes,
+        frame_end: u64,
+        fin: bool,
+    ) -> Result<DataOutcome, Fault> {
+        let end = offset.checked_add(data.len() as u64).filter(|end| *end <= frame_end && frame_end <= VARINT_MAX);
+        let Some(end) = end else {
+            return Err(Fault::new(TransportCode::PROTOCOL_VIOLATION, "stream data past the end of its frame"));
+        };
+        if frame_end > self.limit() {
+            return Err(Fault::new(TransportCode::FLOW_CONTROL, "stream data beyond the stream's credit"));
+        }
+        if self.final_size.is_some_and(|size| frame_end > size) {
+            return Err(Fault::new(TransportCode::FINAL_SIZE, "stream data beyond the final size"));
+        }
+        if fin {
+            self.on_final_size(frame_end)?;
+        }
+        self.highest = self.highest.max(end);
+        match self.state {
+            State::Open => match self.assembly.insert(from, offset, data) {
+                Ok(inserted) => Ok(DataOutcome { inserted, conflict: None }),
+                Err(conflict) => Ok(DataOutcome { conflict: Some(conflict), ..DataOutcome::default() }),
+            },
+            State::Stopped => Ok(DataOutcome { inserted: self.assembly.insert_discarded(offset..end), conflict: None }),
+            State::Finished => {
+                let duplicate_bytes = data.len() as u64;
+                Ok(DataOutcome { inserted: Inserted { duplicate_bytes, ..Inserted::default() }, conflict: None })
+            }
+            State::Failed(_) => Ok(DataOutcome::default()),
+        }
+    }
+
+    /// The peer ends the stream early. A stream that is already complete stays readable. The final size may lie
+    /// beyond the credit: no byte up to it needs to be buffered.
+    pub(super) fn on_reset(&mut self, code: ErrorCode, final_size: u64) -> Result<(), Fault> {
+        self.on_final_size(final_size)?;
+        if matches!(self.state, State::Open) && !self.has_all() {
+            self.fail(code);
+        }
+        Ok(())
+    }
+
+    fn on_final_size(&mut self, size: u64) -> Result<(), Fault> {
+        if self.final_size.is_some_and(|known| known != size) {
+            return Err(Fault::new(TransportCode::FINAL_SIZE, "two different final sizes"));
+        }
+        if size < self.highest {
+            return Err(Fault::new(TransportCode::FINAL_SIZE, "a final size below what was received"));
+        }
+        self.final_size = Some(size);
+        Ok(())
+    }
+
+    /// Ends the stream early: nothing more is kept, and the reader is told the code.
+    pub(super) fn fail(&mut self, code: ErrorCode) {
+        self.assembly = Reassembly::default();
+        if matches!(self.state, State::Open | State::Stopped) {
+            self.state = State::Failed(code);
+        }
+    }
+
+    /// The application wants no more. Returns whether the peer is to be told.
+    pub(super) fn stop(&mut self) -> bool {
+        if !matches!(self.state, State::Open) {
+            return false;
+        }
+        let complete = self.has_all();
+        self.assembly.discard();
+        self.state = State::Stopped;
+        !complete
+    }
+
+    pub(super) fn read(&mut self, max: usize, ordered: bool) -> Result<Chunk, ReadError> {
+        match self.state {
+            State::Open => {}
+            State::Stopped => return Err(ReadError::ClosedStream),
+            State::Failed(code) => return Err(ReadError::Reset(code)),
+            State::Finished => return Err(ReadError::Finished),
+        }
+        self.reads_in_order = ordered;
+        let chunk = if ordered {
+            self.assembly.read(max).map_err(|_| ReadError::IllegalOrderedRead)?
+        } else {
+            self.assembly.read_unordered(max)
+        };
+        if let Some(chunk) = chunk {
+            return Ok(chunk);
+        }
+        if self.is_consumed() {
+            self.state = State::Finished;
+            return Err(ReadError::Finished);
+        }
+        Err(ReadError::Blocked)
+    }
+
+    /// Gives back what the stream no longer needs of the budget.
+    pub(super) fn settle(&mut self, budget: &mut Budget) {
+        let (needed, done) = (self.needed(), self.is_done());
+        let Some(window) = &mut self.window else { return };
+        window.settle(budget, needed);
+        if done && self.opened_here {
+            window.close(budget);
+        }
+    }
+
+    /// Raises the limit when that is worth an announcement, which it returns. A stream nobody uses keeps its initial
+    /// window.
+    pub(super) fn advance(&mut self, budget: &mut Budget, rules: WindowRules) -> bool {
+        let in_use = self.opened_here || self.highest > 0;
+        if !in_use || self.final_size.is_some() || !matches!(self.state, State::Open) {
+            return false;
+        }
+        let consumed = self.assembly.consumed();
+        self.window.as_mut().is_some_and(|window| window.advance(budget, rules, consumed))
+    }
+
+    /// Bytes that may still have to be buffered beyond what was consumed.
+    pub(super) fn needed(&self) -> u64 {
+        match self.state {
+            // A request came whole and is no part of the session's credit.
+            State::Open if self.window.is_none() => 0,
+            State::Open => {
+                let end = self.limit().min(self.final_size.unwrap_or(u64::MAX));
+                end.saturating_sub(self.assembly.consumed())
+            }
+            State::Stopped | State::Failed(_) | State::Finished => 0,
+        }
+    }
+
+    /// Bytes of the budget reserved for this stream.
+    pub(super) fn charged(&self) -> u64 {
+        self.window.as_ref().map_or(0, Window::charged)
+    }
+
+    pub(super) fn limit(&self) -> u64 {
+        self.window.as_ref().map_or(self.highest, Window::limit)
+    }
+
+    /// Whether a read would not be blocked.
+    pub(super) fn is_readable(&self) -> bool {
+        match self.state {
+            State::Open => {
+                let head = self.assembly.is_readable();
+                head || (!self.reads_in_order && self.assembly.buffered_bytes() > 0) || self.is_consumed()
+            }
+            State::Failed(_) => true,
+            State::Stopped | State::Finished => false,
+        }
+    }
+
+    /// Whether nothing more can come of this half: late bytes may be ignored.
+    pub(super) fn is_done(&self) -> bool {
+        match self.state {
+            State::Open => false,
+            State::Finished => true,
+            State::Stopped | State::Failed(_) => self.final_size.is_some(),
+        }
+    }
+
+    /// Whether bytes are still wanted.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
+    /// Whether every byte up to the final size arrived.
+    pub(super) fn is_received(&self) -> bool {
+        self.final_size.is_some_and(|size| self.received().covers(&(0..size)))
+    }
+
+    pub(super) fn received(&self) -> &RangeSet {
+        self.assembly.received()
+    }
+
+    pub(super) fn consumed(&self) -> u64 {
+        self.assembly.consumed()
+    }
+
+    pub(super) fn final_size(&self) -> Option<u64> {
+        self.final_size
+    }
+
+    pub(super) fn spans(&self) -> usize {
+        self.assembly.spans()
+    }
+
+    pub(super) fn buffered_bytes(&self) -> usize {
+        self.assembly.buffered_bytes()
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.assembly.memory_bytes()
+    }
+
+    fn has_all(&self) -> bool {
+        self.final_size.is_some_and(|size| self.assembly.received().total() == size)
+    }
+
+    fn is_consumed(&self) -> bool {
+        self.final_size.is_some_and(|size| self.assembly.consumed() == size)
+    }
+}

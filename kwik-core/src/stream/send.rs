@@ -1,0 +1,452 @@
+//! The sending half of a stream.
+
+use super::buffer::{Buffer, SMALL_BYTES};
+use crate::error::{ErrorCode, TransportCode};
+use crate::limits::VARINT_MAX;
+use crate::range_set::RangeSet;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// What a stream may always buffer of bytes that the peer's credit lets through. Otherwise bytes that wait for credit
+/// could fill the buffers and keep out the very bytes whose arrival brings that credit.
+const SENDABLE_BYTES_MIN: usize = 16 * 1024;
+
+/// Why bytes were not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// The send buffer is full; a `Writable` event follows.
+    #[error("the send buffer is full")]
+    Blocked,
+    /// The peer wants no more of the stream, or the grant was revoked.
+    #[error("the peer stopped the stream with {0}")]
+    Stopped(ErrorCode),
+    /// The stream was finished; only holes below its final size may be filled.
+    #[error("the stream is finished")]
+    Finished,
+    /// The stream was reset here.
+    #[error("the stream was reset")]
+    Reset,
+    /// Some of the bytes were written or delegated before.
+    #[error("bytes {start}..{end} of the stream were already written or delegated")]
+    Overlap {
+        /// The first such byte.
+        start: u64,
+        /// The end of the first such range.
+        end: u64,
+    },
+    /// Some of the bytes lie outside the granted range.
+    #[error("the grant covers bytes {start}..{end} of the stream only")]
+    BeyondGrant {
+        /// Where the grant begins.
+        start: u64,
+        /// Where the grant ends.
+        end: u64,
+    },
+    /// The stream would be longer than the wire can express.
+    #[error("a stream holds at most 2^62 - 1 bytes")]
+    TooLong,
+    /// The stream is unknown or was released here.
+    #[error("the stream is not open for writing")]
+    ClosedStream,
+    /// The stream carries bytes to this end only.
+    #[error("the stream only receives")]
+    WrongDirection,
+    /// The session ended.
+    #[error("the session is closed")]
+    SessionClosed,
+}
+
+/// Bytes of a stream for one data frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// Where the bytes begin in the stream.
+    pub(crate) offset: u64,
+    /// The bytes.
+    pub(crate) data: Bytes,
+    /// Whether the stream's final size is where the bytes end.
+    pub(crate) fin: bool,
+}
+
+/// Where a write begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Position {
+    Cursor,
+    At(u64),
+}
+
+#[derive(Debug)]
+pub(super) struct SendStream {
+    pending: BTreeMap<u64, Buffer>,
+    buffered: usize,
+    /// The range a grant allows; `None` for a stream of one's own.
+    part: Option<Range<u64>>,
+    /// The end of plain writes and delegations.
+    cursor: u64,
+    /// Written here or delegated.
+    covered: RangeSet,
+    /// Delegated and not yet delivered.
+    delegated: RangeSet,
+    /// Handed to the path, or delivered by a delegation.
+    settled: RangeSet,
+    /// No byte beyond was ever handed out or delegated.
+    promised_end: u64,
+    limit: u64,
+    final_size: Option<u64>,
+    fin_sent: bool,
+    reset: Option<ErrorCode>,
+    stopped: Option<ErrorCode>,
+    /// Where a part ends that is shorter than its grant, and why.
+    part_end: Option<(u64, ErrorCode)>,
+    outstanding: u64,
+}
+
+impl SendStream {
+    pub(super) fn new(limit: u64) -> Self {
+        Self {
+            pending: BTreeMap::new(),
+            buffered: 0,
+            part: None,
+            cursor: 0,
+            covered: RangeSet::default(),
+            delegated: RangeSet::default(),
+            settled: RangeSet::default(),
+            promised_end: 0,
+            limit,
+            final_size: None,
+            fin_sent: false,
+            reset: None,
+            stopped: None,
+            part_end: None,
+            outstanding: 0,
+        }
+    }
+
+    /// The half of a granted range: it may write that range and cannot end the stream.
+    pub(super) fn part(range: Range<u64>, limit: u64) -> Self {
+        Self { cursor: range.start, part: Some(range), ..Self::new(limit) }
+    }
+
+    /// How many of `len` bytes may be stored when the buffers have room for `room`. A little more than that is stored
+    /// of what can be sent at once.
+    pub(super) fn admit(&self, position: Position, len: usize, room: usize) -> Result<usize, WriteError> {
+        self.check_open()?;
+        let start = self.start(position);
+        let end = start.checked_add(len as u64).filter(|end| *end <= VARINT_MAX).ok_or(WriteError::TooLong)?;
+        match (position, self.final_size) {
+            (Position::Cursor, Some(_)) => return Err(WriteError::Finished),
+            (Position::At(_), Some(size)) if end > size => return Err(WriteError::Finished),
+            _ => {}
+        }
+        if let Some(part) = self.part.as_ref().filter(|part| start < part.start || end > part.end) {
+            return Err(WriteError::BeyondGrant { start: part.start, end: part.end });
+        }
+        self.check_free(&(start..end))?;
+        let room = room.max(self.sendable_room(start));
+        if room == 0 && len > 0 {
+            return Err(WriteError::Blocked);
+        }
+        Ok(len.min(room))
+    }
+
+    /// The room kept for bytes from `start` on that need not wait for credit.
+    fn sendable_room(&self, start: u64) -> usize {
+        let credit = usize::try_from(self.limit.saturating_sub(start)).unwrap_or(usize::MAX);
+        let mut room = SENDABLE_BYTES_MIN;
+        for buffer in self.pending.range(..self.limit).map(|(_, buffer)| buffer) {
+            room = room.saturating_sub(buffer.len());
+            if room == 0 {
+                break;
+            }
+        }
+        room.min(credit)
+    }
+
+    /// Stores admitted bytes as a copy.
+    pub(super) fn store_copy(&mut self, position: Position, data: &[u8]) {
+        let (mut offset, mut rest) = (self.cover(position, data.len()), data);
+        if let Some((&start, buffer)) = self.pending.range_mut(..offset).next_back()
+            && start + buffer.len() as u64 == offset
+        {
+            let appended = buffer.append(rest);
+            offset += appended as u64;
+            rest = &rest[appended..];
+        }
+        if !rest.is_empty() {
+            self.pending.insert(offset, Buffer::copy(rest));
+        }
+    }
+
+    /// Stores admitted bytes, without a copy if they are many.
+    pub(super) fn store(&mut self, position: Position, data: Bytes) {
+        if data.len() < SMALL_BYTES {
+            return self.store_copy(position, &data);
+        }
+        let offset = self.cover(position, data.len());
+        self.pending.insert(offset, Buffer::Slice(data));
+    }
+
+    /// Marks the bytes as written and returns where they begin. Only a plain write moves the cursor.
+    fn cover(&mut self, position: Position, len: usize) -> u64 {
+        let start = self.start(position);
+        let end = start + len as u64;
+        self.covered.insert(start..end);
+        self.buffered += len;
+        if let Position::Cursor = position {
+            self.cursor = end;
+        }
+        start
+    }
+
+    fn start(&self, position: Position) -> u64 {
+        match position {
+            Position::Cursor => self.cursor,
+            Position::At(offset) => offset,
+        }
+    }
+
+    /// Leaves the next `len` bytes to someone else.
+    pub(super) fn reserve(&mut self, len: u64) -> Result<Range<u64>, WriteError> {
+        self.check_open()?;
+        if self.final_size.is_some() {
+            return Err(WriteError::Finished);
+        }
+        let end = self.cursor.checked_add(len).ok_or(WriteError::TooLong)?;
+        let range = self.cursor..end;
+        self.reserve_range(range.clone())?;
+        self.cursor = end;
+        Ok(range)
+    }
+
+    /// Leaves a range that nobody wrote to someone else.
+    pub(super) fn reserve_range(&mut self, range: Range<u64>) -> Result<(), WriteError> {
+        self.check_open()?;
+        if range.end > VARINT_MAX {
+            return Err(WriteError::TooLong);
+        }
+        if self.final_size.is_some_and(|size| range.end > size) {
+            return Err(WriteError::Finished);
+        }
+        self.check_free(&range)?;
+        self.promised_end = self.promised_end.max(range.end);
+        self.covered.insert(range.clone());
+        self.delegated.insert(range);
+        Ok(())
+    }
+
+    /// Opens delegated bytes of the range again, so that they can be written or delegated once more.
+    pub(super) fn unreserve(&mut self, range: Range<u64>) {
+        for part in self.delegated.overlaps(range).collect::<Vec<_>>() {
+            self.delegated.remove(part.clone());
+            self.covered.remove(part);
+        }
+    }
+
+    /// Delegated bytes of the range arrived.
+    pub(super) fn on_delivered(&mut self, range: Range<u64>) {
+        for part in self.delegated.overlaps(range).collect::<Vec<_>>() {
+            self.delegated.remove(part.clone());
+            self.settled.insert(part);
+        }
+    }
+
+    /// No more plain writes. Holes below the final size may still be filled. A second time changes nothing.
+    pub(super) fn finish(&mut self) -> Result<(), WriteError> {
+        self.check_open()?;
+        if self.final_size.is_some() {
+            return Ok(());
+        }
+        self.final_size = Some(self.cursor.max(self.covered.end()));
+        if let Some(part) = &self.part {
+            let end = prefix_end(&self.covered, part.start);
+            if end < part.end {
+                self.part_end = Some((end, TransportCode::NO_ERROR.into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops what was not handed out and ends the half. Returns whether that changed anything.
+    pub(super) fn reset(&mut self, code: ErrorCode) -> bool {
+        if self.reset.is_some() || self.is_handed_out() {
+            return false;
+        }
+        self.reset = Some(code);
+        if let Some(part) = &self.part {
+            self.part_end = Some((prefix_end(&self.settled, part.start), code));
+        }
+        self.drop_pending();
+        true
+    }
+
+    /// The peer wants no more. Returns whether that changed anything.
+    pub(super) fn on_stop(&mut self, code: ErrorCode) -> bool {
+        let changed = self.reset(code);
+        if changed {
+            self.stopped = Some(code);
+        }
+        changed
+    }
+
+    /// The grant of this part was revoked: the client already knows that no more comes.
+    pub(super) fn revoke(&mut self) -> bool {
+        let changed = self.on_stop(TransportCode::REVOKED.into());
+        self.part_end = None;
+        changed
+    }
+
+    /// Raises the peer's limit. Returns whether it advanced.
+    pub(super) fn raise_limit(&mut self, limit: u64) -> bool {
+        let raised = limit > self.limit;
+        self.limit = self.limit.max(limit);
+        raised
+    }
+
+    /// The next bytes to send, lowest first, at most `max_len`.
+    pub(super) fn next_segment(&mut self, max_len: usize) -> Option<Segment> {
+        if !self.is_sendable() {
+            return None;
+        }
+        let Some((offset, mut buffer)) = self.pending.pop_first() else {
+            self.fin_sent = true;
+            return Some(Segment { offset: self.final_size?, data: Bytes::new(), fin: true });
+        };
+        let credit = usize::try_from(self.limit - offset).unwrap_or(usize::MAX);
+        let data = buffer.split_to(max_len.min(credit));
+        let end = offset + data.len() as u64;
+        if buffer.len() > 0 {
+            self.pending.insert(end, buffer);
+        }
+        if data.is_empty() {
+            return None;
+        }
+        self.buffered -= data.len();
+        self.settled.insert(offset..end);
+        self.promised_end = self.promised_end.max(end);
+        let fin = self.is_fin_due() && self.final_size == Some(end);
+        self.fin_sent |= fin;
+        Some(Segment { offset, data, fin })
+    }
+
+    /// Whether [`Self::next_segment`] has something to send.
+    pub(super) fn is_sendable(&self) -> bool {
+        match self.pending.first_key_value() {
+            Some((&offset, _)) => offset < self.limit,
+            None => self.is_fin_due(),
+        }
+    }
+
+    fn is_fin_due(&self) -> bool {
+        let wanted = self.part.is_none() && self.reset.is_none() && !self.fin_sent && self.pending.is_empty();
+        wanted && self.final_size.is_some_and(|size| size <= self.limit)
+    }
+
+    pub(super) fn on_segment_packed(&mut self) {
+        self.outstanding += 1;
+    }
+
+    pub(super) fn on_packet_acked(&mut self) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+    }
+
+    /// Whether every byte of the half was handed out or delivered, and its end told.
+    fn is_handed_out(&self) -> bool {
+        match (&self.part, self.final_size) {
+            (_, None) => false,
+            (Some(_), Some(_)) => self.pending.is_empty(),
+            (None, Some(size)) => self.fin_sent && self.settled.total() == size,
+        }
+    }
+
+    /// Whether nothing more is to be done for this half.
+    pub(super) fn is_done(&self) -> bool {
+        self.reset.is_some() || (self.is_handed_out() && self.outstanding == 0)
+    }
+
+    /// Whether the half was finished, and not everything was sent and acknowledged.
+    pub(super) fn is_draining(&self) -> bool {
+        self.final_size.is_some() && !self.is_done()
+    }
+
+    /// Whether the half was finished with bytes that nobody is to write.
+    pub(super) fn has_abandoned_holes(&self) -> bool {
+        let unending = self.part.is_none() && self.reset.is_none();
+        unending && self.final_size.is_some_and(|size| !self.covered.covers(&(0..size)))
+    }
+
+    /// The size to name in a reset: nothing was, or will be, received beyond it.
+    pub(super) fn reset_size(&self) -> u64 {
+        self.final_size.unwrap_or(self.promised_end)
+    }
+
+    pub(super) fn reset_code(&self) -> Option<ErrorCode> {
+        self.reset
+    }
+
+    pub(super) fn stop_code(&self) -> Option<ErrorCode> {
+        self.stopped
+    }
+
+    pub(super) fn part_end(&self) -> Option<(u64, ErrorCode)> {
+        self.part_end
+    }
+
+    pub(super) fn part_range(&self) -> Option<Range<u64>> {
+        self.part.clone()
+    }
+
+    pub(super) fn buffered_bytes(&self) -> usize {
+        self.buffered
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.buffered + self.pending.len() * super::buffer::ENTRY_BYTES
+    }
+
+    pub(super) fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    pub(super) fn final_size(&self) -> Option<u64> {
+        self.final_size
+    }
+
+    pub(super) fn outstanding(&self) -> u64 {
+        self.outstanding
+    }
+
+    /// Ranges below the end that nobody wrote and nobody was asked to write.
+    pub(super) fn holes(&self) -> Vec<Range<u64>> {
+        let start = self.part.as_ref().map_or(0, |part| part.start);
+        self.covered.gaps_in(start..self.final_size.unwrap_or_else(|| self.cursor.max(self.covered.end())))
+    }
+
+    fn check_open(&self) -> Result<(), WriteError> {
+        match (self.stopped, self.reset) {
+            (Some(code), _) => Err(WriteError::Stopped(code)),
+            (None, Some(_)) => Err(WriteError::Reset),
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn check_free(&self, range: &Range<u64>) -> Result<(), WriteError> {
+        match self.covered.overlaps(range.clone()).next() {
+            Some(Range { start, end }) => Err(WriteError::Overlap { start, end }),
+            None => Ok(()),
+        }
+    }
+
+    fn drop_pending(&mut self) {
+        self.pending.clear();
+        self.buffered = 0;
+    }
+}
+
+/// Where the bytes that begin at `start` have their first gap.
+fn prefix_end(set: &RangeSet, start: u64) -> u64 {
+    set.span_at(start).map_or(start, |span| span.end)
+}

@@ -1,0 +1,521 @@
+//! Every logical stream at one end of one session, and what the application may do with them.
+//!
+//! Split by what changes together: this file holds the state and the application's commands, `grant` the ranges that
+//! others write, `peer` what arrives, `output` what is to be told to the peer and to the application, and `view` what
+//! can be looked at.
+
+mod grant;
+mod output;
+mod peer;
+mod view;
+
+pub use grant::ReserveError;
+pub(crate) use output::StreamControl;
+pub use output::StreamEvent;
+pub(crate) use view::{RecvInfo, SendInfo};
+
+use super::flow::{Budget, Window, WindowRules};
+use super::ids::StreamIds;
+use super::reassembly::Chunk;
+use super::recv::{ReadError, RecvStream};
+use super::send::{Position, SendStream, WriteError};
+use crate::error::{ErrorCode, TransportCode};
+use crate::id::{Dir, GrantId, Side, StreamHandle, StreamId};
+use crate::limits::{FLOOR_STREAM_BYTES, FLOOR_STREAMS, Limits};
+use bytes::Bytes;
+use output::{Outbox, Signals};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What this end is in the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TableRole {
+    /// Receives from several servers.
+    Client,
+    /// May leave ranges of its streams to secondaries.
+    Primary,
+    /// Has granted parts of streams only.
+    Secondary,
+}
+
+/// Why no stream was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The peer allows no more streams now; an `Available` event follows.
+    #[error("the peer allows {limit} streams ({dir:?}) so far")]
+    LimitReached {
+        /// The direction of the stream.
+        dir: Dir,
+        /// How many streams the peer allowed since the session began.
+        limit: u64,
+    },
+    /// The session's receive budget is taken by other streams; an `Available` event follows.
+    #[error("the receive budget of the session is taken by other streams")]
+    BudgetTaken,
+    /// A secondary opens no streams.
+    #[error("a secondary writes what it was granted and opens no streams")]
+    NotAllowed,
+    /// The session ended.
+    #[error("the session is closed")]
+    SessionClosed,
+}
+
+/// Why a stream was not finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FinishError {
+    /// The peer wants no more of the stream, or the grant was revoked.
+    #[error("the peer stopped the stream with {0}")]
+    Stopped(ErrorCode),
+    /// The stream has no open sending half.
+    #[error("the stream is not open for writing")]
+    ClosedStream,
+}
+
+/// The stream is unknown, was released, or has no such half.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the stream is closed in this direction")]
+pub struct ClosedStream;
+
+/// The streams of one session at one end.
+#[derive(Debug)]
+pub(crate) struct StreamTable {
+    role: TableRole,
+    rules: WindowRules,
+    caps: Caps,
+    ids: StreamIds,
+    /// What the peer lets a stream carry that it said nothing else about.
+    initial_limit_of_peer: u64,
+    streams: BTreeMap<StreamHandle, Stream>,
+    /// The handles of a stream: one, or one for each grant at a secondary.
+    handles: BTreeSet<(StreamId, StreamHandle)>,
+    parts: BTreeMap<GrantId, StreamHandle>,
+    next_handle: u64,
+    accept_bidi: VecDeque<StreamHandle>,
+    accept_uni: VecDeque<StreamHandle>,
+    budget: Budget,
+    spans: usize,
+    send_buffered: usize,
+    /// Whether some writer waits for room in the session's send buffer.
+    send_buffer_awaited: bool,
+    blocked_writers: BTreeSet<StreamHandle>,
+    outbox: Outbox,
+    /// Streams that are gone and were not polled as such; a client forgets their grants.
+    gone: Vec<StreamId>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Caps {
+    accept_queue: usize,
+    spans_stream: usize,
+    spans_session: usize,
+    send_buffer_stream: usize,
+    send_buffer_session: usize,
+    parts: usize,
+}
+
+#[derive(Debug)]
+struct Stream {
+    id: StreamId,
+    grant: Option<GrantId>,
+    priority: i32,
+    /// Whether the application chose the priority, so that the peer's wish does not count.
+    priority_chosen: bool,
+    accepted: bool,
+    send: Option<SendHalf>,
+    recv: Option<RecvHalf>,
+    signals: Signals,
+}
+
+#[derive(Debug)]
+struct SendHalf {
+    stream: SendStream,
+    /// The code the peer was told, or is being told, that the half ended early with.
+    told_end: Option<ErrorCode>,
+    /// Whether the application was told that everything was sent and acknowledged.
+    told_finished: bool,
+    released: bool,
+}
+
+#[derive(Debug)]
+struct RecvHalf {
+    stream: RecvStream,
+    /// The code the peer is told to stop with.
+    stop_code: Option<ErrorCode>,
+    released: bool,
+}
+
+impl SendHalf {
+    fn new(stream: SendStream) -> Self {
+        Self { stream, told_end: None, told_finished: false, released: false }
+    }
+}
+
+impl RecvHalf {
+    fn new(stream: RecvStream) -> Self {
+        Self { stream, stop_code: None, released: false }
+    }
+}
+
+impl StreamTable {
+    /// An empty table. Limits below the protocol's floor count as the floor.
+    pub(crate) fn new(side: Side, role: TableRole, limits: &Limits) -> Self {
+        let rules = WindowRules::new(limits);
+        let (bidi, uni) = match role {
+            TableRole::Client | TableRole::Primary => {
+                (limits.streams_bidi_max.max(FLOOR_STREAMS), limits.streams_uni_max.max(FLOOR_STREAMS))
+            }
+            TableRole::Secondary => (0, 0),
+        };
+        Self {
+            role,
+            rules,
+            caps: Caps {
+                accept_queue: limits.accept_queue_streams,
+                spans_stream: limits.reassembly_spans_stream,
+                spans_session: limits.reassembly_spans_session,
+                send_buffer_stream: limits.send_buffer_stream_bytes,
+                send_buffer_session: limits.send_buffer_session_bytes,
+                parts: limits.grants_path_max,
+            },
+            ids: StreamIds::new(side, FLOOR_STREAMS, bidi, uni),
+            initial_limit_of_peer: FLOOR_STREAM_BYTES,
+            streams: BTreeMap::new(),
+            handles: BTreeSet::new(),
+            parts: BTreeMap::new(),
+            next_handle: 0,
+            accept_bidi: VecDeque::new(),
+            accept_uni: VecDeque::new(),
+            budget: Budget::new(limits.reassembly_budget_bytes, bidi.saturating_add(uni), rules),
+            spans: 0,
+            send_buffered: 0,
+            send_buffer_awaited: false,
+            blocked_writers: BTreeSet::new(),
+            outbox: Outbox::new(),
+            gone: Vec::new(),
+            closed: false,
+        }
+    }
+
+    /// Opens a stream. The peer hears of it before any byte is written.
+    pub(crate) fn open(&mut self, dir: Dir, priority: i32) -> Result<StreamHandle, OpenError> {
+        if self.closed {
+            return Err(OpenError::SessionClosed);
+        }
+        if self.role == TableRole::Secondary {
+            return Err(OpenError::NotAllowed);
+        }
+        if !self.ids.can_open(dir) {
+            self.outbox.await_stream(dir);
+            return Err(OpenError::LimitReached { dir, limit: self.ids.limit_of_peer(dir) });
+        }
+        let recv = match dir {
+            Dir::Uni => None,
+            Dir::Bi => {
+                let Some(window) = Window::reserve(&mut self.budget, self.rules) else {
+                    self.outbox.await_stream(dir);
+                    return Err(OpenError::BudgetTaken);
+                };
+                Some(RecvHalf::new(RecvStream::new(window, true)))
+            }
+        };
+        let limit = OpenError::LimitReached { dir, limit: self.ids.limit_of_peer(dir) };
+        let id = self.ids.open(dir).ok_or(limit)?;
+        let send = Some(SendHalf::new(SendStream::new(self.initial_limit_of_peer)));
+        let handle = self.insert(id, None, send, recv);
+        if let Some(stream) = self.streams.get_mut(&handle) {
+            (stream.priority, stream.priority_chosen, stream.accepted) = (priority, true, true);
+        }
+        self.signal(handle, |signals| signals.open = true);
+        self.advance_credit(handle);
+        Ok(handle)
+    }
+
+    /// The next stream the peer opened, or the next grant.
+    pub(crate) fn accept(&mut self, dir: Dir) -> Option<StreamHandle> {
+        let handle = self.accept_queue(dir).pop_front()?;
+        if let Some(stream) = self.streams.get_mut(&handle) {
+            stream.accepted = true;
+        }
+        self.announce_readable(handle);
+        self.grant_stream_credit(dir);
+        Some(handle)
+    }
+
+    /// Takes received bytes, at most `max`: the next in order, or the lowest that arrived.
+    pub(crate) fn read(&mut self, handle: StreamHandle, max: usize, ordered: bool) -> Result<Chunk, ReadError> {
+        let half = self.streams.get(&handle).and_then(|stream| stream.recv.as_ref());
+        if half.is_none_or(|half| half.released) {
+            return Err(ReadError::ClosedStream);
+        }
+        let result = self.with_recv(handle, |recv| recv.read(max, ordered)).unwrap_or(Err(ReadError::ClosedStream));
+        match result {
+            Err(ReadError::Blocked) if self.closed => return Err(ReadError::SessionClosed),
+            Err(ReadError::Finished) => self.free_if_done(handle),
+            Ok(_) if !self.closed => self.advance_credit(handle),
+            _ => {}
+        }
+        result
+    }
+
+    /// Takes a copy of bytes to send, as many as there is room for, and returns how many.
+    pub(crate) fn write(&mut self, handle: StreamHandle, data: &[u8]) -> Result<usize, WriteError> {
+        let len = self.admit(handle, Position::Cursor, data.len())?;
+        self.stored(handle, |send| send.store_copy(Position::Cursor, &data[..len]));
+        Ok(len)
+    }
+
+    /// As [`Self::write`], without a copy if the bytes are many.
+    pub(crate) fn write_chunk(&mut self, handle: StreamHandle, data: Bytes) -> Result<usize, WriteError> {
+        self.store(handle, Position::Cursor, data)
+    }
+
+    /// Writes at an explicit offset where nothing was written or delegated. The cursor does not move. Returns how
+    /// many bytes were taken, counted from the front.
+    pub(crate) fn write_at(&mut self, handle: StreamHandle, offset: u64, data: Bytes) -> Result<usize, WriteError> {
+        self.store(handle, Position::At(offset), data)
+    }
+
+    /// Ends plain writes: the stream ends where the furthest write or delegation does. A granted part just ends.
+    pub(crate) fn finish(&mut self, handle: StreamHandle) -> Result<(), FinishError> {
+        if self.closed {
+            return Err(FinishError::ClosedStream);
+        }
+        let half = self.send_half(handle).map_err(|_| FinishError::ClosedStream)?;
+        half.stream.finish().map_err(|error| match error {
+            WriteError::Stopped(code) => FinishError::Stopped(code),
+            _ => FinishError::ClosedStream,
+        })?;
+        self.after_send(handle);
+        Ok(())
+    }
+
+    /// Drops what was not sent and tells the peer that the stream ends early.
+    pub(crate) fn reset(&mut self, handle: StreamHandle, code: ErrorCode) -> Result<(), ClosedStream> {
+        self.send_half(handle).map_err(|_| ClosedStream)?;
+        self.reset_send(handle, code);
+        Ok(())
+    }
+
+    /// Drops what was not read and tells the peer that no more is wanted.
+    pub(crate) fn stop(&mut self, handle: StreamHandle, code: ErrorCode) -> Result<(), ClosedStream> {
+        let half = self.streams.get(&handle).and_then(|stream| stream.recv.as_ref());
+        if half.is_none_or(|half| half.released) {
+            return Err(ClosedStream);
+        }
+        self.stop_recv(handle, code);
+        Ok(())
+    }
+
+    /// Streams of a higher priority are sent first; equals take turns.
+    pub(crate) fn set_priority(&mut self, handle: StreamHandle, priority: i32) -> Result<(), ClosedStream> {
+        let stream = self.streams.get_mut(&handle).ok_or(ClosedStream)?;
+        stream.priority = priority;
+        stream.priority_chosen = true;
+        if self.outbox.sendable.contains(handle) {
+            self.outbox.sendable.push(handle, priority);
+        }
+        Ok(())
+    }
+
+    /// The application dropped the sending half: an unfinished stream is finished, and reset with `SOURCE_LOST` if
+    /// bytes are missing that nobody can write any more.
+    pub(crate) fn release_send(&mut self, handle: StreamHandle) {
+        let Ok(half) = self.send_half(handle) else { return };
+        half.released = true;
+        // A half that was reset or stopped has ended already.
+        let _ = half.stream.finish();
+        self.after_send(handle);
+        self.reset_if_abandoned(handle);
+        self.free_if_done(handle);
+    }
+
+    /// The application dropped the receiving half: what is unread is dropped, and the peer told to stop.
+    pub(crate) fn release_recv(&mut self, handle: StreamHandle) {
+        let half = self.streams.get_mut(&handle).and_then(|stream| stream.recv.as_mut());
+        let Some(half) = half.filter(|half| !half.released) else { return };
+        half.released = true;
+        self.stop_recv(handle, ErrorCode::Application(0));
+    }
+
+    fn store(&mut self, handle: StreamHandle, position: Position, data: Bytes) -> Result<usize, WriteError> {
+        let len = self.admit(handle, position, data.len())?;
+        self.stored(handle, |send| send.store(position, data.slice(..len)));
+        Ok(len)
+    }
+
+    fn admit(&mut self, handle: StreamHandle, position: Position, len: usize) -> Result<usize, WriteError> {
+        if self.closed {
+            return Err(WriteError::SessionClosed);
+        }
+        let room_session = self.caps.send_buffer_session.saturating_sub(self.send_buffered);
+        let cap = self.caps.send_buffer_stream;
+        let send = &self.send_half(handle)?.stream;
+        let room = cap.saturating_sub(send.buffered_bytes()).min(room_session);
+        let admitted = send.admit(position, len, room);
+        if admitted == Err(WriteError::Blocked) {
+            self.blocked_writers.insert(handle);
+            self.send_buffer_awaited |= room_session == 0;
+        }
+        admitted
+    }
+
+    fn stored(&mut self, handle: StreamHandle, store: impl FnOnce(&mut SendStream)) {
+        self.with_send(handle, store);
+        self.push_sendable(handle);
+    }
+
+    fn send_half(&mut self, handle: StreamHandle) -> Result<&mut SendHalf, WriteError> {
+        let stream = self.streams.get_mut(&handle).ok_or(WriteError::ClosedStream)?;
+        let half = stream.send.as_mut().ok_or(WriteError::WrongDirection)?;
+        if half.released { Err(WriteError::ClosedStream) } else { Ok(half) }
+    }
+
+    fn insert(
+        &mut self,
+        id: StreamId,
+        grant: Option<GrantId>,
+        send: Option<SendHalf>,
+        recv: Option<RecvHalf>,
+    ) -> StreamHandle {
+        let handle = StreamHandle(self.next_handle);
+        self.next_handle += 1;
+        let (priority, priority_chosen, accepted) = (0, false, false);
+        let signals = Signals::default();
+        self.streams.insert(handle, Stream { id, grant, priority, priority_chosen, accepted, send, recv, signals });
+        self.handles.insert((id, handle));
+        handle
+    }
+
+    /// Puts a new stream where the application accepts it.
+    fn offer(&mut self, handle: StreamHandle, dir: Dir) {
+        self.accept_queue(dir).push_back(handle);
+        self.outbox.announce_opened(dir);
+    }
+
+    fn accept_queue(&mut self, dir: Dir) -> &mut VecDeque<StreamHandle> {
+        match dir {
+            Dir::Bi => &mut self.accept_bidi,
+            Dir::Uni => &mut self.accept_uni,
+        }
+    }
+
+    /// Changes a sending half and keeps the session's sum of buffered bytes.
+    fn with_send<R>(&mut self, handle: StreamHandle, change: impl FnOnce(&mut SendStream) -> R) -> Option<R> {
+        let send = &mut self.streams.get_mut(&handle)?.send.as_mut()?.stream;
+        let before = send.buffered_bytes();
+        let result = change(send);
+        self.send_buffered = self.send_buffered - before + send.buffered_bytes();
+        Some(result)
+    }
+
+    /// Changes a receiving half and keeps the session's sums of spans and credit.
+    fn with_recv<R>(&mut self, handle: StreamHandle, change: impl FnOnce(&mut RecvStream) -> R) -> Option<R> {
+        let recv = &mut self.streams.get_mut(&handle)?.recv.as_mut()?.stream;
+        let before = recv.spans();
+        let result = change(recv);
+        self.spans = self.spans - before + recv.spans();
+        recv.settle(&mut self.budget);
+        Some(result)
+    }
+
+    fn advance_credit(&mut self, handle: StreamHandle) {
+        let Some(stream) = self.streams.get_mut(&handle) else { return };
+        let Some(recv) = &mut stream.recv else { return };
+        // The limit travels with the opening of a stream that was not yet told.
+        if recv.stream.advance(&mut self.budget, self.rules) && !stream.signals.open {
+            self.signal(handle, |signals| signals.credit = true);
+        }
+    }
+
+    fn reset_send(&mut self, handle: StreamHandle, code: ErrorCode) {
+        if self.with_send(handle, |send| send.reset(code)) == Some(true) {
+            self.after_send(handle);
+        }
+    }
+
+    fn reset_if_abandoned(&mut self, handle: StreamHandle) {
+        let half = self.streams.get(&handle).and_then(|stream| stream.send.as_ref());
+        if half.is_some_and(|half| half.released && half.stream.has_abandoned_holes()) {
+            self.reset_send(handle, TransportCode::SOURCE_LOST.into());
+        }
+    }
+
+    fn stop_recv(&mut self, handle: StreamHandle, code: ErrorCode) {
+        if self.with_recv(handle, RecvStream::stop) == Some(true) {
+            self.tell_stop(handle, code);
+        }
+        self.free_if_done(handle);
+    }
+
+    /// Ends a receiving half for a fault in what arrived.
+    fn fail_recv(&mut self, handle: StreamHandle, code: TransportCode) {
+        let was_open = self.streams.get(&handle).and_then(|stream| stream.recv.as_ref());
+        let was_open = was_open.is_some_and(|half| half.stream.is_open());
+        self.with_recv(handle, |recv| recv.fail(code.into()));
+        if was_open {
+            self.tell_stop(handle, code.into());
+        }
+        self.announce_readable(handle);
+        self.free_if_done(handle);
+    }
+
+    fn tell_stop(&mut self, handle: StreamHandle, code: ErrorCode) {
+        if let Some(half) = self.streams.get_mut(&handle).and_then(|stream| stream.recv.as_mut()) {
+            half.stop_code = Some(code);
+        }
+        self.signal(handle, |signals| (signals.stop, signals.credit) = (true, false));
+    }
+
+    /// What follows from the end of a sending half: its control output, its turn, its completion.
+    fn after_send(&mut self, handle: StreamHandle) {
+        let Some(half) = self.streams.get_mut(&handle).and_then(|stream| stream.send.as_mut()) else { return };
+        let is_part = half.stream.part_range().is_some();
+        let end = if is_part { half.stream.part_end().map(|(_, code)| code) } else { half.stream.reset_code() };
+        if end.is_some() && end != half.told_end {
+            half.told_end = end;
+            self.signal(handle, |signals| if is_part { signals.part_end = true } else { signals.reset = true });
+        }
+        self.push_sendable(handle);
+        self.announce_finished(handle);
+        self.wake_writers(handle);
+        self.free_if_done(handle);
+    }
+
+    /// Frees a stream of which nothing is left to do. The peer may then open another.
+    fn free_if_done(&mut self, handle: StreamHandle) {
+        let Some(stream) = self.streams.get(&handle) else { return };
+        let send_done = stream.send.as_ref().is_none_or(|half| half.released && half.stream.is_done());
+        let recv_done = stream.recv.as_ref().is_none_or(|half| half.released && half.stream.is_done());
+        if !send_done || !recv_done || stream.signals.any() {
+            return;
+        }
+        let (id, grant) = (stream.id, stream.grant);
+        self.with_recv(handle, |recv| recv.fail(ErrorCode::Application(0)));
+        self.with_send(handle, |send| send.reset(ErrorCode::Application(0)));
+        self.streams.remove(&handle);
+        self.handles.remove(&(id, handle));
+        self.blocked_writers.remove(&handle);
+        self.outbox.forget(handle);
+        if self.role == TableRole::Client {
+            self.gone.push(id);
+        }
+        match grant {
+            Some(grant) => {
+                self.parts.remove(&grant);
+            }
+            None if self.ids.is_of_peer(id) => {
+                self.ids.on_freed(id.dir());
+                self.grant_stream_credit(id.dir());
+            }
+            None => {}
+        }
+    }
+
+    /// Gives free stream slots out again, unless too many streams wait to be accepted.
+    fn grant_stream_credit(&mut self, dir: Dir) {
+        let cap = self.caps.accept_queue.max(1);
+        if self.accept_queue(dir).len() < cap && self.ids.grant_owed(dir) {
+            self.outbox.announce_max_streams(dir);
+        }
+    }
+}

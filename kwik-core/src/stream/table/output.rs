@@ -1,0 +1,329 @@
+//! What is to be told: control frames to the peer, events to the application, and whose bytes go next. All of it is
+//! state of a stream with a place in a queue, so nothing here grows with what the peer does.
+
+use super::StreamTable;
+use crate::error::ErrorCode;
+use crate::id::{Dir, GrantId, StreamHandle, StreamId};
+use crate::stream::fair::FairQueue;
+use crate::stream::send::Segment;
+
+/// Something to tell the peer on the control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StreamControl {
+    /// A stream was opened here. `limit` is how far the peer may write on it; 0 for a unidirectional one.
+    Open { id: StreamId, priority: i32, limit: u64 },
+    /// A sending half ended early.
+    Reset { id: StreamId, code: ErrorCode, final_size: u64 },
+    /// No more is wanted. To every path that may write the stream.
+    Stop { id: StreamId, code: ErrorCode },
+    /// How far the stream may be written. To every path that may write the stream.
+    MaxStreamData { id: StreamId, limit: u64 },
+    /// How many streams the peer may open.
+    MaxStreams { dir: Dir, max: u64 },
+    /// A granted part ends at `end`, short of its range.
+    PartEnd { grant: GrantId, end: u64, code: ErrorCode },
+}
+
+/// Something the application may want to act on. At most one of each kind waits for each stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StreamEvent {
+    /// A stream can be accepted.
+    Opened {
+        /// Its direction.
+        dir: Dir,
+    },
+    /// A stream can be opened again.
+    Available {
+        /// Its direction.
+        dir: Dir,
+    },
+    /// Reading would bring bytes or the end.
+    Readable(StreamHandle),
+    /// Writing would succeed again, or fail for another reason than a full buffer.
+    Writable(StreamHandle),
+    /// The peer wants no more of the stream.
+    Stopped {
+        /// The stream.
+        stream: StreamHandle,
+        /// The peer's code.
+        code: ErrorCode,
+    },
+    /// Everything written was sent and acknowledged.
+    Finished(StreamHandle),
+}
+
+/// The control frames that wait for one stream.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Signals {
+    pub(super) open: bool,
+    pub(super) reset: bool,
+    pub(super) stop: bool,
+    pub(super) credit: bool,
+    pub(super) part_end: bool,
+}
+
+impl Signals {
+    pub(super) fn any(self) -> bool {
+        self.open || self.reset || self.stop || self.credit || self.part_end
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum ControlKey {
+    MaxStreams(Dir),
+    Stream(StreamHandle),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum EventKey {
+    Opened(Dir),
+    Available(Dir),
+    Readable(StreamHandle),
+    Writable(StreamHandle),
+    Stopped(StreamHandle),
+    Finished(StreamHandle),
+}
+
+#[derive(Debug)]
+pub(super) struct Outbox {
+    pub(super) sendable: FairQueue<StreamHandle>,
+    controls: FairQueue<ControlKey>,
+    events: FairQueue<EventKey>,
+    bidi_awaited: bool,
+    uni_awaited: bool,
+}
+
+impl Outbox {
+    pub(super) const fn new() -> Self {
+        Self {
+            sendable: FairQueue::new(),
+            controls: FairQueue::new(),
+            events: FairQueue::new(),
+            bidi_awaited: false,
+            uni_awaited: false,
+        }
+    }
+
+    /// The application wants to hear when it can open a stream.
+    pub(super) fn await_stream(&mut self, dir: Dir) {
+        *self.awaited(dir) = true;
+    }
+
+    pub(super) fn announce_opened(&mut self, dir: Dir) {
+        self.events.push(EventKey::Opened(dir), 0);
+    }
+
+    pub(super) fn announce_max_streams(&mut self, dir: Dir) {
+        self.controls.push(ControlKey::MaxStreams(dir), 0);
+    }
+
+    /// Drops everything about a stream that is gone.
+    pub(super) fn forget(&mut self, handle: StreamHandle) {
+        self.sendable.remove(handle);
+        self.controls.remove(ControlKey::Stream(handle));
+        for key in [EventKey::Readable, EventKey::Writable, EventKey::Stopped, EventKey::Finished] {
+            self.events.remove(key(handle));
+        }
+    }
+
+    fn awaited(&mut self, dir: Dir) -> &mut bool {
+        match dir {
+            Dir::Bi => &mut self.bidi_awaited,
+            Dir::Uni => &mut self.uni_awaited,
+        }
+    }
+}
+
+impl StreamTable {
+    /// The next control frame for the peer. Each carries the latest value.
+    pub(crate) fn poll_control(&mut self) -> Option<StreamControl> {
+        while let Some(key) = self.outbox.controls.pop() {
+            match key {
+                ControlKey::MaxStreams(dir) => {
+                    return Some(StreamControl::MaxStreams { dir, max: self.ids.limit_here(dir) });
+                }
+                ControlKey::Stream(handle) => {
+                    let control = self.next_control(handle);
+                    if self.streams.get(&handle).is_some_and(|stream| stream.signals.any()) {
+                        self.outbox.controls.push(key, 0);
+                    }
+                    self.free_if_done(handle);
+                    if control.is_some() {
+                        return control;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// The next event for the application.
+    pub(crate) fn poll_event(&mut self) -> Option<StreamEvent> {
+        for dir in Dir::ALL {
+            let fits = dir == Dir::Uni || self.budget.free() >= self.rules.initial;
+            if *self.outbox.awaited(dir) && self.ids.can_open(dir) && fits {
+                *self.outbox.awaited(dir) = false;
+                self.outbox.events.push(EventKey::Available(dir), 0);
+            }
+        }
+        while let Some(key) = self.outbox.events.pop() {
+            match key {
+                EventKey::Opened(dir) => return Some(StreamEvent::Opened { dir }),
+                EventKey::Available(dir) => return Some(StreamEvent::Available { dir }),
+                EventKey::Readable(handle) => return Some(StreamEvent::Readable(handle)),
+                EventKey::Writable(handle) => return Some(StreamEvent::Writable(handle)),
+                EventKey::Finished(handle) => return Some(StreamEvent::Finished(handle)),
+                EventKey::Stopped(handle) => {
+                    let half = self.streams.get(&handle).and_then(|stream| stream.send.as_ref());
+                    if let Some(code) = half.and_then(|half| half.stream.stop_code()) {
+                        return Some(StreamEvent::Stopped { stream: handle, code });
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// The stream whose bytes go next: the highest priority, in turns among equals. It leaves the queue; see
+    /// [`Self::push_sendable`].
+    pub(crate) fn pop_sendable(&mut self) -> Option<StreamHandle> {
+        loop {
+            let handle = self.outbox.sendable.pop()?;
+            if self.is_sendable(handle) {
+                return Some(handle);
+            }
+        }
+    }
+
+    /// The next bytes of a stream, at most `max_len`. They count as handed out; call [`Self::on_segment_packed`].
+    pub(crate) fn segment(&mut self, handle: StreamHandle, max_len: usize) -> Option<Segment> {
+        let segment = self.with_send(handle, |send| send.next_segment(max_len))??;
+        self.wake_writers(handle);
+        Some(segment)
+    }
+
+    /// Puts a stream behind its equals, if it has something to send.
+    pub(crate) fn push_sendable(&mut self, handle: StreamHandle) {
+        if self.is_sendable(handle) {
+            let priority = self.streams.get(&handle).map_or(0, |stream| stream.priority);
+            self.outbox.sendable.push(handle, priority);
+        }
+    }
+
+    /// A packet carries a segment of the stream.
+    pub(crate) fn on_segment_packed(&mut self, handle: StreamHandle) {
+        self.with_send(handle, |send| send.on_segment_packed());
+    }
+
+    /// Such a packet was acknowledged. Once for each segment.
+    pub(crate) fn on_packet_acked(&mut self, handle: StreamHandle) {
+        self.with_send(handle, |send| send.on_packet_acked());
+        self.announce_finished(handle);
+        self.free_if_done(handle);
+    }
+
+    /// Whether everything finished was sent and acknowledged, and every control frame taken.
+    pub(crate) fn is_drained(&self) -> bool {
+        let draining = |stream: &super::Stream| stream.send.as_ref().is_some_and(|half| half.stream.is_draining());
+        self.outbox.controls.is_empty() && !self.streams.values().any(draining)
+    }
+
+    /// Ends the session for the application. What is buffered stays readable; everything that waits is woken.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+        self.outbox.controls.clear();
+        self.outbox.sendable.clear();
+        self.blocked_writers.clear();
+        for dir in Dir::ALL {
+            self.outbox.events.push(EventKey::Opened(dir), 0);
+            self.outbox.events.push(EventKey::Available(dir), 0);
+        }
+        for (handle, stream) in self.streams.iter().filter(|(_, stream)| stream.accepted) {
+            if stream.recv.as_ref().is_some_and(|half| !half.released) {
+                self.outbox.events.push(EventKey::Readable(*handle), 0);
+            }
+            if stream.send.as_ref().is_some_and(|half| !half.released) {
+                self.outbox.events.push(EventKey::Writable(*handle), 0);
+            }
+        }
+    }
+
+    /// Notes that something is to be told about a stream.
+    pub(super) fn signal(&mut self, handle: StreamHandle, set: impl FnOnce(&mut Signals)) {
+        let Some(stream) = self.streams.get_mut(&handle) else { return };
+        set(&mut stream.signals);
+        if stream.signals.any() && !self.closed {
+            self.outbox.controls.push(ControlKey::Stream(handle), 0);
+        }
+    }
+
+    /// Tells the application that a read would bring something, if that is so.
+    pub(super) fn announce_readable(&mut self, handle: StreamHandle) {
+        let Some(stream) = self.streams.get(&handle).filter(|stream| stream.accepted) else { return };
+        if stream.recv.as_ref().is_some_and(|half| !half.released && half.stream.is_readable()) {
+            self.outbox.events.push(EventKey::Readable(handle), 0);
+        }
+    }
+
+    pub(super) fn announce_stopped(&mut self, handle: StreamHandle) {
+        let Some(stream) = self.streams.get(&handle) else { return };
+        if stream.send.as_ref().is_some_and(|half| !half.released) {
+            self.outbox.events.push(EventKey::Stopped(handle), 0);
+        }
+    }
+
+    /// Tells the application once that its sending half is complete.
+    pub(super) fn announce_finished(&mut self, handle: StreamHandle) {
+        let half = self.streams.get_mut(&handle).and_then(|stream| stream.send.as_mut());
+        let Some(half) = half.filter(|half| !half.released && !half.told_finished) else { return };
+        if half.stream.is_done() && half.stream.reset_code().is_none() {
+            half.told_finished = true;
+            self.outbox.events.push(EventKey::Finished(handle), 0);
+        }
+    }
+
+    /// Wakes the writer of a stream whose bytes moved on, and everyone who waits for the session's buffer if it has
+    /// room.
+    pub(super) fn wake_writers(&mut self, handle: StreamHandle) {
+        if self.blocked_writers.remove(&handle) {
+            self.outbox.events.push(EventKey::Writable(handle), 0);
+        }
+        if self.send_buffer_awaited && self.send_buffered < self.caps.send_buffer_session {
+            self.send_buffer_awaited = false;
+            while let Some(waiting) = self.blocked_writers.pop_first() {
+                self.outbox.events.push(EventKey::Writable(waiting), 0);
+            }
+        }
+    }
+
+    pub(crate) fn is_sendable(&self, handle: StreamHandle) -> bool {
+        let half = self.streams.get(&handle).and_then(|stream| stream.send.as_ref());
+        !self.closed && half.is_some_and(|half| half.stream.is_sendable())
+    }
+
+    /// The next control frame of one stream: its opening comes before anything else about it.
+    fn next_control(&mut self, handle: StreamHandle) -> Option<StreamControl> {
+        let stream = self.streams.get_mut(&handle)?;
+        let (id, signals) = (stream.id, &mut stream.signals);
+        let (send, recv) = (stream.send.as_ref(), stream.recv.as_ref());
+        if std::mem::take(&mut signals.open) {
+            let limit = recv.map_or(0, |half| half.stream.limit());
+            return Some(StreamControl::Open { id, priority: stream.priority, limit });
+        }
+        if std::mem::take(&mut signals.reset) {
+            let send = &send?.stream;
+            return Some(StreamControl::Reset { id, code: send.reset_code()?, final_size: send.reset_size() });
+        }
+        if std::mem::take(&mut signals.stop) {
+            return Some(StreamControl::Stop { id, code: recv?.stop_code? });
+        }
+        if std::mem::take(&mut signals.part_end) {
+            let (end, code) = send?.stream.part_end()?;
+            return Some(StreamControl::PartEnd { grant: stream.grant?, end, code });
+        }
+        if std::mem::take(&mut signals.credit) {
+            return Some(StreamControl::MaxStreamData { id, limit: recv?.stream.limit() });
+        }
+        None
+    }
+}

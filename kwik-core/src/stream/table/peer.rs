@@ -1,0 +1,160 @@
+//! What the peer says about streams.
+
+use super::{RecvHalf, SendHalf, StreamTable, TableRole};
+use crate::error::{ErrorCode, TransportCode};
+use crate::id::{Dir, PathId, StreamHandle, StreamId};
+use crate::limits::VARINT_MAX;
+use crate::stream::Fault;
+use crate::stream::flow::Window;
+use crate::stream::ids::Half;
+use crate::stream::recv::{DataOutcome, RecvStream};
+use crate::stream::send::SendStream;
+use bytes::Bytes;
+
+impl StreamTable {
+    /// The peer's parameters: how many streams it accepts, and how far each may be written at first. They never
+    /// lower what every endpoint accepts.
+    pub(crate) fn on_peer_params(&mut self, bidi: u64, uni: u64, stream_window_initial: u64) -> Result<(), Fault> {
+        self.ids.raise_limit_of_peer(Dir::Bi, bidi)?;
+        self.ids.raise_limit_of_peer(Dir::Uni, uni)?;
+        self.initial_limit_of_peer = self.initial_limit_of_peer.max(stream_window_initial.min(VARINT_MAX));
+        if self.role != TableRole::Secondary {
+            for handle in self.streams.keys().copied().collect::<Vec<_>>() {
+                self.raise_send_limit(handle, self.initial_limit_of_peer);
+            }
+        }
+        Ok(())
+    }
+
+    /// The peer opened a stream. `limit` is how far this end may write on it.
+    pub(crate) fn on_open(&mut self, id: StreamId, priority: i32, limit: u64) -> Result<(), Fault> {
+        let Some(handle) = self.resolve(id, Half::Open)? else { return Ok(()) };
+        if let Some(stream) = self.streams.get_mut(&handle).filter(|stream| !stream.priority_chosen) {
+            stream.priority = priority;
+        }
+        self.raise_send_limit(handle, limit);
+        Ok(())
+    }
+
+    /// Bytes of a stream: a slice of a frame that ends at `frame_end`, where the stream ends too if `fin`. Opens the
+    /// stream, and all lower ones of its kind, if need be. Whether `from` may write there is not checked here.
+    pub(crate) fn on_data(
+        &mut self,
+        from: PathId,
+        id: StreamId,
+        offset: u64,
+        data: Bytes,
+        frame_end: u64,
+        fin: bool,
+    ) -> Result<DataOutcome, Fault> {
+        if fin && !from.is_primary() {
+            return Err(Fault::new(TransportCode::PROTOCOL_VIOLATION, "a secondary ended a stream"));
+        }
+        let Some(handle) = self.resolve(id, Half::Recv)? else { return Ok(DataOutcome::default()) };
+        let outcome = self.with_recv(handle, |recv| recv.on_data(from, offset, data, frame_end, fin));
+        let outcome = outcome.unwrap_or_else(|| Ok(DataOutcome::default()))?;
+        if outcome.conflict.is_some() {
+            self.fail_recv(handle, TransportCode::RANGE_CONFLICT);
+            return Ok(outcome);
+        }
+        self.check_spans(handle)?;
+        self.advance_credit(handle);
+        if fin || !outcome.inserted.new.is_empty() {
+            self.announce_readable(handle);
+        }
+        self.free_if_done(handle);
+        Ok(outcome)
+    }
+
+    /// The peer ended a stream early. Other writers of the stream are not told here.
+    pub(crate) fn on_reset(&mut self, id: StreamId, code: ErrorCode, final_size: u64) -> Result<(), Fault> {
+        let Some(handle) = self.resolve(id, Half::Recv)? else { return Ok(()) };
+        self.with_recv(handle, |recv| recv.on_reset(code, final_size)).unwrap_or(Ok(()))?;
+        self.announce_readable(handle);
+        self.free_if_done(handle);
+        Ok(())
+    }
+
+    /// The peer wants no more of a stream. The stream is reset with the peer's code.
+    pub(crate) fn on_stop(&mut self, id: StreamId, code: ErrorCode) -> Result<(), Fault> {
+        self.resolve(id, Half::Send)?;
+        for handle in self.handles_of(id) {
+            if self.with_send(handle, |send| send.on_stop(code)) == Some(true) {
+                self.announce_stopped(handle);
+                self.after_send(handle);
+            }
+        }
+        Ok(())
+    }
+
+    /// The peer allows a stream to be written up to `limit`. A lower limit than before changes nothing.
+    pub(crate) fn on_max_stream_data(&mut self, id: StreamId, limit: u64) -> Result<(), Fault> {
+        self.resolve(id, Half::Send)?;
+        for handle in self.handles_of(id) {
+            self.raise_send_limit(handle, limit);
+        }
+        Ok(())
+    }
+
+    /// The peer allows `max` streams since the session began. A lower limit than before changes nothing.
+    pub(crate) fn on_max_streams(&mut self, dir: Dir, max: u64) -> Result<(), Fault> {
+        if self.role == TableRole::Secondary {
+            return Err(Fault::new(TransportCode::PROTOCOL_VIOLATION, "a secondary opens no streams"));
+        }
+        self.ids.raise_limit_of_peer(dir, max)
+    }
+
+    /// How far a stream may be written by the peer; `None` when its bytes are no longer wanted. Opens the stream if
+    /// need be, as data for it would.
+    pub(crate) fn receive_limit(&mut self, id: StreamId) -> Result<Option<u64>, Fault> {
+        let Some(handle) = self.resolve(id, Half::Recv)? else { return Ok(None) };
+        let half = self.streams.get(&handle).and_then(|stream| stream.recv.as_ref());
+        Ok(half.filter(|half| half.stream.is_open()).map(|half| half.stream.limit()))
+    }
+
+    /// The stream that an id of the peer means, opened if need be. `None` when it is gone, or when there may be
+    /// several: a secondary's parts.
+    fn resolve(&mut self, id: StreamId, half: Half) -> Result<Option<StreamHandle>, Fault> {
+        if self.role == TableRole::Secondary {
+            return match half {
+                Half::Send => Ok(None),
+                Half::Open | Half::Recv => {
+                    Err(Fault::new(TransportCode::PROTOCOL_VIOLATION, "a stream's bytes sent to a secondary"))
+                }
+            };
+        }
+        for index in self.ids.check(id, half)? {
+            let id = StreamId::new(id.initiator(), id.dir(), index);
+            let send = match id.dir() {
+                Dir::Bi => Some(SendHalf::new(SendStream::new(self.initial_limit_of_peer))),
+                Dir::Uni => None,
+            };
+            let recv = RecvHalf::new(RecvStream::new(Window::covered(self.rules), false));
+            let handle = self.insert(id, None, send, Some(recv));
+            self.offer(handle, id.dir());
+        }
+        Ok(self.handles_of(id).first().copied())
+    }
+
+    pub(super) fn handles_of(&self, id: StreamId) -> Vec<StreamHandle> {
+        let all = (id, StreamHandle(0))..=(id, StreamHandle(u64::MAX));
+        self.handles.range(all).map(|(_, handle)| *handle).collect()
+    }
+
+    fn raise_send_limit(&mut self, handle: StreamHandle, limit: u64) {
+        if self.with_send(handle, |send| send.raise_limit(limit.min(VARINT_MAX))) == Some(true) {
+            self.push_sendable(handle);
+            self.wake_writers(handle);
+        }
+    }
+
+    /// Ends a stream that came in too many pieces.
+    fn check_spans(&mut self, handle: StreamHandle) -> Result<(), Fault> {
+        let Some(half) = self.streams.get(&handle).and_then(|stream| stream.recv.as_ref()) else { return Ok(()) };
+        if half.stream.spans() <= self.caps.spans_stream && self.spans <= self.caps.spans_session {
+            return Ok(());
+        }
+        self.fail_recv(handle, TransportCode::REASSEMBLY_LIMIT);
+        Err(Fault::new(TransportCode::REASSEMBLY_LIMIT, "a stream came in too many separate pieces"))
+    }
+}

@@ -1,0 +1,316 @@
+//! What a peer may say, and what it may not.
+
+use super::*;
+use crate::error::{ErrorCode, TransportCode};
+use crate::limits::VARINT_MAX;
+use crate::stream::Fault;
+
+const CODE: ErrorCode = ErrorCode::Application(9);
+
+/// Every input of the peer that names a stream.
+#[derive(Debug, Clone, Copy)]
+enum Input {
+    Open,
+    Data,
+    Reset,
+    Stop,
+    Credit,
+    Limit,
+}
+
+fn give(table: &mut StreamTable, input: Input, id: StreamId) -> Result<(), Fault> {
+    match input {
+        Input::Open => table.on_open(id, 0, 1),
+        Input::Data => table.on_data(PathId::PRIMARY, id, 0, Bytes::new(), 0, false).map(|_| ()),
+        Input::Reset => table.on_reset(id, CODE, 0),
+        Input::Stop => table.on_stop(id, CODE),
+        Input::Credit => table.on_max_stream_data(id, 1),
+        Input::Limit => table.receive_limit(id).map(|_| ()),
+    }
+}
+
+#[test]
+fn every_input_is_checked_against_every_kind_of_stream() {
+    use Input::{Credit, Data, Limit, Open, Reset, Stop};
+    let (violation, limit) = (Some(TransportCode::PROTOCOL_VIOLATION), Some(TransportCode::STREAM_LIMIT));
+    let receives = |id, fault: [Option<TransportCode>; 3]| {
+        [(Open, fault[0]), (Data, fault[1]), (Reset, fault[1]), (Limit, fault[1]), (Stop, fault[2]), (Credit, fault[2])]
+            .map(|(input, fault)| (input, id, fault))
+    };
+    let id = |side, dir, index| StreamId::new(side, dir, index);
+    let cases = [
+        receives(id(Side::Server, Dir::Bi, 0), [None, None, None]),
+        receives(id(Side::Server, Dir::Uni, 15), [None, None, violation]),
+        receives(id(Side::Server, Dir::Bi, 16), [limit, limit, limit]),
+        receives(id(Side::Server, Dir::Uni, 1 << 40), [limit, limit, violation]),
+        receives(id(Side::Client, Dir::Bi, 0), [violation, None, None]),
+        receives(id(Side::Client, Dir::Uni, 0), [violation, violation, None]),
+        receives(id(Side::Client, Dir::Bi, 1), [violation, violation, violation]),
+        receives(id(Side::Client, Dir::Uni, 1 << 40), [violation, violation, violation]),
+    ];
+    for (input, id, expected) in cases.into_iter().flatten() {
+        let mut table = client();
+        table.open(Dir::Bi, 0).unwrap();
+        table.open(Dir::Uni, 0).unwrap();
+        let before = table.open_streams();
+        let result = give(&mut table, input, id);
+        assert_eq!(result.err().map(|fault| fault.code), expected, "{input:?} for {id}");
+        assert!(expected.is_none() || table.open_streams() == before, "a fault changes nothing");
+        table.assert_ledger();
+    }
+}
+
+#[test]
+fn a_secondary_hears_only_of_what_it_writes() {
+    let mut table = secondary();
+    for id in [client_bidi(0), server_uni(3)] {
+        for input in [Input::Open, Input::Data, Input::Reset, Input::Limit] {
+            let fault = give(&mut table, input, id).unwrap_err();
+            assert_eq!(fault.code, TransportCode::PROTOCOL_VIOLATION, "{input:?}");
+        }
+        give(&mut table, Input::Stop, id).unwrap();
+        give(&mut table, Input::Credit, id).unwrap();
+    }
+    assert!(table.on_max_streams(Dir::Bi, 100).is_err());
+    assert_eq!(table.open(Dir::Bi, 0), Err(super::super::OpenError::NotAllowed));
+    assert_eq!(table.open_streams(), 0);
+}
+
+#[test]
+fn frames_for_a_stream_that_is_gone_are_ignored() {
+    let mut table = primary();
+    bring(&mut table, 0, client_bidi(0), 0..10, true);
+    let handle = table.accept(Dir::Bi).unwrap();
+    table.reset(handle, CODE).unwrap();
+    table.release_send(handle);
+    table.release_recv(handle);
+    controls(&mut table);
+    assert_eq!(table.open_streams(), 0);
+    for input in [Input::Open, Input::Data, Input::Reset, Input::Stop, Input::Credit, Input::Limit] {
+        give(&mut table, input, client_bidi(0)).unwrap();
+    }
+    assert_eq!(table.open_streams(), 0);
+    assert_eq!(controls(&mut table), []);
+}
+
+#[test]
+fn naming_a_stream_opens_all_lower_ones_of_its_kind() {
+    let mut table = client();
+    bring(&mut table, 0, server_uni(2), 0..1, false);
+    let handles: Vec<_> = std::iter::from_fn(|| table.accept(Dir::Uni)).collect();
+    let ids: Vec<_> = handles.into_iter().map(|handle| table.stream_id(handle).unwrap()).collect();
+    assert_eq!(ids, [server_uni(0), server_uni(1), server_uni(2)]);
+    assert_eq!(table.accept(Dir::Bi), None);
+}
+
+#[test]
+fn final_sizes_must_agree() {
+    let id = server_uni(0);
+    let data = |table: &mut StreamTable, range: Range<u64>, fin| {
+        let result = table.on_data(PathId::PRIMARY, id, range.start, bytes(id.0, range.clone()), range.end, fin);
+        table.assert_ledger();
+        result.map(|_| ()).map_err(|fault| fault.code)
+    };
+    let fault = Err(TransportCode::FINAL_SIZE);
+    let mut table = client();
+    data(&mut table, 0..10, false).unwrap();
+    assert_eq!(data(&mut table, 0..5, true), fault, "below what was received");
+    data(&mut table, 20..20, true).unwrap();
+    assert_eq!(data(&mut table, 15..21, false), fault, "beyond the final size");
+    assert_eq!(data(&mut table, 10..19, true), fault, "another final size");
+    assert_eq!(table.on_reset(id, CODE, 21).unwrap_err().code, TransportCode::FINAL_SIZE);
+    data(&mut table, 10..20, true).unwrap();
+    let handle = table.accept(Dir::Uni).unwrap();
+    assert_eq!(read_all(&mut table, handle, id.0), (20, ReadError::Finished), "the stream is intact");
+}
+
+#[test]
+fn only_the_owner_ends_a_stream() {
+    let mut table = client();
+    let result = table.on_data(PathId(1), server_uni(0), 0, Bytes::new(), 0, true);
+    assert_eq!(result.unwrap_err().code, TransportCode::PROTOCOL_VIOLATION);
+}
+
+#[test]
+fn a_slice_may_not_leave_its_frame() {
+    let mut table = client();
+    for (offset, frame_end) in [(0, 9), (u64::MAX, u64::MAX), (5, 14)] {
+        let result = table.on_data(PathId::PRIMARY, server_uni(0), offset, bytes(0, 0..10), frame_end, false);
+        assert_eq!(result.unwrap_err().code, TransportCode::PROTOCOL_VIOLATION);
+    }
+}
+
+#[test]
+fn data_after_a_reset_is_ignored() {
+    let mut table = client();
+    let id = server_uni(0);
+    bring(&mut table, 0, id, 0..10, false);
+    table.on_reset(id, CODE, 30).unwrap();
+    bring(&mut table, 0, id, 10..30, true);
+    let handle = table.accept(Dir::Uni).unwrap();
+    assert_eq!(read_all(&mut table, handle, id.0), (0, ReadError::Reset(CODE)));
+    assert_eq!(table.memory_bytes(), 1024, "nothing is kept");
+}
+
+#[test]
+fn a_complete_stream_stays_readable_after_a_reset() {
+    let mut table = client();
+    let id = server_uni(0);
+    bring(&mut table, 0, id, 0..10, true);
+    table.on_reset(id, CODE, 10).unwrap();
+    let handle = table.accept(Dir::Uni).unwrap();
+    assert_eq!(read_all(&mut table, handle, id.0), (10, ReadError::Finished));
+}
+
+#[test]
+fn credit_is_one_offset_for_all_writers() {
+    let mut table = client();
+    let id = server_uni(0);
+    let limit = table.receive_limit(id).unwrap().unwrap();
+    assert_eq!(limit, 16 * KIB);
+    let over = table.on_data(PathId::PRIMARY, id, limit, bytes(0, 0..1), limit + 1, false);
+    assert_eq!(over.unwrap_err().code, TransportCode::FLOW_CONTROL);
+    let claimed = table.on_data(PathId::PRIMARY, id, 0, bytes(0, 0..1), limit + 1, false);
+    assert_eq!(claimed.unwrap_err().code, TransportCode::FLOW_CONTROL, "a frame counts whole when it begins");
+    let whole = bytes(id.0, 0..limit);
+    for from in [1, 2] {
+        // Together more than a window, and each byte below the limit.
+        table.on_data(PathId(from), id, 0, whole.clone(), limit, false).unwrap();
+        table.assert_ledger();
+    }
+}
+
+#[test]
+fn windows_grow_with_consumption_and_never_with_arrival() {
+    let mut table = client();
+    let id = server_uni(0);
+    bring(&mut table, 0, id, 16 * KIB - 1..16 * KIB, false);
+    assert_eq!(table.receive_limit(id), Ok(Some(24 * KIB)), "in use");
+    bring(&mut table, 1, id, 24 * KIB - 1..24 * KIB, false);
+    assert_eq!(table.receive_limit(id), Ok(Some(24 * KIB)));
+    let handle = table.accept(Dir::Uni).unwrap();
+    for _ in 0..40 {
+        let limit = table.receive_limit(id).unwrap().unwrap();
+        let start = table.recv_info(handle).unwrap().consumed;
+        bring(&mut table, 0, id, start..limit, false);
+        assert_eq!(read_all(&mut table, handle, id.0), (limit - start, ReadError::Blocked));
+        table.assert_ledger();
+        let window = table.receive_limit(id).unwrap().unwrap() - limit;
+        // A raise of less than a quarter is not announced.
+        assert!(window > 18 * KIB && window <= 64 * KIB && window <= limit.max(24 * KIB), "{window}");
+    }
+    let consumed = table.recv_info(handle).unwrap().consumed;
+    let limit = table.receive_limit(id).unwrap().unwrap();
+    assert!(limit - consumed > 48 * KIB);
+    assert_eq!(controls(&mut table), [StreamControl::MaxStreamData { id, limit }], "only the latest");
+}
+
+#[test]
+fn credit_of_the_peer_only_rises() {
+    let mut table = client();
+    let handle = table.open(Dir::Uni, 0).unwrap();
+    let id = table.stream_id(handle).unwrap();
+    let limit = |table: &StreamTable| table.send_info(handle).unwrap().limit;
+    for (said, expected) in [(1, 16 * KIB), (20_000, 20_000), (19_999, 20_000), (u64::MAX, VARINT_MAX)] {
+        table.on_max_stream_data(id, said).unwrap();
+        assert_eq!(limit(&table), expected);
+    }
+    table.on_peer_params(0, 0, 0).unwrap();
+    for _ in 0..15 {
+        table.open(Dir::Uni, 0).unwrap();
+    }
+    assert!(table.open(Dir::Uni, 0).is_err());
+    assert!(table.on_max_streams(Dir::Uni, (1 << 60) + 1).is_err());
+    table.on_max_streams(Dir::Uni, 17).unwrap();
+    assert_eq!(table.poll_event(), Some(crate::stream::StreamEvent::Available { dir: Dir::Uni }));
+    table.open(Dir::Uni, 0).unwrap();
+}
+
+#[test]
+fn parameters_raise_streams_that_are_open_already() {
+    let mut table = client();
+    let handle = table.open(Dir::Bi, 0).unwrap();
+    assert_eq!(table.write(handle, &[0; 20 * 1024]), Ok(20 * 1024));
+    let popped = table.pop_sendable().unwrap();
+    assert_eq!(table.segment(popped, 64 * 1024).unwrap().data.len(), 16 * 1024);
+    assert_eq!(table.pop_sendable(), None);
+    table.on_peer_params(16, 16, 1 << 20).unwrap();
+    assert_eq!(table.pop_sendable(), Some(handle));
+    assert_eq!(table.segment(handle, 64 * 1024).unwrap().data.len(), 4 * 1024);
+}
+
+#[test]
+fn different_bytes_end_the_stream_and_name_both_sources() {
+    let mut table = client();
+    let id = server_uni(0);
+    bring(&mut table, 1, id, 10..20, false);
+    let handle = table.accept(Dir::Uni).unwrap();
+    let outcome = table.on_data(PathId(2), id, 5, Bytes::from_static(&[1; 10]), 15, false).unwrap();
+    let conflict = outcome.conflict.unwrap();
+    assert_eq!((conflict.at, conflict.sources), (10, [PathId(1), PathId(2)]));
+    let code = TransportCode::RANGE_CONFLICT.into();
+    assert_eq!(read_all(&mut table, handle, id.0), (0, ReadError::Reset(code)));
+    assert_eq!(controls(&mut table), [StreamControl::Stop { id, code }]);
+    table.assert_ledger();
+}
+
+/// Brings pieces with gaps until the table has enough of it, and returns how many it took.
+fn flood(table: &mut StreamTable, id: StreamId, offsets: impl Iterator<Item = u64>, len: u64) -> Option<usize> {
+    for (count, start) in offsets.enumerate() {
+        let data = bytes(id.0, start..start + len);
+        match table.on_data(PathId(1), id, start, data, start + len, false) {
+            Ok(_) => assert!(table.memory_bytes() < 400 * 1024, "{}", table.memory_bytes()),
+            Err(fault) => {
+                assert_eq!(fault.code, TransportCode::REASSEMBLY_LIMIT);
+                return Some(count);
+            }
+        }
+        table.assert_ledger();
+    }
+    None
+}
+
+#[test]
+fn gap_floods_end_the_stream_and_blame_the_path() {
+    let gaps: [(Vec<u64>, u64); 3] = [
+        ((1..8000).map(|i| 2 * i).collect(), 1),
+        ((1..2000).map(|i| 7 * i).collect(), 6),
+        ((1..8000).rev().map(|i| 2 * i).collect(), 1),
+    ];
+    for (offsets, len) in gaps {
+        let mut table = client();
+        let id = server_uni(0);
+        assert_eq!(flood(&mut table, id, offsets.into_iter(), len), Some(200));
+        let handle = table.accept(Dir::Uni).unwrap();
+        let reset = ReadError::Reset(TransportCode::REASSEMBLY_LIMIT.into());
+        assert_eq!(table.read(handle, 10, true), Err(reset));
+        assert!(matches!(controls(&mut table)[..], [StreamControl::Stop { .. }]));
+        assert!(table.memory_bytes() < 4096);
+    }
+}
+
+#[test]
+fn the_session_bounds_the_gaps_of_all_its_streams() {
+    let mut table = client();
+    let counts: Vec<_> = (0..3).map(|index| flood(&mut table, server_uni(index), (1..180).map(|i| 2 * i), 1)).collect();
+    assert_eq!(counts, [None, None, Some(400 - 2 * 179)]);
+}
+
+#[test]
+fn gap_floods_on_a_stopped_stream_are_bounded_too() {
+    let mut table = client();
+    let id = server_uni(0);
+    table.receive_limit(id).unwrap();
+    let handle = table.accept(Dir::Uni).unwrap();
+    table.stop(handle, CODE).unwrap();
+    assert_eq!(flood(&mut table, id, (1..8000).map(|i| 2 * i), 1), Some(200));
+}
+
+#[test]
+fn duplicates_alone_are_no_fault() {
+    let mut table = client();
+    for _ in 0..1000 {
+        bring(&mut table, 0, server_uni(0), 5..15, false);
+    }
+    assert_eq!(bring(&mut table, 0, server_uni(0), 5..15, false).inserted.duplicate_bytes, 10);
+}

@@ -1,0 +1,160 @@
+//! The task that moves datagrams, time and events between a socket and the core.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use tokio::time::Sleep;
+
+use crate::{
+    endpoint::{Shared, now},
+    udp::{Outgoing, UdpIo},
+    waiters::Wakes,
+};
+
+/// Receive batches in one turn.
+const RECEIVES_PER_TURN: usize = 2;
+/// Sends in one turn; each may carry many datagrams.
+const SENDS_PER_TURN: usize = 32;
+/// Events in one turn.
+const EVENTS_PER_TURN: usize = 1024;
+/// While the socket is full the core's queue keeps its deadline in the past; timers, and a socket that cannot be read,
+/// are then looked at this often.
+const BLOCKED_TICK: Duration = Duration::from_millis(5);
+
+/// Whether a step has more to do at once.
+#[derive(PartialEq, Eq)]
+enum Step {
+    Done,
+    More,
+    /// The socket takes or gives no datagram now; it wakes the task, or the next tick does.
+    Blocked,
+}
+
+/// Drives one endpoint until it has no handle and nothing to send.
+pub(crate) struct Driver {
+    socket: UdpIo,
+    timer: Pin<Box<Sleep>>,
+    outgoing: Option<Outgoing>,
+    send_buf: Vec<u8>,
+    // Dropped after the socket: when the end is told, the port is free.
+    end: EndOfDriver,
+}
+
+impl Driver {
+    /// Starts the task. Must be called in a tokio runtime.
+    pub(crate) fn spawn(socket: UdpIo, shared: Arc<Shared>) {
+        let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
+        tokio::spawn(Self { socket, timer, outgoing: None, send_buf: Vec::new(), end: EndOfDriver(shared) });
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.end.0
+    }
+
+    fn receive(&mut self, cx: &mut Context<'_>) -> Step {
+        let mut batch = Vec::new();
+        for _ in 0..RECEIVES_PER_TURN {
+            match self.socket.poll_receive(cx, |meta, data| batch.push((meta, data))) {
+                Poll::Pending => return Step::Done,
+                Poll::Ready(false) => return Step::Blocked,
+                Poll::Ready(true) => {}
+            }
+            let now = now();
+            let mut state = self.end.0.lock();
+            for (meta, data) in batch.drain(..) {
+                state.core.handle_datagram(now, meta, data);
+            }
+        }
+        Step::More
+    }
+
+    fn fire_timeout(&self) {
+        let now = now();
+        let mut state = self.shared().lock();
+        if state.core.poll_timeout().is_some_and(|deadline| deadline <= now) {
+            state.core.handle_timeout(now);
+        }
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>) -> Step {
+        for _ in 0..SENDS_PER_TURN {
+            let Some(mut outgoing) = self.outgoing.take().or_else(|| self.next_outgoing()) else { return Step::Done };
+            if self.socket.poll_send(cx, &mut outgoing, &self.send_buf).is_pending() {
+                self.outgoing = Some(outgoing);
+                return Step::Blocked;
+            }
+        }
+        Step::More
+    }
+
+    fn next_outgoing(&mut self) -> Option<Outgoing> {
+        let segments_max = self.socket.segments_max();
+        self.send_buf.clear();
+        let mut state = self.end.0.lock();
+        state.core.poll_transmit(now(), segments_max, &mut self.send_buf).map(Outgoing::new)
+    }
+
+    fn deliver_events(&self) -> Step {
+        let shared = self.shared();
+        let mut wakes = Wakes::default();
+        let has_more = shared.lock().drain_events(EVENTS_PER_TURN, &shared.incoming, &mut wakes);
+        wakes.fire();
+        if has_more { Step::More } else { Step::Done }
+    }
+
+    /// Sleeps until the core's next deadline or a command.
+    fn sleep(&mut self, cx: &mut Context<'_>, is_blocked: bool) -> Step {
+        let now = now();
+        let tick = is_blocked.then(|| now + BLOCKED_TICK);
+        let (deadline, replaced) = self.end.0.lock().park_driver(now, tick, cx.waker());
+        drop(replaced);
+        match deadline {
+            None => Step::Done,
+            Some(deadline) if deadline <= now => Step::More,
+            Some(deadline) => self.poll_timer(cx, deadline),
+        }
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Step {
+        let deadline = deadline.into();
+        if self.timer.deadline() != deadline {
+            self.timer.as_mut().reset(deadline);
+        }
+        if self.timer.as_mut().poll(cx).is_ready() { Step::More } else { Step::Done }
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let parked = this.shared().lock().unpark_driver();
+        drop(parked);
+        let received = this.receive(cx);
+        this.fire_timeout();
+        let sent = this.send(cx);
+        let delivered = this.deliver_events();
+        if sent == Step::Done && this.shared().lock().is_finished() {
+            return Poll::Ready(());
+        }
+        let slept = this.sleep(cx, [&received, &sent].contains(&&Step::Blocked));
+        if [received, sent, delivered, slept].contains(&Step::More) {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+struct EndOfDriver(Arc<Shared>);
+
+impl Drop for EndOfDriver {
+    fn drop(&mut self) {
+        self.0.on_driver_ended();
+    }
+}

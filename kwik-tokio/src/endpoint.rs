@@ -1,0 +1,280 @@
+//! The state that the handles and the driver of one endpoint share.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Waker,
+    time::{Duration, Instant, SystemTime},
+};
+
+use kwik_core::{
+    ConfigError, Endpoint, EndpointConfig, ErrorCode, Limits, SessionError, SessionEvent, SessionHandle, TransportCode,
+};
+use rand::{TryRngCore, rngs::OsRng};
+use tokio::sync::Notify;
+
+use crate::waiters::{Signals, Waiters, Wakes};
+
+/// One endpoint, as its handles and its driver see it.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// A session can be accepted, or none ever will.
+    pub(crate) incoming: Arc<Notify>,
+    /// The driver ended and closed its socket.
+    pub(crate) ended: Arc<Notify>,
+    pub(crate) local_addr: SocketAddr,
+}
+
+/// What the lock guards.
+pub(crate) struct State {
+    pub(crate) core: Endpoint,
+    sessions: BTreeMap<SessionHandle, Waiters>,
+    incoming: VecDeque<SessionHandle>,
+    incoming_max: usize,
+    /// Whether sessions may still start.
+    is_open: bool,
+    /// Whether the driver ends without waiting for handles to be dropped.
+    is_closing: bool,
+    pub(crate) is_ended: bool,
+    /// The sleeping driver, and until when it sleeps.
+    driver: Option<Waker>,
+    driver_deadline: Option<Instant>,
+    is_kicked: bool,
+}
+
+/// What a listener finds when it looks for a session.
+pub(crate) enum Incoming {
+    Session(SessionHandle, Arc<Signals>),
+    NoneYet,
+    NoneEver,
+}
+
+impl Shared {
+    pub(crate) fn new(limits: Limits, local_addr: SocketAddr) -> Result<Arc<Self>, StartError> {
+        let incoming_max = limits.accept_queue_sessions;
+        let mut config = EndpointConfig::new(os_seed()?, unix_now());
+        config.limits = limits;
+        let state = State {
+            core: Endpoint::new(config, now())?,
+            sessions: BTreeMap::new(),
+            incoming: VecDeque::new(),
+            incoming_max,
+            is_open: true,
+            is_closing: false,
+            is_ended: false,
+            driver: None,
+            driver_deadline: None,
+            is_kicked: false,
+        };
+        Ok(Arc::new(Self { state: Mutex::new(state), incoming: Arc::default(), ended: Arc::default(), local_addr }))
+    }
+
+    /// Runs `command` under the lock, then wakes the driver if the command gave it work.
+    pub(crate) fn with<R>(&self, command: impl FnOnce(&mut State) -> R) -> R {
+        let (result, driver) = {
+            let mut state = self.lock();
+            let result = command(&mut state);
+            (result, state.take_driver_if_due())
+        };
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        result
+    }
+
+    /// The driver's way in: nobody is woken.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // The core holds its invariants between calls; a panic elsewhere under the lock does not spoil them.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The driver is gone: nothing will move again.
+    pub(crate) fn on_driver_ended(&self) {
+        let mut wakes = Wakes::default();
+        {
+            let mut state = self.lock();
+            state.is_open = false;
+            state.is_ended = true;
+            for waiters in state.sessions.values_mut() {
+                waiters.on_closed(driver_gone(), &mut wakes);
+            }
+            wakes.notify(&self.incoming);
+            wakes.notify(&self.ended);
+        }
+        wakes.fire();
+    }
+}
+
+impl State {
+    /// Enters a new session; the driver lives at least until [`release`](Self::release).
+    pub(crate) fn add_session(&mut self, session: SessionHandle) -> Arc<Signals> {
+        Arc::clone(&self.waiters(session).0.signals)
+    }
+
+    /// The waiters of a session, which are there for as long as a handle of it is, and the core.
+    pub(crate) fn waiters(&mut self, session: SessionHandle) -> (&mut Waiters, &mut Endpoint) {
+        let is_ended = self.is_ended;
+        let waiters = self
+            .sessions
+            .entry(session)
+            .or_insert_with(|| Waiters { closed: is_ended.then(driver_gone), ..Waiters::default() });
+        (waiters, &mut self.core)
+    }
+
+    /// The last handle of a session is gone. What is returned may hold foreign wakers: drop it after the lock.
+    #[must_use]
+    pub(crate) fn release(&mut self, session: SessionHandle) -> Option<Waiters> {
+        self.core.release(now(), session);
+        self.is_kicked = true;
+        self.sessions.remove(&session)
+    }
+
+    /// No session starts any more; those nobody accepted are closed.
+    #[must_use]
+    pub(crate) fn stop_accepting(&mut self) -> Vec<Waiters> {
+        self.is_open = false;
+        self.is_kicked = true;
+        // Only a configuration can be refused.
+        let _ = self.core.listen(None);
+        let incoming = std::mem::take(&mut self.incoming);
+        incoming.into_iter().filter_map(|session| self.release(session)).collect()
+    }
+
+    /// Closes everything; the driver ends when the peers were told.
+    pub(crate) fn close(&mut self, code: u32, reason: &str) -> Vec<Waiters> {
+        self.core.close_all(now(), code, reason);
+        self.is_closing = true;
+        self.stop_accepting()
+    }
+
+    pub(crate) fn take_incoming(&mut self) -> Incoming {
+        match self.incoming.pop_front() {
+            Some(session) => Incoming::Session(session, self.add_session(session)),
+            None if self.is_open => Incoming::NoneYet,
+            None => Incoming::NoneEver,
+        }
+    }
+
+    /// Drains at most `max` events of the core; returns whether there may be more.
+    pub(crate) fn drain_events(&mut self, max: usize, incoming: &Arc<Notify>, wakes: &mut Wakes) -> bool {
+        for _ in 0..max {
+            let Some((session, event)) = self.core.poll_event() else { return false };
+            if event == SessionEvent::Incoming {
+                self.on_incoming(session);
+                wakes.notify(incoming);
+            } else if let Some(waiters) = self.sessions.get_mut(&session) {
+                waiters.on_event(event, wakes);
+            }
+        }
+        true
+    }
+
+    /// Whether the driver has nothing left to do, ever.
+    pub(crate) fn is_finished(&self) -> bool {
+        !self.is_open && self.core.is_idle() && (self.is_closing || self.sessions.is_empty())
+    }
+
+    /// The driver goes to sleep until the deadline returned, or until a command gives it work. With a `tick` it sleeps
+    /// until then even if more is due. The waker returned is to be dropped after the lock.
+    pub(crate) fn park_driver(
+        &mut self,
+        now: Instant,
+        tick: Option<Instant>,
+        driver: &Waker,
+    ) -> (Option<Instant>, Option<Waker>) {
+        let next = if self.is_kicked { Some(now) } else { self.core.poll_timeout() };
+        self.driver_deadline = match tick {
+            Some(tick) => Some(next.map_or(tick, |next| next.max(tick))),
+            None => next,
+        };
+        (self.driver_deadline, self.driver.replace(driver.clone()))
+    }
+
+    /// Takes what earlier commands asked of the driver.
+    pub(crate) fn unpark_driver(&mut self) -> Option<Waker> {
+        self.is_kicked = false;
+        self.driver.take()
+    }
+
+    /// The core promises a deadline in the past while anything is queued, so an earlier deadline is new work.
+    fn take_driver_if_due(&mut self) -> Option<Waker> {
+        self.driver.as_ref()?;
+        let is_earlier = match (self.core.poll_timeout(), self.driver_deadline) {
+            (Some(next), Some(armed)) => next < armed,
+            (next, _) => next.is_some(),
+        };
+        if is_earlier || self.is_kicked { self.driver.take() } else { None }
+    }
+
+    fn on_incoming(&mut self, session: SessionHandle) {
+        if self.is_open && self.incoming.len() < self.incoming_max {
+            self.add_session(session);
+            self.incoming.push_back(session);
+        } else {
+            tracing::debug!(waiting = self.incoming.len(), "a session was refused: nobody accepts");
+            self.core.release(now(), session);
+        }
+    }
+}
+
+/// Holds an endpoint open for new sessions. Dropping it closes the door; sessions that started live on.
+pub(crate) struct Door(pub(crate) Arc<Shared>);
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        drop(self.0.with(State::stop_accepting));
+    }
+}
+
+/// Why an endpoint could not start.
+pub(crate) enum StartError {
+    System(io::Error),
+    Config(ConfigError),
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+impl From<ConfigError> for StartError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+/// The time of the runtime, which tests may pause.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// 32 bytes of the operating system's randomness.
+pub(crate) fn os_seed() -> io::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    OsRng.try_fill_bytes(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(seed)
+}
+
+/// The code that stands for the end of a session in what was lost by it.
+pub(crate) fn close_code(error: &SessionError) -> ErrorCode {
+    match error {
+        SessionError::LocallyClosed => TransportCode::GOING_AWAY.into(),
+        SessionError::ClosedByPeer { code, .. } => ErrorCode::Application(*code),
+        SessionError::Transport { code, .. } => (*code).into(),
+        SessionError::TimedOut => TransportCode::TIMED_OUT.into(),
+    }
+}
+
+fn unix_now() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+fn driver_gone() -> SessionError {
+    SessionError::Transport {
+        code: TransportCode::INTERNAL,
+        detail: "the endpoint's task ended: it was closed, or its tokio runtime shut down".to_owned(),
+    }
+}

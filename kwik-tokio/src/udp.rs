@@ -1,0 +1,290 @@
+//! One UDP socket: batched receive, segmented send, and the mapping between IPv4 addresses and a dual-stack socket.
+
+use std::{
+    array,
+    io::{self, IoSliceMut},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use kwik_core::{DatagramMeta, EcnCodepoint, Transmit};
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::{io::Interest, net::UdpSocket};
+
+/// The most a UDP datagram carries, and so the most one segmented send may carry.
+const UDP_PAYLOAD_MAX: usize = 65_507;
+/// Room for one receive, which the kernel may fill with many datagrams of one sender.
+const RECEIVE_BYTES: usize = 64 * 1024;
+/// What the kernel is asked to buffer in each direction. It may give less.
+const KERNEL_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// At most one socket error is logged in this time.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A bound socket with its receive buffers. Everything above it sees canonical addresses: never an IPv4-mapped one.
+pub(crate) struct UdpIo {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    is_v6: bool,
+    receive_buf: Box<[u8]>,
+    last_log: Option<Instant>,
+}
+
+/// A transmit of the core, and how much of it the kernel took.
+pub(crate) struct Outgoing {
+    transmit: Transmit,
+    sent: usize,
+}
+
+impl Outgoing {
+    pub(crate) fn new(transmit: Transmit) -> Self {
+        Self { transmit, sent: 0 }
+    }
+}
+
+impl UdpIo {
+    /// Binds a socket to `address`. `[::]` serves IPv4 as well where the system allows it.
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        if address.is_ipv6()
+            && let Err(error) = socket.set_only_v6(false)
+        {
+            tracing::debug!(%address, %error, "the socket serves IPv6 only");
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        Self::new(UdpSocket::from_std(socket.into())?)
+    }
+
+    /// Binds a socket that reaches IPv6 and IPv4 addresses, or IPv4 alone where there is no IPv6.
+    pub(crate) fn bind_any() -> io::Result<Self> {
+        Self::bind((Ipv6Addr::UNSPECIFIED, 0).into()).or_else(|_| Self::bind((Ipv4Addr::UNSPECIFIED, 0).into()))
+    }
+
+    fn new(socket: UdpSocket) -> io::Result<Self> {
+        let state = UdpSocketState::new((&socket).into())?;
+        let kernel = SockRef::from(&socket);
+        let sized = kernel
+            .set_recv_buffer_size(KERNEL_BUFFER_BYTES)
+            .and_then(|()| kernel.set_send_buffer_size(KERNEL_BUFFER_BYTES));
+        if let Err(error) = sized {
+            tracing::debug!(%error, "the socket keeps its default buffer sizes");
+        }
+        let is_v6 = socket.local_addr()?.is_ipv6();
+        Ok(Self { socket, state, is_v6, receive_buf: vec![0; RECEIVE_BYTES * BATCH_SIZE].into(), last_log: None })
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr().map(canonical)
+    }
+
+    /// How many datagrams of equal size one send may carry.
+    pub(crate) fn segments_max(&self) -> usize {
+        self.state.max_gso_segments().max(1)
+    }
+
+    /// Receives one batch and gives each datagram to `sink`; returns whether the socket could be read. Errors are those
+    /// of single datagrams or of the moment: try again a little later.
+    pub(crate) fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut sink: impl FnMut(DatagramMeta, BytesMut),
+    ) -> Poll<bool> {
+        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        let received = ready!(self.poll_receive_batch(cx, &mut metas));
+        let received = match received {
+            Ok(count) => count,
+            Err(error) => {
+                self.log("receive", &error);
+                return Poll::Ready(false);
+            }
+        };
+        for (meta, buf) in metas.iter().take(received).zip(self.receive_buf.chunks(RECEIVE_BYTES)) {
+            let datagram = DatagramMeta {
+                remote: canonical(meta.addr),
+                local_ip: meta.dst_ip.map(|ip| ip.to_canonical()),
+                ecn: meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8)),
+            };
+            for data in split_by_stride(buf.get(..meta.len).unwrap_or(buf), meta.stride) {
+                sink(datagram, data);
+            }
+        }
+        Poll::Ready(true)
+    }
+
+    /// Hands `outgoing`, whose bytes are the head of `contents`, to the kernel. Pending when the kernel's buffer is
+    /// full: call again with the same arguments. Every other error is the loss of a datagram.
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, outgoing: &mut Outgoing, contents: &[u8]) -> Poll<()> {
+        let Transmit { destination, ecn, size, segment_size, src_ip } = outgoing.transmit;
+        let Some(destination) = socket_address(self.is_v6, destination) else { return Poll::Ready(()) };
+        let contents = contents.get(..size).unwrap_or(contents);
+        while let Some(rest) = contents.get(outgoing.sent..).filter(|rest| !rest.is_empty()) {
+            let batch_len = segment_size.map_or(rest.len(), |segment| batch_bytes(segment, self.segments_max()));
+            let batch = quinn_udp::Transmit {
+                destination,
+                ecn: ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
+                contents: rest.get(..batch_len).unwrap_or(rest),
+                segment_size,
+                src_ip: src_ip.map(|ip| socket_ip(self.is_v6, ip)),
+            };
+            let was_segmented = self.segments_max() > 1;
+            let result = ready!(self.socket.poll_send_ready(cx)).and_then(|()| {
+                self.socket.try_io(Interest::WRITABLE, || self.state.try_send((&self.socket).into(), &batch))
+            });
+            match result {
+                Ok(()) => outgoing.sent += batch.contents.len(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // The interface cannot segment: the same bytes go out again, one datagram at a time.
+                Err(_) if was_segmented && self.segments_max() == 1 => {}
+                Err(error) => {
+                    outgoing.sent += batch.contents.len();
+                    self.log("send", &error);
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_receive_batch(
+        &mut self,
+        cx: &mut Context<'_>,
+        metas: &mut [RecvMeta; BATCH_SIZE],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.socket.poll_recv_ready(cx))?;
+            let mut chunks = self.receive_buf.chunks_mut(RECEIVE_BYTES);
+            let mut slices: [_; BATCH_SIZE] = array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
+            let received =
+                self.socket.try_io(Interest::READABLE, || self.state.recv((&self.socket).into(), &mut slices, metas));
+            match received {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                received => return Poll::Ready(received),
+            }
+        }
+    }
+
+    fn log(&mut self, action: &str, error: &io::Error) {
+        let now = Instant::now();
+        if self.last_log.is_none_or(|last| now.duration_since(last) >= LOG_INTERVAL) {
+            self.last_log = Some(now);
+            tracing::debug!(%error, "a UDP {action} failed and counts as loss");
+        }
+    }
+}
+
+/// The bytes of one send: whole segments, no more than the kernel takes at once.
+fn batch_bytes(segment: usize, segments_max: usize) -> usize {
+    let segment = segment.max(1);
+    segment * segments_max.min(UDP_PAYLOAD_MAX / segment).max(1)
+}
+
+/// The datagrams that the kernel gathered in one buffer.
+fn split_by_stride(gathered: &[u8], stride: usize) -> impl Iterator<Item = BytesMut> {
+    let mut rest = BytesMut::from(gathered);
+    std::iter::from_fn(move || {
+        (!rest.is_empty()).then(|| if stride == 0 { rest.split() } else { rest.split_to(stride.min(rest.len())) })
+    })
+}
+
+/// `address` with an IPv4-mapped IP written as IPv4.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
+
+/// `address` as a socket of the given family must be told it; `None` if the socket cannot reach it.
+fn socket_address(is_v6: bool, address: SocketAddr) -> Option<SocketAddr> {
+    match address {
+        SocketAddr::V4(v4) if is_v6 => Some(SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into()),
+        SocketAddr::V6(_) if !is_v6 => None,
+        _ => Some(address),
+    }
+}
+
+fn socket_ip(is_v6: bool, ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(v4) if is_v6 => v4.to_ipv6_mapped().into(),
+        _ => ip,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("a literal address")
+    }
+
+    #[test]
+    fn ipv4_is_mapped_for_a_dual_stack_socket_and_unmapped_on_the_way_back() {
+        let v4 = address("192.0.2.7:4433");
+        let mapped = socket_address(true, v4).expect("a dual-stack socket reaches IPv4");
+        assert_eq!(mapped, address("[::ffff:192.0.2.7]:4433"));
+        assert_eq!(canonical(mapped), v4);
+        assert_eq!(socket_ip(true, v4.ip()), mapped.ip());
+    }
+
+    #[test]
+    fn addresses_of_the_own_family_pass_unchanged() {
+        let v4 = address("192.0.2.7:4433");
+        let v6: SocketAddr = SocketAddrV6::new("fe80::1".parse().expect("a literal address"), 4433, 0, 3).into();
+        assert_eq!(socket_address(false, v4), Some(v4));
+        assert_eq!(socket_address(true, v6), Some(v6));
+        assert_eq!(canonical(v4), v4);
+        assert_eq!(canonical(v6), v6, "the scope of a link-local address is kept");
+        assert_eq!(socket_ip(false, v4.ip()), v4.ip());
+    }
+
+    #[test]
+    fn an_ipv4_socket_cannot_reach_ipv6() {
+        assert_eq!(socket_address(false, address("[2001:db8::1]:4433")), None);
+    }
+
+    #[test]
+    fn gathered_datagrams_are_split_at_the_stride() {
+        let split = |bytes: &[u8], stride| split_by_stride(bytes, stride).map(|d| d.to_vec()).collect::<Vec<_>>();
+        assert_eq!(split(b"aabbc", 2), [b"aa".to_vec(), b"bb".to_vec(), b"c".to_vec()]);
+        assert_eq!(split(b"aab", 9), [b"aab".to_vec()]);
+        assert_eq!(split(b"aab", 0), [b"aab".to_vec()]);
+        assert!(split(b"", 2).is_empty());
+    }
+
+    #[test]
+    fn a_batch_holds_whole_segments_within_one_datagrams_limit() {
+        assert_eq!(batch_bytes(1452, 64), 1452 * 45);
+        assert_eq!(batch_bytes(1452, 10), 14_520);
+        assert_eq!(batch_bytes(65_507, 64), 65_507);
+        assert_eq!(batch_bytes(0, 64), 64);
+    }
+
+    #[tokio::test]
+    async fn datagrams_cross_from_a_dual_stack_socket_to_an_ipv4_one() {
+        let mut client = UdpIo::bind_any().expect("a free port");
+        let mut server = UdpIo::bind(address("127.0.0.1:0")).expect("a free port");
+        let transmit = Transmit {
+            destination: server.local_addr().expect("a bound socket"),
+            ecn: None,
+            size: 5,
+            segment_size: Some(2),
+            src_ip: None,
+        };
+        let mut outgoing = Outgoing::new(transmit);
+        std::future::poll_fn(|cx| client.poll_send(cx, &mut outgoing, b"aabbc and more")).await;
+        let mut received = Vec::new();
+        while received.len() < 3 {
+            std::future::poll_fn(|cx| {
+                server.poll_receive(cx, |meta, data| {
+                    assert!(meta.remote.is_ipv4(), "{} is not canonical", meta.remote);
+                    received.push(data.to_vec());
+                })
+            })
+            .await;
+        }
+        assert_eq!(received, [b"aa".to_vec(), b"bb".to_vec(), b"c".to_vec()]);
+    }
+}

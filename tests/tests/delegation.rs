@@ -1,0 +1,203 @@
+//! One stream, written by several servers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use kwik_core::{DelegateError, DelegationState, Dir, ErrorCode, PathId, ReadError, Role, StreamOffset, TransportCode};
+use kwik_tests::{Ends, Fleet, LONG, pattern};
+
+/// Writes at the secondary what its grant asks for.
+fn serve_grant(fleet: &mut Fleet, server: usize, session: kwik_core::SessionHandle) -> std::ops::Range<u64> {
+    let node = fleet.servers[server];
+    let part = fleet.accept(server, session, Dir::Bi);
+    let range = fleet.world.session(node, session).unwrap().stream(part).grant().expect("a granted stream").range;
+    fleet.write_all(node, session, part, &pattern(range.clone()));
+    fleet.finish(node, session, part);
+    range
+}
+
+fn delegate(fleet: &mut Fleet, ends: Ends, stream: kwik_core::StreamHandle, path: PathId, len: u64) -> kwik_core::GrantId {
+    let node = fleet.servers[0];
+    let mut session = fleet.world.server_session(node, ends.primary).unwrap();
+    session.stream(stream).delegate(path, len, Bytes::from_static(b"please")).unwrap().grant
+}
+
+#[test]
+fn secondary_fills_gap_left_by_primary() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (path, secondary) = fleet.join(ends, 1);
+    let (here, there) = fleet.open(ends, Dir::Bi);
+    let primary = fleet.servers[0];
+
+    fleet.write_all(primary, ends.primary, there, &pattern(0..10));
+    let grant = delegate(&mut fleet, ends, there, path, 90);
+    fleet.write_all(primary, ends.primary, there, &pattern(100..110));
+    fleet.finish(primary, ends.primary, there);
+
+    assert_eq!(serve_grant(&mut fleet, 1, secondary), 10..100);
+    let data = fleet.read_to_end(fleet.client, ends.client, here);
+    assert_eq!(data, pattern(0..110));
+    assert_eq!(fleet.await_delegation(ends, grant), DelegationState::Delivered);
+}
+
+#[test]
+fn delegated_stream_yields_the_request_then_ends() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (path, secondary) = fleet.join(ends, 1);
+    let (_here, there) = fleet.open(ends, Dir::Bi);
+    delegate(&mut fleet, ends, there, path, 5);
+    let node = fleet.servers[1];
+    let part = fleet.accept(1, secondary, Dir::Bi);
+    assert_eq!(fleet.read_to_end(node, secondary, part), b"please");
+    let mut session = fleet.world.session(node, secondary).unwrap();
+    assert_eq!(session.role(), Role::Secondary);
+    assert!(session.open_stream(Dir::Bi).is_err());
+}
+
+#[test]
+fn four_writers_fill_one_stream_in_any_order() {
+    let mut fleet = Fleet::new(4);
+    let ends = fleet.connect();
+    let members: Vec<_> = (1..4).map(|server| (server, fleet.join(ends, server))).collect();
+    let (here, there) = fleet.open(ends, Dir::Bi);
+    let primary = fleet.servers[0];
+    let part = 65_537;
+    for _ in 0..5 {
+        for (_, (path, _)) in &members {
+            delegate(&mut fleet, ends, there, *path, part);
+        }
+    }
+    let total = part * 15;
+    fleet.write_all(primary, ends.primary, there, &pattern(total..total + 100));
+    fleet.finish(primary, ends.primary, there);
+    let mut data = Vec::new();
+    for _ in 0..5 {
+        for (server, (_, session)) in members.iter().rev() {
+            serve_grant(&mut fleet, *server, *session);
+            data.extend(fleet.read_available(fleet.client, ends.client, here));
+        }
+    }
+    data.extend(fleet.read_to_end(fleet.client, ends.client, here));
+    assert_eq!(data.len() as u64, total + 100);
+    assert!(data == pattern(0..total + 100));
+}
+
+#[test]
+fn primary_fills_a_hole_behind_its_cursor() {
+    let mut fleet = Fleet::new(1);
+    let ends = fleet.connect();
+    let (here, there) = fleet.open(ends, Dir::Bi);
+    let primary = fleet.servers[0];
+    let mut session = fleet.world.session(primary, ends.primary).unwrap();
+    session.stream(there).write_at(StreamOffset(50), Bytes::from(pattern(50..80))).unwrap();
+    session.stream(there).write_at(StreamOffset(0), Bytes::from(pattern(0..50))).unwrap();
+    session.stream(there).finish().unwrap();
+    assert_eq!(fleet.read_to_end(fleet.client, ends.client, here), pattern(0..80));
+}
+
+#[test]
+fn crashed_secondary_is_lost_with_exactly_what_is_missing() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (path, secondary) = fleet.join(ends, 1);
+    let (here, there) = fleet.open(ends, Dir::Bi);
+    let primary = fleet.servers[0];
+    let grant = delegate(&mut fleet, ends, there, path, 1000);
+    fleet.finish(primary, ends.primary, there);
+
+    let node = fleet.servers[1];
+    let part = fleet.accept(1, secondary, Dir::Bi);
+    fleet.write_all(node, secondary, part, &pattern(0..400));
+    fleet.world.run_for(Duration::from_millis(50));
+    let before = fleet.world.elapsed();
+    fleet.world.crash(node);
+    let state = fleet.await_delegation(ends, grant);
+    let took = fleet.world.elapsed() - before;
+    assert!(took <= Duration::from_millis(3500), "noticed after {took:?}");
+    let code = ErrorCode::Transport(TransportCode::TIMED_OUT);
+    assert_eq!(state, DelegationState::Lost { code, missing: vec![400..1000] });
+    assert_eq!(fleet.await_death(ends, path).code, code);
+
+    let mut session = fleet.world.session(primary, ends.primary).unwrap();
+    session.stream(there).write_at(StreamOffset(400), Bytes::from(pattern(400..1000))).unwrap();
+    assert_eq!(fleet.read_to_end(fleet.client, ends.client, here), pattern(0..1000));
+}
+
+#[test]
+fn removed_path_gives_back_its_grant() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (path, secondary) = fleet.join(ends, 1);
+    let (_here, there) = fleet.open(ends, Dir::Bi);
+    let grant = delegate(&mut fleet, ends, there, path, 1000);
+    fleet.accept(1, secondary, Dir::Bi);
+    let primary = fleet.servers[0];
+    fleet.world.server_session(primary, ends.primary).unwrap().remove_path(path).unwrap();
+    let code = ErrorCode::Transport(TransportCode::PATH_REMOVED);
+    assert_eq!(fleet.await_delegation(ends, grant), DelegationState::Lost { code, missing: vec![0..1000] });
+    assert_eq!(fleet.await_death(ends, path).code, code);
+    let mut session = fleet.world.server_session(primary, ends.primary).unwrap();
+    let refused = session.stream(there).delegate(path, 1, Bytes::new());
+    assert_eq!(refused, Err(DelegateError::PathDead(path)));
+    let refused = session.stream(there).delegate(PathId(9), 1, Bytes::new());
+    assert_eq!(refused, Err(DelegateError::PathUnknown(PathId(9))));
+}
+
+#[test]
+fn secondary_that_finishes_short_loses_the_rest_only() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (path, secondary) = fleet.join(ends, 1);
+    let (_here, there) = fleet.open(ends, Dir::Bi);
+    let grant = delegate(&mut fleet, ends, there, path, 1000);
+    let node = fleet.servers[1];
+    let part = fleet.accept(1, secondary, Dir::Bi);
+    fleet.write_all(node, secondary, part, &pattern(0..300));
+    fleet.finish(node, secondary, part);
+    let state = fleet.await_delegation(ends, grant);
+    assert!(matches!(state, DelegationState::Lost { missing, .. } if missing == vec![300..1000]));
+}
+
+#[test]
+fn revoked_grant_ends_and_its_writer_hears_of_it() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (path, secondary) = fleet.join(ends, 1);
+    let (here, there) = fleet.open(ends, Dir::Bi);
+    let grant = delegate(&mut fleet, ends, there, path, 1000);
+    let node = fleet.servers[1];
+    let part = fleet.accept(1, secondary, Dir::Bi);
+    let primary = fleet.servers[0];
+    fleet.world.server_session(primary, ends.primary).unwrap().revoke(grant).unwrap();
+    let code = ErrorCode::Transport(TransportCode::REVOKED);
+    assert_eq!(fleet.await_delegation(ends, grant), DelegationState::Lost { code, missing: vec![0..1000] });
+    let told = fleet.world.run_until(LONG, |world| {
+        world.session(node, secondary).unwrap().stream(part).stop_code() == Some(code)
+    });
+    assert!(told);
+    let mut session = fleet.world.session(fleet.client, ends.client).unwrap();
+    assert_eq!(session.stream(here).read(1), Err(ReadError::Blocked));
+}
+
+#[test]
+fn client_that_wants_no_more_stops_every_writer() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (path, secondary) = fleet.join(ends, 1);
+    let (here, there) = fleet.open(ends, Dir::Bi);
+    let grant = delegate(&mut fleet, ends, there, path, 1000);
+    let node = fleet.servers[1];
+    let part = fleet.accept(1, secondary, Dir::Bi);
+    fleet.world.session(fleet.client, ends.client).unwrap().stream(here).stop(7).unwrap();
+    let state = fleet.await_delegation(ends, grant);
+    assert!(matches!(state, DelegationState::Lost { code, .. } if code == TransportCode::STREAM_GONE.into()));
+    let primary = fleet.servers[0];
+    let told = fleet.world.run_until(LONG, |world| {
+        let code = Some(ErrorCode::Application(7));
+        world.session(primary, ends.primary).unwrap().stream(there).stop_code() == code
+            && world.session(node, secondary).unwrap().stream(part).stop_code() == code
+    });
+    assert!(told);
+}
