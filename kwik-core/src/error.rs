@@ -212,12 +212,6 @@ pub enum SessionError {
     TimedOut,
 }
 
-impl SessionError {
-    pub(crate) fn transport(code: TransportCode, detail: impl Into<String>) -> Self {
-        Self::Transport { code, detail: detail.into() }
-    }
-}
-
 impl From<DeadReason> for SessionError {
     fn from(reason: DeadReason) -> Self {
         match reason.code {

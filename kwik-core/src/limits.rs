@@ -101,18 +101,10 @@ pub struct Limits {
     pub raw_packets_max: usize,
     /// Bytes of such raw packets.
     pub raw_queue_bytes_max: usize,
-    /// Control frames queued on a path that is not draining them.
+    /// Control frames queued on a path whose peer does not read them, and answers that wait to be queued.
     pub control_queue_frames_max: usize,
     /// Bytes of such control frames.
     pub control_queue_bytes_max: usize,
-    /// Frames that make no progress: this many at once.
-    pub idle_frames_burst: u32,
-    /// Frames that make no progress: this many each second.
-    pub idle_frames_per_second: u32,
-    /// Bytes of one path handled before others get their turn.
-    pub work_bytes_per_turn: usize,
-    /// Events waiting for the application.
-    pub events_max: usize,
     /// Sessions of one endpoint.
     pub sessions_max: usize,
     /// Sessions that were accepted but not yet taken by the application, by endpoint.
@@ -184,10 +176,6 @@ impl Default for Limits {
             raw_queue_bytes_max: 256 * 1024,
             control_queue_frames_max: 1024,
             control_queue_bytes_max: 64 * 1024,
-            idle_frames_burst: 1000,
-            idle_frames_per_second: 100,
-            work_bytes_per_turn: 256 * 1024,
-            events_max: 1024,
             sessions_max: 10_000,
             accept_queue_sessions: 64,
             incoming_max: 1024,
@@ -234,8 +222,9 @@ impl Limits {
                 "stream_window_bytes_max must be at least stream_window_bytes",
             ),
             (
-                (self.streams_bidi_max + self.streams_uni_max)
-                    .checked_mul(self.stream_window_initial_bytes)
+                self.streams_bidi_max
+                    .checked_add(self.streams_uni_max)
+                    .and_then(|streams| streams.checked_mul(self.stream_window_initial_bytes))
                     .is_some_and(|bytes| bytes <= self.reassembly_budget_bytes / 2),
                 "reassembly_budget_bytes must be at least twice (streams_bidi_max + streams_uni_max) × \
                  stream_window_initial_bytes",
@@ -256,5 +245,30 @@ impl Limits {
             ),
         ];
         rules.iter().try_for_each(|(holds, rule)| if *holds { Ok(()) } else { Err(*rule) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_limits_hold_together() {
+        assert_eq!(Limits::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn limits_that_contradict_each_other_are_named() {
+        let usual = Limits::default;
+        for (limits, name) in [
+            (Limits { streams_bidi_max: 1 << 20, ..usual() }, "reassembly_budget_bytes"),
+            (Limits { streams_uni_max: u64::MAX, ..usual() }, "streams_uni_max"),
+            (Limits { streams_uni_max: FLOOR_STREAMS - 1, ..usual() }, "streams_uni_max"),
+            (Limits { stream_window_initial_bytes: 1, ..usual() }, "stream_window_initial_bytes"),
+            (Limits { stream_window_bytes_max: 1, ..usual() }, "stream_window_bytes_max"),
+            (Limits { dead_after: usual().idle_timeout * 2, ..usual() }, "suspect_after"),
+        ] {
+            assert!(limits.check().unwrap_err().starts_with(name), "{:?} is not about {name}", limits.check());
+        }
     }
 }

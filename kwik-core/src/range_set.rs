@@ -51,11 +51,6 @@ impl RangeSet {
         before - self.total
     }
 
-    /// Removes everything.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
-    }
-
     /// Whether the position is in the set.
     pub(crate) fn contains(&self, position: u64) -> bool {
         self.span_at(position).is_some()
@@ -155,10 +150,14 @@ mod tests {
     #[derive(Default)]
     struct Naive(Vec<bool>);
 
+    fn index(position: u64) -> usize {
+        usize::try_from(position).expect("within the space")
+    }
+
     impl Naive {
         fn set(&mut self, range: Range<u64>, value: bool) -> u64 {
             self.0.resize(SPACE, false);
-            let slice = &mut self.0[range.start as usize..range.end.max(range.start) as usize];
+            let slice = &mut self.0[index(range.start)..index(range.end)];
             let changed = slice.iter().filter(|bit| **bit != value).count();
             slice.fill(value);
             changed as u64
@@ -166,7 +165,7 @@ mod tests {
 
         fn runs(&self, range: Range<u64>, value: bool) -> Vec<Range<u64>> {
             let mut set: Vec<Range<u64>> = Vec::new();
-            for position in range.filter(|position| self.0[*position as usize] == value) {
+            for position in range.filter(|position| self.0[index(*position)] == value) {
                 match set.last_mut() {
                     Some(last) if last.end == position => last.end += 1,
                     _ => set.push(position..position + 1),
@@ -198,7 +197,7 @@ mod tests {
             let (inside, outside) = (naive.runs(probe.clone(), true), naive.runs(probe.clone(), false));
             prop_assert_eq!(set.covers(&probe), outside.is_empty());
             prop_assert_eq!(set.intersects(&probe), !inside.is_empty());
-            prop_assert_eq!(set.contains(probe.start), naive.0[probe.start as usize]);
+            prop_assert_eq!(set.contains(probe.start), naive.0[index(probe.start)]);
             prop_assert_eq!(set.overlaps(probe.clone()).collect::<Vec<_>>(), inside);
             prop_assert_eq!(set.gaps_in(probe), outside);
         }

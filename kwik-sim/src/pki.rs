@@ -43,13 +43,22 @@ impl Pki {
     /// If the authority's name cannot be in a certificate.
     #[must_use]
     pub fn server(&self, number: u8) -> ServerConfig {
+        let server = self.server_trusting_nobody(number);
+        (0..8).fold(server, |server, primary| server.trust_primary(self.public_identity(primary)))
+    }
+
+    /// A server with a valid certificate that takes no clients from other primaries.
+    ///
+    /// # Panics
+    /// If the authority's name cannot be in a certificate.
+    #[must_use]
+    pub fn server_trusting_nobody(&self, number: u8) -> ServerConfig {
         let key = KeyPair::generate_for(&PKCS_ED25519).expect("Ed25519 is supported");
         let params = CertificateParams::new([self.name.clone()]).expect("the name can be in a certificate");
         let certificate = params.signed_by(&key, &self.authority).expect("the parameters are complete");
         let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key just made");
         let chain = vec![certificate.der().clone()];
-        let server = ServerConfig::new(self.identity(number), chain, key).expect("key and certificate fit");
-        (0..8).fold(server, |server, primary| server.trust_primary(self.public_identity(primary)))
+        ServerConfig::new(self.identity(number), chain, key).expect("key and certificate fit")
     }
 
     /// A client that believes this authority.

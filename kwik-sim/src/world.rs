@@ -231,6 +231,8 @@ impl World {
                 turns += 1;
                 assert!(turns < Self::TURNS_MAX, "node {index} at {} never comes to rest", node.address);
                 node.drain(now, &mut out);
+                let rests = node.endpoint.poll_timeout().is_none_or(|at| at > now);
+                assert!(rests || turns == 1, "node {index} wants to run again at the moment it just ran");
                 if node.endpoint.poll_timeout().is_none_or(|at| at > now) {
                     break;
                 }

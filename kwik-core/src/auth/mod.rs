@@ -1,4 +1,4 @@
-//! Who may do what: identities, tickets, proofs and seals (PROTOCOL.md §5).
+//! Who may do what: identities, tickets, proofs and seals (PROTOCOL.md §4).
 //!
 //! Everything here is a pure function of its arguments. It knows no clock, no connection and no frame: bytes and the
 //! time come in, a verdict goes out.

@@ -25,7 +25,7 @@ const VERSION: u8 = 1;
 const CLAIMS_BYTES_FIXED: usize = 1 + 16 + 4 + 8 + 3 * 32 + 2 + 3 * 8;
 const _: () = assert!(CLAIMS_BYTES_FIXED + SERVER_NAME_BYTES_MAX + SIGNATURE_BYTES <= TICKET_BYTES_MAX);
 
-/// A primary's statement that one client may join one session, as one path, at one secondary (PROTOCOL.md §5).
+/// A primary's statement that one client may join one session, as one path, at one secondary (PROTOCOL.md §4).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ticket {
     /// The session that is joined.

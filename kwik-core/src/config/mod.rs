@@ -18,8 +18,9 @@ use crate::auth::{Identity, PublicIdentity};
 use crate::limits::{self, Limits};
 
 pub use policy::PathPolicy;
-pub(crate) use policy::{DialBudget, PolicyRefusal};
+pub(crate) use policy::DialBudget;
 pub use tls::WallClock;
+pub(crate) use tls::{client_crypto, server_crypto};
 
 /// A configuration that cannot work, and what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -234,7 +235,7 @@ impl ServerConfig {
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, ConfigError> {
         let tls = ServerTls::Certificate { chain, key: Arc::new(key) };
-        tls::server_crypto(&tls, &WallClock::new(Duration::ZERO))?;
+        server_crypto(&tls, &WallClock::new(Duration::ZERO))?;
         Ok(Self::with_tls(identity, tls))
     }
 
@@ -291,5 +292,3 @@ impl fmt::Debug for ServerConfig {
             .finish_non_exhaustive()
     }
 }
-
-pub(crate) use tls::{client_crypto, server_crypto};

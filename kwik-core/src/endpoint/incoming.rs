@@ -186,7 +186,7 @@ impl Endpoint {
         let (identity, limits) = (server.identity.clone(), server.limits.clone());
         let session = self.entropy.session_id();
         let handle = self.next_session_handle();
-        let founding = Founding { handle, session, identity, limits, hello, client_key };
+        let founding = Founding { session, identity, limits, hello, client_key };
         self.admit(connection, PathId::PRIMARY, |path| Machine::found(founding, path).map(|machine| (handle, machine)))
     }
 
@@ -217,7 +217,7 @@ impl Endpoint {
             return Err(TransportCode::SUPERSEDED);
         }
         let handle = self.next_session_handle();
-        let joining = Joining { handle, ticket, identity, limits, params: join.params };
+        let joining = Joining { ticket, identity, limits, params: join.params };
         self.admit(connection, path, |path| Machine::join(moment, joining, path).map(|machine| (handle, machine)))
     }
 

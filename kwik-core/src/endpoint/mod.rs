@@ -173,7 +173,7 @@ impl Endpoint {
         let connection = path.handle().0;
         let handle = self.next_session_handle();
         let key = Identity::generate(self.entropy.rng());
-        self.sessions.insert(handle, Machine::dial(handle, config, key, path));
+        self.sessions.insert(handle, Machine::dial(config, key, path));
         self.owners.insert(connection, Owner::Session(handle, PathId::PRIMARY));
         self.work.push(Key::Session(handle));
         Ok(handle)
@@ -269,29 +269,19 @@ impl Endpoint {
     /// `segment_size` for at most `max_datagrams` datagrams.
     pub fn poll_transmit(&mut self, now: Instant, max_datagrams: usize, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.advance(now);
-        self.run_work();
-        if let Some((transmit, bytes)) = self.responses.pop_front() {
-            buf.extend_from_slice(&bytes);
-            return Some(transmit);
-        }
-        while let Some(key) = self.sending.pop() {
-            let transmit = match key {
-                Key::Incoming(connection) => self
-                    .incoming
-                    .get_mut(&connection)
-                    .and_then(|incoming| incoming.path.poll_transmit(now, max_datagrams, buf)),
-                Key::Session(session) => self
-                    .sessions
-                    .get_mut(&session)
-                    .and_then(|machine| machine.poll_transmit(now, max_datagrams, buf)),
-            };
-            if transmit.is_some() {
-                self.sending.push(key);
-                return transmit;
+        loop {
+            self.run_work();
+            if let Some((transmit, bytes)) = self.responses.pop_front() {
+                buf.extend_from_slice(&bytes);
+                return Some(transmit);
             }
-            self.rearm(key);
+            if let Some(transmit) = self.transmit(now, max_datagrams, buf) {
+                return Some(transmit);
+            }
+            if self.work.is_empty() {
+                return None;
+            }
         }
-        None
     }
 
     /// The next thing that happened.
@@ -316,6 +306,28 @@ impl Endpoint {
     }
 
     // ---- inside
+
+    /// The next datagrams of the parts that have some, in turns.
+    fn transmit(&mut self, now: Instant, max_datagrams: usize, buf: &mut Vec<u8>) -> Option<Transmit> {
+        while let Some(key) = self.sending.pop() {
+            let transmit = match key {
+                Key::Incoming(connection) => self
+                    .incoming
+                    .get_mut(&connection)
+                    .and_then(|incoming| incoming.path.poll_transmit(now, max_datagrams, buf)),
+                Key::Session(session) => self
+                    .sessions
+                    .get_mut(&session)
+                    .and_then(|machine| machine.poll_transmit(now, max_datagrams, buf)),
+            };
+            if transmit.is_some() {
+                self.sending.push(key);
+                return transmit;
+            }
+            self.rearm(key);
+        }
+        None
+    }
 
     fn advance(&mut self, now: Instant) {
         self.now = self.now.max(now);
@@ -379,6 +391,7 @@ impl Endpoint {
             let Some(path) = machine.path_mut(id) else { continue };
             answered |= exchange(&mut self.quic, &mut self.owners, path);
         }
+        machine.bury();
         answered
     }
 
@@ -455,6 +468,19 @@ impl Endpoint {
                 other => ConnectError::Config(ConfigError::Tls(other.to_string())),
             })?;
         Ok(Path::new(setup, handle, connection, now))
+    }
+}
+
+#[cfg(test)]
+impl Endpoint {
+    /// The machine behind a session, for inputs no honest peer sends.
+    pub(crate) fn machine_mut(&mut self, session: SessionHandle) -> Option<&mut Machine> {
+        self.work.push(Key::Session(session));
+        self.sessions.get_mut(&session)
+    }
+
+    pub(crate) fn moment(&self, now: Instant) -> crate::session::Moment {
+        self.clock.at(now)
     }
 }
 

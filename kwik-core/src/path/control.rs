@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use quinn_proto::{Connection, ReadError, StreamId as QuicStreamId, WriteError};
+use quinn_proto::{Connection, StreamId as QuicStreamId, WriteError};
 
 use crate::error::TransportCode;
 use crate::limits::Limits;
@@ -43,10 +43,6 @@ impl ControlStream {
 
     pub(super) fn on_readable(&mut self) {
         self.readable = true;
-    }
-
-    pub(super) fn is_readable(&self) -> bool {
-        self.readable
     }
 
     /// The next whole frame, if it has arrived.
@@ -124,10 +120,8 @@ impl ControlStream {
     fn read(&self, quic: &mut Connection) -> Option<Bytes> {
         let mut stream = quic.recv_stream(self.quic?);
         let mut chunks = stream.read(true).ok()?;
-        let chunk = match chunks.next(Self::READ_BYTES) {
-            Ok(chunk) => chunk,
-            Err(ReadError::Blocked | ReadError::Reset(_)) => None,
-        };
+        // An error says that nothing is there, or that nothing more will be.
+        let chunk = chunks.next(Self::READ_BYTES).unwrap_or_default();
         // Window updates leave with the next transmit, which follows every read.
         let _ = chunks.finalize();
         chunk.map(|chunk| chunk.bytes)

@@ -31,10 +31,6 @@ impl Inbound {
         }
     }
 
-    pub(super) fn is_readable(&self) -> bool {
-        self.opened || !self.readable.is_empty()
-    }
-
     /// Carriers the peer has open.
     pub(super) fn count(&self) -> usize {
         self.readers.len()

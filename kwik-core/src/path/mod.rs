@@ -473,16 +473,15 @@ impl Path {
                 detail: "a carrier was stopped",
             });
         }
-        if let Some(frame) = self.control.next(&mut self.quic)? {
+        while let Some(frame) = self.control.next(&mut self.quic)? {
             let ControlFrame::PacketAck(ack) = frame else {
                 return Ok(Some(PathInput::Control(frame)));
             };
             let new = self.sent.on_ack(&ack.ranges)?;
             self.inputs.extend(new.into_iter().map(PathInput::Acknowledged));
-            return match self.inputs.pop_front() {
-                Some(input) => Ok(Some(input)),
-                None => self.read(now),
-            };
+            if let Some(input) = self.inputs.pop_front() {
+                return Ok(Some(input));
+            }
         }
         if !self.data_open {
             return Ok(None);

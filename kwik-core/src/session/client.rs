@@ -14,13 +14,13 @@ use crate::VERSION;
 use crate::auth::{self, Identity, PublicIdentity};
 use crate::config::{ClientConfig, DialBudget, SecondaryTrust};
 use crate::error::{DeadReason, ErrorCode, TransportCode};
-use crate::id::{Epoch, GrantId, PathId, SessionHandle, Side, StreamId};
+use crate::id::{Epoch, GrantId, PathId, Side, StreamId};
 use crate::limits::Limits;
 use crate::path::{Path, PathState};
 use crate::stream::{DataOutcome, Fault, Grant, GrantBook, GrantReport, StreamTable, TableRole};
 use crate::wire::{
     self, AddPath, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame, Hello, Join, MaxStreamData, PathStatus, Raw,
-    RawStatus, RemovePath, Revoke, WirePathState, Welcome,
+    RawStatus, RemovePath, Revoke, StopSending, Welcome, WirePathState,
 };
 
 /// What only a client keeps.
@@ -114,7 +114,7 @@ impl ClientRole {
 
 impl Machine {
     /// A client's session around its first connection.
-    pub(crate) fn dial(handle: SessionHandle, config: ClientConfig, key: Identity, path: Path) -> Self {
+    pub(crate) fn dial(config: ClientConfig, key: Identity, path: Path) -> Self {
         let limits = config.limits.clone();
         let role = ClientRole {
             primary_address: path.remote_address(),
@@ -131,7 +131,7 @@ impl Machine {
         };
         let streams = StreamTable::new(Side::Client, TableRole::Client, &limits);
         let role = RoleState::Client(Box::new(role));
-        Self::assemble(handle, None, limits, role, (PathId::PRIMARY, path), streams)
+        Self::assemble(None, limits, role, (PathId::PRIMARY, path), streams)
     }
 
     /// What a client's further connections are made with.
@@ -253,6 +253,9 @@ impl Machine {
                 let member = Member { address, server_name, identity, ticket, stage: Stage::Queued };
                 client.members.insert(path, member);
             }
+            Err(_) if client.reports.len() >= self.limits.control_queue_frames_max => {
+                return Err(Fault::new(TransportCode::CONTROL_FLOOD, "paths added without reading what became of them"));
+            }
             Err(reason) => {
                 client.reports.insert(add.path, DeadOrAlive::Dead(reason.code));
                 self.remember(unborn_stats(add.path, add.address, reason));
@@ -328,7 +331,7 @@ impl Machine {
             Grant { id: frame.grant, epoch: frame.epoch, path: frame.path, stream: frame.stream, range: range.clone() };
         client.grants.record(grant, &missing)?;
         let Some(limit) = limit else {
-            client.grants.stream_gone(frame.stream, TransportCode::STREAM_GONE.into());
+            client.grants.forget_stream(frame.stream);
             return Ok(());
         };
         if !client.members.contains_key(&frame.path) {
@@ -388,23 +391,29 @@ impl Machine {
                 return Err(Fault::new(TransportCode::CONTROL_FLOOD, "too many bytes that were there already"));
             }
         }
-        if outcome.conflict.is_some() {
-            self.on_stream_over(id);
+        if let Some(conflict) = outcome.conflict {
+            tracing::warn!(stream = %id, at = conflict.at, sources = ?conflict.sources, "two servers wrote different bytes");
+            self.on_stream_over(id, TransportCode::RANGE_CONFLICT.into());
         }
         Ok(())
     }
 
-    /// The client takes nothing more of a stream.
-    pub(super) fn on_stream_over(&mut self, id: StreamId) {
-        if let RoleState::Client(client) = &mut self.role {
-            client.grants.stream_gone(id, TransportCode::STREAM_GONE.into());
+    /// The client takes nothing more of a stream: every secondary that writes it is stopped, and the primary told what
+    /// will not come.
+    pub(super) fn on_stream_over(&mut self, id: StreamId, code: ErrorCode) {
+        let RoleState::Client(client) = &mut self.role else { return };
+        for writer in client.grants.writers(id) {
+            if let Some(path) = self.paths.get_mut(&writer).filter(|path| path.state().is_usable()) {
+                path.queue_control(&StopSending { stream: id, code }.into());
+            }
         }
+        client.grants.stream_gone(id, TransportCode::STREAM_GONE.into());
     }
 
     /// The application wants nothing more of a stream.
-    pub(super) fn on_stream_unwanted(&mut self, id: StreamId) {
+    pub(super) fn on_stream_unwanted(&mut self, id: StreamId, code: ErrorCode) {
         if self.streams.is_receiving(id) == Some(true) && !self.streams.is_received(id) {
-            self.on_stream_over(id);
+            self.on_stream_over(id, code);
         }
     }
 
@@ -414,8 +423,8 @@ impl Machine {
         let RoleState::Client(client) = &mut self.role else { return Ok(()) };
         let known = raw.to.is_primary() || client.members.contains_key(&raw.to);
         if !known || raw.to == from {
-            client.relay.refuse_raw(from, raw.to, raw.seal.sequence, TransportCode::PATH_UNKNOWN);
-            return Ok(());
+            let sequence = raw.seal.sequence;
+            return client.relay.refuse_raw(from, raw.to, sequence, TransportCode::PATH_UNKNOWN, &self.limits);
         }
         let between_secondaries = !from.is_primary() && !raw.to.is_primary();
         let endorsement = client
@@ -423,8 +432,7 @@ impl Machine {
             .get(&from)
             .filter(|_| between_secondaries)
             .map_or_else(Bytes::new, |member| member.ticket.clone());
-        client.relay.push_raw(from, raw.to, endorsement, raw.seal, &self.limits);
-        Ok(())
+        client.relay.push_raw(from, raw.to, endorsement, raw.seal, &self.limits)
     }
 
     pub(super) fn on_receipt_to_relay(&mut self, receiver: PathId, status: RawStatus) -> Result<(), Fault> {

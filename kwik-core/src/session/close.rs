@@ -6,7 +6,6 @@ use super::{Machine, Moment, RoleState};
 use crate::error::{DeadReason, ErrorCode, SessionError, TransportCode};
 use crate::id::PathId;
 use crate::limits::CLOSE_REASON_BYTES_MAX;
-use crate::path::{Path, PathState};
 use crate::wire::Close;
 
 /// Where a session stands between its first and its last moment.
@@ -150,7 +149,7 @@ impl Machine {
         self.streams.close();
         if let RoleState::Primary(primary) = &mut self.role {
             let lost = primary.on_session_end();
-            self.events.extend(lost);
+            self.delegations_changed.extend(lost);
         }
     }
 

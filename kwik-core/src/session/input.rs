@@ -122,7 +122,7 @@ impl Machine {
             ControlFrame::OpenStream(open) => self.streams.on_open(open.stream, open.priority, open.limit.0),
             ControlFrame::ResetStream(reset) => {
                 self.streams.on_reset(reset.stream, reset.code, reset.final_size.0)?;
-                self.on_stream_over(reset.stream);
+                self.on_stream_over(reset.stream, reset.code);
                 Ok(())
             }
             ControlFrame::StopSending(stop) => self.streams.on_stop(stop.stream, stop.code),
@@ -143,7 +143,7 @@ impl Machine {
                 CarrierItem::Stream { stream, offset, data, frame_end, fin },
             ) => self.on_stream_data(from, stream, offset, data, frame_end, fin),
             (RoleState::Primary(_) | RoleState::Secondary(_), CarrierItem::Raw(raw)) => {
-                if self.on_raw_forward(raw) {
+                if self.on_raw_forward(raw)? {
                     self.emit(SessionEvent::RawReadable);
                 }
                 Ok(())
@@ -186,7 +186,7 @@ impl Machine {
             Ok(outcome) => self.on_stream_progress(from, stream, &outcome),
             Err(fault) => {
                 if self.streams.is_receiving(stream) == Some(false) {
-                    self.on_stream_over(stream);
+                    self.on_stream_over(stream, fault.code.into());
                 }
                 Err(fault)
             }

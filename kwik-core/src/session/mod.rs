@@ -9,10 +9,12 @@ mod raw;
 mod relay;
 mod secondary;
 mod server_view;
+#[cfg(test)]
+mod tests;
 mod transmit;
 mod view;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -26,9 +28,9 @@ use self::secondary::SecondaryRole;
 use self::transmit::Transmit;
 use crate::auth::UnixTime;
 use crate::error::DeadReason;
-use crate::id::{PathId, SessionHandle, SessionId, StreamOffset};
+use crate::id::{GrantId, PathId, SessionId, StreamOffset};
 use crate::limits::Limits;
-use crate::path::Path;
+use crate::path::{Path, PathState};
 use crate::stream::{StreamControl, StreamTable};
 use crate::wire::{ControlFrame, GrantEnd, MaxStreamData, MaxStreams, OpenStream, Params, ResetStream, StopSending};
 
@@ -69,7 +71,6 @@ impl Clock {
 
 /// One end of one session.
 pub(crate) struct Machine {
-    handle: SessionHandle,
     id: Option<SessionId>,
     limits: Limits,
     role: RoleState,
@@ -82,6 +83,8 @@ pub(crate) struct Machine {
     transmit: Transmit,
     phase: Phase,
     events: VecDeque<SessionEvent>,
+    /// Delegations the application is to look at.
+    delegations_changed: BTreeSet<GrantId>,
     /// The application let go of the session: no more events.
     released: bool,
 }
@@ -95,7 +98,6 @@ enum RoleState {
 
 impl Machine {
     fn assemble(
-        handle: SessionHandle,
         id: Option<SessionId>,
         limits: Limits,
         role: RoleState,
@@ -103,7 +105,6 @@ impl Machine {
         streams: StreamTable,
     ) -> Self {
         Self {
-            handle,
             id,
             limits,
             role,
@@ -114,6 +115,7 @@ impl Machine {
             transmit: Transmit::default(),
             phase: Phase::new(),
             events: VecDeque::new(),
+            delegations_changed: BTreeSet::new(),
             released: false,
         }
     }
@@ -137,7 +139,6 @@ impl Machine {
         self.check_time(moment);
         more |= self.flush(moment);
         self.check_drained(moment);
-        self.bury();
         more
     }
 
@@ -148,6 +149,9 @@ impl Machine {
         }
         if let Some(event) = self.events.pop_front() {
             return Some(event);
+        }
+        if let Some(grant) = self.delegations_changed.pop_first() {
+            return Some(SessionEvent::Delegation(grant));
         }
         if let Some(event) = self.streams.poll_event() {
             return Some(SessionEvent::Stream(event));
@@ -190,14 +194,11 @@ impl Machine {
         self.released && self.phase.is_closed() && self.paths.is_empty()
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        self.phase.is_closed()
-    }
-
     /// The application lets go; what was finished is still delivered.
     pub(crate) fn release(&mut self, now: Instant) {
         self.released = true;
         self.events.clear();
+        self.delegations_changed.clear();
         self.close(now, 0, "");
     }
 
@@ -209,7 +210,7 @@ impl Machine {
     // ---- what the roles share
 
     fn emit(&mut self, event: SessionEvent) {
-        if !self.released && self.events.len() < self.limits.events_max {
+        if !self.released {
             self.events.push_back(event);
         }
     }
@@ -283,7 +284,9 @@ impl Machine {
             to.extend(client.grants.writers(stream));
         }
         for id in to {
-            if let Some(path) = self.paths.get_mut(&id).filter(|path| !path.state().is_dead()) {
+            // A path that is still connecting must hear JOIN first; what it misses comes with its grants.
+            let hears = |path: &&mut Path| !path.state().is_dead() && *path.state() != PathState::Connecting;
+            if let Some(path) = self.paths.get_mut(&id).filter(hears) {
                 path.queue_control(&frame);
             }
         }
@@ -322,8 +325,8 @@ impl Machine {
         }
     }
 
-    /// Forgets connections that are drained; keeps what they achieved.
-    fn bury(&mut self) {
+    /// Forgets connections that are drained, once QUIC's endpoint was told so; keeps what they achieved.
+    pub(crate) fn bury(&mut self) {
         while let Some(id) =
             self.paths.iter().find(|(_, path)| path.is_drained() && path.state().is_dead()).map(|(id, _)| *id)
         {
@@ -370,7 +373,7 @@ fn unborn_stats(id: PathId, address: SocketAddr, reason: DeadReason) -> PathStat
     PathStats {
         id,
         address,
-        state: crate::path::PathState::Dead(reason),
+        state: PathState::Dead(reason),
         bytes_received: 0,
         bytes_sent: 0,
         packets_received: 0,

@@ -12,7 +12,7 @@ use super::raw::RawEnd;
 use super::{Machine, Moment, RoleState};
 use crate::auth::{self, Identity, PublicIdentity, SealContext, TICKET_LIFETIME, Ticket};
 use crate::error::{DeadReason, TransportCode};
-use crate::id::{Epoch, GrantId, PathId, SessionHandle, SessionId, Side, StreamHandle, StreamOffset};
+use crate::id::{Epoch, GrantId, PathId, SessionId, Side, StreamHandle, StreamOffset};
 use crate::limits::{self, Limits};
 use crate::path::{Path, PathState};
 use crate::stream::{
@@ -45,7 +45,6 @@ struct RemotePath {
 
 /// What a session is founded with.
 pub(crate) struct Founding {
-    pub(crate) handle: SessionHandle,
     pub(crate) session: SessionId,
     pub(crate) identity: Identity,
     pub(crate) limits: Limits,
@@ -80,13 +79,13 @@ impl PrimaryRole {
     }
 
     /// The session is over: what was delegated will not be reported any more.
-    pub(super) fn on_session_end(&mut self) -> Vec<SessionEvent> {
-        let mut events = Vec::new();
+    pub(super) fn on_session_end(&mut self) -> Vec<GrantId> {
+        let mut lost = Vec::new();
         for path in self.paths.keys() {
-            let lost = self.delegations.path_lost(*path, TransportCode::SOURCE_LOST.into());
-            events.extend(lost.into_iter().map(|change| SessionEvent::Delegation(change.grant)));
+            let changes = self.delegations.path_lost(*path, TransportCode::SOURCE_LOST.into());
+            lost.extend(changes.into_iter().map(|change| change.grant));
         }
-        events
+        lost
     }
 
     fn live_paths(&self) -> usize {
@@ -102,7 +101,7 @@ impl PrimaryRole {
 impl Machine {
     /// A session that a client's HELLO founds here.
     pub(crate) fn found(founding: Founding, mut path: Path) -> Result<Self, Fault> {
-        let Founding { handle, session, identity, limits, hello, client_key } = founding;
+        let Founding { session, identity, limits, hello, client_key } = founding;
         let exporter = path.exporter().ok_or_else(|| Fault::new(TransportCode::INTERNAL, "no exporter"))?;
         let signature = auth::welcome_proof(&identity, &exporter, session, PathId::PRIMARY, &client_key);
         let mut streams = StreamTable::new(Side::Server, TableRole::Primary, &limits);
@@ -129,7 +128,7 @@ impl Machine {
             commands: VecDeque::new(),
         };
         let role = RoleState::Primary(Box::new(role));
-        let mut machine = Self::assemble(handle, Some(session), limits, role, (PathId::PRIMARY, path), streams);
+        let mut machine = Self::assemble(Some(session), limits, role, (PathId::PRIMARY, path), streams);
         machine.emit(SessionEvent::Incoming);
         Ok(machine)
     }
@@ -238,12 +237,9 @@ impl Machine {
             Extent::Next(len) => self.streams.reserve(stream, len)?,
             Extent::At(range) => self.streams.reserve_range(stream, range)?,
         };
-        let grant = match primary.delegations.issue(path, id, stream, range.clone()) {
-            Ok(grant) => grant,
-            Err(_) => {
-                self.streams.unreserve(id, std::slice::from_ref(&range));
-                return Err(DelegateError::TooMany);
-            }
+        let Ok(grant) = primary.delegations.issue(path, id, stream, range.clone()) else {
+            self.streams.unreserve(id, std::slice::from_ref(&range));
+            return Err(DelegateError::TooMany);
         };
         let sequence = remote.next_grant_seal;
         remote.next_grant_seal += 1;
@@ -326,7 +322,7 @@ impl Machine {
                 self.streams.unreserve(change.stream, &missing);
             }
         }
-        self.emit(SessionEvent::Delegation(change.grant));
+        self.delegations_changed.insert(change.grant);
         Ok(())
     }
 
@@ -353,14 +349,14 @@ impl Machine {
     }
 
     /// Returns whether the application should be told that there is something to receive.
-    pub(super) fn on_raw_forward(&mut self, forward: wire::RawForward) -> bool {
+    pub(super) fn on_raw_forward(&mut self, forward: wire::RawForward) -> Result<bool, Fault> {
         match &mut self.role {
             RoleState::Primary(primary) => {
                 let paths = &primary.paths;
                 primary.raw.on_forward(forward, |frame| paths.get(&frame.from).map(|path| path.info.identity))
             }
             RoleState::Secondary(secondary) => secondary.on_raw_forward(forward),
-            RoleState::Client(_) => false,
+            RoleState::Client(_) => Ok(false),
         }
     }
 }

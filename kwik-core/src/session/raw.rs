@@ -1,6 +1,7 @@
 //! Raw packets at a server: sealed and sent, checked and queued (PROTOCOL.md §7).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
@@ -9,6 +10,7 @@ use crate::auth::{self, Identity, PublicIdentity, SealContext, SealWindow};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{PathId, SessionId};
 use crate::limits::{self, Limits};
+use crate::stream::Fault;
 use crate::wire::{ControlFrame, Raw, RawForward, RawStatus, Seal};
 
 /// One server's end of the raw packets of a session.
@@ -18,6 +20,7 @@ pub(super) struct RawEnd {
     identity: Identity,
     packets_max: usize,
     bytes_max: usize,
+    answers_max: usize,
     lanes: BTreeMap<PathId, Lane>,
     senders: BTreeMap<PathId, Sender>,
     queue: VecDeque<RawPacket>,
@@ -48,6 +51,7 @@ impl RawEnd {
             identity,
             packets_max: limits.raw_packets_max,
             bytes_max: limits.raw_queue_bytes_max,
+            answers_max: limits.control_queue_frames_max,
             lanes: BTreeMap::new(),
             senders: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -86,17 +90,9 @@ impl RawEnd {
         Some(packet)
     }
 
-    pub(super) fn is_readable(&self) -> bool {
-        !self.queue.is_empty()
-    }
-
     /// The next frame for this server's control plane.
     pub(super) fn poll_control(&mut self) -> Option<ControlFrame> {
         self.out.pop_front()
-    }
-
-    pub(super) fn has_control(&self) -> bool {
-        !self.out.is_empty()
     }
 
     /// A packet came. `identity_of` names the sender's identity when it is not known yet. Returns whether the queue was
@@ -105,7 +101,10 @@ impl RawEnd {
         &mut self,
         forward: RawForward,
         identity_of: impl FnOnce(&RawForward) -> Option<PublicIdentity>,
-    ) -> bool {
+    ) -> Result<bool, Fault> {
+        if self.out.len() >= self.answers_max {
+            return Err(Fault::new(TransportCode::CONTROL_FLOOD, "raw packets sent on without reading the answers"));
+        }
         let (from, sequence) = (forward.from, forward.seal.sequence);
         let was_empty = self.queue.is_empty();
         let code = match self.take(forward, identity_of) {
@@ -113,7 +112,7 @@ impl RawEnd {
             Err(code) => code,
         };
         self.out.push_back(RawStatus { from, to: self.own, sequence, code: code.into() }.into());
-        was_empty && !self.queue.is_empty()
+        Ok(was_empty && !self.queue.is_empty())
     }
 
     /// A receipt came. `None` if nothing was waiting for it.
@@ -134,14 +133,13 @@ impl RawEnd {
         if from == self.own {
             return Err(TransportCode::PATH_UNKNOWN);
         }
-        if !self.senders.contains_key(&from) {
-            let identity = identity_of(&forward).ok_or(TransportCode::AUTH_FAILED)?;
-            self.senders.insert(
-                from,
-                Sender { identity, window: SealWindow::default(), queued: 0, queued_bytes: 0 },
-            );
-        }
-        let sender = self.senders.get_mut(&from).ok_or(TransportCode::INTERNAL)?;
+        let sender = match self.senders.entry(from) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => {
+                let identity = identity_of(&forward).ok_or(TransportCode::AUTH_FAILED)?;
+                vacant.insert(Sender { identity, window: SealWindow::default(), queued: 0, queued_bytes: 0 })
+            }
+        };
         let Seal { sequence, payload, signature } = forward.seal;
         if payload.len() > limits::RAW_BYTES_MAX
             || sender.queued >= self.packets_max

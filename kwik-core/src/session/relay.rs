@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use crate::error::TransportCode;
 use crate::id::{GrantId, PathId, StreamId, StreamOffset};
 use crate::limits::Limits;
+use crate::stream::Fault;
 use crate::wire::{GrantOpen, RawForward, RawStatus, Seal};
 
 /// Something to carry to one server.
@@ -63,21 +64,40 @@ impl Relay {
     }
 
     /// Takes a raw packet for `to`, or answers its sender with the code.
-    pub(super) fn push_raw(&mut self, from: PathId, to: PathId, endorsement: Bytes, seal: Seal, limits: &Limits) {
+    pub(super) fn push_raw(
+        &mut self,
+        from: PathId,
+        to: PathId,
+        endorsement: Bytes,
+        seal: Seal,
+        limits: &Limits,
+    ) -> Result<(), Fault> {
         let (sequence, len) = (seal.sequence, seal.payload.len());
         let waiting = self.waiting.entry((from, to)).or_default();
         let full = waiting.packets.len() >= limits.raw_packets_max || waiting.bytes + len > limits.raw_queue_bytes_max;
         if full || waiting.packets.contains_key(&sequence) {
-            self.refuse_raw(from, to, sequence, TransportCode::RAW_LIMIT);
-            return;
+            return self.refuse_raw(from, to, sequence, TransportCode::RAW_LIMIT, limits);
         }
         waiting.packets.insert(sequence, len);
         waiting.bytes += len;
         self.to.entry(to).or_default().push_back(Cargo::Raw(RawForward { from, endorsement, seal }));
+        Ok(())
     }
 
-    pub(super) fn refuse_raw(&mut self, from: PathId, to: PathId, sequence: u64, code: TransportCode) {
+    /// Answers a sender. One that sends on without reading its answers commits a fault.
+    pub(super) fn refuse_raw(
+        &mut self,
+        from: PathId,
+        to: PathId,
+        sequence: u64,
+        code: TransportCode,
+        limits: &Limits,
+    ) -> Result<(), Fault> {
+        if self.receipts.get(&from).is_some_and(|queue| queue.len() >= limits.control_queue_frames_max) {
+            return Err(Fault::new(TransportCode::CONTROL_FLOOD, "raw packets sent on without reading the answers"));
+        }
         self.push_receipt(RawStatus { from, to, sequence, code: code.into() });
+        Ok(())
     }
 
     /// A receipt came from the receiver. Returns whether a packet was waiting for it.
@@ -99,7 +119,7 @@ impl Relay {
             let Some(waiting) = self.waiting.remove(&(from, to)) else { continue };
             if from != path {
                 for sequence in waiting.packets.into_keys() {
-                    self.refuse_raw(from, to, sequence, TransportCode::SOURCE_LOST);
+                    self.push_receipt(RawStatus { from, to, sequence, code: TransportCode::SOURCE_LOST.into() });
                 }
             }
         }

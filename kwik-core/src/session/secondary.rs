@@ -8,7 +8,7 @@ use super::raw::RawEnd;
 use super::{Machine, Moment, RoleState};
 use crate::auth::{self, Identity, PublicIdentity, SealContext, SealWindow, Ticket};
 use crate::error::TransportCode;
-use crate::id::{PathId, SessionHandle, SessionId, Side};
+use crate::id::{PathId, SessionId, Side};
 use crate::limits::Limits;
 use crate::path::Path;
 use crate::stream::{Fault, StreamTable, TableRole};
@@ -27,7 +27,6 @@ pub(super) struct SecondaryRole {
 
 /// What a client joins with; its ticket and proof were verified.
 pub(crate) struct Joining {
-    pub(crate) handle: SessionHandle,
     pub(crate) ticket: Ticket,
     pub(crate) identity: Identity,
     pub(crate) limits: Limits,
@@ -43,7 +42,7 @@ impl SecondaryRole {
         self.identity.public()
     }
 
-    pub(super) fn on_raw_forward(&mut self, forward: RawForward) -> bool {
+    pub(super) fn on_raw_forward(&mut self, forward: RawForward) -> Result<bool, Fault> {
         let (session, primary) = (self.session, self.primary);
         self.raw.on_forward(forward, |frame| {
             if frame.from.is_primary() {
@@ -57,7 +56,7 @@ impl SecondaryRole {
 impl Machine {
     /// A session that a client joins here.
     pub(crate) fn join(moment: Moment, joining: Joining, mut path: Path) -> Result<Self, Fault> {
-        let Joining { handle, ticket, identity, limits, params } = joining;
+        let Joining { ticket, identity, limits, params } = joining;
         let exporter = path.exporter().ok_or_else(|| Fault::new(TransportCode::INTERNAL, "no exporter"))?;
         let (session, id) = (ticket.session, ticket.path);
         let signature = auth::welcome_proof(&identity, &exporter, session, id, &ticket.client_key);
@@ -82,7 +81,7 @@ impl Machine {
             lease_end: moment.now + ticket.lease,
         };
         let role = RoleState::Secondary(Box::new(role));
-        let mut machine = Self::assemble(handle, Some(session), limits, role, (id, path), streams);
+        let mut machine = Self::assemble(Some(session), limits, role, (id, path), streams);
         machine.emit(SessionEvent::Incoming);
         Ok(machine)
     }

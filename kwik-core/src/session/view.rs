@@ -168,9 +168,9 @@ impl Stream<'_> {
     /// # Errors
     /// If the stream has no open receiving half.
     pub fn stop(&mut self, code: u32) -> Result<(), ClosedStream> {
-        self.machine.streams.stop(self.stream, ErrorCode::Application(code))?;
-        self.on_unwanted();
-        Ok(())
+        let code = ErrorCode::Application(code);
+        self.on_unwanted(code);
+        self.machine.streams.stop(self.stream, code)
     }
 
     /// Streams of a higher priority are sent first; equals take turns. Streams begin with 0.
@@ -210,7 +210,7 @@ impl Stream<'_> {
 
     /// The application reads no more. An unfinished stream is stopped with code 0.
     pub fn release_recv(&mut self) {
-        self.on_unwanted();
+        self.on_unwanted(ErrorCode::Application(0));
         self.machine.streams.release_recv(self.stream);
     }
 
@@ -239,9 +239,9 @@ impl Stream<'_> {
         self.machine.streams.stop_code(self.stream)
     }
 
-    fn on_unwanted(&mut self) {
+    fn on_unwanted(&mut self, code: ErrorCode) {
         if let Some(id) = self.machine.streams.stream_id(self.stream) {
-            self.machine.on_stream_unwanted(id);
+            self.machine.on_stream_unwanted(id, code);
         }
     }
 }

@@ -13,19 +13,16 @@ mod send;
 mod table;
 
 pub use delegations::DelegationState;
-pub(crate) use delegations::{Change, Delegations, Outcome, TooManyDelegations};
-pub(crate) use fair::FairQueue;
-pub(crate) use flow::check as check_limits;
+pub(crate) use delegations::{Delegations, Outcome};
 pub(crate) use grants::{Access, Grant, GrantBook, GrantReport};
 
 pub use reassembly::Chunk;
-pub(crate) use reassembly::{Conflict, Inserted};
 pub(crate) use recv::DataOutcome;
 pub use recv::ReadError;
 pub(crate) use send::Segment;
 pub use send::WriteError;
-pub use table::{ClosedStream, ReserveError, FinishError, OpenError, StreamEvent};
-pub(crate) use table::{RecvInfo, SendInfo, StreamControl, StreamTable, TableRole};
+pub use table::{ClosedStream, FinishError, OpenError, StreamEvent};
+pub(crate) use table::{ReserveError, StreamControl, StreamTable, TableRole};
 
 use crate::error::TransportCode;
 

@@ -136,8 +136,9 @@ impl RecvStream {
     /// The peer ends the stream early. A stream that is already complete stays readable. The final size may lie
     /// beyond the credit: no byte up to it needs to be buffered.
     pub(super) fn on_reset(&mut self, code: ErrorCode, final_size: u64) -> Result<(), Fault> {
+        let is_complete = self.has_all();
         self.on_final_size(final_size)?;
-        if matches!(self.state, State::Open) && !self.has_all() {
+        if matches!(self.state, State::Open) && !is_complete {
             self.fail(code);
         }
         Ok(())
@@ -231,6 +232,7 @@ impl RecvStream {
     }
 
     /// Bytes of the budget reserved for this stream.
+    #[cfg(test)]
     pub(super) fn charged(&self) -> u64 {
         self.window.as_ref().map_or(0, Window::charged)
     }
@@ -274,10 +276,12 @@ impl RecvStream {
         self.assembly.received()
     }
 
+    #[cfg(test)]
     pub(super) fn consumed(&self) -> u64 {
         self.assembly.consumed()
     }
 
+    #[cfg(test)]
     pub(super) fn final_size(&self) -> Option<u64> {
         self.final_size
     }
@@ -286,6 +290,7 @@ impl RecvStream {
         self.assembly.spans()
     }
 
+    #[cfg(test)]
     pub(super) fn buffered_bytes(&self) -> usize {
         self.assembly.buffered_bytes()
     }

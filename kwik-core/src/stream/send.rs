@@ -288,8 +288,12 @@ impl SendStream {
         changed
     }
 
-    /// The grant of this part was revoked: the client already knows that no more comes.
+    /// The grant of this part was revoked: the client already knows that no more comes. A part that was sent whole
+    /// ends as it would have.
     pub(super) fn revoke(&mut self) -> bool {
+        if self.part.as_ref().is_some_and(|part| self.settled.covers(part)) {
+            return false;
+        }
         let changed = self.on_stop(TransportCode::REVOKED.into());
         self.part_end = None;
         changed
@@ -403,28 +407,6 @@ impl SendStream {
         self.buffered + self.pending.len() * super::buffer::ENTRY_BYTES
     }
 
-    pub(super) fn cursor(&self) -> u64 {
-        self.cursor
-    }
-
-    pub(super) fn limit(&self) -> u64 {
-        self.limit
-    }
-
-    pub(super) fn final_size(&self) -> Option<u64> {
-        self.final_size
-    }
-
-    pub(super) fn outstanding(&self) -> u64 {
-        self.outstanding
-    }
-
-    /// Ranges below the end that nobody wrote and nobody was asked to write.
-    pub(super) fn holes(&self) -> Vec<Range<u64>> {
-        let start = self.part.as_ref().map_or(0, |part| part.start);
-        self.covered.gaps_in(start..self.final_size.unwrap_or_else(|| self.cursor.max(self.covered.end())))
-    }
-
     fn check_open(&self) -> Result<(), WriteError> {
         match (self.stopped, self.reset) {
             (Some(code), _) => Err(WriteError::Stopped(code)),
@@ -443,6 +425,28 @@ impl SendStream {
     fn drop_pending(&mut self) {
         self.pending.clear();
         self.buffered = 0;
+    }
+}
+
+/// What only tests look at.
+#[cfg(test)]
+impl SendStream {
+    pub(super) fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    pub(super) fn final_size(&self) -> Option<u64> {
+        self.final_size
+    }
+
+    /// Ranges below the end that nobody wrote and nobody was asked to write.
+    pub(super) fn holes(&self) -> Vec<Range<u64>> {
+        let start = self.part.as_ref().map_or(0, |part| part.start);
+        self.covered.gaps_in(start..self.final_size.unwrap_or_else(|| self.cursor.max(self.covered.end())))
     }
 }
 

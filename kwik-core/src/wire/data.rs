@@ -75,11 +75,6 @@ impl GrantOpen {
         put_frame(out, DataType::Grant, self.body_len(), self);
     }
 
-    /// The bytes [`Self::encode`] appends.
-    pub(crate) fn encoded_len(&self) -> usize {
-        frame_header_len(DataType::Grant, self.body_len()) + self.body_len()
-    }
-
     fn body_len(&self) -> usize {
         let numbers = [self.grant.0, self.epoch.0, self.stream.0, self.start.0, self.len, self.limit.0];
         numbers.into_iter().map(varint_len).sum::<usize>() + self.seal.encoded_len()
@@ -118,11 +113,6 @@ impl RawForward {
     /// Appends the frame: type, length, body.
     pub(crate) fn encode(&self, out: &mut BytesMut) {
         put_frame(out, DataType::Raw, self.body_len(), self);
-    }
-
-    /// The bytes [`Self::encode`] appends.
-    pub(crate) fn encoded_len(&self) -> usize {
-        frame_header_len(DataType::Raw, self.body_len()) + self.body_len()
     }
 
     fn body_len(&self) -> usize {
@@ -174,12 +164,6 @@ pub(crate) fn encode_stream_header(
     put_varint(out, stream_body_len(stream, offset, payload_len) as u64);
     put_varint(out, stream.0);
     put_varint(out, offset.0);
-}
-
-/// The bytes [`encode_stream_header`] appends.
-pub(crate) fn stream_frame_header_len(stream: StreamId, offset: StreamOffset, payload_len: usize) -> usize {
-    let body_len = stream_body_len(stream, offset, payload_len);
-    frame_header_len(DataType::Stream, body_len) + body_len - payload_len
 }
 
 fn stream_body_len(stream: StreamId, offset: StreamOffset, payload_len: usize) -> usize {

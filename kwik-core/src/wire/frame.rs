@@ -24,6 +24,7 @@ macro_rules! frame_types {
             $(pub(crate) const $name: u64 = $value;)*
 
             /// Every type, in the order of their numbers.
+            #[cfg(test)]
             pub(crate) const ALL: &[Self] = &[$(Self::$frame),*];
 
             /// The type a number on the wire stands for, if this version knows it.
@@ -54,7 +55,7 @@ macro_rules! frame_types {
 macro_rules! control_frames {
     ($($name:ident = $value:literal, $frame:ident($body:ident);)*) => {
         frame_types! {
-            /// The types of frames on the control plane (PROTOCOL.md §4).
+            /// The types of frames on the control plane (PROTOCOL.md §5).
             ControlType { $($name = $value, $frame;)* }
         }
 
@@ -120,7 +121,7 @@ control_frames! {
 }
 
 frame_types! {
-    /// The types of frames inside a data packet (PROTOCOL.md §4).
+    /// The types of frames inside a data packet (PROTOCOL.md §6).
     DataType {
         STREAM = 0x01, Stream;
         STREAM_FIN = 0x02, StreamFin;

@@ -1,4 +1,4 @@
-//! The bytes of the control plane and of the carriers (PROTOCOL.md §4).
+//! The bytes of the control plane and of the carriers (PROTOCOL.md §5, §6).
 //!
 //! A decoded frame is legal in itself: its fields are inside their limits and its body was used up exactly. Whether a
 //! frame may come from this peer, on this path, at this time, is not known here.
@@ -19,9 +19,11 @@ pub(crate) use control::{
 };
 pub(crate) use data::{
     CarrierItem, GrantOpen, RawForward, encode_carrier_header, encode_packet_header, encode_stream_header,
-    packet_header_len, stream_frame_header_len,
+    packet_header_len,
 };
-pub(crate) use frame::{ControlFrame, ControlType, DataType};
+pub(crate) use frame::ControlFrame;
+#[cfg(test)]
+pub(crate) use frame::{ControlType, DataType};
 pub(crate) use params::Params;
 pub(crate) use reader::{CarrierReader, ControlReader};
 

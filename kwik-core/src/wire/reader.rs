@@ -44,10 +44,6 @@ enum ControlState {
 }
 
 impl ControlReader {
-    pub(crate) fn new() -> Self {
-        Self::default()
-    }
-
     /// Takes the next chunk. After an error it is dropped.
     pub(crate) fn push(&mut self, chunk: Bytes) {
         if self.failed.is_none() {
@@ -71,6 +67,7 @@ impl ControlReader {
     }
 
     /// Whether the bytes so far end where a frame ends, and each of those frames was returned.
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.feed.is_empty() && matches!(self.state, ControlState::Type)
     }

@@ -17,7 +17,7 @@ struct Outcome<T> {
 }
 
 fn read_control(chunks: impl IntoIterator<Item = Bytes>) -> Outcome<ControlFrame> {
-    let mut reader = ControlReader::new();
+    let mut reader = ControlReader::default();
     let mut items = Vec::new();
     for chunk in chunks {
         reader.push(chunk);

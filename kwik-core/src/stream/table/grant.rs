@@ -12,7 +12,7 @@ use std::ops::Range;
 
 /// Why a range could not be left to another server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ReserveError {
+pub(crate) enum ReserveError {
     /// Only a primary delegates.
     #[error("only the primary of a session delegates")]
     NotPrimary,

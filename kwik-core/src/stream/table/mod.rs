@@ -5,14 +5,15 @@
 //! can be looked at.
 
 mod grant;
+#[cfg(test)]
+mod inspect;
 mod output;
 mod peer;
 mod view;
 
-pub use grant::ReserveError;
+pub(crate) use grant::ReserveError;
 pub(crate) use output::StreamControl;
 pub use output::StreamEvent;
-pub(crate) use view::{RecvInfo, SendInfo};
 
 use super::flow::{Budget, Window, WindowRules};
 use super::ids::StreamIds;
@@ -185,7 +186,7 @@ impl StreamTable {
             next_handle: 0,
             accept_bidi: VecDeque::new(),
             accept_uni: VecDeque::new(),
-            budget: Budget::new(limits.reassembly_budget_bytes, bidi.saturating_add(uni), rules),
+            budget: Budget::new(limits.reassembly_budget_bytes, bidi.saturating_add(uni), bidi, rules),
             spans: 0,
             send_buffered: 0,
             send_buffer_awaited: false,

@@ -1,6 +1,6 @@
 use super::{byte, bytes, index};
 use crate::id::PathId;
-use crate::stream::Conflict;
+use crate::stream::reassembly::Conflict;
 use crate::stream::reassembly::{IllegalOrderedRead, Reassembly};
 use bytes::Bytes;
 use proptest::prelude::*;

@@ -151,6 +151,12 @@ fn a_part_that_is_cut_short_tells_what_it_handed_out() {
     assert!(revoked.revoke() && !revoked.revoke());
     assert_eq!(revoked.part_end(), None);
     assert_eq!(write(&mut revoked, Position::Cursor, 1), Err(WriteError::Stopped(TransportCode::REVOKED.into())));
+
+    let mut sent = SendStream::part(100..110, VARINT_MAX);
+    write(&mut sent, Position::Cursor, 10).unwrap();
+    assert!(sent.next_segment(10).is_some());
+    assert!(!sent.revoke(), "every byte was sent");
+    assert_eq!(sent.finish(), Ok(()));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::{
         AddPath, CarrierItem, Close, ControlFrame, Grant, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame, Hello,
         Join, MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus, Raw, RawForward, RawStatus,
         RemovePath, ResetStream, Revoke, Seal, StopSending, Welcome, WirePathState, encode_carrier_header,
-        encode_packet_header, encode_stream_header, packet_header_len, stream_frame_header_len,
+        encode_packet_header, encode_stream_header, packet_header_len,
     },
 };
 
@@ -223,40 +223,26 @@ pub(super) fn carrier() -> impl Strategy<Value = (Bytes, Vec<CarrierItem>)> {
     })
 }
 
-/// Lays a packet out by the lengths it is told before it is written, as a sender does.
 fn append_packet(number: PacketNumber, frames: Vec<DataFrame>, out: &mut BytesMut, items: &mut Vec<CarrierItem>) {
-    let len: usize = frames.iter().map(laid_out_len).sum();
-    let start = out.len();
-    encode_packet_header(number, len, out);
-    assert_eq!(out.len() - start, packet_header_len(number, len));
-    items.push(CarrierItem::PacketStart { number, len: len as u64 });
-    let body = out.len();
+    let mut body = BytesMut::new();
+    let mut known = Vec::new();
     for frame in frames {
-        let start = out.len();
-        let told = laid_out_len(&frame);
         match frame {
-            DataFrame::Unknown(frame_type, body) => out.extend_from_slice(&super::raw_frame(frame_type, &body)),
+            DataFrame::Unknown(frame_type, bytes) => body.extend_from_slice(&super::raw_frame(frame_type, &bytes)),
             DataFrame::Item(item) => {
-                encode_item(&item, out);
-                items.push(item);
+                encode_item(&item, &mut body);
+                known.push(item);
             }
         }
-        assert_eq!(out.len() - start, told);
     }
-    assert_eq!(out.len() - body, len);
-    items.push(CarrierItem::PacketEnd { number, len: len as u64 });
-}
-
-fn laid_out_len(frame: &DataFrame) -> usize {
-    match frame {
-        DataFrame::Unknown(frame_type, body) => super::raw_frame(*frame_type, body).len(),
-        DataFrame::Item(CarrierItem::Stream { stream, offset, data, .. }) => {
-            stream_frame_header_len(*stream, *offset, data.len()) + data.len()
-        }
-        DataFrame::Item(CarrierItem::Grant(grant)) => grant.encoded_len(),
-        DataFrame::Item(CarrierItem::Raw(raw)) => raw.encoded_len(),
-        DataFrame::Item(item) => panic!("{item:?} is no frame"),
-    }
+    let start = out.len();
+    encode_packet_header(number, body.len(), out);
+    assert_eq!(out.len() - start, packet_header_len(number, body.len()));
+    out.extend_from_slice(&body);
+    let len = body.len() as u64;
+    items.push(CarrierItem::PacketStart { number, len });
+    items.append(&mut known);
+    items.push(CarrierItem::PacketEnd { number, len });
 }
 
 pub(super) fn encode_item(item: &CarrierItem, out: &mut BytesMut) {

@@ -57,7 +57,7 @@ fn unknown_frames_are_skipped_up_to_their_limits() {
         assert_eq!(control_code([varint(UNKNOWN), varint(len)].concat()), code, "{len} bytes");
     }
     for frame_type in [0, 0x14, UNKNOWN, VARINT_MAX] {
-        let unknown = raw_frame(frame_type, &[0xff; UNKNOWN_FRAME_BYTES_MAX as usize]);
+        let unknown = raw_frame(frame_type, &vec![0xff; usize::try_from(max).expect("4 KiB fit")]);
         let times = usize::try_from(UNKNOWN_BYTES_PER_PATH_MAX / UNKNOWN_FRAME_BYTES_MAX).expect("64 KiB fit");
         let bytes = [unknown.repeat(times), hex("0e 02 09 05")].concat();
         let outcome = read_control([bytes.clone().into()]);
@@ -166,7 +166,8 @@ fn fields_have_limits() {
     let ticket = |len| [hex("01 02 04 7f000001 1151"), field(1), vec![0; 32], field(len)].concat();
     let raw = |len| [hex("01 00"), field(len), vec![0; 64]].concat();
     let close = |len| [varint(0), field(len)].concat();
-    let cases: [(u64, usize, &dyn Fn(usize) -> Vec<u8>); 6] = [
+    type Body<'a> = &'a dyn Fn(usize) -> Vec<u8>;
+    let cases: [(u64, usize, Body<'_>); 6] = [
         (ControlType::HELLO, CREDENTIAL_BYTES_MAX, &hello),
         (ControlType::JOIN, TICKET_BYTES_MAX, &join),
         (ControlType::ADD_PATH, 255, &name),

@@ -145,7 +145,7 @@ fn stream_header_straddles_chunks_at_every_place() {
 fn chunks_may_wait_until_frames_are_asked_for() {
     let frame = ControlFrame::from(Close { code: ErrorCode::Application(1), reason: "later".to_owned() });
     let bytes = encoded(&frame);
-    let mut reader = ControlReader::new();
+    let mut reader = ControlReader::default();
     in_single_bytes(&bytes).into_iter().chain([bytes]).for_each(|chunk| reader.push(chunk));
     assert_eq!(reader.next(), Ok(Some(frame.clone())));
     assert!(!reader.is_empty());
@@ -157,7 +157,7 @@ fn chunks_may_wait_until_frames_are_asked_for() {
 #[test]
 fn control_reader_is_empty_only_between_frames() {
     for bytes in [hex("13 0c c000000100000000 03 627965"), hex("7fff 03 010203")] {
-        let mut reader = ControlReader::new();
+        let mut reader = ControlReader::default();
         for (at, byte) in bytes.iter().enumerate() {
             assert_eq!(reader.is_empty(), at == 0, "after {at} bytes");
             reader.push(Bytes::copy_from_slice(&[*byte]));

@@ -1,0 +1,178 @@
+//! Three endpoints joined without a network, and inputs that no honest peer would send.
+
+mod forged;
+mod roles;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::RootCertStore;
+use rustls::pki_types::PrivateKeyDer;
+
+use super::{Machine, PathEvent, PathTarget, SessionEvent};
+use crate::auth::Identity;
+use crate::config::{ClientConfig, EndpointConfig, SecondaryTrust, ServerConfig};
+use crate::endpoint::{DatagramMeta, Endpoint};
+use crate::id::{Dir, GrantId, PathId, SessionHandle, StreamHandle, StreamId};
+use crate::path::{PathInput, PathState};
+use crate::test_support::instant;
+use crate::wire::{CarrierItem, ControlFrame};
+
+const CLIENT: usize = 0;
+const PRIMARY: usize = 1;
+const SECONDARY: usize = 2;
+const OTHER: usize = 3;
+
+/// A client, a primary and two secondaries that joined.
+struct Trio {
+    now: Instant,
+    nodes: Vec<(SocketAddr, Endpoint)>,
+    events: BTreeMap<usize, Vec<SessionEvent>>,
+    sessions: [SessionHandle; 4],
+    path: PathId,
+    other_path: PathId,
+}
+
+impl Trio {
+    fn new() -> Self {
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["kwik.test".to_owned()]).unwrap();
+        let key = || PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let identity = |node: usize| Identity::from_seed([u8::try_from(node).unwrap() + 1; 32]);
+        let now = instant();
+        let mut nodes = Vec::new();
+        for node in CLIENT..=OTHER {
+            let config = EndpointConfig::new([u8::try_from(node).unwrap(); 32], Duration::from_secs(1_800_000_000));
+            let mut endpoint = Endpoint::new(config, now).unwrap();
+            if node != CLIENT {
+                let server = ServerConfig::new(identity(node), vec![cert.der().clone()], key()).unwrap();
+                endpoint.listen(Some(server.trust_primary(identity(PRIMARY).public()))).unwrap();
+            }
+            nodes.push((SocketAddr::from(([10, 0, 0, 1], 5000 + u16::try_from(node).unwrap())), endpoint));
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let config = ClientConfig::with_roots(roots).unwrap().secondary_trust(SecondaryTrust::IdentityOnly);
+        let primary_address = nodes[PRIMARY].0;
+        let client = nodes[CLIENT].1.connect(now, config, primary_address, "kwik.test").unwrap();
+        let sessions = [client, SessionHandle(0), SessionHandle(0), SessionHandle(0)];
+        let (path, other_path) = (PathId(1), PathId(2));
+        let mut trio = Self { now, nodes, events: BTreeMap::new(), sessions, path, other_path };
+        trio.settle();
+        for node in [SECONDARY, OTHER] {
+            let target = PathTarget {
+                address: trio.nodes[node].0,
+                server_name: "kwik.test".to_owned(),
+                identity: identity(node).public(),
+            };
+            trio.nodes[PRIMARY].1.server_session(SessionHandle(0)).unwrap().add_path(now, target).unwrap();
+        }
+        trio.settle();
+        for path in [path, other_path] {
+            assert!(trio.saw(PRIMARY, &SessionEvent::Path(PathEvent::Joined(path))));
+        }
+        trio
+    }
+
+    /// Carries datagrams to and fro until nothing moves, then lets owed acknowledgements be sent, some times.
+    fn settle(&mut self) {
+        for _ in 0..20 {
+            while self.exchange() {}
+            self.now += Duration::from_millis(25);
+            for (_, endpoint) in &mut self.nodes {
+                endpoint.handle_timeout(self.now);
+            }
+        }
+        while self.exchange() {}
+    }
+
+    fn exchange(&mut self) -> bool {
+        let mut moved = Vec::new();
+        let mut buf = Vec::new();
+        for (address, endpoint) in &mut self.nodes {
+            while let Some(transmit) = endpoint.poll_transmit(self.now, 1, &mut buf) {
+                moved.push((*address, transmit.destination, BytesMut::from(&buf[..transmit.size])));
+                buf.clear();
+            }
+        }
+        for (node, (_, endpoint)) in self.nodes.iter_mut().enumerate() {
+            while let Some((_, event)) = endpoint.poll_event() {
+                self.events.entry(node).or_default().push(event);
+            }
+        }
+        let any = !moved.is_empty();
+        for (remote, to, data) in moved {
+            let meta = DatagramMeta { remote, local_ip: None, ecn: None };
+            if let Some((_, endpoint)) = self.nodes.iter_mut().find(|(address, _)| *address == to) {
+                endpoint.handle_datagram(self.now, meta, data);
+            }
+        }
+        any
+    }
+
+    fn machine(&mut self, node: usize) -> &mut Machine {
+        let session = self.sessions[node];
+        self.nodes[node].1.machine_mut(session).expect("a session")
+    }
+
+    /// As if `input` had come over `path` at `node`.
+    fn forge(&mut self, node: usize, path: PathId, input: PathInput) {
+        let now = self.now;
+        let session = self.sessions[node];
+        let moment = self.nodes[node].1.moment(now);
+        self.nodes[node].1.machine_mut(session).expect("a session").on_input(moment, path, input);
+    }
+
+    fn forge_control(&mut self, node: usize, path: PathId, frame: impl Into<ControlFrame>) {
+        self.forge(node, path, PathInput::Control(frame.into()));
+    }
+
+    fn forge_data(&mut self, node: usize, path: PathId, stream: StreamId, offset: u64, data: &[u8], fin: bool) {
+        let item = CarrierItem::Stream {
+            stream,
+            offset: crate::id::StreamOffset(offset),
+            data: Bytes::copy_from_slice(data),
+            frame_end: crate::id::StreamOffset(offset + data.len() as u64),
+            fin,
+        };
+        self.forge(node, path, PathInput::Data(item));
+    }
+
+    /// A stream from client to primary and back, with 100 bytes granted to the secondary.
+    fn delegated(&mut self) -> Delegated {
+        let client = self.sessions[CLIENT];
+        let mut session = self.nodes[CLIENT].1.session(client).unwrap();
+        let here = session.open_stream(Dir::Bi).unwrap();
+        let id = session.stream(here).id().unwrap();
+        self.settle();
+        let primary = self.sessions[PRIMARY];
+        let mut session = self.nodes[PRIMARY].1.session(primary).unwrap();
+        let there = session.accept_stream(Dir::Bi).unwrap();
+        let grant = session.stream(there).delegate(self.path, 100, Bytes::from_static(b"go")).unwrap().grant;
+        self.settle();
+        Delegated { here, there, id, grant }
+    }
+
+    fn client_path_state(&mut self, path: PathId) -> PathState {
+        let stats = super::Session::new(self.machine(CLIENT)).stats();
+        stats.paths.into_iter().find(|stats| stats.id == path).expect("a path").state
+    }
+
+    fn saw(&self, node: usize, wanted: &SessionEvent) -> bool {
+        self.events.get(&node).is_some_and(|events| events.contains(wanted))
+    }
+
+    fn is_open(&mut self, node: usize) -> bool {
+        let session = self.sessions[node];
+        self.nodes[node].1.session(session).is_some_and(|session| session.close_reason().is_none())
+    }
+}
+
+struct Delegated {
+    here: StreamHandle,
+    there: StreamHandle,
+    id: StreamId,
+    grant: GrantId,
+}

@@ -1,0 +1,22 @@
+//! Sessions over real UDP sockets on the loopback interface, by topic.
+
+#[cfg(test)]
+mod cancel;
+#[cfg(test)]
+mod common;
+#[cfg(test)]
+mod delegation;
+#[cfg(test)]
+mod echo;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod many_streams;
+#[cfg(test)]
+mod paths;
+#[cfg(test)]
+mod raw;
+#[cfg(test)]
+mod streams;
+#[cfg(test)]
+mod trust;

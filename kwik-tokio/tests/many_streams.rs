@@ -1,0 +1,158 @@
+//! Many streams of one session: carriers, limits, fairness.
+
+use std::time::Duration;
+
+use kwik_tokio::{Dir, Limits, OpenError, SessionStats};
+use tokio::task::JoinSet;
+
+use crate::common::{Pair, cancel_at_first_wait, check_to_end, limits, pair, pair_with, pattern, spawn_echo, within};
+
+const STREAMS: usize = 1000;
+const STREAM_BYTES: u64 = 20_000;
+const CARRIERS_MAX: usize = 80;
+
+fn room_for_a_thousand() -> Limits {
+    limits(|limits| {
+        limits.streams_bidi_max = 1024;
+        limits.reassembly_budget_bytes = 64 << 20;
+    })
+}
+
+fn carriers(stats: &SessionStats) -> usize {
+    stats.paths.iter().map(|path| path.carriers).sum()
+}
+
+#[tokio::test]
+async fn thousand_streams_at_once_share_few_carriers() {
+    within(async {
+        let Pair { client, server, .. } = pair_with(room_for_a_thousand()).await;
+        // A new client may open a few streams until it heard how many the server takes.
+        client.welcomed().await.unwrap();
+        spawn_echo(server.clone());
+        let mut streams: Vec<_> = (0..STREAMS).map(|_| client.open_stream().unwrap()).collect();
+        for stream in &mut streams {
+            stream.write_chunk(pattern(0..STREAM_BYTES)).await.unwrap();
+        }
+        let mut most = 0;
+        let mut readers = JoinSet::new();
+        for mut stream in streams {
+            stream.finish().unwrap();
+            readers.spawn(async move { check_to_end(&mut stream.split().1, 0).await });
+        }
+        while let Some(end) = readers.join_next().await {
+            assert_eq!(end.unwrap(), STREAM_BYTES);
+            most = most.max(carriers(&client.stats())).max(carriers(&server.stats()));
+        }
+        assert!((1..=CARRIERS_MAX).contains(&most), "{most} carriers");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn stream_beyond_the_limit_is_refused_at_once_or_waited_for() {
+    within(async {
+        let Pair { client, server, .. } = pair().await;
+        client.welcomed().await.unwrap();
+        let mut open: Vec<_> = (0..128).map(|_| client.open_stream().unwrap()).collect();
+        let refused = client.open_stream().unwrap_err();
+        assert_eq!(refused, OpenError::LimitReached { dir: Dir::Bi, limit: 128 });
+        assert!(client.open_uni_stream().is_ok(), "the other direction has a limit of its own");
+        cancel_at_first_wait(client.open_stream_sync()).await;
+
+        let done = open.swap_remove(5);
+        let id = done.id();
+        let waiting = tokio::spawn({
+            let client = client.clone();
+            async move { client.open_stream_sync().await.unwrap().id() }
+        });
+        drop(done);
+        loop {
+            let accepted = server.accept_stream().await.unwrap();
+            if accepted.id() == id {
+                break;
+            }
+            // The others stay open.
+            std::mem::forget(accepted);
+        }
+        assert_eq!(waiting.await.unwrap().index(), 128);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn streams_come_and_go_far_beyond_the_limit() {
+    within(async {
+        let Pair { client, server, .. } = pair().await;
+        let served = tokio::spawn(async move {
+            for index in 0..1000 {
+                let mut stream = server.accept_uni_stream().await.unwrap();
+                assert_eq!(stream.id().index(), index);
+                assert_eq!(stream.read_to_end(100).await.unwrap(), index.to_be_bytes());
+            }
+            server
+        });
+        for index in 0..1000_u64 {
+            let mut stream = client.open_uni_stream_sync().await.unwrap();
+            stream.write_all(&index.to_be_bytes()).await.unwrap();
+        }
+        let server = served.await.unwrap();
+        let mut last = client.open_uni_stream_sync().await.unwrap();
+        last.finish().unwrap();
+        last.finished().await.unwrap();
+        drop(last);
+        assert!(client.stats().streams_open <= 1, "{:?}", client.stats());
+        drop(server);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn stream_that_nobody_reads_does_not_hold_up_its_neighbours() {
+    within(async {
+        let Pair { client, server, .. } = pair().await;
+        let mut stalled = client.open_uni_stream().unwrap();
+        let writing = tokio::spawn(async move {
+            stalled.write_chunk(pattern(0..8_000_000)).await.unwrap();
+            stalled
+        });
+        let unread = server.accept_uni_stream().await.unwrap();
+        for _ in 0..8 {
+            let mut stream = client.open_uni_stream_sync().await.unwrap();
+            stream.write_chunk(pattern(0..500_000)).await.unwrap();
+            drop(stream);
+            let mut received = server.accept_uni_stream().await.unwrap();
+            assert_eq!(check_to_end(&mut received, 0).await, 500_000);
+        }
+        assert!(!writing.is_finished(), "nobody read it");
+        let mut unread = unread;
+        let read = tokio::spawn(async move { check_to_end(&mut unread, 0).await });
+        drop(writing.await.unwrap());
+        assert_eq!(read.await.unwrap(), 8_000_000);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn urgent_stream_overtakes_bulk() {
+    within(async {
+        let Pair { client, server, .. } = pair_with(limits(|limits| limits.dead_after = Duration::from_secs(10))).await;
+        let mut bulk = client.open_uni_stream().unwrap();
+        let bulk = tokio::spawn(async move {
+            bulk.write_chunk(pattern(0..20_000_000)).await.unwrap();
+            bulk.finish().unwrap();
+            bulk.finished().await.unwrap();
+        });
+        let mut bulk_read = server.accept_uni_stream().await.unwrap();
+        let bulk_read = tokio::spawn(async move { check_to_end(&mut bulk_read, 0).await });
+        let mut urgent = client.open_uni_stream().unwrap();
+        urgent.set_priority(10).unwrap();
+        urgent.write_all(b"now").await.unwrap();
+        drop(urgent);
+        let mut urgent_read = server.accept_uni_stream().await.unwrap();
+        assert_eq!(urgent_read.read_to_end(3).await.unwrap(), b"now");
+        assert!(!bulk_read.is_finished(), "the bulk was there first");
+        assert_eq!(bulk_read.await.unwrap(), 20_000_000);
+        bulk.await.unwrap();
+    })
+    .await;
+}

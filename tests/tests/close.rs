@@ -1,0 +1,157 @@
+//! How sessions end.
+
+use std::time::Duration;
+
+use kwik_core::{Dir, Limits, OpenError, ReadError, SessionError, SessionEvent, TransportCode, WriteError};
+use kwik_sim::Link;
+use kwik_tests::{Fleet, LONG, pattern};
+
+#[test]
+fn close_delivers_what_was_finished_and_tells_code_and_reason() {
+    let mut fleet = Fleet::new(1);
+    let ends = fleet.connect();
+    let (client, server) = (fleet.client, fleet.servers[0]);
+    let (here, there) = fleet.open(ends, Dir::Uni);
+    let data = pattern(0..300_000);
+    fleet.write_all(client, ends.client, here, &data);
+    let now = fleet.world.now();
+    let mut session = fleet.world.session(client, ends.client).unwrap();
+    session.stream(here).finish().unwrap();
+    session.close(now, 42, "enough");
+    assert_eq!(session.open_stream(Dir::Bi), Err(OpenError::SessionClosed));
+
+    let closed = SessionEvent::Closed(SessionError::ClosedByPeer { code: 42, reason: "enough".to_owned() });
+    assert!(fleet.world.run_until(LONG, |world| world.saw(server, |event| *event == closed)));
+    // The session is over, and what it delivered can still be read.
+    assert!(fleet.read_to_end(server, ends.primary, there) == data);
+    assert!(fleet.world.saw(client, |event| *event == SessionEvent::Closed(SessionError::LocallyClosed)));
+}
+
+#[test]
+fn close_reaches_the_secondaries_too() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    fleet.join(ends, 1);
+    let now = fleet.world.now();
+    fleet.world.session(fleet.client, ends.client).unwrap().close(now, 5, "");
+    let secondary = fleet.servers[1];
+    let closed = SessionEvent::Closed(SessionError::ClosedByPeer { code: 5, reason: String::new() });
+    assert!(fleet.world.run_until(LONG, |world| world.saw(secondary, |event| *event == closed)));
+}
+
+#[test]
+fn close_of_the_primary_waits_for_its_delegations() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (path, secondary) = fleet.join(ends, 1);
+    let (here, there) = fleet.open(ends, Dir::Bi);
+    let (primary, node) = (fleet.servers[0], fleet.servers[1]);
+    let now = fleet.world.now();
+    let mut session = fleet.world.server_session(primary, ends.primary).unwrap();
+    session.stream(there).delegate(path, 1000, bytes::Bytes::new()).unwrap();
+    session.stream(there).finish().unwrap();
+    session.close(now, 0, "");
+    let part = fleet.accept(1, secondary, Dir::Bi);
+    fleet.world.run_for(Duration::from_secs(1));
+    fleet.write_all(node, secondary, part, &pattern(0..1000));
+    assert_eq!(fleet.read_to_end(fleet.client, ends.client, here), pattern(0..1000));
+}
+
+#[test]
+fn close_does_not_wait_for_ever() {
+    let mut fleet = Fleet::new(1);
+    let ends = fleet.connect();
+    let (client, server) = (fleet.client, fleet.servers[0]);
+    let (here, _) = fleet.open(ends, Dir::Uni);
+    fleet.world.crash(server);
+    let now = fleet.world.now();
+    let mut session = fleet.world.session(client, ends.client).unwrap();
+    session.stream(here).write(b"into the void").unwrap();
+    session.stream(here).finish().unwrap();
+    session.close(now, 0, "");
+    session.close(now, 1, "again");
+    let before = fleet.world.elapsed();
+    let closed = SessionEvent::Closed(SessionError::LocallyClosed);
+    assert!(fleet.world.run_until(LONG, |world| world.saw(client, |event| *event == closed)));
+    assert!(fleet.world.elapsed() - before <= Limits::default().drain_timeout + Duration::from_millis(100));
+}
+
+#[test]
+fn silent_primary_ends_the_session_with_an_error() {
+    let mut fleet = Fleet::new(1);
+    let ends = fleet.connect();
+    let (client, server) = (fleet.client, fleet.servers[0]);
+    let (here, _) = fleet.open(ends, Dir::Bi);
+    fleet.world.crash(server);
+    let timed_out = SessionEvent::Closed(SessionError::TimedOut);
+    assert!(fleet.world.run_until(LONG, |world| world.saw(client, |event| *event == timed_out)));
+    let mut session = fleet.world.session(client, ends.client).unwrap();
+    assert_eq!(session.stream(here).read(1), Err(ReadError::SessionClosed));
+    assert_eq!(session.stream(here).write(b"x"), Err(WriteError::SessionClosed));
+}
+
+#[test]
+fn refused_credential_is_an_authentication_failure() {
+    let guard = |credential: &[u8], _: std::net::SocketAddr| credential == b"open sesame";
+    let mut fleet = Fleet::with(1, |config| config.authorizer(std::sync::Arc::new(guard)));
+    let config = fleet.pki.client().credential(&b"please"[..]);
+    fleet.world.dial(fleet.client, fleet.servers[0], config, kwik_tests::NAME).unwrap();
+    let client = fleet.client;
+    let refused = |event: &SessionEvent| {
+        matches!(event, SessionEvent::Closed(SessionError::Transport { code: TransportCode::AUTH_FAILED, .. }))
+    };
+    assert!(fleet.world.run_until(LONG, |world| world.saw(client, refused)));
+    let config = fleet.pki.client().credential(&b"open sesame"[..]);
+    fleet.connect_with(config);
+}
+
+#[test]
+fn pinned_primary_gets_nothing_before_it_proved_itself() {
+    let mut fleet = Fleet::new(1);
+    let (client, server) = (fleet.client, fleet.servers[0]);
+    let config = fleet.pki.client().primary_identity(fleet.pki.public_identity(3));
+    let session = fleet.world.dial(client, server, config, kwik_tests::NAME).unwrap();
+    let mut view = fleet.world.session(client, session).unwrap();
+    let stream = view.open_stream(Dir::Bi).unwrap();
+    view.stream(stream).write(b"secret").unwrap();
+    let mismatch = |event: &SessionEvent| {
+        matches!(event, SessionEvent::Closed(SessionError::Transport { code: TransportCode::IDENTITY_MISMATCH, .. }))
+    };
+    assert!(fleet.world.run_until(LONG, |world| world.saw(client, mismatch)));
+    let at_server = fleet.await_incoming(0);
+    fleet.world.run_for(Duration::from_millis(100));
+    let accepted = fleet.world.session(server, at_server).unwrap().accept_stream(Dir::Bi);
+    assert_eq!(accepted, None, "the wrong primary was told of a stream");
+
+    let config = fleet.pki.client().primary_identity(fleet.pki.public_identity(0));
+    fleet.connect_with(config);
+}
+
+#[test]
+fn released_session_leaves_nothing_behind() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    fleet.join(ends, 1);
+    let now = fleet.world.now();
+    let (client, servers) = (fleet.client, fleet.servers.clone());
+    fleet.world.endpoint(client).release(now, ends.client);
+    let idle = fleet.world.run_until(LONG, |world| {
+        world.endpoint(client).is_idle() && servers.iter().all(|server| world.endpoint(*server).is_idle())
+    });
+    assert!(idle);
+    assert!(fleet.world.session(client, ends.client).is_none());
+    assert_eq!(fleet.world.endpoint(client).poll_timeout(), None);
+}
+
+#[test]
+fn handshake_with_nobody_ends_with_unreachable() {
+    let mut fleet = Fleet::new(1);
+    let (client, server) = (fleet.client, fleet.servers[0]);
+    let down = Link { up: false, ..Link::default() };
+    fleet.world.set_link_both(client, server, down);
+    fleet.world.dial(client, server, fleet.pki.client(), kwik_tests::NAME).unwrap();
+    let unreachable = |event: &SessionEvent| {
+        matches!(event, SessionEvent::Closed(SessionError::Transport { code: TransportCode::UNREACHABLE, .. }))
+    };
+    assert!(fleet.world.run_until(LONG, |world| world.saw(client, unreachable)));
+}

@@ -1,0 +1,156 @@
+//! The rules of the loop around an endpoint, as its crate documentation states them.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use kwik_core::{DatagramMeta, Dir, Endpoint, EndpointConfig, SessionEvent};
+use kwik_sim::{Link, World};
+use kwik_tests::{Ends, Fleet, LONG, NAME, pattern};
+
+fn drain(endpoint: &mut Endpoint, now: std::time::Instant) -> usize {
+    let mut sent = 0;
+    let mut buf = Vec::new();
+    while endpoint.poll_transmit(now, 10, &mut buf).is_some() {
+        sent += 1;
+        buf.clear();
+    }
+    while endpoint.poll_event().is_some() {}
+    sent
+}
+
+#[test]
+fn whatever_is_queued_is_due_at_once() {
+    let mut fleet = Fleet::new(1);
+    let ends = fleet.connect();
+    fleet.world.run_for(Duration::from_millis(100));
+    let (client, now) = (fleet.client, fleet.world.now());
+    let endpoint = fleet.world.endpoint(client);
+    assert!(endpoint.poll_timeout().is_none_or(|at| at > now), "idle, and yet due");
+    let stream = endpoint.session(ends.client).unwrap().open_stream(Dir::Bi).unwrap();
+    assert!(endpoint.poll_timeout().is_some_and(|at| at <= now));
+    drain(endpoint, now);
+    assert!(endpoint.poll_timeout().is_none_or(|at| at > now));
+    endpoint.session(ends.client).unwrap().stream(stream).write(b"x").unwrap();
+    assert!(endpoint.poll_timeout().is_some_and(|at| at <= now));
+    assert!(drain(endpoint, now) > 0);
+}
+
+#[test]
+fn next_deadline_is_later_after_a_timeout_and_a_drain() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    fleet.join(ends, 1);
+    let (here, _) = fleet.open(ends, Dir::Bi);
+    fleet.write_all(fleet.client, ends.client, here, &pattern(0..10_000));
+    // From now on nobody answers: every timer of the client runs to its end.
+    let client = fleet.client;
+    let endpoint = fleet.world.endpoint(client);
+    let mut closed = false;
+    for _ in 0..10_000 {
+        let Some(at) = endpoint.poll_timeout() else {
+            assert!(closed, "no deadline while the session is open");
+            return;
+        };
+        endpoint.handle_timeout(at);
+        let mut buf = Vec::new();
+        while endpoint.poll_transmit(at, 10, &mut buf).is_some() {
+            buf.clear();
+        }
+        while let Some((_, event)) = endpoint.poll_event() {
+            closed |= matches!(event, SessionEvent::Closed(_));
+        }
+        assert!(endpoint.poll_timeout().is_none_or(|next| next > at), "the same moment again");
+    }
+    panic!("the timers never end");
+}
+
+/// Everything of one run that can be compared with another.
+fn run(seed: u64) -> Vec<String> {
+    let pki = kwik_sim::Pki::new(NAME);
+    let mut world = World::new(seed);
+    let client = world.add_client("10.0.0.1:5000".parse().unwrap()).unwrap();
+    let server = world.add_server("10.0.1.1:4433".parse().unwrap(), pki.server(0)).unwrap();
+    let link = Link { loss: 0.02, ..Link::with_delay(Duration::from_millis(7)) };
+    world.set_link_both(client, server, link);
+    let session = world.dial(client, server, pki.client(), NAME).unwrap();
+    let mut view = world.session(client, session).unwrap();
+    let stream = view.open_stream(Dir::Uni).unwrap();
+    view.stream(stream).write(&pattern(0..200_000)).unwrap();
+    view.stream(stream).finish().unwrap();
+    let mut trace = Vec::new();
+    world.run_until(LONG, |world| {
+        for node in [client, server] {
+            while let Some((session, event)) = world.poll_event(node) {
+                if event == SessionEvent::Incoming {
+                    let id = world.session(node, session).unwrap().id();
+                    trace.push(format!("{id:?}"));
+                }
+                trace.push(format!("{:?} {node:?} {event:?}", world.elapsed()));
+            }
+        }
+        trace.push(format!("{:?} {:?}", world.elapsed(), world.link_stats(client, server)));
+        world.elapsed() > Duration::from_secs(5)
+    });
+    trace
+}
+
+#[test]
+fn same_seed_gives_the_same_run() {
+    let first = run(3);
+    assert!(first.len() > 50, "{} lines", first.len());
+    assert_eq!(first, run(3));
+    assert_ne!(first, run(4));
+}
+
+#[test]
+fn arbitrary_datagrams_neither_panic_nor_stay() {
+    let mut fleet = Fleet::new(1);
+    let ends = fleet.connect();
+    let server = fleet.servers[0];
+    let client_address = fleet.world.address(fleet.client);
+    let mut state = 1_u64;
+    let mut next = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33).to_le_bytes()[0]
+    };
+    let now = fleet.world.now();
+    for length in (0..1500).step_by(7) {
+        let mut data: Vec<u8> = (0..length).map(|_| next()).collect();
+        for first in [0xc0, 0x40, 0x00, 0xe0] {
+            if let Some(byte) = data.first_mut() {
+                *byte = first;
+            }
+            let meta = DatagramMeta { remote: client_address, local_ip: None, ecn: None };
+            fleet.world.endpoint(server).handle_datagram(now, meta, BytesMut::from(&data[..]));
+        }
+    }
+    drain(fleet.world.endpoint(server), now);
+    still_works(&mut fleet, ends);
+}
+
+fn still_works(fleet: &mut Fleet, ends: Ends) {
+    let (here, there) = fleet.open(ends, Dir::Bi);
+    fleet.write_all(fleet.client, ends.client, here, b"still here");
+    fleet.finish(fleet.client, ends.client, here);
+    assert_eq!(fleet.read_to_end(fleet.servers[0], ends.primary, there), b"still here");
+}
+
+#[test]
+fn contradictory_limits_are_refused() {
+    let mut config = EndpointConfig::new([0; 32], Duration::ZERO);
+    config.limits.streams_bidi_max = u64::MAX;
+    let now = Fleet::new(1).world.now();
+    assert!(Endpoint::new(config, now).is_err());
+}
+
+#[test]
+fn silent_unauthenticated_connection_is_closed_in_time() {
+    let mut fleet = Fleet::new(1);
+    let (client, server) = (fleet.client, fleet.servers[0]);
+    fleet.world.dial(client, server, fleet.pki.client(), NAME).unwrap();
+    // The client's HELLO never arrives: its direction dies once the handshake has begun.
+    fleet.world.run_for(Duration::from_millis(15));
+    fleet.world.set_link(client, server, Link { up: false, ..Link::default() });
+    let idle = fleet.world.run_until(Duration::from_secs(15), |world| world.endpoint(server).is_idle());
+    assert!(idle, "a connection that never authenticated is still there");
+}

@@ -1,0 +1,196 @@
+//! How servers join and leave, and what a bad one costs.
+
+use std::time::Duration;
+
+use kwik_core::{
+    AddPathError, Dir, ErrorCode, Limits, PathError, PathEvent, PathId, PathPolicy, PathState, PathTarget, SecondaryTrust,
+    SessionEvent, TransportCode,
+};
+use kwik_sim::{Link, Pki};
+use kwik_tests::{Fleet, LONG, NAME};
+
+fn transport(code: TransportCode) -> ErrorCode {
+    ErrorCode::Transport(code)
+}
+
+#[test]
+fn client_never_notices_that_servers_come_and_go() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let client = fleet.client;
+    while fleet.world.poll_event(client).is_some() {}
+    let (path, _) = fleet.join(ends, 1);
+    fleet.world.server_session(fleet.servers[0], ends.primary).unwrap().remove_path(path).unwrap();
+    fleet.await_death(ends, path);
+    assert_eq!(fleet.world.poll_event(client), None, "the client's application was told of a path");
+}
+
+#[test]
+fn active_dead_and_all_paths_tell_the_history() {
+    let mut fleet = Fleet::new(3);
+    let ends = fleet.connect();
+    let (one, _) = fleet.join(ends, 1);
+    let (two, _) = fleet.join(ends, 2);
+    let primary = fleet.servers[0];
+    fleet.world.server_session(primary, ends.primary).unwrap().remove_path(one).unwrap();
+    fleet.await_death(ends, one);
+    let session = fleet.world.server_session(primary, ends.primary).unwrap();
+    let ids = |paths: Vec<kwik_core::PathInfo>| paths.into_iter().map(|path| path.id).collect::<Vec<_>>();
+    assert_eq!(ids(session.active_paths()), [PathId::PRIMARY, two]);
+    assert_eq!(ids(session.dead_paths()), [one]);
+    assert_eq!(ids(session.all_paths()), [PathId::PRIMARY, one, two]);
+}
+
+#[test]
+fn path_ids_are_never_reused() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (first, _) = fleet.join(ends, 1);
+    fleet.world.server_session(fleet.servers[0], ends.primary).unwrap().remove_path(first).unwrap();
+    fleet.await_death(ends, first);
+    let (second, _) = fleet.join(ends, 1);
+    assert!(second > first);
+}
+
+#[test]
+fn path_to_nowhere_dies_unreachable_and_the_session_lives() {
+    let mut fleet = Fleet::new(1);
+    let ends = fleet.connect();
+    let identity = fleet.pki.public_identity(1);
+    let target = PathTarget { address: "10.9.9.9:4433".parse().unwrap(), server_name: NAME.to_owned(), identity };
+    let path = fleet.add_path(ends, target);
+    assert_eq!(fleet.await_death(ends, path).code, transport(TransportCode::UNREACHABLE));
+    fleet.open(ends, Dir::Bi);
+}
+
+#[test]
+fn server_with_another_identity_than_named_is_refused() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let target = PathTarget { identity: fleet.pki.public_identity(7), ..fleet.target(1) };
+    let path = fleet.add_path(ends, target);
+    // The server sees a ticket for somebody else, and does not say more than that it failed.
+    assert_eq!(fleet.await_death(ends, path).code, transport(TransportCode::AUTH_FAILED));
+    fleet.open(ends, Dir::Bi);
+}
+
+#[test]
+fn server_that_does_not_trust_the_primary_refuses_its_clients() {
+    let mut fleet = Fleet::new(1);
+    let stranger = fleet.pki.server_trusting_nobody(3);
+    let node = fleet.world.add_server("10.0.1.9:4433".parse().unwrap(), stranger).unwrap();
+    fleet.servers.push(node);
+    fleet.world.set_link_both(fleet.client, node, Link::with_delay(Duration::from_millis(10)));
+    let ends = fleet.connect();
+    let target = PathTarget { identity: fleet.pki.public_identity(3), ..fleet.target(1) };
+    let path = fleet.add_path(ends, target);
+    assert_eq!(fleet.await_death(ends, path).code, transport(TransportCode::AUTH_FAILED));
+}
+
+#[test]
+fn certificate_of_another_authority_is_refused_unless_identity_alone_counts() {
+    for (trust, joins) in [(SecondaryTrust::Certificate, false), (SecondaryTrust::IdentityOnly, true)] {
+        let mut fleet = Fleet::new(1);
+        let other = Pki::new("elsewhere.test").server(1);
+        let node = fleet.world.add_server("10.0.1.9:4433".parse().unwrap(), other).unwrap();
+        fleet.servers.push(node);
+        fleet.world.set_link_both(fleet.client, node, Link::with_delay(Duration::from_millis(10)));
+        let config = fleet.pki.client().secondary_trust(trust);
+        let ends = fleet.connect_with(config);
+        let target = fleet.target(1);
+        if joins {
+            fleet.join(ends, 1);
+        } else {
+            let path = fleet.add_path(ends, target);
+            assert_eq!(fleet.await_death(ends, path).code, transport(TransportCode::TLS_FAILED));
+        }
+    }
+}
+
+#[test]
+fn refused_path_costs_no_datagram() {
+    let mut fleet = Fleet::new(2);
+    let config = fleet.pki.client().path_policy(PathPolicy::refuse_all());
+    let ends = fleet.connect_with(config);
+    let target = fleet.target(1);
+    let path = fleet.add_path(ends, target);
+    assert_eq!(fleet.await_death(ends, path).code, transport(TransportCode::PATH_POLICY));
+    assert_eq!(fleet.world.link_stats(fleet.client, fleet.servers[1]).sent, 0);
+}
+
+#[test]
+fn dials_within_a_minute_are_bounded() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let limits = Limits::default();
+    for _ in 0..limits.dials_per_minute_max {
+        let (path, _) = fleet.join(ends, 1);
+        fleet.world.server_session(fleet.servers[0], ends.primary).unwrap().remove_path(path).unwrap();
+        fleet.await_death(ends, path);
+    }
+    let target = fleet.target(1);
+    let path = fleet.add_path(ends, target);
+    assert_eq!(fleet.await_death(ends, path).code, transport(TransportCode::PATH_POLICY));
+    fleet.world.run_for(Duration::from_secs(60));
+    fleet.join(ends, 1);
+}
+
+#[test]
+fn paths_of_a_session_are_bounded() {
+    let mut limits = Limits::default();
+    limits.paths_max = 2;
+    let mut fleet = Fleet::with(3, |config| config.limits(limits.clone()));
+    let ends = fleet.connect();
+    fleet.join(ends, 1);
+    let target = fleet.target(2);
+    let now = fleet.world.now();
+    let mut session = fleet.world.server_session(fleet.servers[0], ends.primary).unwrap();
+    assert_eq!(session.add_path(now, target), Err(AddPathError::LimitReached { limit: 2 }));
+}
+
+#[test]
+fn path_commands_that_make_no_sense_are_refused() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (_, secondary) = fleet.join(ends, 1);
+    let (target, now) = (fleet.target(1), fleet.world.now());
+    let nameless = PathTarget { server_name: "two words".to_owned(), ..target.clone() };
+    let mut session = fleet.world.server_session(fleet.servers[0], ends.primary).unwrap();
+    assert!(matches!(session.add_path(now, nameless), Err(AddPathError::InvalidServerName(_))));
+    assert_eq!(session.remove_path(PathId::PRIMARY), Err(PathError::Primary));
+    assert_eq!(session.remove_path(PathId(5)), Err(PathError::Unknown(PathId(5))));
+    let mut session = fleet.world.server_session(fleet.servers[1], secondary).unwrap();
+    assert_eq!(session.add_path(now, target), Err(AddPathError::NotPrimary));
+    assert_eq!(session.remove_path(PathId(1)), Err(PathError::NotPrimary));
+}
+
+#[test]
+fn silent_secondary_is_suspect_then_recovers() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (path, _) = fleet.join(ends, 1);
+    let (client, primary, secondary) = (fleet.client, fleet.servers[0], fleet.servers[1]);
+    let link = Link::with_delay(Duration::from_millis(10));
+    fleet.world.set_link_both(client, secondary, Link { up: false, ..link.clone() });
+    let suspect = SessionEvent::Path(PathEvent::Suspect(path));
+    assert!(fleet.world.run_until(LONG, |world| world.saw(primary, |event| *event == suspect)));
+    fleet.world.set_link_both(client, secondary, link);
+    let recovered = SessionEvent::Path(PathEvent::Recovered(path));
+    assert!(fleet.world.run_until(LONG, |world| world.saw(primary, |event| *event == recovered)));
+    let session = fleet.world.server_session(primary, ends.primary).unwrap();
+    assert_eq!(session.path(path).unwrap().state, PathState::Active);
+}
+
+#[test]
+fn lease_of_a_path_ends_it() {
+    let mut limits = Limits::default();
+    limits.path_lease = Duration::from_secs(100);
+    let mut fleet = Fleet::with(2, |config| config.limits(limits.clone()));
+    let ends = fleet.connect();
+    let (path, _) = fleet.join(ends, 1);
+    let joined = fleet.world.elapsed();
+    fleet.world.run_for(Duration::from_secs(95));
+    assert_eq!(fleet.await_death(ends, path).code, transport(TransportCode::LEASE_EXPIRED));
+    let lived = fleet.world.elapsed() - joined;
+    assert!((Duration::from_secs(99)..Duration::from_secs(101)).contains(&lived), "{lived:?}");
+}

@@ -1,0 +1,142 @@
+//! Raw packets from server to server through the client.
+
+use bytes::Bytes;
+use kwik_core::limits::RAW_BYTES_MAX;
+use kwik_core::{ErrorCode, Limits, PathId, RawError, RawPacket, SessionEvent, SessionHandle, TransportCode};
+use kwik_sim::NodeId;
+use kwik_tests::{Fleet, LONG};
+
+fn send(fleet: &mut Fleet, from: NodeId, session: SessionHandle, to: PathId, data: &'static [u8]) -> u64 {
+    fleet.world.server_session(from, session).unwrap().send_raw(to, Bytes::from_static(data)).unwrap()
+}
+
+fn receive(fleet: &mut Fleet, at: NodeId, session: SessionHandle) -> RawPacket {
+    let mut packet = None;
+    fleet.world.run_until(LONG, |world| {
+        packet = world.server_session(at, session).unwrap().recv_raw();
+        packet.is_some()
+    });
+    packet.expect("a raw packet")
+}
+
+fn await_receipt(fleet: &mut Fleet, at: NodeId, to: PathId, sequence: u64) -> Result<(), ErrorCode> {
+    let mut receipt = None;
+    fleet.world.run_until(LONG, |world| {
+        while let Some((_, event)) = world.poll_event(at) {
+            match event {
+                SessionEvent::RawStatus { to: t, sequence: s, result } if (t, s) == (to, sequence) => {
+                    receipt = Some(result);
+                }
+                _ => {}
+            }
+        }
+        receipt.is_some()
+    });
+    receipt.expect("a receipt")
+}
+
+#[test]
+fn raw_packet_goes_there_and_back_with_receipts() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (path, secondary) = fleet.join(ends, 1);
+    let (a, b) = (fleet.servers[0], fleet.servers[1]);
+
+    let sequence = send(&mut fleet, a, ends.primary, path, b"have it?");
+    let packet = receive(&mut fleet, b, secondary);
+    assert_eq!((packet.from, &packet.data[..]), (PathId::PRIMARY, &b"have it?"[..]));
+    assert_eq!(await_receipt(&mut fleet, a, path, sequence), Ok(()));
+
+    let sequence = send(&mut fleet, b, secondary, PathId::PRIMARY, b"yes");
+    let packet = receive(&mut fleet, a, ends.primary);
+    assert_eq!((packet.from, &packet.data[..]), (path, &b"yes"[..]));
+    assert_eq!(await_receipt(&mut fleet, b, PathId::PRIMARY, sequence), Ok(()));
+}
+
+#[test]
+fn secondaries_reach_each_other_by_the_primarys_word() {
+    let mut fleet = Fleet::new(3);
+    let ends = fleet.connect();
+    let (path_1, session_1) = fleet.join(ends, 1);
+    let (path_2, session_2) = fleet.join(ends, 2);
+    let (one, two) = (fleet.servers[1], fleet.servers[2]);
+    for data in [&b"first"[..], b"second", b"third"] {
+        send(&mut fleet, one, session_1, path_2, data);
+        let packet = receive(&mut fleet, two, session_2);
+        assert_eq!((packet.from, &packet.data[..]), (path_1, data));
+    }
+}
+
+#[test]
+fn raw_packets_arrive_in_order() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (path, secondary) = fleet.join(ends, 1);
+    let (a, b) = (fleet.servers[0], fleet.servers[1]);
+    for number in 0..50_u8 {
+        let data = Bytes::from(vec![number; 1000]);
+        fleet.world.server_session(a, ends.primary).unwrap().send_raw(path, data).unwrap();
+    }
+    for number in 0..50_u8 {
+        assert_eq!(receive(&mut fleet, b, secondary).data[0], number);
+    }
+}
+
+#[test]
+fn over_long_and_misdirected_raw_packets_are_refused_at_once() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (path, _) = fleet.join(ends, 1);
+    let mut session = fleet.world.server_session(fleet.servers[0], ends.primary).unwrap();
+    let len = RAW_BYTES_MAX + 1;
+    assert_eq!(session.send_raw(path, Bytes::from(vec![0; len])), Err(RawError::TooLong { len }));
+    assert_eq!(session.send_raw(PathId(7), Bytes::new()), Err(RawError::PathUnknown(PathId(7))));
+    assert_eq!(session.send_raw(PathId::PRIMARY, Bytes::new()), Err(RawError::OwnPath(PathId::PRIMARY)));
+}
+
+#[test]
+fn raw_packet_of_a_secondary_to_nowhere_is_refused_by_the_client() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (_, secondary) = fleet.join(ends, 1);
+    let node = fleet.servers[1];
+    let sequence = send(&mut fleet, node, secondary, PathId(9), b"hello?");
+    let receipt = await_receipt(&mut fleet, node, PathId(9), sequence);
+    assert_eq!(receipt, Err(TransportCode::PATH_UNKNOWN.into()));
+}
+
+#[test]
+fn full_queue_of_the_receiver_refuses_and_full_queue_of_the_sender_blocks() {
+    let mut limits = Limits::default();
+    limits.raw_packets_max = 4;
+    let mut fleet = Fleet::with(2, |config| config.limits(limits.clone()));
+    let ends = fleet.connect();
+    let (path, secondary) = fleet.join(ends, 1);
+    let (a, b) = (fleet.servers[0], fleet.servers[1]);
+    let mut last = 0;
+    for _ in 0..4 {
+        last = send(&mut fleet, a, ends.primary, path, b"x");
+    }
+    let mut session = fleet.world.server_session(a, ends.primary).unwrap();
+    assert_eq!(session.send_raw(path, Bytes::new()), Err(RawError::Blocked));
+    assert_eq!(await_receipt(&mut fleet, a, path, last), Ok(()));
+    // All four are in the receiver's queue, which nobody empties.
+    let fifth = send(&mut fleet, a, ends.primary, path, b"y");
+    assert_eq!(await_receipt(&mut fleet, a, path, fifth), Err(TransportCode::RAW_LIMIT.into()));
+    for _ in 0..4 {
+        assert_eq!(&receive(&mut fleet, b, secondary).data[..], b"x");
+    }
+    let sixth = send(&mut fleet, a, ends.primary, path, b"z");
+    assert_eq!(await_receipt(&mut fleet, a, path, sixth), Ok(()));
+}
+
+#[test]
+fn raw_packet_on_its_way_to_a_crashed_server_is_reported_lost() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (path, _) = fleet.join(ends, 1);
+    let (a, b) = (fleet.servers[0], fleet.servers[1]);
+    fleet.world.crash(b);
+    let sequence = send(&mut fleet, a, ends.primary, path, b"anyone?");
+    assert!(await_receipt(&mut fleet, a, path, sequence).is_err());
+}
