@@ -38,6 +38,8 @@ pub(crate) struct State {
     /// Whether the driver ends without waiting for handles to be dropped.
     is_closing: bool,
     pub(crate) is_ended: bool,
+    /// The driver went before its time, with its runtime: what the core would still do, nobody carries out.
+    is_abandoned: bool,
     /// The sleeping driver, and until when it sleeps.
     driver: Option<Waker>,
     driver_deadline: Option<Instant>,
@@ -64,6 +66,7 @@ impl Shared {
             is_open: true,
             is_closing: false,
             is_ended: false,
+            is_abandoned: false,
             driver: None,
             driver_deadline: None,
             is_kicked: false,
@@ -95,6 +98,7 @@ impl Shared {
         let mut wakes = Wakes::default();
         {
             let mut state = self.lock();
+            state.is_abandoned = !state.is_finished();
             state.is_open = false;
             state.is_ended = true;
             for waiters in state.sessions.values_mut() {
@@ -113,14 +117,14 @@ impl State {
         Arc::clone(&self.waiters(session).0.signals)
     }
 
-    /// The waiters of a session, which are there for as long as a handle of it is, and the core.
-    pub(crate) fn waiters(&mut self, session: SessionHandle) -> (&mut Waiters, &mut Endpoint) {
+    /// The waiters of a session, which are there for as long as a handle of it is, and the core as long as it is driven.
+    pub(crate) fn waiters(&mut self, session: SessionHandle) -> (&mut Waiters, Option<&mut Endpoint>) {
         let is_ended = self.is_ended;
         let waiters = self
             .sessions
             .entry(session)
             .or_insert_with(|| Waiters { closed: is_ended.then(driver_gone), ..Waiters::default() });
-        (waiters, &mut self.core)
+        (waiters, Some(&mut self.core).filter(|_| !self.is_abandoned))
     }
 
     /// The last handle of a session is gone. What is returned may hold foreign wakers: drop it after the lock.

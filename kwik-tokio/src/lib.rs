@@ -116,6 +116,11 @@ pub fn generate_identity() -> io::Result<Identity> {
     endpoint::os_seed().map(Identity::from_seed)
 }
 
+/// The programs of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests {
     use super::*;

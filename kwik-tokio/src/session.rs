@@ -54,7 +54,7 @@ impl SessionRef {
     }
 
     /// Runs `command` under the endpoint's lock.
-    pub(crate) fn with<R>(&self, command: impl FnOnce(&mut Waiters, &mut Endpoint) -> R) -> R {
+    pub(crate) fn with<R>(&self, command: impl FnOnce(&mut Waiters, Option<&mut Endpoint>) -> R) -> R {
         self.0.shared.with(|state| {
             let (waiters, core) = state.waiters(self.0.session);
             command(waiters, core)
@@ -63,7 +63,7 @@ impl SessionRef {
 
     /// Runs `command` on the session; `None` if the core no longer has it.
     pub(crate) fn command<R>(&self, command: impl FnOnce(&mut kwik_core::Session<'_>) -> R) -> Option<R> {
-        self.with(|_, core| core.session(self.0.session).map(|mut session| command(&mut session)))
+        self.with(|_, core| core?.session(self.0.session).map(|mut session| command(&mut session)))
     }
 
     /// Runs a server's `command` on the session; `None` if the core no longer has it.
@@ -73,7 +73,7 @@ impl SessionRef {
     ) -> Option<R> {
         self.0.shared.with(|state| {
             let (waiters, core) = state.waiters(self.0.session);
-            core.server_session(self.0.session).map(|mut session| command(&mut session, waiters))
+            core?.server_session(self.0.session).map(|mut session| command(&mut session, waiters))
         })
     }
 
@@ -105,7 +105,7 @@ impl SessionRef {
     /// How the session ended, asked because an operation was told that it did.
     pub(crate) fn end(&self) -> SessionError {
         self.with(|waiters, core| {
-            let core_reason = || core.session(self.0.session).and_then(|session| session.close_reason().cloned());
+            let core_reason = || core?.session(self.0.session)?.close_reason().cloned();
             waiters.closed.clone().or_else(core_reason).unwrap_or(SessionError::LocallyClosed)
         })
     }
@@ -173,7 +173,7 @@ impl StreamRef {
     pub(crate) fn command<R>(&self, command: impl FnOnce(&mut kwik_core::Stream<'_>, &mut Waiters) -> R) -> Option<R> {
         self.session.0.shared.with(|state| {
             let (waiters, core) = state.waiters(self.session.0.session);
-            core.session(self.session.0.session).map(|mut session| command(&mut session.stream(self.handle), waiters))
+            core?.session(self.session.0.session).map(|mut session| command(&mut session.stream(self.handle), waiters))
         })
     }
 

@@ -15,6 +15,8 @@ fn room_for_a_thousand() -> Limits {
     limits(|limits| {
         limits.streams_bidi_max = 1024;
         limits.reassembly_budget_bytes = 64 << 20;
+        // Of each direction; the statistics count both.
+        limits.carriers_max = 32;
     })
 }
 

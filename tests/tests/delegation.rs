@@ -1,5 +1,7 @@
 //! One stream, written by several servers.
 
+use std::iter;
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,10 +9,10 @@ use kwik_core::{DelegateError, DelegationState, Dir, ErrorCode, PathId, ReadErro
 use kwik_tests::{Ends, Fleet, LONG, pattern};
 
 /// Writes at the secondary what its grant asks for.
-fn serve_grant(fleet: &mut Fleet, server: usize, session: kwik_core::SessionHandle) -> std::ops::Range<u64> {
+fn serve_grant(fleet: &mut Fleet, server: usize, session: kwik_core::SessionHandle) -> Range<u64> {
     let node = fleet.servers[server];
     let part = fleet.accept(server, session, Dir::Bi);
-    let range = fleet.world.session(node, session).unwrap().stream(part).grant().expect("a granted stream").range;
+    let range = fleet.world.session(node, session).expect("a session").stream(part).grant().expect("a grant").range;
     fleet.write_all(node, session, part, &pattern(range.clone()));
     fleet.finish(node, session, part);
     range
@@ -18,8 +20,12 @@ fn serve_grant(fleet: &mut Fleet, server: usize, session: kwik_core::SessionHand
 
 fn delegate(fleet: &mut Fleet, ends: Ends, stream: kwik_core::StreamHandle, path: PathId, len: u64) -> kwik_core::GrantId {
     let node = fleet.servers[0];
-    let mut session = fleet.world.server_session(node, ends.primary).unwrap();
-    session.stream(stream).delegate(path, len, Bytes::from_static(b"please")).unwrap().grant
+    let mut session = fleet.world.server_session(node, ends.primary).expect("a session");
+    session.stream(stream).delegate(path, len, Bytes::from_static(b"please")).expect("delegated").grant
+}
+
+fn lost(code: TransportCode, missing: Range<u64>) -> DelegationState {
+    DelegationState::Lost { code: code.into(), missing: iter::once(missing).collect() }
 }
 
 #[test]
@@ -116,9 +122,8 @@ fn crashed_secondary_is_lost_with_exactly_what_is_missing() {
     let state = fleet.await_delegation(ends, grant);
     let took = fleet.world.elapsed() - before;
     assert!(took <= Duration::from_millis(3500), "noticed after {took:?}");
-    let code = ErrorCode::Transport(TransportCode::TIMED_OUT);
-    assert_eq!(state, DelegationState::Lost { code, missing: vec![400..1000] });
-    assert_eq!(fleet.await_death(ends, path).code, code);
+    assert_eq!(state, lost(TransportCode::TIMED_OUT, 400..1000));
+    assert_eq!(fleet.await_death(ends, path).code, TransportCode::TIMED_OUT.into());
 
     let mut session = fleet.world.session(primary, ends.primary).unwrap();
     session.stream(there).write_at(StreamOffset(400), Bytes::from(pattern(400..1000))).unwrap();
@@ -135,9 +140,8 @@ fn removed_path_gives_back_its_grant() {
     fleet.accept(1, secondary, Dir::Bi);
     let primary = fleet.servers[0];
     fleet.world.server_session(primary, ends.primary).unwrap().remove_path(path).unwrap();
-    let code = ErrorCode::Transport(TransportCode::PATH_REMOVED);
-    assert_eq!(fleet.await_delegation(ends, grant), DelegationState::Lost { code, missing: vec![0..1000] });
-    assert_eq!(fleet.await_death(ends, path).code, code);
+    assert_eq!(fleet.await_delegation(ends, grant), lost(TransportCode::PATH_REMOVED, 0..1000));
+    assert_eq!(fleet.await_death(ends, path).code, TransportCode::PATH_REMOVED.into());
     let mut session = fleet.world.server_session(primary, ends.primary).unwrap();
     let refused = session.stream(there).delegate(path, 1, Bytes::new());
     assert_eq!(refused, Err(DelegateError::PathDead(path)));
@@ -157,7 +161,7 @@ fn secondary_that_finishes_short_loses_the_rest_only() {
     fleet.write_all(node, secondary, part, &pattern(0..300));
     fleet.finish(node, secondary, part);
     let state = fleet.await_delegation(ends, grant);
-    assert!(matches!(state, DelegationState::Lost { missing, .. } if missing == vec![300..1000]));
+    assert!(matches!(state, DelegationState::Lost { missing, .. } if missing.iter().eq([&(300..1000)])));
 }
 
 #[test]
@@ -172,7 +176,7 @@ fn revoked_grant_ends_and_its_writer_hears_of_it() {
     let primary = fleet.servers[0];
     fleet.world.server_session(primary, ends.primary).unwrap().revoke(grant).unwrap();
     let code = ErrorCode::Transport(TransportCode::REVOKED);
-    assert_eq!(fleet.await_delegation(ends, grant), DelegationState::Lost { code, missing: vec![0..1000] });
+    assert_eq!(fleet.await_delegation(ends, grant), lost(TransportCode::REVOKED, 0..1000));
     let told = fleet.world.run_until(LONG, |world| {
         world.session(node, secondary).unwrap().stream(part).stop_code() == Some(code)
     });

@@ -7,13 +7,14 @@ use kwik_sim::NodeId;
 use kwik_tests::{Fleet, LONG};
 
 fn send(fleet: &mut Fleet, from: NodeId, session: SessionHandle, to: PathId, data: &'static [u8]) -> u64 {
-    fleet.world.server_session(from, session).unwrap().send_raw(to, Bytes::from_static(data)).unwrap()
+    let mut session = fleet.world.server_session(from, session).expect("a session");
+    session.send_raw(to, Bytes::from_static(data)).expect("taken")
 }
 
 fn receive(fleet: &mut Fleet, at: NodeId, session: SessionHandle) -> RawPacket {
     let mut packet = None;
     fleet.world.run_until(LONG, |world| {
-        packet = world.server_session(at, session).unwrap().recv_raw();
+        packet = world.server_session(at, session).expect("a session").recv_raw();
         packet.is_some()
     });
     packet.expect("a raw packet")

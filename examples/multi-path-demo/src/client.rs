@@ -9,7 +9,12 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use kwik_tokio::{Chunk, ClientSession, PathId, RecvStream, SendStream};
 use sha2::{Digest, Sha256};
-use tokio::{fs::File, io::AsyncWriteExt, sync::watch, time::timeout};
+use tokio::{
+    fs::File,
+    io::{AsyncWriteExt, BufWriter},
+    sync::watch,
+    time::timeout,
+};
 
 use crate::{
     certificates::WINDOW_BYTES,
@@ -20,6 +25,9 @@ use crate::{
 
 /// The most that is read at once, in bytes.
 const READ_BYTES: usize = 256 * 1024;
+
+/// Bytes that are written to the disk at once.
+const WRITE_BYTES: usize = 1024 * 1024;
 
 /// How long a stream may stand still.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -88,7 +96,8 @@ async fn receive(
     progress: &watch::Sender<Progress>,
 ) -> Result<String> {
     let cannot_write = || format!("`{}` cannot be written", output.display());
-    let mut file = File::create(output).await.with_context(cannot_write)?;
+    // A chunk may be as short as a packet; the disk is better served in larger pieces.
+    let mut file = BufWriter::with_capacity(WRITE_BYTES, File::create(output).await.with_context(cannot_write)?);
     let mut hash = Sha256::new();
     let mut left = length;
     while left > 0 {

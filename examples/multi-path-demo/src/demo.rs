@@ -39,7 +39,7 @@ impl Demo {
         let killing = tokio::spawn(kill_in_mid_transfer(victim, watched));
 
         let temporary = TemporaryFile::new();
-        let output = self.output.as_deref().unwrap_or(temporary.path());
+        let output = self.output.as_deref().unwrap_or_else(|| temporary.path());
         let session = dial((servers.primary.address(), "primary"), ca.client_config()?).await?;
         let fetched = client::fetch(&session, &name, output, &progress).await;
         session.close(0, "done").await;

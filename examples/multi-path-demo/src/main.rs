@@ -127,7 +127,7 @@ async fn fetch(address: SocketAddr, name: &str, keys: &Path, result: &ResultArgs
     let drawing = tokio::spawn(report::draw(watched));
 
     let temporary = TemporaryFile::new();
-    let output = result.output.as_deref().unwrap_or(temporary.path());
+    let output = result.output.as_deref().unwrap_or_else(|| temporary.path());
     let session = dial((address, server_name(0)), config).await?;
     let fetched = client::fetch(&session, name, output, &progress).await;
     session.close(0, "done").await;

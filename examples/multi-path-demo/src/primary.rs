@@ -71,7 +71,6 @@ async fn answer(
     recv.read_to_end(0).await.context("the client said more than it should")?;
     // The end of the stream tells the client that its acknowledgement was read.
     send.finish()?;
-    send.finished().await?;
     Ok(())
 }
 

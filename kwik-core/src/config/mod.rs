@@ -6,6 +6,7 @@ mod tls;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -274,6 +275,12 @@ impl ServerConfig {
     #[must_use]
     pub fn limits_ref(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Asks the authorizer. One that panics refuses.
+    pub(crate) fn authorizes(&self, credential: &[u8], remote: SocketAddr) -> bool {
+        let Some(authorizer) = &self.authorizer else { return true };
+        catch_unwind(AssertUnwindSafe(|| authorizer.authorize(credential, remote))).unwrap_or(false)
     }
 
     /// The public half of this server's identity: what a primary names in

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,10 +49,10 @@ impl PathPolicy {
         if scope != Scope::Global && Some(scope) != Scope::of(primary.ip()) {
             return Err(PolicyRefusal("address of a narrower scope than the primary's"));
         }
-        match &self.check {
-            Some(check) if !check(&target, name) => Err(PolicyRefusal("refused by the application's check")),
-            _ => Ok(()),
-        }
+        let Some(check) = &self.check else { return Ok(()) };
+        // A check that panics refuses.
+        let allows = catch_unwind(AssertUnwindSafe(|| check(&target, name))).unwrap_or(false);
+        if allows { Ok(()) } else { Err(PolicyRefusal("refused by the application's check")) }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::VERSION;
 use crate::auth::{AuthError, PublicIdentity, UnixTime, verify_join};
 use crate::config::{self, ConfigError, ServerConfig};
 use crate::error::{DeadReason, TransportCode};
-use crate::id::{PathId, SessionId, Side};
+use crate::id::{PathId, SessionHandle, SessionId, Side};
 use crate::limits::Limits;
 use crate::path::{Liveness, Path, PathInput, PathSetup};
 use crate::session::{Founding, Joining, Machine};
@@ -179,15 +179,16 @@ impl Endpoint {
         let (server, _) = self.gate.server.as_ref().ok_or(TransportCode::GOING_AWAY)?;
         let incoming = self.incoming.get(&connection).ok_or(TransportCode::INTERNAL)?;
         let client_key = PublicIdentity::from_bytes(&hello.client_key).map_err(|_| TransportCode::AUTH_FAILED)?;
-        let remote = incoming.path.remote_address();
-        if server.authorizer.as_ref().is_some_and(|authorizer| !authorizer.authorize(&hello.credential, remote)) {
+        let exporter = incoming.path.exporter().ok_or(TransportCode::INTERNAL)?;
+        if !server.authorizes(&hello.credential, incoming.path.remote_address()) {
             return Err(TransportCode::AUTH_FAILED);
         }
+        let moment = self.clock.at(self.now);
         let (identity, limits) = (server.identity.clone(), server.limits.clone());
         let session = self.entropy.session_id();
         let handle = self.next_session_handle();
-        let founding = Founding { session, identity, limits, hello, client_key };
-        self.admit(connection, PathId::PRIMARY, |path| Machine::found(founding, path).map(|machine| (handle, machine)))
+        let founding = Founding { session, identity, limits, hello, exporter, client_key };
+        self.admit(connection, handle, PathId::PRIMARY, |path| Machine::found(moment, founding, path))
     }
 
     /// A client was sent here by its primary.
@@ -217,8 +218,8 @@ impl Endpoint {
             return Err(TransportCode::SUPERSEDED);
         }
         let handle = self.next_session_handle();
-        let joining = Joining { ticket, identity, limits, params: join.params };
-        self.admit(connection, path, |path| Machine::join(moment, joining, path).map(|machine| (handle, machine)))
+        let joining = Joining { ticket, identity, limits, params: join.params, exporter };
+        self.admit(connection, handle, path, |path| Machine::join(moment, joining, path))
     }
 
     /// What is checked before any signature.
@@ -236,12 +237,12 @@ impl Endpoint {
     fn admit(
         &mut self,
         connection: usize,
+        handle: SessionHandle,
         path: PathId,
-        session: impl FnOnce(Path) -> Result<(crate::SessionHandle, Machine), crate::stream::Fault>,
+        session: impl FnOnce(Path) -> Machine,
     ) -> Result<(), TransportCode> {
         let incoming = self.incoming.remove(&connection).ok_or(TransportCode::INTERNAL)?;
-        let (handle, machine) = session(incoming.path).map_err(|fault| fault.code)?;
-        self.sessions.insert(handle, machine);
+        self.sessions.insert(handle, session(incoming.path));
         self.owners.insert(connection, Owner::Session(handle, path));
         self.timers.set(Key::Incoming(connection), None);
         self.work.push(Key::Session(handle));

@@ -217,7 +217,7 @@ impl Endpoint {
     /// Whether no connection is left, not even one that is closing.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.owners.is_empty() && self.responses.is_empty()
+        self.quic.open_connections() == 0 && self.owners.is_empty() && self.responses.is_empty()
     }
 
     // ---- environment in

@@ -7,6 +7,7 @@ use quinn_proto::{Connection, Dir, ReadError, StreamId as QuicStreamId};
 
 use super::packets::ReceivedPackets;
 use crate::error::TransportCode;
+use crate::limits::UNKNOWN_BYTES_PER_PATH_MAX;
 use crate::wire::{CarrierItem, CarrierReader, WireError};
 
 /// Readers of the peer's carriers.
@@ -15,6 +16,8 @@ pub(super) struct Inbound {
     readers: BTreeMap<QuicStreamId, CarrierReader>,
     readable: VecDeque<QuicStreamId>,
     opened: bool,
+    /// Bytes of unknown frames on carriers that ended.
+    unknown_bytes: u64,
     pub(super) packets: ReceivedPackets,
 }
 
@@ -54,7 +57,12 @@ impl Inbound {
                 Some(CarrierItem::PacketStart { number, .. }) => self.packets.on_start(number)?,
                 Some(CarrierItem::PacketEnd { number, .. }) => self.packets.on_end(now, number),
                 Some(item) => return Ok(Some(item)),
-                None => self.read(quic, stream)?,
+                None => {
+                    if reader.unknown_bytes() > 0 {
+                        self.check_unknown()?;
+                    }
+                    self.read(quic, stream)?;
+                }
             }
         }
         Ok(None)
@@ -93,8 +101,23 @@ impl Inbound {
         }
     }
 
+    /// What a path may send of unknown frames is counted over all its carriers.
+    fn check_unknown(&self) -> Result<(), WireError> {
+        let open: u64 = self.readers.values().map(CarrierReader::unknown_bytes).sum();
+        if self.unknown_bytes.saturating_add(open) > UNKNOWN_BYTES_PER_PATH_MAX {
+            return Err(WireError {
+                code: TransportCode::PROTOCOL_VIOLATION,
+                frame: "UNKNOWN",
+                detail: "too many bytes of unknown frames",
+            });
+        }
+        Ok(())
+    }
+
     fn forget(&mut self, stream: QuicStreamId) {
-        self.readers.remove(&stream);
+        if let Some(reader) = self.readers.remove(&stream) {
+            self.unknown_bytes = self.unknown_bytes.saturating_add(reader.unknown_bytes());
+        }
         self.readable.retain(|readable| *readable != stream);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -40,6 +40,8 @@ pub(super) struct ClientRole {
     /// Paths whose state is to be reported.
     reports: BTreeMap<PathId, DeadOrAlive>,
     repeated_bytes: BTreeMap<PathId, u64>,
+    /// When the figures of all paths were last reported.
+    figures_at: Option<Instant>,
 }
 
 /// A secondary as the primary named it.
@@ -76,6 +78,8 @@ pub(crate) struct Dial {
 }
 
 impl ClientRole {
+    const FIGURES_EVERY: Duration = Duration::from_millis(250);
+
     pub(super) fn poll_dial(&mut self, now: Instant, limits: &Limits) -> Option<Dial> {
         let joining = self.members.values().filter(|member| matches!(member.stage, Stage::Joining { .. })).count();
         if joining >= limits.dials_parallel_max {
@@ -97,6 +101,18 @@ impl ClientRole {
             Stage::Queued | Stage::Joined => None,
         };
         self.members.values().filter_map(deadline).min()
+    }
+
+    /// Has the figures of every secondary reported, if that was not done lately. They go with the progress of grants,
+    /// since that is when a primary weighs its servers.
+    fn report_figures(&mut self, now: Instant) {
+        if self.figures_at.is_some_and(|at| now.saturating_duration_since(at) < Self::FIGURES_EVERY) {
+            return;
+        }
+        self.figures_at = Some(now);
+        for (path, _) in self.members.iter().filter(|(_, member)| member.stage == Stage::Joined) {
+            self.reports.entry(*path).or_insert(DeadOrAlive::Alive);
+        }
     }
 
     /// Whether streams may be spoken of on the home path. A pinned primary must prove itself first.
@@ -128,6 +144,7 @@ impl Machine {
             relay: Relay::default(),
             reports: BTreeMap::new(),
             repeated_bytes: BTreeMap::new(),
+            figures_at: None,
         };
         let streams = StreamTable::new(Side::Client, TableRole::Client, &limits);
         let role = RoleState::Client(Box::new(role));
@@ -445,7 +462,7 @@ impl Machine {
 
     // ---- out
 
-    pub(super) fn flush_client(&mut self, _moment: Moment) {
+    pub(super) fn flush_client(&mut self, moment: Moment) {
         while let Some(stream) = self.streams.poll_gone() {
             if let RoleState::Client(client) = &mut self.role {
                 client.grants.forget_stream(stream);
@@ -461,6 +478,7 @@ impl Machine {
         while self.paths.get(&PathId::PRIMARY).is_some_and(Path::is_control_ready) {
             let RoleState::Client(client) = &mut self.role else { return };
             let frame = if let Some((grant, report)) = client.grants.poll_status() {
+                client.report_figures(moment.now);
                 GrantStatusFrame { grant, status: grant_status(report) }.into()
             } else if let Some((id, state)) = client.reports.pop_first() {
                 self.path_status(id, &state).into()

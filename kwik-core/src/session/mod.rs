@@ -247,10 +247,14 @@ impl Machine {
             RoleState::Secondary(_) => self.flush_secondary(),
         }
         self.flush_close();
+        let mut more = false;
         for path in self.paths.values_mut() {
+            // State that found no room on the control plane goes next, if there is room now.
+            let was_full = !path.is_control_ready();
             path.flush(moment.now);
+            more |= was_full && path.is_control_ready();
         }
-        self.flush_data()
+        self.flush_data() || more
     }
 
     fn flush_stream_control(&mut self) {

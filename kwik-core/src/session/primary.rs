@@ -49,6 +49,7 @@ pub(crate) struct Founding {
     pub(crate) identity: Identity,
     pub(crate) limits: Limits,
     pub(crate) hello: Hello,
+    pub(crate) exporter: [u8; 32],
     pub(crate) client_key: PublicIdentity,
 }
 
@@ -100,13 +101,12 @@ impl PrimaryRole {
 
 impl Machine {
     /// A session that a client's HELLO founds here.
-    pub(crate) fn found(founding: Founding, mut path: Path) -> Result<Self, Fault> {
-        let Founding { session, identity, limits, hello, client_key } = founding;
-        let exporter = path.exporter().ok_or_else(|| Fault::new(TransportCode::INTERNAL, "no exporter"))?;
+    pub(crate) fn found(moment: Moment, founding: Founding, mut path: Path) -> Self {
+        let Founding { session, identity, limits, hello, exporter, client_key } = founding;
         let signature = auth::welcome_proof(&identity, &exporter, session, PathId::PRIMARY, &client_key);
         let mut streams = StreamTable::new(Side::Server, TableRole::Primary, &limits);
         let params = hello.params;
-        streams.on_peer_params(params.streams_bidi, params.streams_uni, params.stream_window_initial)?;
+        let agreed = streams.on_peer_params(params.streams_bidi, params.streams_uni, params.stream_window_initial);
         path.set_limits(&limits);
         path.queue_control(&ControlFrame::from(Welcome {
             session,
@@ -130,7 +130,10 @@ impl Machine {
         let role = RoleState::Primary(Box::new(role));
         let mut machine = Self::assemble(Some(session), limits, role, (PathId::PRIMARY, path), streams);
         machine.emit(SessionEvent::Incoming);
-        Ok(machine)
+        if let Err(fault) = agreed {
+            machine.fail(moment.now, fault.code, fault.detail);
+        }
+        machine
     }
 
     // ---- commands of the application

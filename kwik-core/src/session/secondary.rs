@@ -31,6 +31,7 @@ pub(crate) struct Joining {
     pub(crate) identity: Identity,
     pub(crate) limits: Limits,
     pub(crate) params: Params,
+    pub(crate) exporter: [u8; 32],
 }
 
 impl SecondaryRole {
@@ -55,13 +56,12 @@ impl SecondaryRole {
 
 impl Machine {
     /// A session that a client joins here.
-    pub(crate) fn join(moment: Moment, joining: Joining, mut path: Path) -> Result<Self, Fault> {
-        let Joining { ticket, identity, limits, params } = joining;
-        let exporter = path.exporter().ok_or_else(|| Fault::new(TransportCode::INTERNAL, "no exporter"))?;
+    pub(crate) fn join(moment: Moment, joining: Joining, mut path: Path) -> Self {
+        let Joining { ticket, identity, limits, params, exporter } = joining;
         let (session, id) = (ticket.session, ticket.path);
         let signature = auth::welcome_proof(&identity, &exporter, session, id, &ticket.client_key);
         let mut streams = StreamTable::new(Side::Server, TableRole::Secondary, &limits);
-        streams.on_peer_params(params.streams_bidi, params.streams_uni, params.stream_window_initial)?;
+        let agreed = streams.on_peer_params(params.streams_bidi, params.streams_uni, params.stream_window_initial);
         path.set_limits(&limits);
         path.queue_control(&ControlFrame::from(Welcome {
             session,
@@ -83,7 +83,10 @@ impl Machine {
         let role = RoleState::Secondary(Box::new(role));
         let mut machine = Self::assemble(Some(session), limits, role, (id, path), streams);
         machine.emit(SessionEvent::Incoming);
-        Ok(machine)
+        if let Err(fault) = agreed {
+            machine.fail(moment.now, fault.code, fault.detail);
+        }
+        machine
     }
 
     pub(super) fn on_grant_forward(&mut self, grant: GrantOpen) -> Result<(), Fault> {

@@ -102,6 +102,11 @@ impl Feed {
         Ok(())
     }
 
+    /// Bytes of unknown frames so far.
+    pub(super) fn unknown_bytes(&self) -> u64 {
+        self.unknown_bytes
+    }
+
     /// Whether nothing was pushed that was not read.
     pub(super) fn is_empty(&self) -> bool {
         self.chunks.is_empty() && self.varint.missing == 0 && self.body.is_empty()

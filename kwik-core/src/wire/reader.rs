@@ -213,6 +213,11 @@ impl CarrierReader {
         })
     }
 
+    /// Bytes of unknown frames passed over so far.
+    pub(crate) fn unknown_bytes(&self) -> u64 {
+        self.feed.unknown_bytes()
+    }
+
     /// Tells whether the carrier may end here. To be asked when [`Self::next`] has nothing more.
     ///
     /// # Errors
