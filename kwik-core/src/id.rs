@@ -154,6 +154,14 @@ pub struct PacketNumber(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionHandle(pub(crate) u64);
 
+impl SessionHandle {
+    /// How many sessions the endpoint had before this one.
+    #[must_use]
+    pub fn index(self) -> u64 {
+        self.0
+    }
+}
+
 /// A local name of an open stream in one session. Never reused. A secondary may hold several handles of one
 /// [`StreamId`], one for each grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -64,6 +64,11 @@ mod stream;
 mod test_support;
 mod wire;
 
+#[cfg(feature = "__test_exports")]
+#[doc(hidden)]
+#[path = "test_exports.rs"]
+pub mod __test_exports;
+
 pub use auth::{Identity, IdentityError, PublicIdentity, UnixTime};
 pub use config::{
     Authorizer, ClientConfig, ConfigError, Congestion, EndpointConfig, PathPolicy, SecondaryTrust, ServerConfig,

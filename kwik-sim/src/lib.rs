@@ -25,13 +25,17 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod app;
 mod clock;
 mod net;
 mod node;
 mod pki;
+mod trace;
 mod world;
 
+pub use app::{App, Context};
 pub use net::{Link, LinkStats};
 pub use node::NodeId;
 pub use pki::Pki;
+pub use trace::{Fate, Trace, TraceEvent, TraceKind};
 pub use world::World;

@@ -218,7 +218,7 @@ impl State {
             self.incoming.push_back(session);
         } else {
             tracing::debug!(waiting = self.incoming.len(), "a session was refused: nobody accepts");
-            self.core.release(now(), session);
+            self.core.refuse(now(), session);
         }
     }
 }

@@ -140,11 +140,9 @@ async fn dropped_dial_is_given_up() {
     within(async {
         let ca = Ca::new();
         let listener = listen(ANY_PORT, ca.server()).await.unwrap();
-        cancel_at_first_wait(kwik_tokio::dial((listener.local_addr(), NAME), ca.client())).await;eprintln!("A");
+        cancel_at_first_wait(kwik_tokio::dial((listener.local_addr(), NAME), ca.client())).await;
         let client = kwik_tokio::dial((listener.local_addr(), NAME), ca.client()).await.unwrap();
-eprintln!("B");
         assert_eq!(client.welcomed().await.unwrap(), listener.accept().await.unwrap().id());
-eprintln!("C");
         listener.close(0, "").await;
     })
     .await;

@@ -25,7 +25,7 @@ pub(crate) struct DemoArgs {
     /// Servers in all, the primary among them.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub(crate) servers: u8,
-    /// Crash a secondary when a third of the file has arrived.
+    /// Crash a secondary when an eighth of the file has arrived.
     #[arg(long)]
     pub(crate) kill_one: bool,
     #[command(flatten)]

@@ -85,10 +85,10 @@ impl Servers {
     }
 }
 
-/// Crashes a server when a third of the file has arrived. One that was not needed to die is closed.
+/// Crashes a server when an eighth of the file has arrived. One whose time did not come is closed.
 async fn kill_in_mid_transfer(victim: Option<ServerThread>, mut progress: watch::Receiver<Progress>) -> Result<()> {
     let Some(victim) = victim else { return Ok(()) };
-    let is_time = |progress: &Progress| progress.length.is_some_and(|length| progress.received() >= length / 3);
+    let is_time = |progress: &Progress| progress.length.is_some_and(|length| progress.received() >= length / 8);
     match progress.wait_for(is_time).await.map(drop) {
         Ok(()) => victim.crash().await,
         Err(_) => victim.close().await,

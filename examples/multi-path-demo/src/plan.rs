@@ -8,6 +8,9 @@ const CHUNK_BYTES: Range<u64> = 64 * 1024..1024 * 1024;
 /// Chunks that every source gets at least, when the file is large enough.
 const CHUNKS_PER_SOURCE: u64 = 8;
 
+/// Chunks of every source that the window has room for at least.
+const WINDOW_CHUNKS_PER_SOURCE: u64 = 4;
+
 /// The ranges of a file that are to be written, and those that somebody is writing.
 ///
 /// Nothing is given out further than a window beyond the first missing byte, so that whoever fills a lost range always
@@ -27,8 +30,9 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(length: u64, sources: usize, window_bytes: u64) -> Self {
-        let chunks = CHUNKS_PER_SOURCE.saturating_mul(sources as u64).max(1);
-        let chunk_bytes = length.div_ceil(chunks).clamp(CHUNK_BYTES.start, CHUNK_BYTES.end);
+        let sources = (sources as u64).max(1);
+        let fair = (length / (CHUNKS_PER_SOURCE * sources)).min(window_bytes / (WINDOW_CHUNKS_PER_SOURCE * sources));
+        let chunk_bytes = fair.clamp(CHUNK_BYTES.start, CHUNK_BYTES.end);
         let window_bytes = window_bytes.max(chunk_bytes);
         Self { length, chunk_bytes, window_bytes, next: 0, taken: BTreeMap::new(), returned: BTreeMap::new() }
     }
@@ -83,18 +87,16 @@ mod tests {
 
     #[test]
     fn nothing_is_given_out_beyond_the_window() {
-        let mut plan = Plan::new(64 * MIB, 1, 3 * MIB);
+        let mut plan = Plan::new(64 * MIB, 1, 4 * MIB);
         let first = plan.take().unwrap();
         let second = plan.take().unwrap();
-        let third = plan.take().unwrap();
-        assert_eq!(plan.take(), None, "three chunks fill the window");
+        assert_eq!((plan.take(), plan.take()), (Some(2 * MIB..3 * MIB), Some(3 * MIB..4 * MIB)));
+        assert_eq!(plan.take(), None, "four chunks fill the window");
         plan.settle(&second, &[]);
         assert_eq!(plan.take(), None, "the first byte is still missing");
         plan.settle(&first, &[]);
-        assert_eq!(plan.take(), Some(3 * MIB..4 * MIB));
-        assert_eq!(plan.take(), Some(4 * MIB..5 * MIB));
-        assert_eq!(plan.take(), None);
-        assert_eq!(third.start, 2 * MIB);
+        assert_eq!((plan.take(), plan.take()), (Some(4 * MIB..5 * MIB), Some(5 * MIB..6 * MIB)));
+        assert_eq!(plan.take(), None, "the third chunk is missing now");
     }
 
     #[test]
@@ -111,9 +113,12 @@ mod tests {
     }
 
     #[test]
-    fn small_files_are_shared_as_well() {
-        let mut plan = Plan::new(4 * MIB, 3, 16 * MIB);
-        assert_eq!(std::iter::from_fn(|| plan.take()).count(), 24);
+    fn every_source_finds_something_to_do() {
+        for (length, sources) in [(4 * MIB, 3), (1024 * MIB, 8), (1024 * MIB, 3)] {
+            let mut plan = Plan::new(length, sources, 16 * MIB);
+            let chunks = std::iter::from_fn(|| plan.take()).count();
+            assert!(chunks >= 4 * sources, "{chunks} chunks of {length} bytes for {sources} sources");
+        }
         assert!(Plan::new(0, 3, 0).is_done());
     }
 }

@@ -41,10 +41,16 @@ pub(crate) struct Transfer<'a> {
     helpers: Vec<PathId>,
     plan: Plan,
     /// The delegations whose end is not known, by where they begin in the file.
-    delegations: BTreeMap<u64, Arc<Delegation>>,
+    under_way: BTreeMap<u64, UnderWay>,
     ends: JoinSet<(Arc<Delegation>, Result<(), Lost>)>,
     own: Option<OwnChunk>,
     tally: Tally,
+}
+
+/// A range that a secondary writes.
+struct UnderWay {
+    delegation: Arc<Delegation>,
+    is_revoked: bool,
 }
 
 /// A chunk that the primary writes itself.
@@ -71,7 +77,7 @@ impl<'a> Transfer<'a> {
             start,
             helpers,
             plan,
-            delegations: BTreeMap::new(),
+            under_way: BTreeMap::new(),
             ends: JoinSet::new(),
             own: None,
             tally: Tally::default(),
@@ -87,10 +93,10 @@ impl<'a> Transfer<'a> {
                 self.settle(&delegation, outcome);
             }
             self.revoke_from_suspects();
-            self.delegate()?;
             if self.own.is_none() {
                 self.take_own_chunk().await?;
             }
+            self.delegate()?;
             if self.own.is_some() {
                 self.write_own_piece().await?;
             } else if !self.plan.is_done() {
@@ -100,19 +106,17 @@ impl<'a> Transfer<'a> {
         Ok(self.tally)
     }
 
-    /// Gives every path with capacity the next chunks.
+    /// Gives the next chunks to the paths with capacity, the least busy one first.
     fn delegate(&mut self) -> Result<()> {
-        for info in self.session.active_paths() {
-            if info.state != PathState::Active || !self.helpers.contains(&info.id) {
-                continue;
+        let paths = self.session.active_paths();
+        let ready = paths.iter().filter(|path| path.state == PathState::Active && self.helpers.contains(&path.id));
+        let mut loads: Vec<_> = ready.map(|path| (self.under_way_on(path.id).count(), path.id)).collect();
+        while let Some((load, path)) = loads.iter_mut().min() {
+            if *load >= DELEGATIONS_PER_PATH {
+                break;
             }
-            let under_way = self.delegations.values().filter(|delegation| delegation.path() == info.id).count();
-            for _ in under_way..DELEGATIONS_PER_PATH {
-                let Some(range) = self.plan.take() else { return Ok(()) };
-                if !self.delegate_range(info.id, range)? {
-                    break;
-                }
-            }
+            let Some(range) = self.plan.take() else { break };
+            *load = if self.delegate_range(*path, range)? { *load + 1 } else { DELEGATIONS_PER_PATH };
         }
         Ok(())
     }
@@ -129,7 +133,7 @@ impl<'a> Transfer<'a> {
             }
             Err(error) => return Err(error).with_context(|| format!("{range:?} was not delegated to {path}")),
         };
-        self.delegations.insert(range.start, Arc::clone(&delegation));
+        self.under_way.insert(range.start, UnderWay { delegation: Arc::clone(&delegation), is_revoked: false });
         self.ends.spawn(async move {
             let outcome = delegation.delivered().await;
             (delegation, outcome)
@@ -144,24 +148,31 @@ impl<'a> Transfer<'a> {
             Ok(()) => Vec::new(),
             Err(lost) => lost.missing.iter().map(|range| self.in_file(range)).collect(),
         };
+        let is_revoked = self.under_way.remove(&range.start).is_some_and(|range| range.is_revoked);
         if missing.is_empty() {
             *self.tally.ranges.entry(delegation.path()).or_default() += 1;
+        } else if !is_revoked {
+            // A server that gave up by itself would give up again.
+            self.helpers.retain(|path| *path != delegation.path());
         }
         self.tally.lost_ranges += missing.len() as u64;
         self.plan.settle(&range, &missing);
-        self.delegations.remove(&range.start);
     }
 
     /// Takes back what a path that fell silent still owes, rather than wait until it is known to be dead.
-    fn revoke_from_suspects(&self) {
-        let paths = self.session.all_paths();
-        let suspects = paths.iter().filter(|path| path.state == PathState::Suspect);
-        for suspect in suspects {
-            for delegation in self.delegations.values().filter(|delegation| delegation.path() == suspect.id) {
+    fn revoke_from_suspects(&mut self) {
+        for path in self.session.active_paths().iter().filter(|path| path.state == PathState::Suspect) {
+            let owed = self.under_way.values_mut().filter(|range| range.delegation.path() == path.id);
+            for range in owed.filter(|range| !range.is_revoked) {
+                range.is_revoked = true;
                 // One that ended meanwhile cannot be taken back, and its end is about to be seen.
-                let _ = delegation.revoke();
+                let _ = range.delegation.revoke();
             }
         }
+    }
+
+    fn under_way_on(&self, path: PathId) -> impl Iterator<Item = &UnderWay> {
+        self.under_way.values().filter(move |range| range.delegation.path() == path)
     }
 
     async fn take_own_chunk(&mut self) -> Result<()> {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn_proto::crypto;
 use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::auth::{Identity, PublicIdentity};
@@ -22,6 +23,7 @@ pub use policy::PathPolicy;
 pub(crate) use policy::DialBudget;
 pub use tls::WallClock;
 pub(crate) use tls::{client_crypto, server_crypto};
+use tls::default_provider;
 
 /// A configuration that cannot work, and what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -101,7 +103,7 @@ pub struct ClientConfig {
 /// Where the client's TLS settings come from.
 #[derive(Clone)]
 pub(crate) enum ClientTls {
-    Roots(Arc<RootCertStore>),
+    Roots { roots: Arc<RootCertStore>, provider: Arc<CryptoProvider> },
     Custom { primary: Arc<dyn crypto::ClientConfig>, secondary: Arc<dyn crypto::ClientConfig> },
 }
 
@@ -114,7 +116,7 @@ impl ClientConfig {
         if roots.is_empty() {
             return Err(ConfigError::Tls("no root certificates: add the CA that signed the servers".into()));
         }
-        Ok(Self::with_tls(ClientTls::Roots(Arc::new(roots))))
+        Ok(Self::with_tls(ClientTls::Roots { roots: Arc::new(roots), provider: default_provider() }))
     }
 
     /// Uses the given QUIC crypto configurations for the primary and for secondaries. They must negotiate
@@ -133,6 +135,16 @@ impl ClientConfig {
             policy: PathPolicy::default(),
             limits: Limits::default(),
         }
+    }
+
+    /// Takes TLS's algorithms and its randomness from `provider` instead of ring. Changes nothing about crypto
+    /// configurations given to `with_crypto`.
+    #[must_use]
+    pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
+        if let ClientTls::Roots { provider: own, .. } = &mut self.tls {
+            *own = provider;
+        }
+        self
     }
 
     /// Opaque bytes for the primary's [`Authorizer`]; at most
@@ -221,7 +233,11 @@ pub struct ServerConfig {
 /// Where the server's TLS settings come from.
 #[derive(Clone)]
 pub(crate) enum ServerTls {
-    Certificate { chain: Vec<CertificateDer<'static>>, key: Arc<PrivateKeyDer<'static>> },
+    Certificate {
+        chain: Vec<CertificateDer<'static>>,
+        key: Arc<PrivateKeyDer<'static>>,
+        provider: Arc<CryptoProvider>,
+    },
     Custom(Arc<dyn crypto::ServerConfig>),
 }
 
@@ -235,7 +251,7 @@ impl ServerConfig {
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, ConfigError> {
-        let tls = ServerTls::Certificate { chain, key: Arc::new(key) };
+        let tls = ServerTls::Certificate { chain, key: Arc::new(key), provider: default_provider() };
         server_crypto(&tls, &WallClock::new(Duration::ZERO))?;
         Ok(Self::with_tls(identity, tls))
     }
@@ -248,6 +264,16 @@ impl ServerConfig {
 
     fn with_tls(identity: Identity, tls: ServerTls) -> Self {
         Self { tls, identity, trusted_primaries: BTreeSet::new(), authorizer: None, limits: Limits::default() }
+    }
+
+    /// Takes TLS's algorithms and its randomness from `provider` instead of ring. Changes nothing about crypto
+    /// configurations given to `with_crypto`.
+    #[must_use]
+    pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
+        if let ServerTls::Certificate { provider: own, .. } = &mut self.tls {
+            *own = provider;
+        }
+        self
     }
 
     /// Accepts clients that the primary with this identity sends here.

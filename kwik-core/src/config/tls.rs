@@ -58,12 +58,11 @@ pub(crate) fn client_crypto(
     trust: Option<SecondaryTrust>,
     clock: &WallClock,
 ) -> Result<Arc<dyn crypto::ClientConfig>, ConfigError> {
-    let roots = match (tls, trust) {
+    let (roots, provider) = match (tls, trust) {
         (ClientTls::Custom { primary, .. }, None) => return Ok(primary.clone()),
         (ClientTls::Custom { secondary, .. }, Some(_)) => return Ok(secondary.clone()),
-        (ClientTls::Roots(roots), _) => roots,
+        (ClientTls::Roots { roots, provider }, _) => (roots, provider),
     };
-    let provider = provider();
     let builder = rustls::ClientConfig::builder_with_details(provider.clone(), Arc::new(clock.clone()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| ConfigError::Tls(error.to_string()))?;
@@ -84,11 +83,11 @@ pub(crate) fn client_crypto(
 
 /// The crypto configuration a server listens with.
 pub(crate) fn server_crypto(tls: &ServerTls, clock: &WallClock) -> Result<Arc<dyn crypto::ServerConfig>, ConfigError> {
-    let (chain, key) = match tls {
+    let (chain, key, provider) = match tls {
         ServerTls::Custom(config) => return Ok(config.clone()),
-        ServerTls::Certificate { chain, key } => (chain, key),
+        ServerTls::Certificate { chain, key, provider } => (chain, key, provider),
     };
-    let mut config = rustls::ServerConfig::builder_with_details(provider(), Arc::new(clock.clone()))
+    let mut config = rustls::ServerConfig::builder_with_details(provider.clone(), Arc::new(clock.clone()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| ConfigError::Tls(error.to_string()))?
         .with_no_client_auth()
@@ -101,7 +100,8 @@ pub(crate) fn server_crypto(tls: &ServerTls, clock: &WallClock) -> Result<Arc<dy
     Ok(Arc::new(config))
 }
 
-fn provider() -> Arc<CryptoProvider> {
+/// What TLS is built from unless the application says otherwise.
+pub(super) fn default_provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 

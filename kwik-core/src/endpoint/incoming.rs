@@ -21,12 +21,20 @@ pub(super) struct Incoming {
     deadline: Instant,
     /// It was closed here and only drains.
     ended: bool,
+    /// The far end is gone: once the answer is out, nothing is waited for. QUIC would keep a connection that its very
+    /// first packet closed until the idle timeout.
+    lost: bool,
 }
 
 impl Incoming {
     pub(super) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
         let deadline = Some(self.deadline).filter(|_| !self.ended);
         [self.path.poll_timeout(now), deadline].into_iter().flatten().min()
+    }
+
+    /// Whether the connection can be forgotten when it has nothing more to send.
+    pub(super) fn is_over(&self) -> bool {
+        self.lost || self.path.is_drained()
     }
 
     fn refuse(&mut self, now: Instant, code: TransportCode, detail: &str) {
@@ -53,15 +61,24 @@ impl Gate {
     }
 
     /// Notes that a ticket is used. Each is good for one connection.
-    fn spend(&mut self, ticket: (SessionId, PathId), until: UnixTime, now: UnixTime, max: usize) -> bool {
+    fn spend(
+        &mut self,
+        ticket: (SessionId, PathId),
+        until: UnixTime,
+        now: UnixTime,
+        max: usize,
+    ) -> Result<(), TransportCode> {
         if self.spent.len() >= max {
             self.spent.retain(|_, until| *until >= now);
         }
-        if self.spent.len() >= max || self.spent.contains_key(&ticket) {
-            return false;
+        if self.spent.contains_key(&ticket) {
+            return Err(TransportCode::SUPERSEDED);
+        }
+        if self.spent.len() >= max {
+            return Err(TransportCode::SERVER_BUSY);
         }
         self.spent.insert(ticket, until);
-        true
+        Ok(())
     }
 }
 
@@ -124,7 +141,7 @@ impl Endpoint {
         match self.quic.accept(incoming, now, &mut buf, Some(Arc::new(quic))) {
             Ok((handle, connection)) => {
                 let path = Path::new(setup, handle, connection, now);
-                let incoming = Incoming { path, deadline: now + auth_timeout, ended: false };
+                let incoming = Incoming { path, deadline: now + auth_timeout, ended: false, lost: false };
                 self.incoming.insert(handle.0, incoming);
                 self.owners.insert(handle.0, Owner::Incoming);
                 self.work.push(Key::Incoming(handle.0));
@@ -152,7 +169,7 @@ impl Endpoint {
                     incoming.refuse(now, TransportCode::PROTOCOL_VIOLATION, "the first frame must be HELLO or JOIN");
                 }
                 PathInput::Fault(error) => incoming.refuse(now, error.code, error.detail),
-                PathInput::Lost(_) => incoming.ended = true,
+                PathInput::Lost(_) => (incoming.ended, incoming.lost) = (true, true),
                 PathInput::Data(_) | PathInput::Acknowledged(_) | PathInput::Suspect | PathInput::Recovered => {}
             }
         }
@@ -214,9 +231,7 @@ impl Endpoint {
         let path = ticket.path;
         let until = ticket.expires_at.saturating_add(crate::auth::CLOCK_SKEW);
         let max = self.config.limits.tickets_remembered_max;
-        if !self.gate.spend((ticket.session, path), until, moment.wall, max) {
-            return Err(TransportCode::SUPERSEDED);
-        }
+        self.gate.spend((ticket.session, path), until, moment.wall, max)?;
         let handle = self.next_session_handle();
         let joining = Joining { ticket, identity, limits, params: join.params, exporter };
         self.admit(connection, handle, path, |path| Machine::join(moment, joining, path))

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Transmit};
+use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Transmit};
 
 use self::incoming::{Gate, Incoming};
 use self::seeded::{Entropy, SeededIds};
@@ -199,6 +199,16 @@ impl Endpoint {
         self.advance(now);
         if let Some(machine) = self.sessions.get_mut(&session) {
             machine.release(now);
+            self.work.push(Key::Session(session));
+        }
+    }
+
+    /// Ends a server's session that nobody can take care of; the client is told
+    /// [`SERVER_BUSY`](crate::TransportCode::SERVER_BUSY). No further event of it comes.
+    pub fn refuse(&mut self, now: Instant, session: SessionHandle) {
+        self.advance(now);
+        if let Some(machine) = self.sessions.get_mut(&session) {
+            machine.refuse(now);
             self.work.push(Key::Session(session));
         }
     }
@@ -400,9 +410,11 @@ impl Endpoint {
         let now = self.now;
         let deadline = match key {
             Key::Incoming(connection) => {
-                let drained = self.incoming.get(&connection).is_none_or(|incoming| incoming.path.is_drained());
-                if drained {
+                if self.incoming.get(&connection).is_some_and(Incoming::is_over) {
                     self.incoming.remove(&connection);
+                    if self.owners.remove(&connection).is_some() {
+                        self.quic.handle_event(ConnectionHandle(connection), EndpointEvent::drained());
+                    }
                 }
                 self.incoming.get_mut(&connection).and_then(|incoming| incoming.poll_timeout(now))
             }

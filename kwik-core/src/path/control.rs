@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use quinn_proto::{Connection, StreamId as QuicStreamId, WriteError};
+use quinn_proto::{Connection, ReadError, StreamId as QuicStreamId, WriteError};
 
 use crate::error::TransportCode;
 use crate::limits::Limits;
@@ -16,7 +16,6 @@ pub(super) struct ControlStream {
     reader: ControlReader,
     readable: bool,
     out: BytesMut,
-    frames_queued: usize,
     stalled_since: Option<Instant>,
 }
 
@@ -54,7 +53,7 @@ impl ControlStream {
             if !self.readable {
                 return Ok(None);
             }
-            match self.read(quic) {
+            match self.read(quic)? {
                 Some(chunk) => self.reader.push(chunk),
                 None => self.readable = false,
             }
@@ -72,7 +71,6 @@ impl ControlStream {
 
     pub(super) fn queue(&mut self, frame: &ControlFrame) {
         frame.encode(&mut self.out);
-        self.frames_queued += 1;
     }
 
     /// Hands to QUIC what it takes.
@@ -91,7 +89,6 @@ impl ControlStream {
                 Err(WriteError::Stopped(_) | WriteError::ClosedStream) => self.out.clear(),
             }
         }
-        self.frames_queued = 0;
         self.stalled_since = None;
     }
 
@@ -100,9 +97,7 @@ impl ControlStream {
         let stalled = self
             .stalled_since
             .is_some_and(|since| now.saturating_duration_since(since) >= limits.control_stall_timeout);
-        let overfull = self.stalled_since.is_some()
-            && (self.frames_queued > limits.control_queue_frames_max
-                || self.out.len() > limits.control_queue_bytes_max);
+        let overfull = self.stalled_since.is_some() && self.out.len() > limits.control_queue_bytes_max;
         if stalled || overfull {
             return Err(WireError {
                 code: TransportCode::CONTROL_FLOOD,
@@ -117,13 +112,23 @@ impl ControlStream {
         self.stalled_since.and_then(|since| since.checked_add(limits.control_stall_timeout))
     }
 
-    fn read(&self, quic: &mut Connection) -> Option<Bytes> {
-        let mut stream = quic.recv_stream(self.quic?);
-        let mut chunks = stream.read(true).ok()?;
-        // An error says that nothing is there, or that nothing more will be.
-        let chunk = chunks.next(Self::READ_BYTES).unwrap_or_default();
+    /// The next bytes, if any are there. The control plane lives as long as the path, so its end is a fault.
+    fn read(&self, quic: &mut Connection) -> Result<Option<Bytes>, WireError> {
+        let ended = || WireError {
+            code: TransportCode::PROTOCOL_VIOLATION,
+            frame: "control plane",
+            detail: "the control stream ended before the connection",
+        };
+        let Some(stream) = self.quic else { return Ok(None) };
+        let mut stream = quic.recv_stream(stream);
+        let mut chunks = stream.read(true).map_err(|_| ended())?;
+        let read = chunks.next(Self::READ_BYTES);
         // Window updates leave with the next transmit, which follows every read.
         let _ = chunks.finalize();
-        chunk.map(|chunk| chunk.bytes)
+        match read {
+            Ok(Some(chunk)) => Ok(Some(chunk.bytes)),
+            Err(ReadError::Blocked) => Ok(None),
+            Ok(None) | Err(ReadError::Reset(_)) => Err(ended()),
+        }
     }
 }

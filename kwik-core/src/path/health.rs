@@ -18,11 +18,23 @@ pub(super) struct Health {
     heard: Instant,
     /// Since when something is in flight that the peer must acknowledge.
     waiting_since: Option<Instant>,
+    looked: Instant,
 }
 
 impl Health {
     pub(super) fn new(now: Instant) -> Self {
-        Self { heard: now, waiting_since: None }
+        Self { heard: now, waiting_since: None, looked: now }
+    }
+
+    /// Notes that time is passing here. Returns whether this end itself slept so long that the peer's silence proves
+    /// nothing: it is then to be probed, and judged anew.
+    pub(super) fn look(&mut self, now: Instant, rtt: Duration, limits: &Limits) -> bool {
+        let slept = now.saturating_duration_since(self.looked) >= dead_after(rtt, limits);
+        self.looked = now;
+        if slept {
+            self.on_heard(now);
+        }
+        slept
     }
 
     pub(super) fn on_heard(&mut self, now: Instant) {
@@ -150,6 +162,18 @@ mod tests {
         assert_eq!(health.verdict(start + Duration::from_secs(5), rtt, &limits), Verdict::Alive);
         assert_eq!(health.verdict(start + Duration::from_secs(7), rtt, &limits), Verdict::Suspect);
         assert_eq!(health.verdict(start + Duration::from_secs(14), rtt, &limits), Verdict::Dead);
+    }
+
+    #[test]
+    fn own_sleep_does_not_speak_against_the_peer() {
+        let (start, limits) = (instant(), Limits::default());
+        let mut health = Health::new(start);
+        health.observe(start, 1200);
+        let late = start + Duration::from_secs(3600);
+        assert!(health.look(late, RTT, &limits));
+        assert_eq!(health.verdict(late, RTT, &limits), Verdict::Alive);
+        assert!(!health.look(late + Duration::from_secs(2), RTT, &limits));
+        assert_eq!(health.verdict(late + Duration::from_secs(3), RTT, &limits), Verdict::Dead);
     }
 
     #[test]

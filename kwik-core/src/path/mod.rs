@@ -499,6 +499,9 @@ impl Path {
         if self.liveness == Liveness::Trusted || !self.lifecycle.state().is_usable() {
             return None;
         }
+        if self.health.look(now, self.quic.rtt(), &self.limits) {
+            self.quic.ping();
+        }
         match self.health.verdict(now, self.quic.rtt(), &self.limits) {
             Verdict::Dead if self.liveness == Liveness::Judged => {
                 let reason = DeadReason::new(TransportCode::TIMED_OUT, "");

@@ -40,6 +40,8 @@ pub(super) struct ClientRole {
     /// Paths whose state is to be reported.
     reports: BTreeMap<PathId, DeadOrAlive>,
     repeated_bytes: BTreeMap<PathId, u64>,
+    /// Until when the primary must have answered HELLO.
+    welcome_deadline: Option<Instant>,
     /// When the figures of all paths were last reported.
     figures_at: Option<Instant>,
 }
@@ -59,6 +61,8 @@ enum Stage {
     Queued,
     Joining { deadline: Instant },
     Joined,
+    /// It said that it is closing.
+    Leaving { deadline: Instant },
 }
 
 /// What is reported of a path.
@@ -97,10 +101,10 @@ impl ClientRole {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         let deadline = |member: &Member| match member.stage {
-            Stage::Joining { deadline } => Some(deadline),
+            Stage::Joining { deadline } | Stage::Leaving { deadline } => Some(deadline),
             Stage::Queued | Stage::Joined => None,
         };
-        self.members.values().filter_map(deadline).min()
+        self.members.values().filter_map(deadline).chain(self.welcome_deadline).min()
     }
 
     /// Has the figures of every secondary reported, if that was not done lately. They go with the progress of grants,
@@ -144,6 +148,7 @@ impl Machine {
             relay: Relay::default(),
             reports: BTreeMap::new(),
             repeated_bytes: BTreeMap::new(),
+            welcome_deadline: None,
             figures_at: None,
         };
         let streams = StreamTable::new(Side::Client, TableRole::Client, &limits);
@@ -193,6 +198,7 @@ impl Machine {
                 credential: client.config.credential.clone(),
             };
             path.queue_control(&hello.into());
+            client.welcome_deadline = Some(moment.now + self.limits.auth_timeout);
             if client.config.primary_identity.is_none() {
                 self.emit(SessionEvent::Connected);
             }
@@ -232,6 +238,7 @@ impl Machine {
             client.reports.insert(id, DeadOrAlive::Alive);
             return Ok(());
         }
+        client.welcome_deadline = None;
         self.id = Some(welcome.session);
         let pinned = client.config.primary_identity.is_some();
         let params = welcome.params;
@@ -319,7 +326,29 @@ impl Machine {
         }
     }
 
-    pub(super) fn check_dials(&mut self, moment: Moment) {
+    /// A secondary announced its end. It may still deliver what it finished, for a while.
+    pub(super) fn on_secondary_closing(&mut self, now: Instant, id: PathId) {
+        let RoleState::Client(client) = &mut self.role else { return };
+        if let Some(path) = self.paths.get_mut(&id) {
+            path.move_to_closing();
+        }
+        if let Some(member) = client.members.get_mut(&id).filter(|member| member.stage == Stage::Joined) {
+            member.stage = Stage::Leaving { deadline: now + self.limits.drain_timeout };
+        }
+    }
+
+    pub(super) fn check_deadlines(&mut self, moment: Moment) {
+        let RoleState::Client(client) = &self.role else { return };
+        if client.welcome_deadline.is_some_and(|deadline| moment.now >= deadline) {
+            self.fail(moment.now, TransportCode::AUTH_TIMEOUT, "the primary did not answer HELLO in time");
+            return;
+        }
+        let leaving = client.members.iter().filter(
+            |(_, member)| matches!(member.stage, Stage::Leaving { deadline } if moment.now >= deadline),
+        );
+        for id in leaving.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.on_fault(moment.now, id, TransportCode::GOING_AWAY, "the server did not close in time");
+        }
         let RoleState::Client(client) = &self.role else { return };
         let late: Vec<PathId> = client
             .members
@@ -339,6 +368,12 @@ impl Machine {
     pub(super) fn on_grant(&mut self, frame: wire::Grant) -> Result<(), Fault> {
         let RoleState::Client(client) = &mut self.role else { return Ok(()) };
         let range = frame.start.0..frame.start.0.saturating_add(frame.len);
+        if frame.seal.payload.len() > crate::limits::REQUEST_BYTES_MAX {
+            return Err(Fault::new(TransportCode::FRAME_TOO_LARGE, "a request longer than its limit"));
+        }
+        if client.grants.is_known(frame.grant) {
+            return Err(violation("a grant id was used twice"));
+        }
         if frame.path.is_primary() || frame.path.0 >= client.next_path {
             return Err(violation("GRANT for a path that was never added"));
         }

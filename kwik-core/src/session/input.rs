@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::event::SessionEvent;
 use super::{Machine, Moment, RoleState};
 use crate::error::TransportCode;
-use crate::id::{PathId, StreamId, StreamOffset};
+use crate::id::{Dir, PathId, Side, StreamId, StreamOffset};
 use crate::path::{PathInput, PathState};
 use crate::stream::{Access, Fault};
 use crate::wire::{CarrierItem, ControlFrame};
@@ -52,7 +52,7 @@ impl Machine {
                     ControlFrame::Welcome(welcome) if authenticating => self.on_welcome(moment, from, welcome),
                     _ if authenticating => Err(violation("a frame before WELCOME")),
                     frame if from.is_primary() => self.on_control_from_primary(moment, frame),
-                    frame => self.on_control_from_secondary(from, frame),
+                    frame => self.on_control_from_secondary(moment, from, frame),
                 }
             }
             RoleState::Primary(_) => self.on_control_at_primary(frame),
@@ -72,15 +72,13 @@ impl Machine {
         }
     }
 
-    fn on_control_from_secondary(&mut self, from: PathId, frame: ControlFrame) -> Result<(), Fault> {
+    fn on_control_from_secondary(&mut self, moment: Moment, from: PathId, frame: ControlFrame) -> Result<(), Fault> {
         match frame {
             ControlFrame::GrantEnd(end) => self.on_grant_end(from, &end),
             ControlFrame::Raw(raw) => self.on_raw_to_relay(from, raw),
             ControlFrame::RawStatus(status) => self.on_receipt_to_relay(from, status),
             ControlFrame::Close(_) => {
-                if let Some(path) = self.paths.get_mut(&from) {
-                    path.move_to_closing();
-                }
+                self.on_secondary_closing(moment.now, from);
                 Ok(())
             }
             _ => Err(violation("a frame that a secondary may not send")),
@@ -168,6 +166,9 @@ impl Machine {
         {
             if fin {
                 return Err(Fault::new(TransportCode::FINAL_SIZE, "a secondary ended a stream"));
+            }
+            if stream.dir() == Dir::Uni && stream.initiator() == Side::Client {
+                return Err(Fault::new(TransportCode::GRANT_VIOLATION, "a stream that only the client writes"));
             }
             match self.streams.is_receiving(stream) {
                 Some(true) => {}

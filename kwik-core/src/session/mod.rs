@@ -27,7 +27,7 @@ use self::primary::PrimaryRole;
 use self::secondary::SecondaryRole;
 use self::transmit::Transmit;
 use crate::auth::UnixTime;
-use crate::error::DeadReason;
+use crate::error::{DeadReason, TransportCode};
 use crate::id::{GrantId, PathId, SessionId, StreamOffset};
 use crate::limits::Limits;
 use crate::path::{Path, PathState};
@@ -173,8 +173,9 @@ impl Machine {
         let role = match &self.role {
             RoleState::Client(client) => client.deadline(),
             RoleState::Primary(_) => None,
-            RoleState::Secondary(secondary) => Some(secondary.lease_end()).filter(|_| !self.phase.is_closed()),
+            RoleState::Secondary(secondary) => Some(secondary.lease_end()),
         };
+        let role = role.filter(|_| !self.phase.is_closed());
         [paths, role, self.phase.deadline()].into_iter().flatten().min()
     }
 
@@ -200,6 +201,14 @@ impl Machine {
         self.events.clear();
         self.delegations_changed.clear();
         self.close(now, 0, "");
+    }
+
+    /// Nobody takes care of the session.
+    pub(crate) fn refuse(&mut self, now: Instant) {
+        self.released = true;
+        self.events.clear();
+        self.delegations_changed.clear();
+        self.fail(now, TransportCode::SERVER_BUSY, "nobody accepts sessions");
     }
 
     /// The paths whose connections are still open.
@@ -323,7 +332,7 @@ impl Machine {
 
     fn check_time(&mut self, moment: Moment) {
         match &self.role {
-            RoleState::Client(_) => self.check_dials(moment),
+            RoleState::Client(_) => self.check_deadlines(moment),
             RoleState::Primary(_) => {}
             RoleState::Secondary(_) => self.check_lease(moment),
         }

@@ -121,6 +121,11 @@ impl GrantBook {
         }
     }
 
+    /// Whether a grant with this id is known: open, or settled and not yet reported.
+    pub(crate) fn is_known(&self, id: GrantId) -> bool {
+        self.grants.contains_key(&id)
+    }
+
     /// Whether bytes of a grant are still awaited.
     pub(crate) fn is_open(&self, id: GrantId) -> bool {
         self.grants.get(&id).is_some_and(Entry::is_open)
@@ -153,10 +158,11 @@ impl GrantBook {
     }
 
     /// The secondary behind `path` ends its part of a grant at `end`: the rest will not come. What it wrote before may
-    /// still be under way. An end of a settled grant crossed with its settlement, and changes nothing.
+    /// still be under way. An end of a settled grant crossed with its settlement, and changes nothing; of several ends
+    /// the lowest counts, as when a part that was finished short is then stopped.
     ///
     /// # Errors
-    /// PROTOCOL_VIOLATION if the grant is another path's, `end` is outside it, or it contradicts an earlier end.
+    /// PROTOCOL_VIOLATION if the grant is another path's, or `end` is outside it.
     pub(crate) fn on_end(&mut self, id: GrantId, path: PathId, end: u64, code: ErrorCode) -> Result<(), Fault> {
         let Some(entry) = self.grants.get_mut(&id) else { return Ok(()) };
         let range = &entry.grant.range;
@@ -166,8 +172,8 @@ impl GrantBook {
         if end < range.start || end > range.end {
             return Err(violation("a grant ended outside its range"));
         }
-        if *entry.ended.get_or_insert((end, code)) != (end, code) {
-            return Err(violation("a grant ended twice, differently"));
+        if entry.ended.is_none_or(|(earlier, _)| end < earlier) {
+            entry.ended = Some((end, code));
         }
         self.refresh(id);
         Ok(())

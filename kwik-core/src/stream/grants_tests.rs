@@ -175,9 +175,19 @@ fn false_end_of_a_part_is_a_violation_and_changes_nothing() {
     assert_eq!(reports(&mut book), []);
     assert_eq!(book.on_end(GrantId(1), ONE, 150, GONE), Ok(()));
     assert_eq!(book.on_end(GrantId(1), ONE, 150, GONE), Ok(()));
-    assert_eq!(code_of(book.on_end(GrantId(1), ONE, 160, GONE)), TransportCode::PROTOCOL_VIOLATION);
     arrive(&mut book, STREAM, &[(100, 150)]);
     assert_eq!(reports(&mut book), [(1, lost(GONE, &[(150, 200)]))]);
+}
+
+/// A part that was finished short and then stopped tells its end twice.
+#[test]
+fn regression_second_end_of_a_part_cost_the_path() {
+    let mut book = book_with(&[grant(1, ONE, 100..200)]);
+    assert_eq!(book.on_end(GrantId(1), ONE, 180, TransportCode::NO_ERROR.into()), Ok(()));
+    assert_eq!(book.on_end(GrantId(1), ONE, 120, GONE), Ok(()));
+    assert_eq!(book.on_end(GrantId(1), ONE, 190, GONE), Ok(()));
+    arrive(&mut book, STREAM, &[(100, 120)]);
+    assert_eq!(reports(&mut book), [(1, lost(GONE, &[(120, 200)]))]);
 }
 
 #[test]

@@ -116,7 +116,7 @@ impl StreamTable {
         if self.parts.contains_key(&grant) {
             return violation("a grant that is in use already");
         }
-        if self.parts.len() >= self.caps.parts {
+        if self.unfinished_parts() >= self.caps.parts {
             return Err(Fault::new(TransportCode::CONTROL_FLOOD, "more grants than a path may have"));
         }
         let send = SendHalf::new(SendStream::part(range, limit.min(VARINT_MAX)));
@@ -126,6 +126,16 @@ impl StreamTable {
         self.parts.insert(grant, handle);
         self.offer(handle, Dir::Bi);
         Ok(handle)
+    }
+
+    /// Parts that are still to be written. Those that only wait to be released do not count: the primary was told of
+    /// their end, and grants more.
+    fn unfinished_parts(&self) -> usize {
+        let unfinished = |handle: &StreamHandle| {
+            let send = self.streams.get(handle).and_then(|stream| stream.send.as_ref());
+            send.is_some_and(|half| !half.stream.is_done())
+        };
+        self.parts.values().filter(|handle| unfinished(handle)).count()
     }
 
     /// A grant was revoked: nothing more of it is sent, and its writer is told `REVOKED`.

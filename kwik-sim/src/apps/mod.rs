@@ -1,0 +1,24 @@
+//! Applications for simulated worlds, written as for a real network: a client that fetches and uploads, and a server
+//! that answers, delegates and serves what it was granted.
+//!
+//! Every byte they carry follows from the session and the stream it belongs to, so that a byte in the wrong place is
+//! recognised wherever it turns up. What they do and see goes to a shared [`Model`](crate::checks::Model).
+
+mod client;
+mod message;
+mod parts;
+mod pattern;
+mod push;
+mod raw;
+mod reader;
+mod response;
+mod server;
+mod writer;
+
+pub use client::{ClientApp, ClientPlan, Job, Visit};
+pub use message::Header;
+pub use pattern::{byte_at, bytes_at};
+pub use reader::ReadStyle;
+pub use server::{ServerApp, ServerPlan};
+
+pub(crate) use pattern::{first_difference, mix};

@@ -1,0 +1,353 @@
+//! The reference model of all sessions of a world: what each application wrote, delegated, ended and read, and so what
+//! each reader must see.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use kwik_core::{
+    Chunk, ErrorCode, PathId, PublicIdentity, SessionError, SessionId, Side, StreamId, TransportCode,
+};
+
+use super::coverage::Coverage;
+use super::ranges::Ranges;
+use crate::apps::first_difference;
+use crate::apps::mix;
+
+/// A model that the applications of a world share.
+pub type SharedModel = Rc<RefCell<Model>>;
+
+/// One direction of one stream of one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Flow {
+    /// The session as its client numbered it.
+    pub token: u64,
+    /// The stream.
+    pub stream: StreamId,
+    /// The side whose bytes these are.
+    pub writer: Side,
+}
+
+impl Flow {
+    /// What the bytes of the flow follow from.
+    #[must_use]
+    pub fn key(&self) -> u64 {
+        mix(&[self.token, self.stream.0, u64::from(self.writer == Side::Client)])
+    }
+}
+
+/// How reading a flow ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadEnd {
+    /// Every byte up to the end was read.
+    Finished,
+    /// The stream ended early.
+    Reset(ErrorCode),
+    /// The reader wanted no more.
+    Unwanted,
+    /// The session ended first.
+    SessionOver,
+}
+
+#[derive(Debug, Default)]
+struct Record {
+    /// The first bytes, where they are not the pattern.
+    head: Bytes,
+    /// What was written here, or delegated to each path.
+    written: BTreeMap<PathId, Ranges>,
+    size: Option<u64>,
+    reset: Option<u32>,
+    stop: Option<u32>,
+    read: Ranges,
+    read_end: Option<ReadEnd>,
+    /// The writer was told that the peer has everything.
+    acknowledged: bool,
+}
+
+/// A raw packet on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RawKey {
+    pub(crate) token: u64,
+    pub(crate) from: PathId,
+    pub(crate) to: PathId,
+    pub(crate) number: u64,
+    pub(crate) is_reply: bool,
+}
+
+/// Everything the applications of a world did and saw, and what of it must not have been.
+#[derive(Debug, Default)]
+pub struct Model {
+    flows: BTreeMap<Flow, Record>,
+    sessions: BTreeMap<SessionId, u64>,
+    tokens: BTreeMap<u64, SessionId>,
+    paths: BTreeMap<(SessionId, PathId), PublicIdentity>,
+    raw: BTreeMap<RawKey, bool>,
+    distrusted: BTreeSet<PublicIdentity>,
+    /// Whether a lost network may cost a session.
+    sessions_may_fail: bool,
+    /// Whether some node speaks as it likes.
+    has_liar: bool,
+    violations: Vec<String>,
+    /// What was reached.
+    pub coverage: Coverage,
+}
+
+/// Codes that peers which keep the rules never give each other.
+const NEVER_HONEST: &[TransportCode] = &[
+    TransportCode::INTERNAL,
+    TransportCode::PROTOCOL_VIOLATION,
+    TransportCode::FRAME_TOO_LARGE,
+    TransportCode::AUTH_FAILED,
+    TransportCode::GRANT_VIOLATION,
+    TransportCode::RANGE_CONFLICT,
+    TransportCode::FINAL_SIZE,
+    TransportCode::FLOW_CONTROL,
+    TransportCode::STREAM_LIMIT,
+    TransportCode::REASSEMBLY_LIMIT,
+    TransportCode::CONTROL_FLOOD,
+    TransportCode::TLS_FAILED,
+    TransportCode::IDENTITY_MISMATCH,
+    TransportCode::VERSION,
+];
+
+impl Model {
+    /// A model to share. `sessions_may_fail` says whether the network may be so bad that sessions end.
+    #[must_use]
+    pub fn shared(sessions_may_fail: bool) -> SharedModel {
+        Rc::new(RefCell::new(Self { sessions_may_fail, ..Self::default() }))
+    }
+
+    /// A server with this identity speaks as it likes: its bytes and its sessions are not judged.
+    pub fn distrust(&mut self, identity: PublicIdentity) {
+        self.distrusted.insert(identity);
+        self.has_liar = true;
+    }
+
+    /// Some client speaks as it likes.
+    pub fn expect_liar(&mut self) {
+        self.has_liar = true;
+    }
+
+    /// What must not have been, in the order in which it was noticed.
+    #[must_use]
+    pub fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    /// Notes something that must not be.
+    pub fn violate(&mut self, text: String) {
+        self.violations.push(text);
+    }
+
+    // ---- writers
+
+    /// A flow begins with these bytes.
+    pub fn begins(&mut self, flow: Flow, head: Bytes) {
+        self.flows.entry(flow).or_default().head = head;
+    }
+
+    /// The owner of a flow wrote a range.
+    pub fn wrote(&mut self, flow: Flow, range: Range<u64>) {
+        self.delegated(flow, PathId::PRIMARY, range);
+    }
+
+    /// The owner of a flow left a range to a path.
+    pub fn delegated(&mut self, flow: Flow, path: PathId, range: Range<u64>) {
+        self.flows.entry(flow).or_default().written.entry(path).or_default().insert(range);
+    }
+
+    /// The owner ended the flow at `size`.
+    pub fn finished(&mut self, flow: Flow, size: u64) {
+        self.flows.entry(flow).or_default().size = Some(size);
+    }
+
+    /// The owner ended the flow early.
+    pub fn reset(&mut self, flow: Flow, code: u32) {
+        self.flows.entry(flow).or_default().reset = Some(code);
+    }
+
+    /// The owner was told that the peer has all of the flow.
+    pub fn acknowledged(&mut self, flow: Flow) {
+        let record = self.flows.entry(flow).or_default();
+        record.acknowledged = true;
+        if record.size.is_none() {
+            self.violate(format!("{flow:?} was acknowledged before it was finished"));
+        }
+    }
+
+    /// The owner was told that the reader wants no more.
+    pub fn told_to_stop(&mut self, flow: Flow, code: ErrorCode) {
+        self.coverage.code(code);
+        let stop = self.flows.get(&flow).and_then(|record| record.stop);
+        if !self.has_liar && stop.map(ErrorCode::Application) != Some(code) {
+            self.violate(format!("the writer of {flow:?} was stopped with {code}; its reader stopped with {stop:?}"));
+        }
+    }
+
+    // ---- readers
+
+    /// The reader wants no more of a flow.
+    pub fn stopped(&mut self, flow: Flow, code: u32) {
+        self.flows.entry(flow).or_default().stop = Some(code);
+    }
+
+    /// A header was read at the start of a flow of a session.
+    pub(crate) fn read_header(&mut self, flow: Flow, head: &[u8], chunk: &Chunk) {
+        match self.flows.get_mut(&flow) {
+            Some(record) if record.head == head => {
+                record.read.insert(0..head.len() as u64);
+            }
+            _ => self.violate(format!("{flow:?} begins with bytes its writer did not write, from {}", chunk.source)),
+        }
+    }
+
+    /// Bytes of a flow were read. `expected` is where they must begin, if they were read in order.
+    pub fn read(&mut self, flow: Flow, chunk: &Chunk, expected: Option<u64>) {
+        let start = chunk.offset.0;
+        let range = start..start + chunk.data.len() as u64;
+        let is_liar = self.is_distrusted(flow.token, chunk.source);
+        let Some(record) = self.flows.get_mut(&flow) else {
+            return self.violate(format!("{range:?} of {flow:?} were read, and nobody wrote them"));
+        };
+        let mut wrong = Vec::new();
+        if expected.is_some_and(|expected| expected != start) {
+            wrong.push(format!("read out of order: {expected:?} was next"));
+        }
+        if record.read.insert(range.clone()) != chunk.data.len() as u64 {
+            wrong.push("read twice".to_owned());
+        }
+        if !record.written.get(&chunk.source).is_some_and(|written| written.covers(&range)) {
+            wrong.push(format!("came from {}, which never had leave to write them", chunk.source));
+        }
+        if !is_liar && let Some(at) = first_difference(flow.key(), start, &chunk.data) {
+            wrong.push(format!("differ at {at} from what was written, from {}", chunk.source));
+        }
+        for wrong in wrong {
+            self.violate(format!("bytes {range:?} of {flow:?} {wrong}"));
+        }
+    }
+
+    /// The reader came to an end.
+    pub fn read_end(&mut self, flow: Flow, end: ReadEnd) {
+        let has_liar = self.has_liar;
+        let record = self.flows.entry(flow).or_default();
+        if record.read_end.is_some_and(|before| before != ReadEnd::SessionOver) {
+            self.violate(format!("{flow:?} ended twice: {end:?}"));
+            return;
+        }
+        record.read_end = Some(end);
+        let read = record.read.total();
+        let (size, reset) = (record.size, record.reset);
+        match end {
+            ReadEnd::Finished if size != Some(read) => {
+                self.violate(format!("{flow:?} ended after {read} bytes; its writer finished it at {size:?}"));
+            }
+            ReadEnd::Reset(code) => {
+                self.coverage.code(code);
+                if !has_liar && reset.map(ErrorCode::Application) != Some(code) {
+                    self.violate(format!("{flow:?} was reset with {code}; its writer reset it with {reset:?}"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// How many bytes of a flow were read, and how that ended.
+    #[must_use]
+    pub fn progress(&self, flow: Flow) -> (u64, Option<ReadEnd>) {
+        self.flows.get(&flow).map_or((0, None), |record| (record.read.total(), record.read_end))
+    }
+
+    // ---- sessions and paths
+
+    /// A session and the number its client gave it were seen together.
+    pub fn bind(&mut self, session: SessionId, token: u64) {
+        let known = *self.sessions.entry(session).or_insert(token);
+        let other = *self.tokens.entry(token).or_insert(session);
+        if known != token || other != session {
+            self.violate(format!("session {session} carries what belongs to {token:x}; it is {known:x}"));
+        }
+    }
+
+    /// A path of a session leads to the server with this identity.
+    pub fn path(&mut self, session: SessionId, path: PathId, identity: PublicIdentity) {
+        self.paths.insert((session, path), identity);
+    }
+
+    /// A path died.
+    pub fn path_died(&mut self, session: SessionId, path: PathId, code: ErrorCode) {
+        self.coverage.code(code);
+        let identity = self.paths.get(&(session, path));
+        let is_liar = self.has_liar && identity.is_none_or(|identity| self.distrusted.contains(identity));
+        if !is_liar && is_never_honest(code) {
+            self.violate(format!("{path} of session {session} died of {code}, and its server kept the rules"));
+        }
+    }
+
+    /// A session ended, at either end. `is_judged` is false at nodes that speak as they like.
+    pub fn session_ended(&mut self, token: Option<u64>, who: &str, error: &SessionError) {
+        if let SessionError::Transport { code, .. } = error {
+            self.coverage.code((*code).into());
+        }
+        let failed = !matches!(error, SessionError::LocallyClosed | SessionError::ClosedByPeer { .. });
+        if !failed || self.has_liar {
+            return;
+        }
+        let never = matches!(error, SessionError::Transport { code, .. } if is_never_honest((*code).into()));
+        if never || !self.sessions_may_fail {
+            self.violate(format!("the {who} of session {token:x?} lost it: {error}"));
+        }
+    }
+
+    // ---- grants and raw packets
+
+    /// A secondary accepted a part.
+    pub fn granted(&mut self, session: SessionId, path: PathId, flow: Flow, range: &Range<u64>) {
+        self.bind(session, flow.token);
+        let record = self.flows.get(&flow);
+        if !record.and_then(|record| record.written.get(&path)).is_some_and(|delegated| delegated.covers(range)) {
+            self.violate(format!("{path} was granted {range:?} of {flow:?}, which nobody delegated to it"));
+        }
+    }
+
+    pub(crate) fn sent_raw(&mut self, key: RawKey) {
+        self.raw.insert(key, false);
+    }
+
+    pub(crate) fn received_raw(&mut self, session: SessionId, key: RawKey) {
+        self.bind(session, key.token);
+        match self.raw.get_mut(&key) {
+            Some(received) if !*received => *received = true,
+            Some(_) => self.violate(format!("{key:?} came twice")),
+            None => self.violate(format!("{key:?} came and was never sent")),
+        }
+    }
+
+    // ---- at the end
+
+    /// What is still open although both ends are done.
+    pub fn check_settled(&mut self) {
+        if self.has_liar {
+            return;
+        }
+        let open: Vec<String> = self
+            .flows
+            .iter()
+            .filter(|(_, record)| record.acknowledged && record.read_end.is_none())
+            .map(|(flow, record)| format!("{flow:?} was acknowledged whole, and read to {}", record.read.total()))
+            .collect();
+        self.violations.extend(open);
+    }
+
+    fn is_distrusted(&self, token: u64, source: PathId) -> bool {
+        let session = self.tokens.get(&token);
+        let identity = session.and_then(|session| self.paths.get(&(*session, source)));
+        identity.is_some_and(|identity| self.distrusted.contains(identity))
+    }
+}
+
+fn is_never_honest(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::Transport(code) if NEVER_HONEST.contains(&code))
+}
