@@ -1,6 +1,5 @@
-//! The whole environment that a machine needs: a UDP socket, a clock, and one loop that blocks. No runtime.
-//!
-//! A server and a client, each on a thread of its own. The client sends a line, the server echoes it, both close.
+//! All the environment that the machine needs: a UDP socket, a clock, and one loop that blocks. A server and a client,
+//! each on its own thread: the client sends a line, the server echoes it, both close.
 //!
 //! `cargo run -p kwik-core --example blocking`
 #![expect(
@@ -9,25 +8,22 @@
     reason = "the machine has no clock, socket and thread; this is the environment that brings them"
 )]
 
-use std::error::Error;
 use std::io::{self, ErrorKind, Write};
 use std::net::UdpSocket;
-use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kwik_core::{
     ClientConfig, DatagramMeta, Dir, Endpoint, EndpointConfig, Identity, ReadError, ServerConfig, Session,
-    SessionEvent, StreamEvent, StreamHandle,
+    SessionEvent, Stream, StreamEvent,
 };
-use rand::TryRngCore;
-use rand::rngs::OsRng;
-use rustls::RootCertStore;
-use rustls::pki_types::PrivateKeyDer;
+use rand::{TryRngCore, rngs::OsRng};
+use rustls::{RootCertStore, pki_types::PrivateKeyDer};
 
-type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
+const LINE: &str = "hello over KWIK";
 /// Neither side goes on for longer.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> Result<()> {
     let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
@@ -40,7 +36,7 @@ fn main() -> Result<()> {
     server.listen(Some(ServerConfig::new(Identity::from_seed(random()?), chain, key)?))?;
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     let address = socket.local_addr()?;
-    let server = thread::spawn(move || drive(server, &socket, echo));
+    let server = std::thread::spawn(move || drive(server, &socket, echo));
 
     let mut client = endpoint()?;
     client.connect(Instant::now(), ClientConfig::with_roots(roots)?, address, "localhost")?;
@@ -48,90 +44,83 @@ fn main() -> Result<()> {
     drive(client, &UdpSocket::bind("127.0.0.1:0")?, |session, event| ask(session, event, &mut answer))?;
     server.join().map_err(|_| "the server panicked")??;
 
-    writeln!(io::stdout(), "{}: OK", String::from_utf8(answer)?)?;
-    Ok(())
+    assert_eq!(str::from_utf8(&answer)?, LINE, "an echo is what was sent");
+    Ok(writeln!(io::stdout(), "{LINE}\nOK")?)
 }
 
-/// What the client does: says a line, takes the answer, closes.
+/// The client says a line, takes the answer, and closes.
 fn ask(session: &mut Session<'_>, event: &SessionEvent, answer: &mut Vec<u8>) -> Result<()> {
-    match event {
-        SessionEvent::Connected => {
-            let stream = session.open_stream(Dir::Bi)?;
-            session.stream(stream).write(b"hello over KWIK")?;
-            session.stream(stream).finish()?;
-        }
-        SessionEvent::Stream(StreamEvent::Readable(stream)) => {
-            if read(session, *stream, answer)? {
-                session.close(Instant::now(), 0, "done");
-            }
-        }
-        _ => {}
+    if let SessionEvent::Connected = event {
+        let stream = session.open_stream(Dir::Bi)?;
+        session.stream(stream).write(LINE.as_bytes())?;
+        session.stream(stream).finish()?;
+    } else if let SessionEvent::Stream(StreamEvent::Readable(stream)) = event
+        && read(&mut session.stream(*stream), answer)?
+    {
+        session.close(Instant::now(), 0, "done");
     }
     Ok(())
 }
 
-/// What the server does: gives back what comes, as it comes. Lines are shorter than the send buffer, so that a write
-/// takes all of it; else a `Writable` event would tell when to go on.
+/// The server gives back what comes, as it comes. Lines fit in the send buffer; a longer answer would go on when a
+/// `Writable` event says so.
 fn echo(session: &mut Session<'_>, event: &SessionEvent) -> Result<()> {
-    match event {
-        SessionEvent::Stream(StreamEvent::Opened { dir }) => {
-            session.accept_stream(*dir);
+    if let SessionEvent::Stream(StreamEvent::Opened { dir }) = event {
+        session.accept_stream(*dir);
+    } else if let SessionEvent::Stream(StreamEvent::Readable(stream)) = event {
+        let mut line = Vec::new();
+        let mut stream = session.stream(*stream);
+        let is_whole = read(&mut stream, &mut line)?;
+        stream.write(&line)?;
+        if is_whole {
+            stream.finish()?;
         }
-        SessionEvent::Stream(StreamEvent::Readable(stream)) => {
-            let mut line = Vec::new();
-            let is_whole = read(session, *stream, &mut line)?;
-            session.stream(*stream).write(&line)?;
-            if is_whole {
-                session.stream(*stream).finish()?;
-            }
-        }
-        _ => {}
     }
     Ok(())
 }
 
 /// Takes what there is of a stream. Returns whether that was the end of it.
-fn read(session: &mut Session<'_>, stream: StreamHandle, into: &mut Vec<u8>) -> Result<bool> {
+fn read(stream: &mut Stream<'_>, into: &mut Vec<u8>) -> Result<bool> {
     loop {
-        match session.stream(stream).read(1024) {
+        match stream.read(1024) {
             Ok(chunk) => into.extend_from_slice(&chunk.data),
             Err(ReadError::Finished) => return Ok(true),
-            Err(ReadError::Blocked | ReadError::SessionClosed) => return Ok(false),
+            Err(ReadError::Blocked) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-/// Runs an endpoint until one session has come and gone. `react` is the application.
+/// Runs an endpoint until a session has come and gone. `react` is the application; the end of a session wakes whatever
+/// waits on its streams, which is nothing here.
 fn drive(
     mut endpoint: Endpoint,
     socket: &UdpSocket,
     mut react: impl FnMut(&mut Session<'_>, &SessionEvent) -> Result<()>,
 ) -> Result<()> {
     let end = Instant::now() + PATIENCE;
-    let (mut out, mut datagram) = (Vec::new(), vec![0; 65_535]);
-    let mut is_over = false;
-    while !is_over || !endpoint.is_idle() {
+    let (mut out, mut datagram, mut is_over) = (Vec::new(), vec![0; 65_535], false);
+    loop {
         while let Some(transmit) = endpoint.poll_transmit(Instant::now(), 1, &mut out) {
             socket.send_to(&out[..transmit.size], transmit.destination)?;
             out.clear();
         }
         if let Some((handle, event)) = endpoint.poll_event() {
-            if let Some(mut session) = endpoint.session(handle) {
-                eprintln!("{:?} {:?} {event:?}", end-Instant::now(), socket.local_addr()); react(&mut session, &event)?;
-            }
-            if let SessionEvent::Closed(reason) = event {
-                writeln!(io::stdout(), "{}: {reason}", socket.local_addr()?)?;
+            if let SessionEvent::Closed(_) = event {
                 endpoint.release(Instant::now(), handle);
                 is_over = true;
+            } else if let Some(mut session) = endpoint.session(handle).filter(|it| it.close_reason().is_none()) {
+                react(&mut session, &event)?;
             }
             continue;
         }
         let now = Instant::now();
-        let wait = endpoint.poll_timeout().map_or(end, |at| at.min(end)).saturating_duration_since(now);
-        if now >= end {
+        if is_over && endpoint.is_idle() {
+            return Ok(());
+        } else if now >= end {
             return Err("the other side is not there".into());
         }
+        let wait = endpoint.poll_timeout().map_or(end, |at| at.min(end)).saturating_duration_since(now);
         if wait.is_zero() {
             endpoint.handle_timeout(now);
             continue;
@@ -146,7 +135,6 @@ fn drive(
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
 }
 
 fn endpoint() -> Result<Endpoint> {

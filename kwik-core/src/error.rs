@@ -226,6 +226,7 @@ impl From<DeadReason> for SessionError {
 mod tests {
     use super::*;
 
+    // [P-11.1]
     #[test]
     fn codes_survive_the_wire() {
         for code in [0, 1, 0x4B00, u32::MAX] {

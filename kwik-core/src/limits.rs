@@ -105,6 +105,15 @@ pub struct Limits {
     pub control_queue_frames_max: usize,
     /// Bytes of such control frames.
     pub control_queue_bytes_max: usize,
+    /// Frames that achieve nothing which a path may bring at once: repeated credit or status, empty data, refused
+    /// commands. A packet that was acknowledged or brought data makes up for one.
+    pub idle_frames_burst: u32,
+    /// Such frames by path and second, beyond the burst.
+    pub idle_frames_per_second: u32,
+    /// Streams that the peer may open and abandon at once, by path.
+    pub stream_churn_burst: u32,
+    /// Such streams by path and second, beyond the burst.
+    pub stream_churn_per_second: u32,
     /// Sessions of one endpoint.
     pub sessions_max: usize,
     /// Sessions that were accepted but not yet taken by the application, by endpoint.
@@ -176,6 +185,10 @@ impl Default for Limits {
             raw_queue_bytes_max: 256 * 1024,
             control_queue_frames_max: 1024,
             control_queue_bytes_max: 64 * 1024,
+            idle_frames_burst: 1000,
+            idle_frames_per_second: 100,
+            stream_churn_burst: 200,
+            stream_churn_per_second: 50,
             sessions_max: 10_000,
             accept_queue_sessions: 64,
             incoming_max: 1024,
@@ -270,5 +283,17 @@ mod tests {
         ] {
             assert!(limits.check().unwrap_err().starts_with(name), "{:?} is not about {name}", limits.check());
         }
+    }
+
+    // [P-10.1]
+    #[test]
+    fn the_bounds_of_the_protocol_do_not_move() {
+        assert_eq!((CONTROL_FRAME_BYTES_MAX, DATA_FRAME_PAYLOAD_MAX, PACKET_BYTES_MAX), (16_384, 65_536, 66_560));
+        assert_eq!((UNKNOWN_FRAME_BYTES_MAX, UNKNOWN_BYTES_PER_PATH_MAX), (4_096, 65_536));
+        assert_eq!((TICKET_BYTES_MAX, CREDENTIAL_BYTES_MAX, REQUEST_BYTES_MAX), (2_048, 4_096, 8_192));
+        assert_eq!((RAW_BYTES_MAX, SERVER_NAME_BYTES_MAX, CLOSE_REASON_BYTES_MAX), (12_288, 255, 256));
+        assert_eq!((ACK_RANGES_MAX, MISSING_RANGES_MAX, PACKETS_OUTSTANDING_MAX), (64, 256, 4_096));
+        assert_eq!((FLOOR_STREAMS, FLOOR_STREAM_BYTES), (16, 16_384));
+        assert_eq!((GRANT_OVERLAP_MAX, GRANT_PROGRESS_BYTES), (16, 262_144));
     }
 }

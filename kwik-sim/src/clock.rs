@@ -20,6 +20,10 @@ impl VirtualClock {
         Self { start, now: start }
     }
 
+    pub(crate) fn start(&self) -> Instant {
+        self.start
+    }
+
     pub(crate) fn now(&self) -> Instant {
         self.now
     }

@@ -26,16 +26,29 @@
 //! ```
 
 mod app;
+pub mod apps;
+pub mod byzantine;
+pub mod checks;
 mod clock;
+mod faults;
+mod link;
 mod net;
 mod node;
 mod pki;
+mod raw_node;
+pub mod report;
+mod rng;
+pub mod swarm;
+mod tls;
 mod trace;
 mod world;
 
 pub use app::{App, Context};
-pub use net::{Link, LinkStats};
-pub use node::NodeId;
+pub use faults::{Fault, Memory, Rebind};
+pub use link::{Bursts, Ecn, Link, LinkStats};
+pub use node::{NodeConfig, NodeId};
 pub use pki::Pki;
 pub use trace::{Fate, Trace, TraceEvent, TraceKind};
-pub use world::World;
+pub use raw_node::RawNode;
+pub use tls::TlsMode;
+pub use world::{World, WorldConfig};

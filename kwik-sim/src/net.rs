@@ -1,89 +1,256 @@
-//! What happens to a datagram between two nodes.
+//! What happens to a datagram between two addresses.
 
 use std::time::{Duration, Instant};
 
-use rand::Rng;
-use rand::rngs::StdRng;
+use kwik_core::EcnCodepoint;
 
-/// One direction between two nodes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Link {
-    /// Propagation delay.
-    pub delay: Duration,
-    /// Bits a second; `None` for no limit.
-    pub rate: Option<u64>,
-    /// Bytes that wait for the rate; more are dropped.
-    pub queue_bytes: usize,
-    /// Probability that a datagram is lost.
-    pub loss: f64,
-    /// The largest UDP payload that gets through, in bytes.
-    pub mtu: usize,
-    /// Whether anything gets through at all.
-    pub up: bool,
-}
+use crate::link::{Ecn, Link, LinkStats};
+use crate::rng::SimRng;
+use crate::trace::Fate;
 
-impl Default for Link {
-    fn default() -> Self {
-        Self { delay: Duration::from_millis(1), rate: None, queue_bytes: 1 << 20, loss: 0.0, mtu: 1472, up: true }
-    }
-}
-
-impl Link {
-    /// A link without losses or a limit to its rate.
-    #[must_use]
-    pub fn with_delay(delay: Duration) -> Self {
-        Self { delay, ..Self::default() }
-    }
-}
-
-/// What a link did so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LinkStats {
-    /// Datagrams handed to it.
-    pub sent: u64,
-    /// Bytes handed to it.
-    pub sent_bytes: u64,
-    /// Datagrams it lost, for whatever reason.
-    pub lost: u64,
+/// What a wire made of one datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Passage {
+    pub(crate) fate: Fate,
+    /// When it arrives; not, if it is lost.
+    pub(crate) at: Option<Instant>,
+    /// When its copy arrives.
+    pub(crate) again: Option<Instant>,
+    pub(crate) ecn: Option<EcnCodepoint>,
 }
 
 /// A link in use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Wire {
-    pub(crate) link: Link,
+    link: Link,
+    /// What the world was built with: what healing restores.
+    base: Link,
+    /// Nothing gets through: a partition or a black hole.
+    pub(crate) blocked: bool,
     pub(crate) stats: LinkStats,
     /// When the last byte accepted so far will have left the queue.
     busy_until: Option<Instant>,
+    /// When the last datagram accepted so far arrives.
+    last_arrival: Option<Instant>,
+    /// In the bad state of [`Bursts`](crate::link::Bursts).
+    in_burst: bool,
+    rng: SimRng,
 }
 
 impl Wire {
-    /// When a datagram sent now arrives; `None` if it is lost.
-    pub(crate) fn send(&mut self, now: Instant, bytes: usize, rng: &mut StdRng) -> Option<Instant> {
-        self.stats.sent += 1;
-        self.stats.sent_bytes += bytes as u64;
-        let arrival = self.arrival(now, bytes, rng);
-        self.stats.lost += u64::from(arrival.is_none());
-        arrival
+    pub(crate) fn new(link: Link, rng: SimRng) -> Self {
+        Self {
+            base: link.clone(),
+            link,
+            blocked: false,
+            stats: LinkStats::default(),
+            busy_until: None,
+            last_arrival: None,
+            in_burst: false,
+            rng,
+        }
     }
 
-    fn arrival(&mut self, now: Instant, bytes: usize, rng: &mut StdRng) -> Option<Instant> {
-        // Drawn for every datagram, so that a change of one link does not shift the fortunes of another.
-        let unlucky = rng.random::<f64>() < self.link.loss;
-        if !self.link.up || bytes > self.link.mtu || unlucky {
-            return None;
+    /// What the link is from now on, until it heals.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Link)) {
+        change(&mut self.link);
+    }
+
+    /// What the link is.
+    pub(crate) fn rebuild(&mut self, link: Link) {
+        self.base = link.clone();
+        self.link = link;
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.blocked = false;
+        self.link = self.base.clone();
+        self.in_burst = false;
+    }
+
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Takes a datagram now.
+    pub(crate) fn send(&mut self, now: Instant, bytes: usize, ecn: Option<EcnCodepoint>) -> Passage {
+        self.stats.sent += 1;
+        self.stats.sent_bytes += bytes as u64;
+        let passage = match self.pass(now, bytes, ecn) {
+            Ok(passage) => passage,
+            Err(fate) => Passage { fate, at: None, again: None, ecn: None },
+        };
+        self.stats.lost += u64::from(passage.fate.is_loss());
+        self.stats.queue_full += u64::from(passage.fate == Fate::QueueFull);
+        self.stats.corrupted += u64::from(passage.fate == Fate::Corrupted);
+        self.stats.reordered += u64::from(passage.fate == Fate::Late);
+        self.stats.duplicated += u64::from(passage.again.is_some());
+        passage
+    }
+
+    fn pass(&mut self, now: Instant, bytes: usize, ecn: Option<EcnCodepoint>) -> Result<Passage, Fate> {
+        if !self.link.up || self.blocked {
+            return Err(Fate::Blocked);
         }
-        let Some(rate) = self.link.rate else { return now.checked_add(self.link.delay) };
+        if bytes > self.link.mtu {
+            return Err(Fate::TooBig);
+        }
+        if self.rng.chance(self.link.loss) {
+            return Err(Fate::Lost);
+        }
+        if self.is_lost_in_burst() {
+            return Err(Fate::LostInBurst);
+        }
+        let (waits, leaves) = self.leave_queue(now, bytes)?;
+        let ecn = self.mark(waits, ecn);
+        let plain = leaves + self.link.delay + self.rng.within(self.link.jitter);
+        if self.rng.chance(self.link.reordering) {
+            let at = Some(plain + self.link.reordering_delay);
+            return Ok(Passage { fate: Fate::Late, at, again: None, ecn });
+        }
+        let at = self.last_arrival.map_or(plain, |last| last.max(plain));
+        self.last_arrival = Some(at);
+        let again = self.rng.chance(self.link.duplication).then_some(at);
+        let fate = if self.rng.chance(self.link.corruption) { Fate::Corrupted } else { Fate::Arrives };
+        Ok(Passage { fate, at: Some(at), again, ecn })
+    }
+
+    fn is_lost_in_burst(&mut self) -> bool {
+        let Some(bursts) = self.link.bursts else { return false };
+        let change = if self.in_burst { bursts.to_good } else { bursts.to_bad };
+        if self.rng.chance(change) {
+            self.in_burst = !self.in_burst;
+        }
+        self.in_burst && self.rng.chance(bursts.loss)
+    }
+
+    /// How long a datagram waits for the rate, and when its last byte is out.
+    fn leave_queue(&mut self, now: Instant, bytes: usize) -> Result<(Duration, Instant), Fate> {
+        let Some(rate) = self.link.rate else { return Ok((Duration::ZERO, now)) };
         let begin = self.busy_until.map_or(now, |busy| busy.max(now));
-        if begin.duration_since(now) > transmission(self.link.queue_bytes, rate) {
-            return None;
+        let waits = begin.duration_since(now);
+        if waits > self.link.queue_time || waits > transmission(self.link.queue_bytes, rate) {
+            return Err(Fate::QueueFull);
         }
-        let end = begin.checked_add(transmission(bytes, rate))?;
+        let end = begin.checked_add(transmission(bytes, rate)).ok_or(Fate::QueueFull)?;
         self.busy_until = Some(end);
-        end.checked_add(self.link.delay)
+        Ok((waits, end))
+    }
+
+    fn mark(&mut self, waits: Duration, ecn: Option<EcnCodepoint>) -> Option<EcnCodepoint> {
+        let ecn = ecn?;
+        let marks = match self.link.ecn {
+            Ecn::Bleach => return None,
+            Ecn::Pass => false,
+            Ecn::MarkAfter(most) => waits > most,
+            Ecn::Mark(probability) => self.rng.chance(probability),
+        };
+        self.stats.marked += u64::from(marks);
+        Some(if marks { EcnCodepoint::Ce } else { ecn })
     }
 }
 
 fn transmission(bytes: usize, bits_per_second: u64) -> Duration {
     let bits = (bytes as u64).saturating_mul(8);
     Duration::from_nanos(bits.saturating_mul(1_000_000_000) / bits_per_second.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::VirtualClock;
+    use crate::link::Bursts;
+
+    const COUNT: u64 = 20_000;
+
+    /// Sends many datagrams, a millisecond apart, and returns what became of them.
+    fn passages(link: Link) -> (Instant, Vec<Passage>, LinkStats) {
+        let start = VirtualClock::new().now();
+        let mut wire = Wire::new(link, SimRng::new(1, &[]));
+        let send = |count| wire.send(start + Duration::from_millis(count), 1000, Some(EcnCodepoint::Ect0));
+        let passages = (0..COUNT).map(send).collect();
+        (start, passages, wire.stats)
+    }
+
+    fn share(count: u64) -> f64 {
+        count as f64 / COUNT as f64
+    }
+
+    #[test]
+    fn faults_come_as_often_as_told() {
+        let link = Link { loss: 0.1, duplication: 0.2, corruption: 0.3, reordering: 0.25, ..Link::default() };
+        let (_, _, stats) = passages(link);
+        assert!((share(stats.lost) - 0.1).abs() < 0.01, "{stats:?}");
+        assert!((share(stats.reordered) - 0.9 * 0.25).abs() < 0.01, "{stats:?}");
+        assert!((share(stats.duplicated) - 0.9 * 0.75 * 0.2).abs() < 0.01, "{stats:?}");
+        assert!((share(stats.corrupted) - 0.9 * 0.75 * 0.3).abs() < 0.01, "{stats:?}");
+    }
+
+    #[test]
+    fn bursts_have_their_length() {
+        let bursts = Bursts { to_bad: 0.01, to_good: 0.25, loss: 1.0 };
+        let (_, passages, stats) = passages(Link { bursts: Some(bursts), ..Link::default() });
+        let begins = passages.windows(2).filter(|pair| !pair[0].fate.is_loss() && pair[1].fate.is_loss()).count();
+        let length = stats.lost as f64 / begins as f64;
+        assert!((length - 4.0).abs() < 0.5, "{length}");
+        assert!((share(stats.lost) - 0.01 / 0.26).abs() < 0.01, "{stats:?}");
+    }
+
+    #[test]
+    fn rate_and_queue_bound_what_gets_through() {
+        // 1000 bytes each millisecond are twice the rate.
+        let link = Link { rate: Some(4_000_000), queue_bytes: 10_000, ..Link::default() };
+        let (_, passages, stats) = passages(link);
+        assert_eq!(stats.lost, stats.queue_full);
+        assert!((share(stats.lost) - 0.5).abs() < 0.01, "{stats:?}");
+        let arrivals: Vec<_> = passages.iter().filter_map(|passage| passage.at).collect();
+        assert!(arrivals.windows(2).all(|pair| pair[1] - pair[0] == Duration::from_millis(2)));
+        let by_time = Link {
+            queue_bytes: usize::MAX,
+            queue_time: Duration::from_millis(20),
+            ..Link::with_rate(4_000_000, Duration::ZERO)
+        };
+        assert!((share(self::passages(by_time).2.queue_full) - 0.5).abs() < 0.01);
+    }
+
+    #[test]
+    fn jitter_keeps_the_order_and_reordering_does_not() {
+        let ordered = |link| {
+            let arrivals: Vec<_> = passages(link).1.iter().filter_map(|passage| passage.at).collect();
+            arrivals.is_sorted()
+        };
+        assert!(ordered(Link { jitter: Duration::from_millis(10), ..Link::default() }));
+        assert!(!ordered(Link { reordering: 0.1, ..Link::default() }));
+    }
+
+    #[test]
+    fn marks_are_made_erased_and_left() {
+        let marks = |ecn| {
+            let link = Link { ecn, queue_bytes: 10_000, ..Link::with_rate(4_000_000, Duration::ZERO) };
+            let (_, passages, stats) = passages(link);
+            let ce = passages.iter().filter(|passage| passage.ecn == Some(EcnCodepoint::Ce)).count() as u64;
+            assert_eq!(ce, stats.marked);
+            (ce, passages.iter().filter(|passage| passage.ecn.is_some()).count() as u64)
+        };
+        assert_eq!(marks(Ecn::Bleach), (0, 0));
+        assert_eq!(marks(Ecn::Pass).0, 0);
+        let (ce, arrived) = marks(Ecn::MarkAfter(Duration::from_millis(5)));
+        assert!(ce > arrived / 2 && ce < arrived);
+        assert!(marks(Ecn::Mark(0.1)).0 > 0);
+    }
+
+    #[test]
+    fn down_blocked_and_narrow_links_deliver_nothing() {
+        assert_eq!(passages(Link { up: false, ..Link::default() }).2.lost, COUNT);
+        assert_eq!(passages(Link { mtu: 999, ..Link::default() }).2.lost, COUNT);
+        let mut wire = Wire::new(Link::default(), SimRng::new(1, &[]));
+        wire.blocked = true;
+        wire.change(|link| link.mtu = 10);
+        let now = VirtualClock::new().now();
+        assert_eq!(wire.send(now, 100, None).fate, Fate::Blocked);
+        wire.heal();
+        assert_eq!(wire.send(now, 100, None).fate, Fate::Arrives);
+        let (start, passages, _) = passages(Link::with_delay(Duration::from_millis(7)));
+        assert_eq!(passages[0].at, Some(start + Duration::from_millis(7)));
+    }
 }

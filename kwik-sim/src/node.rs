@@ -1,54 +1,251 @@
-//! One endpoint of the world, at one address.
+//! One endpoint of the world, at one or several addresses.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use kwik_core::{Endpoint, SessionEvent, SessionHandle};
+use bytes::BytesMut;
+use kwik_core::{
+    Congestion, DatagramMeta, EcnCodepoint, Endpoint, EndpointConfig, Limits, PathId, PathState, ServerConfig,
+    SessionEvent, SessionHandle, Transmit,
+};
+
+use crate::app::App;
+use crate::clock::VirtualClock;
+use crate::raw_node::RawNode;
 
 /// Names a node of a [`World`](crate::World).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub(crate) usize);
 
-/// A datagram on its way out of a node.
-pub(crate) struct Outgoing {
-    pub(crate) destination: SocketAddr,
-    pub(crate) data: Vec<u8>,
+impl NodeId {
+    /// How many nodes were added before this one.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "n{}", self.0)
+    }
+}
+
+/// What a node is built from.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NodeConfig {
+    /// Its addresses. It sends from the one the endpoint names, or else from the first of the destination's family.
+    pub addresses: Vec<SocketAddr>,
+    /// Makes it accept sessions.
+    pub server: Option<ServerConfig>,
+    /// Milliseconds its wall clock is ahead of the world's.
+    pub clock_offset_ms: i64,
+    /// The congestion controller of its paths.
+    pub congestion: Congestion,
+    /// The largest UDP payload it probes for, in bytes.
+    pub mtu_max: u16,
+    /// Limits of its endpoint.
+    pub limits: Limits,
+}
+
+impl NodeConfig {
+    /// A node that dials.
+    #[must_use]
+    pub fn client(address: SocketAddr) -> Self {
+        Self {
+            addresses: vec![address],
+            server: None,
+            clock_offset_ms: 0,
+            congestion: Congestion::default(),
+            mtu_max: 1452,
+            limits: Limits::default(),
+        }
+    }
+
+    /// A node that accepts sessions, and may dial too.
+    #[must_use]
+    pub fn server(address: SocketAddr, config: ServerConfig) -> Self {
+        Self { server: Some(config), ..Self::client(address) }
+    }
+
+    /// The endpoint's configuration, `elapsed` after the world began.
+    pub(crate) fn endpoint(&self, seed: [u8; 32], elapsed: Duration) -> EndpointConfig {
+        let wall = VirtualClock::UNIX_AT_START + elapsed;
+        let offset = Duration::from_millis(self.clock_offset_ms.unsigned_abs());
+        let wall = if self.clock_offset_ms < 0 { wall.saturating_sub(offset) } else { wall + offset };
+        let mut config = EndpointConfig::new(seed, wall);
+        config.congestion = self.congestion;
+        config.mtu_max = self.mtu_max;
+        config.limits = self.limits.clone();
+        config
+    }
+}
+
+/// One address of a node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Interface {
+    /// Counts the addresses of the world.
+    pub(crate) port: usize,
+    /// As the node knows it.
+    pub(crate) local: SocketAddr,
+    /// As the others see it.
+    pub(crate) outward: SocketAddr,
+}
+
+/// A datagram that will arrive.
+pub(crate) struct Arrival {
+    pub(crate) from: NodeId,
+    pub(crate) from_address: SocketAddr,
+    pub(crate) to: NodeId,
+    /// Of the interfaces at `to`.
+    pub(crate) interface: usize,
+    /// As the sender saw it.
+    pub(crate) to_address: SocketAddr,
+    pub(crate) ecn: Option<EcnCodepoint>,
+    pub(crate) data: BytesMut,
 }
 
 pub(crate) struct Node {
-    pub(crate) address: SocketAddr,
+    pub(crate) config: NodeConfig,
+    pub(crate) interfaces: Vec<Interface>,
+    /// The interface it sends from, if the endpoint names none and the family is right.
+    pub(crate) preferred: usize,
+    /// Idle, if there is a raw node.
     pub(crate) endpoint: Endpoint,
+    pub(crate) raw: Option<Box<dyn RawNode>>,
+    /// How often it began without its memory.
+    pub(crate) lives: u64,
     /// A crashed node neither sends nor receives.
     pub(crate) crashed: bool,
+    pub(crate) paused_until: Option<Instant>,
+    pub(crate) send_errors_until: Option<Instant>,
+    /// What arrived during a pause.
+    pub(crate) socket: VecDeque<Arrival>,
+    pub(crate) socket_bytes: usize,
+    pub(crate) app: Option<Box<dyn App>>,
+    pub(crate) app_begins: bool,
+    pub(crate) wake_at: Option<Instant>,
+    /// For `poll_event`, if there is no application.
     pub(crate) events: VecDeque<(SessionHandle, SessionEvent)>,
     pub(crate) history: Vec<SessionEvent>,
+    pub(crate) sessions: BTreeSet<SessionHandle>,
+    /// The state of each path of a client when it was last observed.
+    pub(crate) states: BTreeMap<(SessionHandle, PathId), PathState>,
+    /// Something called into the endpoint since it was last drained.
+    pub(crate) touched: bool,
+    /// When the endpoint or the application wants to run next, as of the last drain.
+    pub(crate) deadline: Option<Instant>,
 }
 
 impl Node {
-    pub(crate) fn new(address: SocketAddr, endpoint: Endpoint) -> Self {
-        Self { address, endpoint, crashed: false, events: VecDeque::new(), history: Vec::new() }
+    pub(crate) fn new(config: NodeConfig, interfaces: Vec<Interface>, endpoint: Endpoint) -> Self {
+        Self {
+            config,
+            interfaces,
+            preferred: 0,
+            endpoint,
+            raw: None,
+            lives: 0,
+            crashed: false,
+            paused_until: None,
+            send_errors_until: None,
+            socket: VecDeque::new(),
+            socket_bytes: 0,
+            app: None,
+            app_begins: false,
+            wake_at: None,
+            events: VecDeque::new(),
+            history: Vec::new(),
+            sessions: BTreeSet::new(),
+            states: BTreeMap::new(),
+            touched: false,
+            deadline: None,
+        }
     }
 
-    /// Drains the endpoint in its order: transmits, events; the timeout is asked for later.
-    pub(crate) fn drain(&mut self, now: Instant, out: &mut Vec<Outgoing>) {
-        let mut buf = Vec::new();
-        while let Some(transmit) = self.endpoint.poll_transmit(now, 10, &mut buf) {
-            let segment = transmit.segment_size.unwrap_or(transmit.size).max(1);
-            out.extend(
-                buf[..transmit.size]
-                    .chunks(segment)
-                    .map(|data| Outgoing { destination: transmit.destination, data: data.to_vec() }),
-            );
-            buf.clear();
+    /// It stops; what waited in its socket is gone.
+    pub(crate) fn crash(&mut self) {
+        self.crashed = true;
+        self.paused_until = None;
+        self.socket.clear();
+        self.socket_bytes = 0;
+    }
+
+    /// A new endpoint takes the place of the old one.
+    pub(crate) fn begin_anew(&mut self, endpoint: Endpoint) {
+        self.endpoint = endpoint;
+        self.lives += 1;
+        self.app_begins = self.app.is_some();
+        self.wake_at = None;
+        self.events.clear();
+        self.sessions.clear();
+        self.states.clear();
+        self.touched = true;
+    }
+
+    /// Whether it can do anything at this moment.
+    pub(crate) fn runs(&self, now: Instant) -> bool {
+        !self.crashed && self.paused_until.is_none_or(|until| until <= now)
+    }
+
+    /// When it wants to run next.
+    pub(crate) fn next_time(&self) -> Option<Instant> {
+        if self.crashed {
+            return None;
         }
-        while let Some((session, event)) = self.endpoint.poll_event() {
+        match self.paused_until {
+            Some(until) => Some(until),
+            None => self.deadline,
+        }
+    }
+
+    /// Hands a datagram to the endpoint.
+    pub(crate) fn receive(&mut self, now: Instant, arrival: Arrival) {
+        self.touched = true;
+        if let Some(raw) = &mut self.raw {
+            raw.handle_datagram(now, arrival.from_address, &arrival.data);
+            return;
+        }
+        let local_ip = self.interfaces.get(arrival.interface).map(|interface| interface.local.ip());
+        let meta = DatagramMeta { remote: arrival.from_address, local_ip, ecn: arrival.ecn };
+        self.endpoint.handle_datagram(now, meta, arrival.data);
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        match &mut self.raw {
+            Some(raw) => raw.handle_timeout(now),
+            None => self.endpoint.handle_timeout(now),
+        }
+    }
+
+    /// When the endpoint, or the raw node, wants to run next.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        match &self.raw {
+            Some(raw) => raw.poll_timeout(),
+            None => self.endpoint.poll_timeout(),
+        }
+    }
+
+    /// What a node sends next.
+    pub(crate) fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
+        /// As a driver with segmentation offload would ask for.
+        const DATAGRAMS_AT_ONCE: usize = 10;
+        let Some(raw) = &mut self.raw else { return self.endpoint.poll_transmit(now, DATAGRAMS_AT_ONCE, buf) };
+        let (destination, data) = raw.poll_transmit(now)?;
+        buf.extend_from_slice(&data);
+        Some(Transmit { destination, ecn: None, size: data.len(), segment_size: None, src_ip: None })
+    }
+
+    /// Remembers an event for [`World::saw`](crate::World::saw); what repeats at once is remembered once.
+    pub(crate) fn remember(&mut self, event: &SessionEvent) {
+        let recent = self.history.len().saturating_sub(8);
+        if !matches!(event, SessionEvent::Stream(_) | SessionEvent::Delegation(_))
+            || !self.history[recent..].contains(event)
+        {
             self.history.push(event.clone());
-            self.events.push_back((session, event));
         }
-    }
-
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.endpoint.poll_timeout().filter(|_| !self.crashed)
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
+use crate::faults::Fault;
 use crate::node::NodeId;
 
 /// What became of a datagram when it was sent.
@@ -57,7 +58,7 @@ impl Fate {
 }
 
 /// One thing that happened at a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum TraceKind {
     /// A datagram was sent.
     Sent {
@@ -85,14 +86,16 @@ pub enum TraceKind {
     /// The world did something to the node.
     Fault {
         /// What it did.
-        text: String,
+        fault: Box<Fault>,
     },
-    /// Where a path stands.
+    /// Where a path of a client stands.
     Path {
         /// The session's index at the node.
         session: u64,
         /// The path.
         path: u32,
+        /// The node at its far end; `None` if nobody is there any more.
+        server: Option<NodeId>,
         /// Its state.
         state: String,
         /// Stream payload received so far.
@@ -100,7 +103,7 @@ pub enum TraceKind {
         /// Its round trip.
         rtt: Duration,
     },
-    /// A range of a stream was read, and this path had brought it.
+    /// A range of a stream arrived at a client for the first time, and this path brought it.
     Supplied {
         /// The session's index at the node.
         session: u64,
@@ -120,12 +123,20 @@ pub enum TraceKind {
     },
 }
 
+impl TraceKind {
+    /// Whether this only tells what was so: there is none in a world that is not watched.
+    #[must_use]
+    pub fn is_observation(&self) -> bool {
+        matches!(self, Self::Path { .. } | Self::Supplied { .. })
+    }
+}
+
 /// One line of a trace.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TraceEvent {
     /// When, since the world began.
     pub at: Duration,
-    /// Counts the events of a world.
+    /// Counts the events of a world. An observation has the number of the event after it.
     pub seq: u64,
     /// Where.
     pub node: NodeId,
@@ -162,13 +173,16 @@ impl TraceEvent {
                 push_number(line, " session ", *session);
                 push_text(line, text);
             }
-            TraceKind::Fault { text } => {
+            TraceKind::Fault { fault } => {
                 line.push_str(" fault");
-                push_text(line, text);
+                push_text(line, &format!("{fault:?}"));
             }
-            TraceKind::Path { session, path, state, bytes, rtt } => {
+            TraceKind::Path { session, path, server, state, bytes, rtt } => {
                 push_number(line, " session ", *session);
                 push_number(line, " path ", u64::from(*path));
+                if let Some(server) = server {
+                    push_number(line, " to n", server.0 as u64);
+                }
                 push_text(line, state);
                 push_number(line, " bytes ", *bytes);
                 line.push_str(" rtt ");
@@ -222,7 +236,8 @@ fn push_text(line: &mut String, text: &str) {
     line.extend(text.chars().map(|char| if char.is_control() { ' ' } else { char }));
 }
 
-/// The events of a world: all of them go into a hash, and the last ones are kept if told to.
+/// The events of a world: all that happened goes into a hash, and the last events are kept if told to. What is only looked
+/// at is no part of the hash, so that a run has the same one however closely it was watched.
 #[derive(Debug, Clone)]
 pub struct Trace {
     hash: u64,
@@ -250,10 +265,12 @@ impl Trace {
     /// Adds an event.
     pub fn push(&mut self, at: Duration, node: NodeId, kind: TraceKind) {
         let event = TraceEvent { at, seq: self.count, node, kind };
-        self.count += 1;
-        self.line.clear();
-        event.write_line(&mut self.line);
-        self.hash = mix_line(self.hash, self.line.as_bytes());
+        if !event.kind.is_observation() {
+            self.count += 1;
+            self.line.clear();
+            event.write_line(&mut self.line);
+            self.hash = mix_line(self.hash, self.line.as_bytes());
+        }
         if self.keep > 0 {
             if self.events.len() >= self.keep {
                 self.events.pop_front();
@@ -262,13 +279,13 @@ impl Trace {
         }
     }
 
-    /// A hash over the lines of all events so far, kept or not.
+    /// A hash over the lines of all events so far, kept or not, but for observations.
     #[must_use]
     pub fn hash(&self) -> u64 {
         self.hash
     }
 
-    /// How many events there were, kept or not.
+    /// How many events there were, kept or not, but for observations.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.count
@@ -317,6 +334,7 @@ mod tests {
         let path = TraceKind::Path {
             session: 3,
             path: 1,
+            server: Some(NodeId(2)),
             state: "Active".into(),
             bytes: u64::MAX,
             rtt: Duration::from_millis(40),
@@ -330,8 +348,8 @@ mod tests {
             [
                 "1.020300000 #0 n1 sent n2 1200 arrives",
                 "0.000000000 #1 n0 note two lines",
-                "0.000000000 #2 n0 session 3 path 1 Active bytes 18446744073709551615 rtt 0.040000000",
-                "0.000000000 #3 n0 session 0 stream 4 supplied 10..20 path 2",
+                "0.000000000 #2 n0 session 3 path 1 to n2 Active bytes 18446744073709551615 rtt 0.040000000",
+                "0.000000000 #2 n0 session 0 stream 4 supplied 10..20 path 2",
             ]
         );
     }

@@ -1,68 +1,147 @@
 //! Nodes, links and time.
 
-use std::collections::BTreeMap;
+mod disturb;
+mod observe;
+mod run;
+
+use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use kwik_core::{
-    ClientConfig, ConfigError, ConnectError, DatagramMeta, Endpoint, EndpointConfig, ServerConfig, ServerSession, Session,
-    SessionEvent, SessionHandle,
+    ClientConfig, ConfigError, ConnectError, Endpoint, ServerConfig, ServerSession, Session, SessionEvent,
+    SessionHandle,
 };
-use rand::rngs::StdRng;
-use rand::{RngCore, SeedableRng};
 
+use self::run::Due;
+use crate::app::App;
+use crate::checks::Amplification;
 use crate::clock::VirtualClock;
-use crate::net::{Link, LinkStats, Wire};
-use crate::node::{Node, NodeId, Outgoing};
+use crate::faults::Fault;
+use crate::link::{Link, LinkStats};
+use crate::net::Wire;
+use crate::node::{Arrival, Interface, Node, NodeConfig, NodeId};
+use crate::pki::Pki;
+use crate::raw_node::RawNode;
+use crate::rng::SimRng;
+use crate::tls::TlsMode;
+use crate::trace::{Trace, TraceKind};
 
-/// A datagram that will arrive.
-struct Arrival {
-    to: NodeId,
-    from: SocketAddr,
-    data: Vec<u8>,
+/// What a world is built from.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct WorldConfig {
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// How connections are protected. [`World::pki`] follows it.
+    pub tls: TlsMode,
+    /// What a paused node's socket holds, in bytes; more is dropped.
+    pub socket_buffer_bytes: usize,
+    /// Datagrams arrive at multiples of this only, as where a driver takes several from its socket at once: faster. Zero
+    /// for every one at its own time.
+    pub receive_every: Duration,
+    /// How often the paths of every client go into the trace; `None` for never. If they do, so do changes of their
+    /// states and the ranges they supply, when that happens.
+    pub sample_paths: Option<Duration>,
+}
+
+impl WorldConfig {
+    /// Real TLS and a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            tls: TlsMode::Real,
+            socket_buffer_bytes: 212_992,
+            receive_every: Duration::ZERO,
+            sample_paths: None,
+        }
+    }
+
+    /// The same without TLS: faster.
+    #[must_use]
+    pub fn null_tls(seed: u64) -> Self {
+        Self { tls: TlsMode::Null, ..Self::new(seed) }
+    }
 }
 
 /// Any number of endpoints in virtual time.
 pub struct World {
+    config: WorldConfig,
     clock: VirtualClock,
-    rng: StdRng,
     nodes: Vec<Node>,
-    by_address: BTreeMap<SocketAddr, NodeId>,
-    wires: BTreeMap<(NodeId, NodeId), Wire>,
-    /// By time, then by the order in which they were sent.
-    arrivals: BTreeMap<(Instant, u64), Arrival>,
-    sent: u64,
+    /// Whom an address leads to, as seen from outside, and which of its interfaces.
+    by_address: BTreeMap<SocketAddr, (NodeId, usize)>,
+    /// One for each direction between two addresses, by [`Interface::port`].
+    wires: BTreeMap<(usize, usize), Wire>,
+    /// The nodes of all interfaces.
+    owners: Vec<NodeId>,
+    /// In boxes, since a heap moves what it holds.
+    arrivals: BinaryHeap<Due<Box<Arrival>>>,
+    schedule: BTreeMap<(Instant, u64), Fault>,
+    /// Counts what is put into `arrivals` and `schedule`: what is due at one moment happens in the order it was put there.
+    queued: u64,
+    next_sample: Option<Instant>,
+    /// Draws for what is no link's own: NAT addresses, flipped bits.
+    rng: SimRng,
+    trace: Trace,
+    /// Kept if somebody watches it.
+    amplification: Option<Amplification>,
+    buf: Vec<u8>,
 }
 
-impl World {
-    /// An endpoint that wants this many turns at one moment breaks its contract.
-    const TURNS_MAX: u32 = 100_000;
+/// What the generators of a world are for.
+const FORTUNE: u64 = 1;
+const ENDPOINT: u64 = 2;
+const WIRE: u64 = 3;
 
-    /// An empty world. Everything random in it follows from `seed`, except the randomness of TLS.
+impl World {
+    /// An empty world with real TLS. Everything random in it follows from `seed`, if its configurations are of a
+    /// [`Pki`] made for it.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        Self::with_config(WorldConfig::new(seed))
+    }
+
+    /// An empty world.
+    #[must_use]
+    pub fn with_config(config: WorldConfig) -> Self {
+        let clock = VirtualClock::new();
         Self {
-            clock: VirtualClock::new(),
-            rng: StdRng::seed_from_u64(seed),
+            next_sample: config.sample_paths.map(|every| clock.now() + every),
+            rng: SimRng::new(config.seed, &[FORTUNE]),
+            clock,
             nodes: Vec::new(),
             by_address: BTreeMap::new(),
             wires: BTreeMap::new(),
-            arrivals: BTreeMap::new(),
-            sent: 0,
+            owners: Vec::new(),
+            arrivals: BinaryHeap::new(),
+            schedule: BTreeMap::new(),
+            queued: 0,
+            trace: Trace::default(),
+            amplification: None,
+            buf: Vec::new(),
+            config,
         }
     }
 
     // ---- building
+
+    /// Certificates and TLS settings that follow from this world's seed and mode.
+    ///
+    /// # Panics
+    /// If `name` cannot be in a certificate.
+    #[must_use]
+    pub fn pki(&self, name: &str) -> Pki {
+        Pki::seeded(name, self.config.seed, self.config.tls)
+    }
 
     /// A node that accepts sessions.
     ///
     /// # Errors
     /// If its configuration cannot work.
     pub fn add_server(&mut self, address: SocketAddr, config: ServerConfig) -> Result<NodeId, ConfigError> {
-        let node = self.add_client(address)?;
-        self.nodes[node.0].endpoint.listen(Some(config))?;
-        Ok(node)
+        self.add_node(NodeConfig::server(address, config))
     }
 
     /// A node that dials.
@@ -70,19 +149,54 @@ impl World {
     /// # Errors
     /// If the default configuration cannot work.
     pub fn add_client(&mut self, address: SocketAddr) -> Result<NodeId, ConfigError> {
-        let mut seed = [0; 32];
-        self.rng.fill_bytes(&mut seed);
-        let config = EndpointConfig::new(seed, VirtualClock::UNIX_AT_START + self.clock.elapsed());
-        let endpoint = Endpoint::new(config, self.clock.now())?;
+        self.add_node(NodeConfig::client(address))
+    }
+
+    /// A node with all that can be said about it.
+    ///
+    /// # Errors
+    /// If its configuration cannot work.
+    ///
+    /// # Panics
+    /// If one of its addresses is taken.
+    pub fn add_node(&mut self, config: NodeConfig) -> Result<NodeId, ConfigError> {
         let id = NodeId(self.nodes.len());
-        self.nodes.push(Node::new(address, endpoint));
-        self.by_address.insert(address, id);
+        let endpoint = self.new_endpoint(id, &config, 0)?;
+        let mut interfaces = Vec::new();
+        for (index, address) in config.addresses.iter().enumerate() {
+            let interface = Interface { port: self.owners.len(), local: *address, outward: *address };
+            let taken = self.by_address.insert(*address, (id, index));
+            assert!(taken.is_none(), "{address} is taken");
+            self.owners.push(id);
+            interfaces.push(interface);
+        }
+        self.nodes.push(Node::new(config, interfaces, endpoint));
         Ok(id)
     }
 
-    /// Sets one direction between two nodes. Unset ones delay by a millisecond.
+    /// A node that is no KWIK endpoint. The endpoint that [`World::endpoint`] lends of it is idle.
+    ///
+    /// # Panics
+    /// If its address is taken.
+    pub fn add_raw_node(&mut self, address: SocketAddr, raw: Box<dyn RawNode>) -> NodeId {
+        let id = self.add_client(address).expect("the default configuration works");
+        let node = &mut self.nodes[id.0];
+        node.raw = Some(raw);
+        node.touched = true;
+        id
+    }
+
+    /// Puts an application on a node. The node's events go to it from now on, and no more to [`World::poll_event`].
+    pub fn set_app(&mut self, node: NodeId, app: Box<dyn App>) {
+        let node = &mut self.nodes[node.0];
+        node.app = Some(app);
+        node.app_begins = true;
+        node.touched = true;
+    }
+
+    /// Sets one direction between two nodes, between all their addresses. Unset ones delay by a millisecond.
     pub fn set_link(&mut self, from: NodeId, to: NodeId, link: Link) {
-        self.wires.entry((from, to)).or_default().link = link;
+        self.each_wire(from, to, |wire| wire.rebuild(link.clone()));
     }
 
     /// Sets both directions between two nodes.
@@ -91,9 +205,24 @@ impl World {
         self.set_link(b, a, link);
     }
 
+    /// Sets one direction between two addresses, as the nodes were built with them. Addresses of no node change nothing.
+    pub fn set_link_between(&mut self, from: SocketAddr, to: SocketAddr, link: Link) {
+        if let (Some(from), Some(to)) = (self.port_of(from), self.port_of(to)) {
+            self.wire(from, to).rebuild(link);
+        }
+    }
+
+    /// Makes something happen at a moment, counted since the world began. What is past happens at once.
+    pub fn at(&mut self, moment: Duration, fault: Fault) {
+        let now = self.clock.now();
+        let at = (self.clock.start() + moment).max(now);
+        self.queued += 1;
+        self.schedule.insert((at, self.queued), fault);
+    }
+
     /// The node neither sends nor receives any more, without a word.
     pub fn crash(&mut self, node: NodeId) {
-        self.nodes[node.0].crashed = true;
+        self.inject(Fault::Crash { node });
     }
 
     /// Dials from one node to another.
@@ -107,28 +236,33 @@ impl World {
         config: ClientConfig,
         server_name: &str,
     ) -> Result<SessionHandle, ConnectError> {
-        let address = self.nodes[server.0].address;
-        self.nodes[client.0].endpoint.connect(self.clock.now(), config, address, server_name)
+        let address = self.address(server);
+        let now = self.clock.now();
+        let session = self.endpoint(client).connect(now, config, address, server_name)?;
+        self.nodes[client.0].sessions.insert(session);
+        Ok(session)
     }
 
     // ---- looking and acting
 
     /// The endpoint of a node.
     pub fn endpoint(&mut self, node: NodeId) -> &mut Endpoint {
-        &mut self.nodes[node.0].endpoint
+        let node = &mut self.nodes[node.0];
+        node.touched = true;
+        &mut node.endpoint
     }
 
     /// A session at a node.
     pub fn session(&mut self, node: NodeId, session: SessionHandle) -> Option<Session<'_>> {
-        self.nodes[node.0].endpoint.session(session)
+        self.endpoint(node).session(session)
     }
 
     /// A server's session at a node.
     pub fn server_session(&mut self, node: NodeId, session: SessionHandle) -> Option<ServerSession<'_>> {
-        self.nodes[node.0].endpoint.server_session(session)
+        self.endpoint(node).server_session(session)
     }
 
-    /// The next event of a node.
+    /// The next event of a node without an application.
     pub fn poll_event(&mut self, node: NodeId) -> Option<(SessionHandle, SessionEvent)> {
         self.nodes[node.0].events.pop_front()
     }
@@ -139,10 +273,37 @@ impl World {
         self.nodes[node.0].history.iter().any(wanted)
     }
 
-    /// The address of a node.
+    /// Whether the applications of all nodes that have one, and did not crash, did all they wanted to.
+    #[must_use]
+    pub fn apps_are_done(&self) -> bool {
+        let apps = self.nodes.iter().filter(|node| !node.crashed).filter_map(|node| node.app.as_deref());
+        apps.into_iter().all(App::is_done)
+    }
+
+    /// Whether a node crashed and has not restarted.
+    #[must_use]
+    pub fn is_crashed(&self, node: NodeId) -> bool {
+        self.nodes[node.0].crashed
+    }
+
+    /// Whether the application of a node did all it wanted to; `true` for a node without one.
+    #[must_use]
+    pub fn is_app_done(&self, node: NodeId) -> bool {
+        self.nodes[node.0].app.as_deref().is_none_or(App::is_done)
+    }
+
+    /// The first address of a node, as the others see it.
+    ///
+    /// # Panics
+    /// If the node was built without an address.
     #[must_use]
     pub fn address(&self, node: NodeId) -> SocketAddr {
-        self.nodes[node.0].address
+        self.nodes[node.0].interfaces[0].outward
+    }
+
+    /// Every node, in the order they were added.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (0..self.nodes.len()).map(NodeId)
     }
 
     /// Virtual time.
@@ -157,100 +318,82 @@ impl World {
         self.clock.elapsed()
     }
 
-    /// What one direction between two nodes did so far.
+    /// What one direction between two nodes did so far, over all their addresses.
     #[must_use]
     pub fn link_stats(&self, from: NodeId, to: NodeId) -> LinkStats {
-        self.wires.get(&(from, to)).map(|wire| wire.stats).unwrap_or_default()
+        let wires = self.wires.iter().filter(|((a, b), _)| self.owners[*a] == from && self.owners[*b] == to);
+        wires.fold(LinkStats::default(), |sum, (_, wire)| sum + wire.stats)
     }
 
-    // ---- running
+    /// What one direction between the first addresses of two nodes is like now.
+    #[must_use]
+    pub fn link(&self, from: NodeId, to: NodeId) -> Link {
+        let port = |node: NodeId| self.nodes[node.0].interfaces.first().map_or(usize::MAX, |interface| interface.port);
+        self.wires.get(&(port(from), port(to))).map(|wire| wire.link().clone()).unwrap_or_default()
+    }
 
-    /// Runs until `done`, for at most `limit` of virtual time. Returns whether it is done.
-    pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&mut Self) -> bool) -> bool {
-        let end = self.clock.now() + limit;
-        loop {
-            self.settle();
-            if done(self) {
-                return true;
-            }
-            self.settle();
-            match self.next_time() {
-                Some(at) if at <= end => self.step(at),
-                _ => {
-                    self.clock.advance_to(end);
-                    return false;
-                }
-            }
+    /// What happened so far.
+    #[must_use]
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// What happened so far, to be kept or added to.
+    pub fn trace_mut(&mut self) -> &mut Trace {
+        &mut self.trace
+    }
+
+    /// Adds a line to the trace, at this moment.
+    pub fn record(&mut self, node: NodeId, kind: TraceKind) {
+        self.trace.push(self.clock.elapsed(), node, kind);
+    }
+
+    /// The sessions of a node that told something, of those it still has.
+    pub(crate) fn sessions(&self, node: NodeId) -> Vec<SessionHandle> {
+        self.nodes[node.0].sessions.iter().copied().collect()
+    }
+
+    /// Counts what servers send to addresses that proved nothing, from now on.
+    pub(crate) fn watch_amplification(&mut self) {
+        self.amplification = Some(Amplification::default());
+    }
+
+    /// Where that was too much.
+    pub(crate) fn take_amplification(&mut self) -> Vec<String> {
+        self.amplification.as_mut().map(Amplification::take_violations).unwrap_or_default()
+    }
+
+    // ---- inside
+
+    fn new_endpoint(&self, id: NodeId, config: &NodeConfig, life: u64) -> Result<Endpoint, ConfigError> {
+        let seed = SimRng::new(self.config.seed, &[ENDPOINT, id.0 as u64, life]).seed();
+        let mut endpoint = Endpoint::new(config.endpoint(seed, self.clock.elapsed()), self.clock.now())?;
+        if config.server.is_some() {
+            endpoint.listen(config.server.clone())?;
         }
+        Ok(endpoint)
     }
 
-    /// Runs for a span of virtual time.
-    pub fn run_for(&mut self, span: Duration) {
-        self.run_until(span, |_| false);
+    fn port_of(&self, local: SocketAddr) -> Option<usize> {
+        let mut interfaces = self.nodes.iter().flat_map(|node| &node.interfaces);
+        interfaces.find(|interface| interface.local == local).map(|interface| interface.port)
     }
 
-    /// When the next thing happens.
-    fn next_time(&self) -> Option<Instant> {
-        let arrival = self.arrivals.keys().next().map(|(at, _)| *at);
-        self.nodes.iter().filter_map(Node::deadline).chain(arrival).min()
+    fn wire(&mut self, from: usize, to: usize) -> &mut Wire {
+        let seed = self.config.seed;
+        let wire = || Wire::new(Link::default(), SimRng::new(seed, &[WIRE, from as u64, to as u64]));
+        self.wires.entry((from, to)).or_insert_with(wire)
     }
 
-    /// Lets happen all that is due at `at`.
-    fn step(&mut self, at: Instant) {
-        self.clock.advance_to(at);
-        let now = self.clock.now();
-        while let Some(entry) = self.arrivals.first_entry() {
-            if entry.key().0 > now {
-                break;
+    fn each_wire(&mut self, from: NodeId, to: NodeId, mut act: impl FnMut(&mut Wire)) {
+        let ports = |node: NodeId| -> Vec<usize> {
+            self.nodes[node.0].interfaces.iter().map(|interface| interface.port).collect()
+        };
+        let (from, to) = (ports(from), ports(to));
+        for a in &from {
+            for b in &to {
+                act(self.wire(*a, *b));
             }
-            let arrival = entry.remove();
-            let node = &mut self.nodes[arrival.to.0];
-            if !node.crashed {
-                let meta = DatagramMeta { remote: arrival.from, local_ip: None, ecn: None };
-                node.endpoint.handle_datagram(now, meta, BytesMut::from(&arrival.data[..]));
-            }
-        }
-        for node in &mut self.nodes {
-            if node.deadline().is_some_and(|deadline| deadline <= now) {
-                node.endpoint.handle_timeout(now);
-            }
-        }
-    }
-
-    /// Drains every endpoint until nothing is queued at this moment.
-    fn settle(&mut self) {
-        let now = self.clock.now();
-        for index in 0..self.nodes.len() {
-            let mut out = Vec::new();
-            let node = &mut self.nodes[index];
-            if node.crashed {
-                continue;
-            }
-            let mut turns = 0;
-            loop {
-                turns += 1;
-                assert!(turns < Self::TURNS_MAX, "node {index} at {} never comes to rest", node.address);
-                node.drain(now, &mut out);
-                let rests = node.endpoint.poll_timeout().is_none_or(|at| at > now);
-                assert!(rests || turns == 1, "node {index} wants to run again at the moment it just ran");
-                if node.endpoint.poll_timeout().is_none_or(|at| at > now) {
-                    break;
-                }
-                node.endpoint.handle_timeout(now);
-            }
-            let from = self.nodes[index].address;
-            for outgoing in out {
-                self.send(NodeId(index), from, outgoing);
-            }
-        }
-    }
-
-    fn send(&mut self, from: NodeId, from_address: SocketAddr, outgoing: Outgoing) {
-        let Some(to) = self.by_address.get(&outgoing.destination).copied() else { return };
-        let wire = self.wires.entry((from, to)).or_default();
-        if let Some(at) = wire.send(self.clock.now(), outgoing.data.len(), &mut self.rng) {
-            self.sent += 1;
-            self.arrivals.insert((at, self.sent), Arrival { to, from: from_address, data: outgoing.data });
         }
     }
 }

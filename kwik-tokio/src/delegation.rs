@@ -5,11 +5,7 @@ use std::{fmt, ops::Range, sync::Arc};
 use kwik_core::{DelegateError, DelegationState, GrantInfo, PathId, StreamId};
 use tokio::sync::Notify;
 
-use crate::{
-    endpoint::close_code,
-    error::Lost,
-    session::StreamRef,
-};
+use crate::{endpoint::close_code, error::Lost, session::StreamRef};
 
 /// A range of a stream that a secondary was asked to write.
 ///

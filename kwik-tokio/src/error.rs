@@ -293,7 +293,9 @@ impl From<WriteError> for io::Error {
         let kind = match &error {
             WriteError::Stopped(_) | WriteError::Finished => io::ErrorKind::BrokenPipe,
             WriteError::Reset => io::ErrorKind::ConnectionReset,
-            WriteError::Overlap { .. } | WriteError::BeyondGrant { .. } | WriteError::TooLong => io::ErrorKind::InvalidInput,
+            WriteError::Overlap { .. } | WriteError::BeyondGrant { .. } | WriteError::TooLong => {
+                io::ErrorKind::InvalidInput
+            }
             WriteError::Session(session) => session_kind(session),
         };
         Self::new(kind, error)

@@ -222,7 +222,9 @@ impl ServerSession {
             RawError::TooLong { len } => SendRawError::TooLong { len },
             RawError::PathUnknown(path) => SendRawError::PathUnknown(path),
             RawError::OwnPath(path) => SendRawError::OwnPath(path),
-            RawError::Blocked | RawError::NotServer | RawError::SessionClosed => SendRawError::Session(self.session.end()),
+            RawError::Blocked | RawError::NotServer | RawError::SessionClosed => {
+                SendRawError::Session(self.session.end())
+            }
         })?;
         let answer = self.session.wait(signal, |_| receipt.answer()).await;
         answer.map_err(SendRawError::Session)?.map_err(SendRawError::Refused)

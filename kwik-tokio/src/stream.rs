@@ -165,6 +165,50 @@ pub struct ServerStream {
     stream: Stream,
 }
 
+/// The names that tokio's extension traits use too. Were they only reached through `Deref`, an imported trait would take
+/// their place.
+impl ServerStream {
+    /// See [`RecvStream::read`].
+    ///
+    /// # Errors
+    /// As [`RecvStream::read`].
+    pub async fn read(&mut self, buf: &mut [u8]) -> Result<usize, ReadError> {
+        self.stream.read(buf).await
+    }
+
+    /// See [`RecvStream::read_exact`].
+    ///
+    /// # Errors
+    /// As [`RecvStream::read_exact`].
+    pub async fn read_exact(&mut self, buf: &mut [u8]) -> Result<(), ReadExactError> {
+        self.stream.read_exact(buf).await
+    }
+
+    /// See [`RecvStream::read_to_end`].
+    ///
+    /// # Errors
+    /// As [`RecvStream::read_to_end`].
+    pub async fn read_to_end(&mut self, limit: usize) -> Result<Vec<u8>, ReadToEndError> {
+        self.stream.read_to_end(limit).await
+    }
+
+    /// See [`SendStream::write`].
+    ///
+    /// # Errors
+    /// As [`SendStream::write`].
+    pub async fn write(&mut self, data: &[u8]) -> Result<usize, WriteError> {
+        self.stream.write(data).await
+    }
+
+    /// See [`SendStream::write_all`].
+    ///
+    /// # Errors
+    /// As [`SendStream::write`].
+    pub async fn write_all(&mut self, data: &[u8]) -> Result<(), WriteError> {
+        self.stream.write_all(data).await
+    }
+}
+
 impl ServerStream {
     pub(crate) fn new(stream: StreamRef) -> Self {
         Self { stream: Stream::new(stream) }

@@ -1,13 +1,11 @@
 //! Ranges of a stream that other servers write.
 
-use std::slice::from_ref;
-
 use kwik_tokio::{
-    AddPathError, DelegateError, Delegation, ErrorCode, OpenError, PathError, PathId, Role, SendRawError, ServerStream,
-    StreamOffset, TransportCode, WriteError,
+    AddPathError, DelegateError, Delegation, ErrorCode, OpenError, PathError, PathId, ReadError, Role, SendRawError,
+    ServerStream, StreamOffset, TransportCode, WriteError,
 };
 
-use crate::common::{Fleet, check, check_to_end, pattern, spawn_filler, target, within};
+use crate::common::{Fleet, check, check_to_end, limits, only, pattern, spawn_filler, target, within};
 
 /// Delegates `[start, end)` of a stream in turns to the primary itself and to every secondary.
 async fn share(fleet: &Fleet, stream: &mut ServerStream, len: u64, piece: u64) -> Vec<Delegation> {
@@ -63,7 +61,7 @@ async fn two_servers_write_one_stream() {
     within(several_servers_write_one_stream(2)).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_servers_write_one_stream() {
     within(several_servers_write_one_stream(4)).await;
 }
@@ -244,7 +242,7 @@ async fn part_that_ends_early_is_lost_from_there_and_refilled() {
         part.finish().unwrap();
         let lost = delegation.delivered().await.unwrap_err();
         assert_eq!(lost.code, TransportCode::NO_ERROR.into());
-        assert_eq!(lost.missing, [70_001..200_000]);
+        assert_eq!(lost.missing, only(70_001..200_000));
         assert_eq!(lost.missing_bytes(), 129_999);
         assert_eq!(delegation.progress(), 70_001);
 
@@ -266,6 +264,7 @@ async fn part_that_ends_early_is_lost_from_there_and_refilled() {
     .await;
 }
 
+// [P-8.15]
 #[tokio::test]
 async fn revoked_range_is_lost_and_its_writer_told() {
     within(async {
@@ -279,7 +278,7 @@ async fn revoked_range_is_lost_and_its_writer_told() {
         delegation.revoke().unwrap();
         let lost = delegation.delivered().await.unwrap_err();
         assert_eq!(lost.code, TransportCode::REVOKED.into());
-        assert_eq!(lost.missing, [1000..5_000_000]);
+        assert_eq!(lost.missing, only(1000..5_000_000));
         assert_eq!(part.stopped().await.unwrap(), Some(TransportCode::REVOKED.into()));
         let error = part.write(&[0; 1]).await.unwrap_err();
         assert_eq!(error, WriteError::Stopped(TransportCode::REVOKED.into()));
@@ -323,6 +322,7 @@ async fn stream_the_client_stops_is_not_filled_further() {
     .await;
 }
 
+// [P-5.11]
 #[tokio::test]
 async fn grant_far_beyond_the_window_waits_for_the_reader() {
     within(async {
@@ -337,7 +337,72 @@ async fn grant_far_beyond_the_window_waits_for_the_reader() {
         };
         let ((), end) = tokio::join!(writing, async { check_to_end(&mut client.split().1, 0).await });
         assert_eq!(end, 8_000_000);
-        assert_eq!(from_ref(&tail.range()), [4_000_000..8_000_000]);
+        assert_eq!(tail.range(), 4_000_000..8_000_000);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn stream_the_primary_resets_ends_its_delegations() {
+    within(async {
+        let fleet = Fleet::new(1).await;
+        let secondary = &fleet.secondaries[0];
+        let (mut client, mut primary) = fleet.stream().await;
+        let delegation = primary.delegate(secondary.path, 1000, "").unwrap();
+        let mut part = secondary.session.accept_stream().await.unwrap();
+        primary.reset(6).unwrap();
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap_err(), ReadError::Reset(ErrorCode::Application(6)));
+        let lost = delegation.delivered().await.unwrap_err();
+        assert_eq!((lost.code, lost.missing), (TransportCode::STREAM_GONE.into(), only(0..1000)));
+        part.stopped().await.unwrap().unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn delegated_stream_that_nobody_reads_does_not_hold_up_others() {
+    within(async {
+        let fleet = Fleet::new(1).await;
+        let path = fleet.secondaries[0].path;
+        spawn_filler(fleet.secondaries[0].session.clone());
+        let mut stalled = fleet.primary.open_uni_stream().unwrap();
+        let delegation = stalled.delegate(path, 30_000_000, "never read").unwrap();
+        stalled.finish().unwrap();
+        let unread = fleet.client.accept_uni_stream().await.unwrap();
+        for _ in 0..4 {
+            let (client, mut primary) = fleet.stream().await;
+            let delegation = primary.delegate(path, 1_000_000, "").unwrap();
+            primary.finish().unwrap();
+            assert_eq!(check_to_end(&mut client.split().1, 0).await, 1_000_000);
+            delegation.delivered().await.unwrap();
+        }
+        assert!(delegation.progress() < 30_000_000);
+        drop(unread);
+        delegation.delivered().await.unwrap_err();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_thousand_delegations_at_once_are_delivered() {
+    within(async {
+        let fleet = Fleet::with_limits(1, limits(|limits| limits.grants_path_max = 1024)).await;
+        let path = fleet.secondaries[0].path;
+        spawn_filler(fleet.secondaries[0].session.clone());
+        let (client, mut primary) = fleet.stream().await;
+        let mut delegations = Vec::new();
+        let refused = loop {
+            match primary.delegate(path, 101, "a little") {
+                Ok(delegation) => delegations.push(delegation),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!((refused, delegations.len()), (DelegateError::TooMany, 1024));
+        primary.finish().unwrap();
+        assert_eq!(check_to_end(&mut client.split().1, 0).await, 1024 * 101);
+        for delegation in delegations {
+            delegation.delivered().await.unwrap();
+        }
     })
     .await;
 }

@@ -33,7 +33,7 @@ async fn bidirectional_stream_echoes_a_few_bytes() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bidirectional_stream_echoes_ten_megabytes() {
     within(async {
         let Pair { client, server, .. } = pair().await;

@@ -7,7 +7,10 @@ use kwik_tokio::{
     SessionError, WriteError, dial, listen,
 };
 
-use crate::common::{ANY_PORT, Ca, Fleet, NAME, Pair, check, check_to_end, limits, pair, pattern, spawn_echo, target, within};
+use crate::common::{
+    ANY_PORT, Ca, Doomed, Fleet, NAME, Pair, check, check_to_end, limits, only, pair, pattern, spawn_echo, target,
+    within,
+};
 
 fn closed_by_peer(code: u32, reason: &str) -> SessionError {
     SessionError::ClosedByPeer { code, reason: reason.to_owned() }
@@ -265,6 +268,94 @@ async fn server_does_not_wait_for_ever_for_a_client_that_vanished() {
         assert_eq!(server.closed().await, SessionError::TimedOut);
         // The client's handles know it too, by another way: their task is gone.
         assert!(matches!(client.closed().await, SessionError::Transport { .. }));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn close_does_not_wait_long_for_a_peer_that_is_silent() {
+    within(async {
+        let ca = Ca::new();
+        let patience = Duration::from_millis(300);
+        let doomed = Doomed::start(ca.server()).await;
+        let config = ca.client().limits(limits(|limits| limits.drain_timeout = patience));
+        let client = dial((doomed.listener.local_addr(), NAME), config).await.unwrap();
+        let server = doomed.listener.accept().await.unwrap();
+        let mut stream = client.open_uni_stream().unwrap();
+        doomed.kill();
+        stream.write_all(b"nobody hears it").await.unwrap();
+        stream.finish().unwrap();
+        let start = std::time::Instant::now();
+        client.close(0, "").await;
+        assert!((patience..patience + Duration::from_secs(2)).contains(&start.elapsed()), "{:?}", start.elapsed());
+        assert_eq!(stream.finished().await.unwrap_err(), WriteError::Session(SessionError::LocallyClosed));
+        drop(server);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn delegation_that_outlives_its_session_is_lost() {
+    within(async {
+        let limits = limits(|limits| limits.drain_timeout = Duration::from_millis(200));
+        let fleet = Fleet::with_limits(1, limits).await;
+        let (mut client, mut primary) = fleet.stream().await;
+        primary.write_chunk(pattern(0..10)).await.unwrap();
+        let delegation = primary.delegate(fleet.secondaries[0].path, 20, "never served").unwrap();
+        fleet.primary.close(0, "").await;
+        let lost = delegation.delivered().await.unwrap_err();
+        assert_eq!(lost.missing, only(10..30));
+        client.read_exact(&mut [0; 10]).await.unwrap();
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap_err(), ReadError::Session(closed_by_peer(0, "")));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn client_that_closes_ends_every_path_of_its_session() {
+    within(async {
+        let fleet = Fleet::new(2).await;
+        let (client, mut primary) = fleet.stream().await;
+        let delegation = primary.delegate(fleet.secondaries[0].path, 20, "too late").unwrap();
+        fleet.client.close(9, "enough").await;
+        drop(client);
+        assert_eq!(fleet.primary.closed().await, closed_by_peer(9, "enough"));
+        for secondary in &fleet.secondaries {
+            assert_eq!(secondary.session.closed().await, closed_by_peer(9, "enough"));
+        }
+        assert_eq!(delegation.delivered().await.unwrap_err().missing, only(0..20));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn fifty_clients_at_once_are_served() {
+    within(async {
+        let ca = Ca::new();
+        let listener = listen(ANY_PORT, ca.server()).await.unwrap();
+        let address = listener.local_addr();
+        let serving = tokio::spawn(async move {
+            for _ in 0..50 {
+                spawn_echo(listener.accept().await.unwrap());
+            }
+            listener
+        });
+        let mut clients = tokio::task::JoinSet::new();
+        for number in 0..50_u8 {
+            let config = ca.client();
+            clients.spawn(async move {
+                let client = dial((address, NAME), config).await.unwrap();
+                let mut stream = client.open_stream().unwrap();
+                stream.write_all(&[number; 1000]).await.unwrap();
+                stream.finish().unwrap();
+                assert_eq!(stream.read_to_end(1000).await.unwrap(), [number; 1000]);
+                client.close(0, "").await;
+            });
+        }
+        while let Some(client) = clients.join_next().await {
+            client.unwrap();
+        }
+        serving.await.unwrap().close(0, "").await;
     })
     .await;
 }

@@ -1,7 +1,5 @@
 //! Many streams of one session: carriers, limits, fairness.
 
-use std::time::Duration;
-
 use kwik_tokio::{Dir, Limits, OpenError, SessionStats};
 use tokio::task::JoinSet;
 
@@ -108,6 +106,7 @@ async fn streams_come_and_go_far_beyond_the_limit() {
     .await;
 }
 
+// [P-6.8]
 #[tokio::test]
 async fn stream_that_nobody_reads_does_not_hold_up_its_neighbours() {
     within(async {
@@ -135,9 +134,9 @@ async fn stream_that_nobody_reads_does_not_hold_up_its_neighbours() {
 }
 
 #[tokio::test]
-async fn urgent_stream_overtakes_bulk() {
+async fn late_stream_is_not_held_up_by_bulk() {
     within(async {
-        let Pair { client, server, .. } = pair_with(limits(|limits| limits.dead_after = Duration::from_secs(10))).await;
+        let Pair { client, server, .. } = pair().await;
         let mut bulk = client.open_uni_stream().unwrap();
         let bulk = tokio::spawn(async move {
             bulk.write_chunk(pattern(0..20_000_000)).await.unwrap();
@@ -146,15 +145,78 @@ async fn urgent_stream_overtakes_bulk() {
         });
         let mut bulk_read = server.accept_uni_stream().await.unwrap();
         let bulk_read = tokio::spawn(async move { check_to_end(&mut bulk_read, 0).await });
-        let mut urgent = client.open_uni_stream().unwrap();
-        urgent.set_priority(10).unwrap();
-        urgent.write_all(b"now").await.unwrap();
-        drop(urgent);
-        let mut urgent_read = server.accept_uni_stream().await.unwrap();
-        assert_eq!(urgent_read.read_to_end(3).await.unwrap(), b"now");
+        let mut late = client.open_uni_stream().unwrap();
+        late.write_all(b"now").await.unwrap();
+        drop(late);
+        let mut late_read = server.accept_uni_stream().await.unwrap();
+        assert_eq!(late_read.read_to_end(3).await.unwrap(), b"now");
         assert!(!bulk_read.is_finished(), "the bulk was there first");
         assert_eq!(bulk_read.await.unwrap(), 20_000_000);
         bulk.await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn stream_of_a_higher_priority_is_sent_first() {
+    within(async {
+        let Pair { client, server, .. } = pair().await;
+        client.welcomed().await.unwrap();
+        let mut streams: Vec<_> = (0..100).map(|_| client.open_uni_stream().unwrap()).collect();
+        let urgent = streams.last_mut().unwrap();
+        urgent.set_priority(10).unwrap();
+        let urgent = urgent.id();
+        // All of it is written before the first datagram can leave.
+        for stream in &mut streams {
+            stream.write_all(&pattern(0..10_000)).await.unwrap();
+        }
+        drop(streams);
+        let mut readers = JoinSet::new();
+        for _ in 0..100 {
+            let mut stream = server.accept_uni_stream().await.unwrap();
+            readers.spawn(async move {
+                assert_eq!(check_to_end(&mut stream, 0).await, 10_000);
+                stream.id()
+            });
+        }
+        let mut arrived = Vec::new();
+        while let Some(id) = readers.join_next().await {
+            arrived.push(id.unwrap());
+        }
+        let rank = arrived.iter().position(|id| *id == urgent).unwrap();
+        assert!(rank < 10, "it arrived as number {rank} of 100, opened as the last");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn carriers_of_streams_that_were_reset_are_given_back() {
+    within(async {
+        // Nothing but the connection holds the bytes back.
+        let limits = limits(|limits| {
+            limits.stream_window_initial_bytes = 1 << 20;
+            limits.reassembly_budget_bytes = 1 << 30;
+        });
+        let Pair { client, server, .. } = pair_with(limits).await;
+        client.welcomed().await.unwrap();
+        let mut streams: Vec<_> = (0..100).map(|_| client.open_uni_stream().unwrap()).collect();
+        for stream in &mut streams {
+            stream.write_chunk(pattern(0..150_000)).await.unwrap();
+        }
+        let mut accepted = Vec::new();
+        for _ in 0..100 {
+            accepted.push(server.accept_uni_stream().await.unwrap());
+        }
+        assert!(carriers(&client.stats()) > 10, "{} carriers", carriers(&client.stats()));
+        for mut stream in streams {
+            stream.reset(1).unwrap();
+        }
+        drop(accepted);
+        let mut stream = client.open_stream_sync().await.unwrap();
+        stream.write_all(b"one alone").await.unwrap();
+        stream.finish().unwrap();
+        stream.finished().await.unwrap();
+        assert!(carriers(&client.stats()) < 10, "{} carriers", carriers(&client.stats()));
     })
     .await;
 }

@@ -7,9 +7,7 @@ use kwik_tokio::{
     SessionError, StreamOffset, TransportCode,
 };
 
-use crate::common::{
-    Ca, Doomed, Fleet, check_to_end, limits, pattern, spawn_filler, target, within,
-};
+use crate::common::{Ca, Doomed, Fleet, check_to_end, limits, only, pattern, spawn_filler, target, within};
 
 /// A silent secondary is given up soon.
 fn impatient() -> Limits {
@@ -50,7 +48,7 @@ async fn removed_path_loses_exactly_what_it_owed() {
         fleet.primary.remove_path(first.path).await.unwrap();
         let lost = delegation.delivered().await.unwrap_err();
         assert_eq!(lost.code, TransportCode::PATH_REMOVED.into());
-        assert_eq!(lost.missing, [123_456..1_000_000]);
+        assert_eq!(lost.missing, only(123_456..1_000_000));
         let event = events.recv().await.unwrap();
         assert!(matches!(event, PathEvent::Dead { path, reason }
             if path == first.path && reason.code == TransportCode::PATH_REMOVED.into()));
@@ -89,7 +87,7 @@ async fn killed_secondary_is_lost_soon_and_its_range_refilled() {
         let waited = killed.elapsed();
         assert!(waited < Duration::from_secs(2), "{waited:?}");
         assert_eq!(lost.code, TransportCode::TIMED_OUT.into());
-        assert_eq!(lost.missing, [55_555..2_000_000]);
+        assert_eq!(lost.missing, only(55_555..2_000_000));
         assert_eq!(events.recv().await, Some(PathEvent::Suspect(path)));
         assert!(matches!(events.recv().await, Some(PathEvent::Dead { path: dead, .. }) if dead == path));
 
@@ -101,12 +99,13 @@ async fn killed_secondary_is_lost_soon_and_its_range_refilled() {
     .await;
 }
 
+// [P-12.4]
 #[tokio::test]
 async fn secondary_that_closes_gives_back_what_it_owed() {
     within(async {
         let fleet = Fleet::new(1).await;
         let secondary = &fleet.secondaries[0];
-        let (mut client, mut primary) = fleet.stream().await;
+        let (client, mut primary) = fleet.stream().await;
         let delegation = primary.delegate(secondary.path, 50_000, "").unwrap();
         primary.finish().unwrap();
         let mut part = secondary.session.accept_stream().await.unwrap();
@@ -114,7 +113,7 @@ async fn secondary_that_closes_gives_back_what_it_owed() {
         part.finish().unwrap();
         secondary.session.close(12, "maintenance").await;
         let lost = delegation.delivered().await.unwrap_err();
-        assert_eq!(lost.missing, [20_000..50_000]);
+        assert_eq!(lost.missing, only(20_000..50_000));
         primary.write_at(StreamOffset(20_000), pattern(20_000..50_000)).await.unwrap();
         assert_eq!(check_to_end(&mut client.split().1, 0).await, 50_000);
         let mut events = fleet.primary.path_events();
@@ -197,7 +196,7 @@ async fn delegation_to_a_path_that_dies_meanwhile_is_lost_whole() {
         let delegation = primary.delegate(PathId(1), 990, "").unwrap();
         primary.finish().unwrap();
         let lost = delegation.delivered().await.unwrap_err();
-        assert_eq!((lost.code, lost.missing), (TransportCode::UNREACHABLE.into(), vec![10..1000]));
+        assert_eq!((lost.code, lost.missing), (TransportCode::UNREACHABLE.into(), only(10..1000)));
         assert_eq!(died(adding.await.unwrap().unwrap_err()), (PathId(1), TransportCode::UNREACHABLE.into()));
         primary.write_at(StreamOffset(10), pattern(10..1000)).await.unwrap();
         assert_eq!(check_to_end(&mut client.split().1, 0).await, 1000);
@@ -247,7 +246,8 @@ async fn server_that_serves_two_sessions_of_one_primary_keeps_them_apart() {
     within(async {
         let fleet = Fleet::new(1).await;
         let secondary = &fleet.secondaries[0];
-        let other = kwik_tokio::dial((fleet.listener.local_addr(), crate::common::NAME), fleet.ca.client()).await.unwrap();
+        let other =
+            kwik_tokio::dial((fleet.listener.local_addr(), crate::common::NAME), fleet.ca.client()).await.unwrap();
         let other_primary = fleet.listener.accept().await.unwrap();
         let path = other_primary.add_path(target(&secondary.listener)).await.unwrap();
         let other_session = secondary.listener.accept().await.unwrap();
@@ -255,8 +255,7 @@ async fn server_that_serves_two_sessions_of_one_primary_keeps_them_apart() {
         assert_ne!(other_session.id(), secondary.session.id());
         spawn_filler(secondary.session.clone());
         spawn_filler(other_session);
-        for (client, primary, path) in
-            [(&fleet.client, &fleet.primary, secondary.path), (&other, &other_primary, path)]
+        for (client, primary, path) in [(&fleet.client, &fleet.primary, secondary.path), (&other, &other_primary, path)]
         {
             let mut stream = primary.open_uni_stream().unwrap();
             let delegation = stream.delegate(path, 100_000, "").unwrap();

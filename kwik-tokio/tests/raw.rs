@@ -15,7 +15,8 @@ async fn raw_packets_cross_between_primary_and_secondary() {
     within(async {
         let fleet = Fleet::new(1).await;
         let secondary = &fleet.secondaries[0];
-        let (sent, received) = tokio::join!(fleet.primary.send_raw(secondary.path, "ping"), secondary.session.recv_raw());
+        let (sent, received) =
+            tokio::join!(fleet.primary.send_raw(secondary.path, "ping"), secondary.session.recv_raw());
         assert_eq!((sent, received), (Ok(()), Ok(packet(PathId::PRIMARY, "ping"))));
         let (sent, received) =
             tokio::join!(secondary.session.send_raw(PathId::PRIMARY, "pong"), fleet.primary.recv_raw());

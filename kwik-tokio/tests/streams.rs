@@ -222,3 +222,49 @@ async fn halves_of_one_stream_work_in_different_tasks() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn methods_keep_their_names_beside_the_traits_of_tokio() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    within(async {
+        let Pair { client, server, .. } = pair().await;
+        let mut stream = client.open_stream().unwrap();
+        stream.write_all(b"12").await.unwrap();
+        let mut accepted = server.accept_stream().await.unwrap();
+        assert_eq!(accepted.read_u8().await.unwrap(), b'1');
+        accepted.read_exact(&mut [0; 1]).await.unwrap();
+        accepted.write_u8(b'3').await.unwrap();
+        accepted.write_all(b"4").await.unwrap();
+        stream.reset(1).unwrap();
+        let gone: ReadError = accepted.read(&mut [0; 2]).await.unwrap_err();
+        assert_eq!(gone, ReadError::Reset(ErrorCode::Application(1)));
+        let (mut send, _) = accepted.split();
+        send.write_all(b"56").await.unwrap();
+        send.finish().unwrap();
+        assert_eq!(stream.read_to_end(4).await.unwrap(), b"3456");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn panic_of_a_task_resets_its_streams_and_nothing_else() {
+    within(async {
+        let Pair { client, server, .. } = pair().await;
+        spawn_echo(server.clone());
+        let mut stream = client.open_uni_stream().unwrap();
+        let mut received = server.accept_uni_stream().await.unwrap();
+        let task = tokio::spawn(async move {
+            stream.write_all(b"a part").await.unwrap();
+            panic!("as this test wants it");
+        });
+        assert!(task.await.unwrap_err().is_panic());
+        let error = received.read_to_end(100).await.unwrap_err();
+        assert_eq!(error, ReadToEndError::Read(ReadError::Reset(ErrorCode::Application(0))));
+
+        let mut stream = client.open_stream().unwrap();
+        stream.write_all(b"the session lives").await.unwrap();
+        stream.finish().unwrap();
+        assert_eq!(stream.read_to_end(100).await.unwrap(), b"the session lives");
+    })
+    .await;
+}

@@ -72,6 +72,7 @@ async fn secondary_with_a_certificate_for_another_name_does_not_join() {
     .await;
 }
 
+// [P-4.12]
 #[tokio::test]
 async fn secondary_of_an_unknown_authority_joins_only_where_identities_suffice() {
     within(async {
@@ -119,6 +120,7 @@ async fn primary_with_another_name_or_authority_is_refused_in_the_handshake() {
     .await;
 }
 
+// [P-4.11]
 #[tokio::test]
 async fn pinned_primary_must_hold_the_identity() {
     within(async {
@@ -135,8 +137,10 @@ async fn pinned_primary_must_hold_the_identity() {
         // The server believed in a session until the client closed it.
         let server = listener.accept().await.unwrap();
         let end = server.closed().await;
-        let mismatch = |end: &SessionError| matches!(end, SessionError::Transport { code, .. }
-            if *code == TransportCode::IDENTITY_MISMATCH);
+        let mismatch = |end: &SessionError| {
+            matches!(end, SessionError::Transport { code, .. }
+            if *code == TransportCode::IDENTITY_MISMATCH)
+        };
         assert!(mismatch(&end), "{end}");
         assert!(server.accept_stream().await.is_err(), "nothing was sent to it");
 

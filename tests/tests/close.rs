@@ -6,6 +6,7 @@ use kwik_core::{Dir, Limits, OpenError, ReadError, SessionError, SessionEvent, T
 use kwik_sim::Link;
 use kwik_tests::{Fleet, LONG, pattern};
 
+// [P-12.1] [P-12.2] [P-12.3]
 #[test]
 fn close_delivers_what_was_finished_and_tells_code_and_reason() {
     let mut fleet = Fleet::new(1);
@@ -27,6 +28,7 @@ fn close_delivers_what_was_finished_and_tells_code_and_reason() {
     assert!(fleet.world.saw(client, |event| *event == SessionEvent::Closed(SessionError::LocallyClosed)));
 }
 
+// [P-12.2]
 #[test]
 fn close_reaches_the_secondaries_too() {
     let mut fleet = Fleet::new(2);
@@ -39,6 +41,7 @@ fn close_reaches_the_secondaries_too() {
     assert!(fleet.world.run_until(LONG, |world| world.saw(secondary, |event| *event == closed)));
 }
 
+// [P-12.1]
 #[test]
 fn close_of_the_primary_waits_for_its_delegations() {
     let mut fleet = Fleet::new(2);
@@ -57,6 +60,7 @@ fn close_of_the_primary_waits_for_its_delegations() {
     assert_eq!(fleet.read_to_end(fleet.client, ends.client, here), pattern(0..1000));
 }
 
+// [P-12.1]
 #[test]
 fn close_does_not_wait_for_ever() {
     let mut fleet = Fleet::new(1);
@@ -76,6 +80,7 @@ fn close_does_not_wait_for_ever() {
     assert!(fleet.world.elapsed() - before <= Limits::default().drain_timeout + Duration::from_millis(100));
 }
 
+// [P-9.4]
 #[test]
 fn silent_primary_ends_the_session_with_an_error() {
     let mut fleet = Fleet::new(1);
@@ -90,6 +95,7 @@ fn silent_primary_ends_the_session_with_an_error() {
     assert_eq!(session.stream(here).write(b"x"), Err(WriteError::SessionClosed));
 }
 
+// [P-4.4]
 #[test]
 fn refused_credential_is_an_authentication_failure() {
     let guard = |credential: &[u8], _: std::net::SocketAddr| credential == b"open sesame";
@@ -105,6 +111,7 @@ fn refused_credential_is_an_authentication_failure() {
     fleet.connect_with(config);
 }
 
+// [P-3.4] [P-4.11]
 #[test]
 fn pinned_primary_gets_nothing_before_it_proved_itself() {
     let mut fleet = Fleet::new(1);
@@ -154,4 +161,37 @@ fn handshake_with_nobody_ends_with_unreachable() {
         matches!(event, SessionEvent::Closed(SessionError::Transport { code: TransportCode::UNREACHABLE, .. }))
     };
     assert!(fleet.world.run_until(LONG, |world| world.saw(client, unreachable)));
+}
+
+// [P-9.4]
+#[test]
+fn servers_forget_a_client_that_fell_silent() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    fleet.join(ends, 1);
+    let before = fleet.world.elapsed();
+    fleet.world.crash(fleet.client);
+    for server in fleet.servers.clone() {
+        let timed_out = SessionEvent::Closed(SessionError::TimedOut);
+        assert!(fleet.world.run_until(LONG, |world| world.saw(server, |event| *event == timed_out)));
+        let took = fleet.world.elapsed() - before;
+        assert!((Duration::from_secs(28)..Duration::from_secs(32)).contains(&took), "{took:?}");
+    }
+}
+
+// [P-9.4] [P-12.5]
+#[test]
+fn secondaries_hear_that_the_primary_is_gone() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    fleet.join(ends, 1);
+    let secondary = fleet.servers[1];
+    let before = fleet.world.elapsed();
+    fleet.world.crash(fleet.servers[0]);
+    let lost = |event: &SessionEvent| {
+        matches!(event, SessionEvent::Closed(SessionError::Transport { code: TransportCode::SOURCE_LOST, .. }))
+    };
+    assert!(fleet.world.run_until(LONG, |world| world.saw(secondary, lost)));
+    let took = fleet.world.elapsed() - before;
+    assert!((Duration::from_secs(28)..Duration::from_secs(32)).contains(&took), "{took:?}");
 }

@@ -68,21 +68,21 @@ fn next_deadline_is_later_after_a_timeout_and_a_drain() {
 fn run(seed: u64) -> Vec<String> {
     let pki = kwik_sim::Pki::new(NAME);
     let mut world = World::new(seed);
-    let client = world.add_client("10.0.0.1:5000".parse().unwrap()).unwrap();
-    let server = world.add_server("10.0.1.1:4433".parse().unwrap(), pki.server(0)).unwrap();
+    let client = world.add_client("10.0.0.1:5000".parse().expect("an address")).expect("a client");
+    let server = world.add_server("10.0.1.1:4433".parse().expect("an address"), pki.server(0)).expect("a server");
     let link = Link { loss: 0.02, ..Link::with_delay(Duration::from_millis(7)) };
     world.set_link_both(client, server, link);
-    let session = world.dial(client, server, pki.client(), NAME).unwrap();
-    let mut view = world.session(client, session).unwrap();
-    let stream = view.open_stream(Dir::Uni).unwrap();
-    view.stream(stream).write(&pattern(0..200_000)).unwrap();
-    view.stream(stream).finish().unwrap();
+    let session = world.dial(client, server, pki.client(), NAME).expect("dialled");
+    let mut view = world.session(client, session).expect("a session");
+    let stream = view.open_stream(Dir::Uni).expect("opened");
+    view.stream(stream).write(&pattern(0..200_000)).expect("taken");
+    view.stream(stream).finish().expect("finished");
     let mut trace = Vec::new();
     world.run_until(LONG, |world| {
         for node in [client, server] {
             while let Some((session, event)) = world.poll_event(node) {
                 if event == SessionEvent::Incoming {
-                    let id = world.session(node, session).unwrap().id();
+                    let id = world.session(node, session).expect("a session").id();
                     trace.push(format!("{id:?}"));
                 }
                 trace.push(format!("{:?} {node:?} {event:?}", world.elapsed()));
@@ -143,6 +143,7 @@ fn contradictory_limits_are_refused() {
     assert!(Endpoint::new(config, now).is_err());
 }
 
+// [P-4.9]
 #[test]
 fn silent_unauthenticated_connection_is_closed_in_time() {
     let mut fleet = Fleet::new(1);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kwik_core::{DelegateError, DelegationState, Dir, ErrorCode, PathId, ReadError, Role, StreamOffset, TransportCode};
+use kwik_sim::Link;
 use kwik_tests::{Ends, Fleet, LONG, pattern};
 
 /// Writes at the secondary what its grant asks for.
@@ -18,7 +19,13 @@ fn serve_grant(fleet: &mut Fleet, server: usize, session: kwik_core::SessionHand
     range
 }
 
-fn delegate(fleet: &mut Fleet, ends: Ends, stream: kwik_core::StreamHandle, path: PathId, len: u64) -> kwik_core::GrantId {
+fn delegate(
+    fleet: &mut Fleet,
+    ends: Ends,
+    stream: kwik_core::StreamHandle,
+    path: PathId,
+    len: u64,
+) -> kwik_core::GrantId {
     let node = fleet.servers[0];
     let mut session = fleet.world.server_session(node, ends.primary).expect("a session");
     session.stream(stream).delegate(path, len, Bytes::from_static(b"please")).expect("delegated").grant
@@ -28,6 +35,7 @@ fn lost(code: TransportCode, missing: Range<u64>) -> DelegationState {
     DelegationState::Lost { code: code.into(), missing: iter::once(missing).collect() }
 }
 
+// [P-6.11]
 #[test]
 fn secondary_fills_gap_left_by_primary() {
     let mut fleet = Fleet::new(2);
@@ -62,6 +70,7 @@ fn delegated_stream_yields_the_request_then_ends() {
     assert!(session.open_stream(Dir::Bi).is_err());
 }
 
+// [P-6.11]
 #[test]
 fn four_writers_fill_one_stream_in_any_order() {
     let mut fleet = Fleet::new(4);
@@ -103,6 +112,7 @@ fn primary_fills_a_hole_behind_its_cursor() {
     assert_eq!(fleet.read_to_end(fleet.client, ends.client, here), pattern(0..80));
 }
 
+// [P-8.16] [P-9.3]
 #[test]
 fn crashed_secondary_is_lost_with_exactly_what_is_missing() {
     let mut fleet = Fleet::new(2);
@@ -130,6 +140,7 @@ fn crashed_secondary_is_lost_with_exactly_what_is_missing() {
     assert_eq!(fleet.read_to_end(fleet.client, ends.client, here), pattern(0..1000));
 }
 
+// [P-8.5] [P-8.16]
 #[test]
 fn removed_path_gives_back_its_grant() {
     let mut fleet = Fleet::new(2);
@@ -149,6 +160,7 @@ fn removed_path_gives_back_its_grant() {
     assert_eq!(refused, Err(DelegateError::PathUnknown(PathId(9))));
 }
 
+// [P-8.13]
 #[test]
 fn secondary_that_finishes_short_loses_the_rest_only() {
     let mut fleet = Fleet::new(2);
@@ -164,6 +176,7 @@ fn secondary_that_finishes_short_loses_the_rest_only() {
     assert!(matches!(state, DelegationState::Lost { missing, .. } if missing.iter().eq([&(300..1000)])));
 }
 
+// [P-8.15]
 #[test]
 fn revoked_grant_ends_and_its_writer_hears_of_it() {
     let mut fleet = Fleet::new(2);
@@ -177,14 +190,15 @@ fn revoked_grant_ends_and_its_writer_hears_of_it() {
     fleet.world.server_session(primary, ends.primary).unwrap().revoke(grant).unwrap();
     let code = ErrorCode::Transport(TransportCode::REVOKED);
     assert_eq!(fleet.await_delegation(ends, grant), lost(TransportCode::REVOKED, 0..1000));
-    let told = fleet.world.run_until(LONG, |world| {
-        world.session(node, secondary).unwrap().stream(part).stop_code() == Some(code)
-    });
+    let told = fleet
+        .world
+        .run_until(LONG, |world| world.session(node, secondary).unwrap().stream(part).stop_code() == Some(code));
     assert!(told);
     let mut session = fleet.world.session(fleet.client, ends.client).unwrap();
     assert_eq!(session.stream(here).read(1), Err(ReadError::Blocked));
 }
 
+// [P-8.17]
 #[test]
 fn client_that_wants_no_more_stops_every_writer() {
     let mut fleet = Fleet::new(2);
@@ -204,4 +218,58 @@ fn client_that_wants_no_more_stops_every_writer() {
             && world.session(node, secondary).unwrap().stream(part).stop_code() == code
     });
     assert!(told);
+}
+
+// [P-8.11] [P-8.15]
+#[test]
+fn grant_that_was_revoked_before_it_was_forwarded_is_taken_back_behind_it() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (_, there) = fleet.open(ends, Dir::Bi);
+    let primary = fleet.servers[0];
+    let target = fleet.target(1);
+    let path = fleet.add_path(ends, target);
+    let grant = delegate(&mut fleet, ends, there, path, 1000);
+    fleet.world.server_session(primary, ends.primary).unwrap().revoke(grant).unwrap();
+    assert_eq!(fleet.await_delegation(ends, grant), lost(TransportCode::REVOKED, 0..1000));
+    let secondary = fleet.await_incoming(1);
+    let (node, part) = (fleet.servers[1], fleet.accept(1, secondary, Dir::Bi));
+    let told = fleet.world.run_until(LONG, |world| {
+        let code = world.session(node, secondary).unwrap().stream(part).stop_code();
+        code == Some(TransportCode::REVOKED.into())
+    });
+    assert!(told, "the secondary writes for nobody");
+}
+
+// [P-5.11] [P-8.11]
+#[test]
+fn credit_reaches_a_secondary_that_was_connecting_when_it_was_given() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (here, there) = fleet.open(ends, Dir::Bi);
+    let (primary, client) = (fleet.servers[0], fleet.client);
+    fleet.world.set_link_both(client, fleet.servers[1], Link::with_delay(Duration::from_millis(300)));
+    let target = fleet.target(1);
+    let path = fleet.add_path(ends, target);
+    let start = 2 << 20;
+    let mut session = fleet.world.server_session(primary, ends.primary).unwrap();
+    let range = start..start + 1000;
+    let grant = session.stream(there).delegate_range(path, range, Bytes::new()).unwrap().grant;
+    // The client notes the grant with the limit of now; all further credit comes while nobody is there to hear it.
+    let data = Bytes::from(pattern(0..start));
+    let (mut written, mut read) = (0, 0);
+    let consumed = fleet.world.run_until(LONG, |world| {
+        let mut server = world.session(primary, ends.primary).unwrap();
+        written += server.stream(there).write_chunk(data.slice(written..)).unwrap_or(0);
+        let mut session = world.session(client, ends.client).unwrap();
+        while let Ok(chunk) = session.stream(here).read(usize::MAX) {
+            read += chunk.data.len() as u64;
+        }
+        read == start
+    });
+    assert!(consumed);
+    let secondary = fleet.await_incoming(1);
+    let (node, part) = (fleet.servers[1], fleet.accept(1, secondary, Dir::Bi));
+    fleet.write_all(node, secondary, part, &pattern(start..start + 1000));
+    assert_eq!(fleet.await_delegation(ends, grant), DelegationState::Delivered);
 }

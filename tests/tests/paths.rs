@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use kwik_core::{
-    AddPathError, Dir, ErrorCode, Limits, PathError, PathEvent, PathId, PathPolicy, PathState, PathTarget, SecondaryTrust,
-    SessionEvent, TransportCode,
+    AddPathError, Dir, ErrorCode, Limits, PathError, PathEvent, PathId, PathPolicy, PathState, PathTarget,
+    SecondaryTrust, SessionEvent, TransportCode,
 };
 use kwik_sim::{Link, Pki};
 use kwik_tests::{Fleet, LONG, NAME};
@@ -41,6 +41,7 @@ fn active_dead_and_all_paths_tell_the_history() {
     assert_eq!(ids(session.all_paths()), [PathId::PRIMARY, one, two]);
 }
 
+// [P-8.1]
 #[test]
 fn path_ids_are_never_reused() {
     let mut fleet = Fleet::new(2);
@@ -52,6 +53,7 @@ fn path_ids_are_never_reused() {
     assert!(second > first);
 }
 
+// [P-8.4]
 #[test]
 fn path_to_nowhere_dies_unreachable_and_the_session_lives() {
     let mut fleet = Fleet::new(1);
@@ -87,6 +89,7 @@ fn server_that_does_not_trust_the_primary_refuses_its_clients() {
     assert_eq!(fleet.await_death(ends, path).code, transport(TransportCode::AUTH_FAILED));
 }
 
+// [P-4.12]
 #[test]
 fn certificate_of_another_authority_is_refused_unless_identity_alone_counts() {
     for (trust, joins) in [(SecondaryTrust::Certificate, false), (SecondaryTrust::IdentityOnly, true)] {
@@ -107,6 +110,7 @@ fn certificate_of_another_authority_is_refused_unless_identity_alone_counts() {
     }
 }
 
+// [P-8.2]
 #[test]
 fn refused_path_costs_no_datagram() {
     let mut fleet = Fleet::new(2);
@@ -118,6 +122,7 @@ fn refused_path_costs_no_datagram() {
     assert_eq!(fleet.world.link_stats(fleet.client, fleet.servers[1]).sent, 0);
 }
 
+// [P-8.2]
 #[test]
 fn dials_within_a_minute_are_bounded() {
     let mut fleet = Fleet::new(2);
@@ -164,6 +169,7 @@ fn path_commands_that_make_no_sense_are_refused() {
     assert_eq!(session.remove_path(PathId(1)), Err(PathError::NotPrimary));
 }
 
+// [P-8.6] [P-9.2]
 #[test]
 fn silent_secondary_is_suspect_then_recovers() {
     let mut fleet = Fleet::new(2);
@@ -181,6 +187,7 @@ fn silent_secondary_is_suspect_then_recovers() {
     assert_eq!(session.path(path).unwrap().state, PathState::Active);
 }
 
+// [P-4.10]
 #[test]
 fn lease_of_a_path_ends_it() {
     let mut limits = Limits::default();
@@ -193,4 +200,131 @@ fn lease_of_a_path_ends_it() {
     assert_eq!(fleet.await_death(ends, path).code, transport(TransportCode::LEASE_EXPIRED));
     let lived = fleet.world.elapsed() - joined;
     assert!((Duration::from_secs(99)..Duration::from_secs(101)).contains(&lived), "{lived:?}");
+}
+
+// [P-8.2]
+#[test]
+fn client_takes_so_many_paths_and_no_more() {
+    let mut limits = Limits::default();
+    limits.paths_max = 2;
+    let mut fleet = Fleet::new(3);
+    let config = fleet.pki.client().limits(limits);
+    let ends = fleet.connect_with(config);
+    let (one, _) = fleet.join(ends, 1);
+    let target = fleet.target(2);
+    let path = fleet.add_path(ends, target);
+    assert_eq!(fleet.await_death(ends, path).code, transport(TransportCode::PATH_LIMIT));
+    assert_eq!(fleet.world.link_stats(fleet.client, fleet.servers[2]).sent, 0);
+    fleet.world.server_session(fleet.servers[0], ends.primary).unwrap().remove_path(one).unwrap();
+    fleet.await_death(ends, one);
+    fleet.join(ends, 2);
+}
+
+// [P-8.4]
+#[test]
+fn two_dials_run_at_once_and_five_seconds_each() {
+    let mut fleet = Fleet::new(1);
+    let ends = fleet.connect();
+    let identity = fleet.pki.public_identity(1);
+    let before = fleet.world.elapsed();
+    let paths = [1, 2, 3].map(|host| {
+        let address = format!("10.9.9.{host}:4433").parse().unwrap();
+        let target = PathTarget { address, server_name: NAME.to_owned(), identity };
+        fleet.add_path(ends, target)
+    });
+    let died = paths.map(|path| {
+        assert_eq!(fleet.await_death(ends, path).code, transport(TransportCode::UNREACHABLE));
+        (fleet.world.elapsed() - before).as_secs()
+    });
+    assert_eq!(died, [5, 5, 10]);
+}
+
+fn path_state(fleet: &mut Fleet, ends: kwik_tests::Ends, path: PathId) -> Option<PathState> {
+    let stats = fleet.world.session(fleet.client, ends.client).unwrap().stats();
+    stats.paths.into_iter().find(|stats| stats.id == path).map(|stats| stats.state)
+}
+
+/// Runs until the handshake with a secondary is done and JOIN is on its way.
+fn await_authenticating(fleet: &mut Fleet, ends: kwik_tests::Ends, path: PathId) {
+    while path_state(fleet, ends, path) != Some(PathState::Authenticating) {
+        fleet.world.run_for(Duration::from_millis(1));
+        assert!(fleet.world.elapsed() < LONG);
+    }
+}
+
+// [P-8.4]
+#[test]
+fn server_that_does_not_answer_join_is_given_up() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let target = fleet.target(1);
+    let path = fleet.add_path(ends, target);
+    await_authenticating(&mut fleet, ends, path);
+    fleet.world.crash(fleet.servers[1]);
+    assert_eq!(fleet.await_death(ends, path).code, transport(TransportCode::AUTH_TIMEOUT));
+}
+
+// [P-4.12]
+#[test]
+fn server_that_only_its_identity_vouches_for_gets_nothing_before_welcome() {
+    for (trust, early) in [(SecondaryTrust::Certificate, 1), (SecondaryTrust::IdentityOnly, 0)] {
+        let mut fleet = Fleet::new(2);
+        let config = fleet.pki.client().secondary_trust(trust);
+        let ends = fleet.connect_with(config);
+        let (_, there) = fleet.open(ends, Dir::Bi);
+        let target = fleet.target(1);
+        let path = fleet.add_path(ends, target);
+        let mut session = fleet.world.server_session(fleet.servers[0], ends.primary).unwrap();
+        session.stream(there).delegate(path, 100, bytes::Bytes::new()).unwrap();
+        await_authenticating(&mut fleet, ends, path);
+        fleet.world.run_for(Duration::from_millis(5));
+        assert_eq!(path_state(&mut fleet, ends, path), Some(PathState::Authenticating));
+        let stats = fleet.world.session(fleet.client, ends.client).unwrap().stats();
+        let sent = stats.paths.iter().find(|stats| stats.id == path).unwrap().packets_sent;
+        assert_eq!(sent, early, "{trust:?}");
+        let secondary = fleet.await_incoming(1);
+        fleet.accept(1, secondary, Dir::Bi);
+    }
+}
+
+// [P-9.1]
+#[test]
+fn idle_paths_are_kept_alive_by_the_client() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (path, _) = fleet.join(ends, 1);
+    fleet.world.run_for(Duration::from_secs(10));
+    let sent = |fleet: &Fleet| fleet.world.link_stats(fleet.client, fleet.servers[1]).sent;
+    for _ in 0..20 {
+        let before = sent(&fleet);
+        fleet.world.run_for(Duration::from_millis(2100));
+        assert!(sent(&fleet) > before, "silent for 2.1 s");
+    }
+    assert_eq!(path_state(&mut fleet, ends, path), Some(PathState::Active));
+    // Left alone, a server says nothing.
+    fleet.world.crash(fleet.client);
+    fleet.world.run_for(Duration::from_secs(1));
+    let before = fleet.world.link_stats(fleet.servers[1], fleet.client).sent;
+    fleet.world.run_for(Duration::from_secs(20));
+    assert_eq!(fleet.world.link_stats(fleet.servers[1], fleet.client).sent, before);
+}
+
+// [P-8.6]
+#[test]
+fn figures_of_active_paths_come_with_the_progress_of_grants() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (path, secondary) = fleet.join(ends, 1);
+    let (here, there) = fleet.open(ends, Dir::Bi);
+    let (primary, node) = (fleet.servers[0], fleet.servers[1]);
+    let len = 600_000;
+    let mut session = fleet.world.server_session(primary, ends.primary).unwrap();
+    session.stream(there).delegate(path, len, bytes::Bytes::new()).unwrap();
+    let part = fleet.accept(1, secondary, Dir::Bi);
+    fleet.write_all(node, secondary, part, &kwik_tests::pattern(0..len));
+    let told = fleet.world.run_until(Duration::from_secs(5), |world| {
+        while world.session(fleet.client, ends.client).unwrap().stream(here).read(usize::MAX).is_ok() {}
+        world.server_session(primary, ends.primary).unwrap().path(path).unwrap().bytes >= 256 * 1024
+    });
+    assert!(told, "the path stayed active, and yet its figures are of interest");
 }

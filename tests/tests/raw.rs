@@ -54,6 +54,7 @@ fn raw_packet_goes_there_and_back_with_receipts() {
     assert_eq!(await_receipt(&mut fleet, b, PathId::PRIMARY, sequence), Ok(()));
 }
 
+// [P-7.2] [P-7.3]
 #[test]
 fn secondaries_reach_each_other_by_the_primarys_word() {
     let mut fleet = Fleet::new(3);
@@ -68,6 +69,7 @@ fn secondaries_reach_each_other_by_the_primarys_word() {
     }
 }
 
+// [P-7.1] [P-7.2]
 #[test]
 fn raw_packets_arrive_in_order() {
     let mut fleet = Fleet::new(2);
@@ -95,6 +97,7 @@ fn over_long_and_misdirected_raw_packets_are_refused_at_once() {
     assert_eq!(session.send_raw(PathId::PRIMARY, Bytes::new()), Err(RawError::OwnPath(PathId::PRIMARY)));
 }
 
+// [P-7.2]
 #[test]
 fn raw_packet_of_a_secondary_to_nowhere_is_refused_by_the_client() {
     let mut fleet = Fleet::new(2);
@@ -106,6 +109,7 @@ fn raw_packet_of_a_secondary_to_nowhere_is_refused_by_the_client() {
     assert_eq!(receipt, Err(TransportCode::PATH_UNKNOWN.into()));
 }
 
+// [P-7.4]
 #[test]
 fn full_queue_of_the_receiver_refuses_and_full_queue_of_the_sender_blocks() {
     let mut limits = Limits::default();
@@ -131,6 +135,7 @@ fn full_queue_of_the_receiver_refuses_and_full_queue_of_the_sender_blocks() {
     assert_eq!(await_receipt(&mut fleet, a, path, sixth), Ok(()));
 }
 
+// [P-7.2]
 #[test]
 fn raw_packet_on_its_way_to_a_crashed_server_is_reported_lost() {
     let mut fleet = Fleet::new(2);

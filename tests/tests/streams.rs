@@ -6,6 +6,7 @@ use kwik_core::{Dir, ErrorCode, Limits, OpenError, ReadError, SessionEvent, Stre
 use kwik_sim::Link;
 use kwik_tests::{Fleet, LONG, pattern};
 
+// [P-5.7]
 #[test]
 fn stream_is_accepted_before_any_byte_is_written() {
     let mut fleet = Fleet::new(1);
@@ -90,6 +91,7 @@ fn thousand_streams_share_few_carriers() {
     assert!(idle <= 4, "{idle} carriers for no active stream");
 }
 
+// [P-5.12] [P-6.8]
 #[test]
 fn reader_that_does_not_read_holds_back_its_writer_only() {
     let mut fleet = Fleet::new(1);
@@ -167,6 +169,7 @@ fn half_closed_stream_still_carries_the_other_way() {
     assert_eq!(session.stream(here).read(1), Err(ReadError::Finished));
 }
 
+// [P-5.13]
 #[test]
 fn reset_and_stop_carry_their_codes() {
     let mut fleet = Fleet::new(1);
@@ -205,4 +208,47 @@ fn urgent_stream_overtakes_bulk() {
     let took = fleet.world.elapsed() - before;
     // The bulk alone takes a second; about two windows of it may be ahead.
     assert!(took < Duration::from_millis(500), "{took:?}");
+}
+
+// [P-5.1]
+#[test]
+fn control_plane_overtakes_data() {
+    let mut fleet = Fleet::new(1);
+    let link = Link { rate: Some(8_000_000), queue_bytes: 40_000, ..Link::with_delay(Duration::from_millis(10)) };
+    fleet.world.set_link_both(fleet.client, fleet.servers[0], link);
+    let ends = fleet.connect();
+    let client = fleet.client;
+    for _ in 0..4 {
+        let (bulk, _) = fleet.open(ends, Dir::Uni);
+        fleet.world.session(client, ends.client).unwrap().stream(bulk).write(&vec![0; 1 << 20]).unwrap();
+    }
+    fleet.world.run_for(Duration::from_millis(300));
+    let before = fleet.world.elapsed();
+    // Each is announced on the control plane, behind two seconds of data.
+    for _ in 0..3 {
+        fleet.open(ends, Dir::Bi);
+    }
+    let took = fleet.world.elapsed() - before;
+    assert!(took < Duration::from_millis(300), "{took:?}");
+}
+
+#[test]
+fn everything_takes_the_primary_path_unless_it_is_delegated() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    fleet.join(ends, 1);
+    let (client, server) = (fleet.client, fleet.servers[0]);
+    let (here, there) = fleet.open(ends, Dir::Bi);
+    for (from, to) in [
+        ((client, ends.client, here), (server, ends.primary, there)),
+        ((server, ends.primary, there), (client, ends.client, here)),
+    ] {
+        fleet.write_all(from.0, from.1, from.2, &pattern(0..50_000));
+        fleet.finish(from.0, from.1, from.2);
+        assert!(fleet.read_to_end(to.0, to.1, to.2) == pattern(0..50_000));
+    }
+    let paths = fleet.world.session(client, ends.client).unwrap().stats().paths;
+    let carried = |index: usize| (paths[index].bytes_sent, paths[index].bytes_received);
+    assert!(carried(0).0 >= 50_000 && carried(0).1 >= 50_000, "{:?}", carried(0));
+    assert_eq!((paths.len(), carried(1)), (2, (0, 0)));
 }

@@ -2,6 +2,8 @@
 //!
 //! Every rule is a function of one file's text, and is shown a text that breaks it.
 
+#[path = "tidy/documents.rs"]
+mod documents;
 #[path = "tidy/rust.rs"]
 mod rust;
 
@@ -31,6 +33,7 @@ const MAY_USE: &[(&str, &[&[&str]])] = &[
     ("session", &[BASE, &["wire", "auth", "config", "stream", "path"]]),
     ("endpoint", &[BASE, &["wire", "auth", "config", "stream", "path", "session"]]),
     ("test_support", &[]),
+    ("test_exports", &[BASE, &["wire", "auth"]]),
 ];
 
 /// What is tested through the public machine may use all of it.
@@ -104,6 +107,25 @@ fn nothing_waits_for_real_time_to_pass() {
 #[test]
 fn no_path_of_one_machine_appears() {
     enforce(|_| true, machine_paths);
+}
+
+#[test]
+fn every_rule_of_the_protocol_has_a_test_that_names_it() {
+    let offences = judge("docs/PROTOCOL.md", documents::untested);
+    assert!(offences.is_empty(), "\n{}\n", offences.join("\n"));
+}
+
+#[test]
+fn tests_that_prove_the_mission_exist() {
+    let offences = judge("ARCHITECTURE.md", documents::unproven);
+    assert!(offences.is_empty(), "\n{}\n", offences.join("\n"));
+}
+
+/// Compares a document with all the Rust there is.
+fn judge(document: &str, rule: impl Fn(&str, &[Source]) -> Vec<String>) -> Vec<String> {
+    let (rust, others): (Vec<_>, Vec<_>) = sources().into_iter().partition(|source| is_rust(&source.path));
+    let document = others.iter().find(|source| source.path == document).expect("the document is where it was");
+    rule(&document.text, &rust)
 }
 
 fn is_core(path: &str) -> bool {

@@ -132,9 +132,10 @@ pub(crate) fn hex(hash: Sha256) -> String {
 /// Pseudo-random bytes that are a function of their offset, so that every server has the same file without storing it.
 fn generate(offset: u64, len: usize) -> Bytes {
     let skipped = usize::try_from(offset % 8).unwrap_or_default();
-    let first = offset / 8;
-    let words = (first..).take((skipped + len).div_ceil(8));
-    let bytes: Vec<u8> = words.flat_map(|index| word(index).to_le_bytes()).collect();
+    let mut bytes = vec![0; (skipped + len).next_multiple_of(8)];
+    for (index, place) in (offset / 8..).zip(bytes.chunks_exact_mut(8)) {
+        place.copy_from_slice(&word(index).to_le_bytes());
+    }
     Bytes::from(bytes).slice(skipped..skipped + len)
 }
 

@@ -2,8 +2,14 @@
 //!
 //! A client asks one server, the primary, for a file. The primary brings other servers into the session and has each
 //! write some of the file's ranges into the client's stream, writing others itself; the client reads one ordered stream.
-//! `cargo run --release -p multi-path-demo` shows it in one process; `init`, `serve` and `fetch` run the same roles in
-//! processes of their own.
+//! `cargo run --release -p multi-path-demo` shows it in one process. The same roles run in processes of their own:
+//!
+//! ```text
+//! multi-path-demo init keys
+//! multi-path-demo serve secondary --keys keys --dir files --name secondary-1 --listen 127.0.0.1:4434
+//! multi-path-demo serve primary --keys keys --dir files --listen 127.0.0.1:4433 --secondary secondary-1@127.0.0.1:4434
+//! multi-path-demo fetch 127.0.0.1:4433 movie.bin --keys keys --output copy.bin
+//! ```
 
 #![expect(clippy::print_stdout, reason = "this is a program, and its stdout is its result")]
 

@@ -12,6 +12,9 @@ use crate::{
     transfer::Transfer,
 };
 
+/// How long the secondaries may take to join. Later ones help with the next file.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long the secondaries may take to say whether they hold a file.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -76,15 +79,18 @@ async fn answer(
 
 /// Has the client dial the secondaries that are not in the session. One that cannot join costs speed only.
 async fn join_secondaries(session: &ServerSession, site: &Site) {
-    let joined: Vec<_> = session.active_paths().into_iter().map(|path| path.identity).collect();
+    let paths = session.all_paths();
+    let known: Vec<_> = paths.iter().filter(|path| !path.state.is_dead()).map(|path| path.identity).collect();
     let mut dials = JoinSet::new();
-    for target in site.secondaries.iter().filter(|target| !joined.contains(&target.identity)) {
+    for target in site.secondaries.iter().filter(|target| !known.contains(&target.identity)) {
         let (session, target) = (session.clone(), target.clone());
-        dials.spawn(async move { (target.address, session.add_path(target).await) });
+        dials.spawn(async move { (target.address, timeout(JOIN_TIMEOUT, session.add_path(target)).await) });
     }
     while let Some(dial) = dials.join_next().await {
-        if let Ok((address, Err(error))) = dial {
-            eprintln!("primary: the secondary at {address} does not help: {error}");
+        match dial {
+            Ok((address, Ok(Err(error)))) => eprintln!("primary: the secondary at {address} does not help: {error}"),
+            Ok((address, Err(_))) => eprintln!("primary: the secondary at {address} is not there yet"),
+            Ok((_, Ok(Ok(_)))) | Err(_) => {}
         }
     }
 }

@@ -164,6 +164,7 @@ impl<'a> Transfer<'a> {
         for path in self.session.active_paths().iter().filter(|path| path.state == PathState::Suspect) {
             let owed = self.under_way.values_mut().filter(|range| range.delegation.path() == path.id);
             for range in owed.filter(|range| !range.is_revoked) {
+                eprintln!("primary: {} fell silent, {:?} is taken back", path.id, range.delegation.range());
                 range.is_revoked = true;
                 // One that ended meanwhile cannot be taken back, and its end is about to be seen.
                 let _ = range.delegation.revoke();

@@ -91,6 +91,7 @@ fn honest_client_joins() {
     assert_eq!(join_with_fresh_proof(&ticket), Ok(claims()));
 }
 
+// [P-4.5]
 #[test]
 fn every_flipped_bit_of_a_ticket_is_refused() {
     let ticket = claims().sign(&primary());
@@ -117,6 +118,7 @@ fn every_flipped_bit_of_a_ticket_is_refused() {
     }
 }
 
+// [P-4.5]
 #[test]
 fn every_flipped_bit_of_a_proof_is_refused() {
     let ticket = claims().sign(&primary());
@@ -126,6 +128,7 @@ fn every_flipped_bit_of_a_proof_is_refused() {
     }
 }
 
+// [P-4.2] [P-4.5] [P-4.11]
 #[test]
 fn every_flipped_bit_of_the_exporter_is_refused() {
     let ticket = claims().sign(&primary());
@@ -139,6 +142,7 @@ fn every_flipped_bit_of_the_exporter_is_refused() {
     }
 }
 
+// [P-4.3]
 #[test]
 fn every_other_length_of_a_ticket_is_refused() {
     let ticket = claims().sign(&primary());
@@ -157,6 +161,7 @@ fn every_other_length_of_a_ticket_is_refused() {
     }
 }
 
+// [P-4.3]
 #[test]
 fn not_even_the_issuer_can_sign_another_length() {
     let whole = claims().sign(&primary())[..CLAIMS_BYTES].to_vec();
@@ -172,6 +177,7 @@ fn not_even_the_issuer_can_sign_another_length() {
     }
 }
 
+// [P-4.3]
 #[test]
 fn server_names_are_taken_up_to_their_limit() {
     let longest = "n".repeat(SERVER_NAME_BYTES_MAX);
@@ -224,6 +230,7 @@ fn ticket_for_another_path_needs_its_own_proof() {
     }
 }
 
+// [P-4.5]
 #[test]
 fn stolen_ticket_is_worth_nothing_without_the_key() {
     let ticket = claims().sign(&primary());
@@ -232,6 +239,7 @@ fn stolen_ticket_is_worth_nothing_without_the_key() {
     assert_eq!(join(&ticket, &[0xff; 64]), Err(AuthError::Proof));
 }
 
+// [P-4.5]
 #[test]
 fn relayed_join_is_refused_on_another_connection() {
     let ticket = claims().sign(&primary());
@@ -239,6 +247,7 @@ fn relayed_join_is_refused_on_another_connection() {
     assert_eq!(join(&ticket, &proof), Err(AuthError::Proof));
 }
 
+// [P-4.5]
 #[test]
 fn ticket_is_refused_by_whom_it_is_not_for() {
     let ticket = claims().sign(&primary());
@@ -250,6 +259,7 @@ fn ticket_is_refused_by_whom_it_is_not_for() {
     assert_eq!(join_with_fresh_proof(&own), Err(AuthError::Issuer));
 }
 
+// [P-4.5]
 #[test]
 fn cheap_checks_come_before_signatures() {
     let mut ticket = claims().sign(&primary()).to_vec();
@@ -261,6 +271,7 @@ fn cheap_checks_come_before_signatures() {
     assert_eq!(verify_join(&ticket, &[0; 64], &EXPORTER, &me, late, |_| true), Err(AuthError::Signature));
 }
 
+// [P-4.5] [P-4.7]
 #[test]
 fn clocks_may_differ_by_the_skew_and_no_more() {
     let ticket = claims().sign(&primary());
@@ -278,6 +289,7 @@ fn clocks_may_differ_by_the_skew_and_no_more() {
     }
 }
 
+// [P-4.7]
 #[test]
 fn ticket_may_not_claim_too_long_or_negative_a_time() {
     for (issued, expires, good) in [
@@ -316,6 +328,7 @@ fn absurd_times_are_judged_without_panic() {
     assert_eq!(UnixTime::new(Duration::from_nanos(1_999_999)), at(1));
 }
 
+// [P-4.3]
 #[test]
 fn lease_is_cut_by_the_issuer_and_never_believed_longer() {
     let cut = join_with_fresh_proof(&Ticket { lease: Duration::MAX, ..claims() }.sign(&primary()));
@@ -363,6 +376,7 @@ proptest! {
         prop_assert!(join_with_fresh_proof(&bytes).is_err());
     }
 
+    // [P-4.3]
     #[test]
     fn whatever_decodes_encodes_to_the_same_bytes(
         at in 0..CLAIMS_BYTES, patch in proptest::collection::vec(any::<u8>(), 1..16),

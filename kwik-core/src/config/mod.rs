@@ -19,11 +19,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::auth::{Identity, PublicIdentity};
 use crate::limits::{self, Limits};
 
-pub use policy::PathPolicy;
 pub(crate) use policy::DialBudget;
+pub use policy::PathPolicy;
 pub use tls::WallClock;
-pub(crate) use tls::{client_crypto, server_crypto};
 use tls::default_provider;
+pub(crate) use tls::{client_crypto, server_crypto};
 
 /// A configuration that cannot work, and what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -233,11 +233,7 @@ pub struct ServerConfig {
 /// Where the server's TLS settings come from.
 #[derive(Clone)]
 pub(crate) enum ServerTls {
-    Certificate {
-        chain: Vec<CertificateDer<'static>>,
-        key: Arc<PrivateKeyDer<'static>>,
-        provider: Arc<CryptoProvider>,
-    },
+    Certificate { chain: Vec<CertificateDer<'static>>, key: Arc<PrivateKeyDer<'static>>, provider: Arc<CryptoProvider> },
     Custom(Arc<dyn crypto::ServerConfig>),
 }
 

@@ -154,6 +154,7 @@ mod tests {
         PathPolicy::default().judge(parse(primary), parse(target), "name").is_ok()
     }
 
+    // [P-8.3]
     #[test]
     fn primary_on_the_internet_cannot_reach_inside() {
         for target in [
@@ -185,6 +186,7 @@ mod tests {
         assert!(judge("203.0.113.9:4433", "[2001:db8::1]:443"));
     }
 
+    // [P-8.3]
     #[test]
     fn primary_next_door_may_name_its_neighbours() {
         assert!(judge("127.0.0.1:4433", "127.0.0.1:5000"));
@@ -194,6 +196,7 @@ mod tests {
         assert!(!judge("127.0.0.1:4433", "224.0.0.1:4433"));
     }
 
+    // [P-8.3]
     #[test]
     fn application_check_comes_last_and_can_only_narrow() {
         let policy = PathPolicy::default().check(|_, name| name == "good");
@@ -204,6 +207,7 @@ mod tests {
         assert!(PathPolicy::refuse_all().judge(primary, primary, "good").is_err());
     }
 
+    // [P-8.2]
     #[test]
     fn dials_are_counted_by_the_minute() {
         let limits = Limits::default();

@@ -224,7 +224,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether no connection is left, not even one that is closing.
+    /// Whether no connection is left, not even one that is closing. To be asked after a full drain.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.quic.open_connections() == 0 && self.owners.is_empty() && self.responses.is_empty()

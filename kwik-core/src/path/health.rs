@@ -130,6 +130,7 @@ mod tests {
 
     const RTT: Duration = Duration::from_millis(20);
 
+    // [P-9.2] [P-9.3]
     #[test]
     fn silence_with_bytes_in_flight_is_suspect_then_dead() {
         let (start, limits) = (instant(), Limits::default());
@@ -145,6 +146,7 @@ mod tests {
         assert_eq!(health.verdict(at(3002), RTT, &limits), Verdict::Alive);
     }
 
+    // [P-9.2]
     #[test]
     fn idle_path_is_not_suspect() {
         let (start, limits) = (instant(), Limits::default());
@@ -153,6 +155,7 @@ mod tests {
         assert_eq!(health.verdict(start + Duration::from_secs(2), RTT, &limits), Verdict::Alive);
     }
 
+    // [P-9.2] [P-9.3]
     #[test]
     fn slow_path_gets_more_patience() {
         let (start, limits) = (instant(), Limits::default());
@@ -164,6 +167,7 @@ mod tests {
         assert_eq!(health.verdict(start + Duration::from_secs(14), rtt, &limits), Verdict::Dead);
     }
 
+    // [P-9.3]
     #[test]
     fn own_sleep_does_not_speak_against_the_peer() {
         let (start, limits) = (instant(), Limits::default());

@@ -1,6 +1,7 @@
 //! One QUIC connection of a session: control plane, carriers, packet numbers, liveness. The only home of
 //! [`quinn_proto::Connection`]. It knows no logical stream.
 
+mod allowance;
 mod carriers;
 mod control;
 mod health;
@@ -23,6 +24,7 @@ use quinn_proto::{
 };
 use smallvec::SmallVec;
 
+use self::allowance::Allowance;
 use self::carriers::CarrierPool;
 use self::control::ControlStream;
 use self::health::{Health, RateMeter};
@@ -111,6 +113,8 @@ pub(crate) struct Path {
     sent: SentPackets,
     health: Health,
     meter: RateMeter,
+    idle_frames: Allowance,
+    stream_churn: Allowance,
     bytes_received: u64,
     bytes_sent: u64,
     inputs: VecDeque<PathInput>,
@@ -130,6 +134,7 @@ impl Path {
         quic: quinn_proto::Connection,
         now: Instant,
     ) -> Self {
+        let (idle_frames, stream_churn) = allowances(now, &setup.limits);
         Self {
             handle,
             quic,
@@ -145,6 +150,8 @@ impl Path {
             sent: SentPackets::default(),
             health: Health::new(now),
             meter: RateMeter::new(now),
+            idle_frames,
+            stream_churn,
             bytes_received: 0,
             bytes_sent: 0,
             inputs: VecDeque::new(),
@@ -348,6 +355,16 @@ impl Path {
         (window / 2).clamp(4 * 1024, limits::DATA_FRAME_PAYLOAD_MAX)
     }
 
+    /// Whether one more frame that achieved nothing is put up with.
+    pub(crate) fn admit_idle(&mut self, now: Instant) -> bool {
+        self.idle_frames.take(now)
+    }
+
+    /// Whether one more stream that was opened and abandoned is put up with.
+    pub(crate) fn admit_churn(&mut self, now: Instant) -> bool {
+        self.stream_churn.take(now)
+    }
+
     // ---- what it is
 
     pub(crate) fn handle(&self) -> ConnectionHandle {
@@ -478,6 +495,14 @@ impl Path {
                 return Ok(Some(PathInput::Control(frame)));
             };
             let new = self.sent.on_ack(&ack.ranges)?;
+            if new.is_empty() && !self.admit_idle(now) {
+                return Err(WireError {
+                    code: TransportCode::CONTROL_FLOOD,
+                    frame: "PACKET_ACK",
+                    detail: "too many acknowledgements of nothing new",
+                });
+            }
+            new.iter().for_each(|_| self.idle_frames.give_back());
             self.inputs.extend(new.into_iter().map(PathInput::Acknowledged));
             if let Some(input) = self.inputs.pop_front() {
                 return Ok(Some(input));
@@ -489,6 +514,9 @@ impl Path {
         let item = self.inbound.next(&mut self.quic, now)?;
         if let Some(CarrierItem::Stream { data, .. }) = &item {
             let bytes = data.len() as u64;
+            if bytes > 0 {
+                self.idle_frames.give_back();
+            }
             self.bytes_received = self.bytes_received.saturating_add(bytes);
             self.meter.on_bytes(now, bytes);
         }
@@ -512,6 +540,28 @@ impl Path {
             Verdict::Alive => None,
         }
     }
+}
+
+/// The connection of a path, for what no honest peer does with it.
+#[cfg(test)]
+pub(crate) type Quic = quinn_proto::Connection;
+
+#[cfg(test)]
+impl Path {
+    pub(crate) fn quic(&mut self) -> &mut Quic {
+        &mut self.quic
+    }
+
+    /// Expects acknowledgements of packets that a test writes itself.
+    pub(crate) fn pretend_sent(&mut self) {
+        (0..=limits::PACKETS_OUTSTANDING_MAX).for_each(|_| self.sent.on_sent());
+    }
+}
+
+fn allowances(now: Instant, limits: &Limits) -> (Allowance, Allowance) {
+    let idle = Allowance::new(now, limits.idle_frames_burst, limits.idle_frames_per_second);
+    let churn = Allowance::new(now, limits.stream_churn_burst, limits.stream_churn_per_second);
+    (idle, churn)
 }
 
 fn lost_reason(error: ConnectionError, connecting: bool) -> DeadReason {

@@ -69,6 +69,8 @@ pub(super) struct ReceivedPackets {
     started: RangeSet,
     complete: RangeSet,
     unreported: u32,
+    /// What the last report said.
+    reported: SmallVec<[Range<u64>; 4]>,
     report_at: Option<Instant>,
     received: u64,
 }
@@ -110,7 +112,13 @@ impl ReceivedPackets {
         }
         self.unreported = 0;
         self.report_at = None;
-        Some(self.complete.iter().take(ACK_RANGES_MAX).collect())
+        let ranges: SmallVec<[Range<u64>; 4]> = self.complete.iter().take(ACK_RANGES_MAX).collect();
+        // With more ranges than a report holds, the lowest may be as they were; the sender counts what says nothing new.
+        if ranges == self.reported {
+            return None;
+        }
+        self.reported.clone_from(&ranges);
+        Some(ranges)
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -127,6 +135,7 @@ mod tests {
     use super::*;
     use crate::test_support::instant;
 
+    // [P-6.7]
     #[test]
     fn acknowledgement_of_unsent_packet_is_a_violation() {
         let mut sent = SentPackets::default();
@@ -137,6 +146,7 @@ mod tests {
         assert!(sent.is_all_acknowledged());
     }
 
+    // [P-6.3] [P-6.4]
     #[test]
     fn packet_numbers_are_accepted_once_and_within_the_window() {
         let mut received = ReceivedPackets::default();
@@ -148,6 +158,7 @@ mod tests {
         assert!(received.on_start(PacketNumber(u64::MAX)).is_err());
     }
 
+    // [P-6.6]
     #[test]
     fn reports_are_gathered_and_never_late() {
         let start = instant();
@@ -162,6 +173,7 @@ mod tests {
         assert_eq!(received.deadline(), None);
     }
 
+    // [P-6.4]
     #[test]
     fn sender_stops_at_the_outstanding_limit() {
         let mut sent = SentPackets::default();
@@ -172,5 +184,25 @@ mod tests {
         assert!(!sent.has_room());
         assert!(sent.on_ack(std::slice::from_ref(&(0..1))).is_ok());
         assert!(sent.has_room());
+    }
+
+    // [P-6.6]
+    #[test]
+    fn fourth_packet_is_reported_at_once_and_the_lowest_ranges_first() {
+        let start = instant();
+        let mut received = ReceivedPackets::default();
+        let mut receive = |number| {
+            received.on_start(PacketNumber(number)).expect("a new number");
+            received.on_end(start, PacketNumber(number));
+            received.take_report(start)
+        };
+        assert_eq!([0, 2, 4].map(&mut receive), [None, None, None]);
+        assert_eq!(receive(6).map(|ranges| ranges.len()), Some(4));
+        let mut last = None;
+        for number in (8..300).step_by(2) {
+            last = receive(number).or(last);
+        }
+        let ranges = last.expect("reported");
+        assert_eq!((ranges.len(), ranges.last()), (ACK_RANGES_MAX, Some(&(126..127))));
     }
 }

@@ -33,13 +33,15 @@ pub(super) fn transport_config(
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(link.mtu_max);
     transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_bidi_streams(VarInt::from_u32(u32::from(side == Side::Server)))
         .max_concurrent_uni_streams(VarInt::from_u32(UNAUTHENTICATED_CARRIERS))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle.max(1)))))
         .receive_window(VarInt::from_u32(UNAUTHENTICATED_RECEIVE_WINDOW))
         .stream_receive_window(VarInt::from_u32(limits.quic_stream_receive_window_bytes))
         .send_window(limits.quic_send_window_bytes)
-        .send_fairness(false)
+        // Without turns, quinn-proto ends the stream it is at before it looks at those of higher priority, and the
+        // control plane would wait for a carrier that never runs dry.
+        .send_fairness(true)
         .keep_alive_interval((side == Side::Client).then_some(limits.keep_alive))
         .datagram_receive_buffer_size(None)
         .mtu_discovery_config(Some(mtu))

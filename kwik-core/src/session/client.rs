@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+#[cfg(feature = "__test_exports")]
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,7 +19,7 @@ use crate::error::{DeadReason, ErrorCode, TransportCode};
 use crate::id::{Epoch, GrantId, PathId, Side, StreamId};
 use crate::limits::Limits;
 use crate::path::{Path, PathState};
-use crate::stream::{DataOutcome, Fault, Grant, GrantBook, GrantReport, StreamTable, TableRole};
+use crate::stream::{DataOutcome, Fault, Grant, GrantBook, GrantReport, StreamTable, TableRole, Worth};
 use crate::wire::{
     self, AddPath, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame, Hello, Join, MaxStreamData, PathStatus, Raw,
     RawStatus, RemovePath, Revoke, StopSending, Welcome, WirePathState,
@@ -27,7 +29,7 @@ use crate::wire::{
 pub(super) struct ClientRole {
     config: ClientConfig,
     /// Drawn for this session; tickets name its public half.
-    key: Identity,
+    pub(super) key: Identity,
     primary_address: SocketAddr,
     /// Paths the primary added that are not dead.
     members: BTreeMap<PathId, Member>,
@@ -44,6 +46,9 @@ pub(super) struct ClientRole {
     welcome_deadline: Option<Instant>,
     /// When the figures of all paths were last reported.
     figures_at: Option<Instant>,
+    /// Which path brought which range, since a test last asked; `None` until one does.
+    #[cfg(feature = "__test_exports")]
+    pub(super) supplied: Option<Vec<(StreamId, Range<u64>, PathId)>>,
 }
 
 /// A secondary as the primary named it.
@@ -150,6 +155,8 @@ impl Machine {
             repeated_bytes: BTreeMap::new(),
             welcome_deadline: None,
             figures_at: None,
+            #[cfg(feature = "__test_exports")]
+            supplied: None,
         };
         let streams = StreamTable::new(Side::Client, TableRole::Client, &limits);
         let role = RoleState::Client(Box::new(role));
@@ -281,6 +288,7 @@ impl Machine {
                 return Err(Fault::new(TransportCode::CONTROL_FLOOD, "paths added without reading what became of them"));
             }
             Err(reason) => {
+                self.worth = Worth::Nothing;
                 client.reports.insert(add.path, DeadOrAlive::Dead(reason.code));
                 self.remember(unborn_stats(add.path, add.address, reason));
             }
@@ -399,20 +407,24 @@ impl Machine {
             limit: crate::id::StreamOffset(limit),
             seal: frame.seal,
         };
-        client.relay.push_grant(frame.path, open);
+        client.relay.push_grant(frame.path, open, |grant| client.grants.is_open(grant), &self.limits);
         Ok(())
     }
 
     pub(super) fn on_revoke(&mut self, revoke: &Revoke) -> Result<(), Fault> {
         let RoleState::Client(client) = &mut self.role else { return Ok(()) };
-        if let Some(grant) = client.grants.revoke(revoke.grant, revoke.epoch) {
-            self.tell_revoked(grant.path, revoke.grant);
+        match client.grants.revoke(revoke.grant, revoke.epoch) {
+            Some(grant) => self.tell_revoked(grant.path, revoke.grant),
+            None => self.note_idle(),
         }
         Ok(())
     }
 
     pub(super) fn on_grant_end(&mut self, from: PathId, end: &GrantEnd) -> Result<(), Fault> {
         let RoleState::Client(client) = &mut self.role else { return Ok(()) };
+        if !client.grants.is_open(end.grant) {
+            self.worth = Worth::Nothing;
+        }
         client.grants.on_end(end.grant, from, end.end.0, end.code)
     }
 
@@ -435,6 +447,10 @@ impl Machine {
     pub(super) fn on_stream_progress(&mut self, from: PathId, id: StreamId, outcome: &DataOutcome) -> Result<(), Fault> {
         let RoleState::Client(client) = &mut self.role else { return Ok(()) };
         client.grants.on_new(id, &outcome.inserted.new);
+        #[cfg(feature = "__test_exports")]
+        if let Some(supplied) = &mut client.supplied {
+            supplied.extend(outcome.inserted.new.iter().map(|range| (id, range.clone(), from)));
+        }
         if outcome.inserted.duplicate_bytes > 0 && !from.is_primary() {
             let repeated = client.repeated_bytes.entry(from).or_default();
             *repeated = repeated.saturating_add(outcome.inserted.duplicate_bytes);
@@ -476,6 +492,7 @@ impl Machine {
         let known = raw.to.is_primary() || client.members.contains_key(&raw.to);
         if !known || raw.to == from {
             let sequence = raw.seal.sequence;
+            self.worth = Worth::Nothing;
             return client.relay.refuse_raw(from, raw.to, sequence, TransportCode::PATH_UNKNOWN, &self.limits);
         }
         let between_secondaries = !from.is_primary() && !raw.to.is_primary();
@@ -489,10 +506,13 @@ impl Machine {
 
     pub(super) fn on_receipt_to_relay(&mut self, receiver: PathId, status: RawStatus) -> Result<(), Fault> {
         let RoleState::Client(client) = &mut self.role else { return Ok(()) };
-        if status.to != receiver || !client.relay.on_receipt(status) {
-            return Err(violation("RAW_STATUS for a packet that is not on its way"));
+        // A receipt may cross the end of the path whose server sent the packet: nobody waits for it any more.
+        let from = status.from;
+        let is_gone = !from.is_primary() && from.0 < client.next_path && !client.members.contains_key(&from);
+        if status.to == receiver && (client.relay.on_receipt(status) || is_gone) {
+            return Ok(());
         }
-        Ok(())
+        Err(violation("RAW_STATUS for a packet that is not on its way"))
     }
 
     // ---- out

@@ -38,7 +38,7 @@ impl Machine {
     }
 
     fn punish(&mut self, now: Instant, path: PathId, outcome: Result<(), Fault>) {
-        if let Err(fault) = outcome {
+        if let Err(fault) = outcome.and_then(|()| self.charge(now, path)) {
             self.on_fault(now, path, fault.code, fault.detail);
         }
     }
@@ -161,6 +161,9 @@ impl Machine {
         frame_end: StreamOffset,
         fin: bool,
     ) -> Result<(), Fault> {
+        if data.is_empty() && !fin {
+            self.note_idle();
+        }
         if let RoleState::Client(client) = &mut self.role
             && !from.is_primary()
         {

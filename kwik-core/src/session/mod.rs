@@ -13,6 +13,7 @@ mod server_view;
 mod tests;
 mod transmit;
 mod view;
+mod worth;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -31,7 +32,7 @@ use crate::error::{DeadReason, TransportCode};
 use crate::id::{GrantId, PathId, SessionId, StreamOffset};
 use crate::limits::Limits;
 use crate::path::{Path, PathState};
-use crate::stream::{StreamControl, StreamTable};
+use crate::stream::{StreamControl, StreamTable, Worth};
 use crate::wire::{ControlFrame, GrantEnd, MaxStreamData, MaxStreams, OpenStream, Params, ResetStream, StopSending};
 
 pub use self::event::{
@@ -83,6 +84,8 @@ pub(crate) struct Machine {
     transmit: Transmit,
     phase: Phase,
     events: VecDeque<SessionEvent>,
+    /// What the frame being handled is worth.
+    worth: Worth,
     /// Delegations the application is to look at.
     delegations_changed: BTreeSet<GrantId>,
     /// The application let go of the session: no more events.
@@ -115,6 +118,7 @@ impl Machine {
             transmit: Transmit::default(),
             phase: Phase::new(),
             events: VecDeque::new(),
+            worth: Worth::default(),
             delegations_changed: BTreeSet::new(),
             released: false,
         }

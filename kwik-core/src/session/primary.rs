@@ -16,7 +16,7 @@ use crate::id::{Epoch, GrantId, PathId, SessionId, Side, StreamHandle, StreamOff
 use crate::limits::{self, Limits};
 use crate::path::{Path, PathState};
 use crate::stream::{
-    DelegationState, Delegations, Fault, GrantReport, Outcome, StreamTable, TableRole,
+    DelegationState, Delegations, Fault, GrantReport, Outcome, StreamTable, TableRole, Worth,
 };
 use crate::wire::{
     self, AddPath, ControlFrame, GrantStatus, GrantStatusFrame, Hello, PathStatus, RemovePath, Revoke, Seal, Welcome,
@@ -263,11 +263,10 @@ impl Machine {
 
     pub(super) fn revoke(&mut self, grant: GrantId) -> Result<(), DelegateError> {
         let RoleState::Primary(primary) = &mut self.role else { return Err(DelegateError::NotPrimary) };
-        if !matches!(primary.delegations.state(grant), Some(DelegationState::Active { .. })) {
-            return Err(DelegateError::GrantUnknown(grant));
+        if primary.delegations.revoke(grant).ok_or(DelegateError::GrantUnknown(grant))? {
+            let epoch = primary.next_epoch();
+            primary.commands.push_back(Revoke { grant, epoch }.into());
         }
-        let epoch = primary.next_epoch();
-        primary.commands.push_back(Revoke { grant, epoch }.into());
         Ok(())
     }
 
@@ -275,6 +274,8 @@ impl Machine {
 
     pub(super) fn on_path_status(&mut self, status: &PathStatus) -> Result<(), Fault> {
         let RoleState::Primary(primary) = &mut self.role else { return Ok(()) };
+        // Figures are welcome at their pace, and so is a path that wavers; only its beginning and its end are free.
+        self.worth = Worth::Nothing;
         if status.path.is_primary() {
             return Ok(());
         }
@@ -305,6 +306,9 @@ impl Machine {
             _ => PathEvent::Joined(status.path),
         };
         info.state = state;
+        if matches!(event, PathEvent::Joined(_) | PathEvent::Dead { .. }) {
+            self.worth = Worth::Progress;
+        }
         self.emit(SessionEvent::Path(event));
         Ok(())
     }
@@ -316,7 +320,10 @@ impl Machine {
             GrantStatus::Delivered => GrantReport::Delivered,
             GrantStatus::Lost { code, missing } => GrantReport::Lost { code, missing },
         };
-        let Some(change) = primary.delegations.on_status(frame.grant, report)? else { return Ok(()) };
+        let Some(change) = primary.delegations.on_status(frame.grant, report)? else {
+            self.note_idle();
+            return Ok(());
+        };
         if let Outcome::Settled { arrived, missing } = change.outcome {
             for range in arrived {
                 self.streams.delivered(change.stream, range);
@@ -346,8 +353,9 @@ impl Machine {
             RoleState::Secondary(secondary) => &mut secondary.raw,
             RoleState::Client(_) => return,
         };
-        if let Some(result) = raw.on_status(status) {
-            self.emit(SessionEvent::RawStatus { to: status.to, sequence: status.sequence, result });
+        match raw.on_status(status) {
+            Some(result) => self.emit(SessionEvent::RawStatus { to: status.to, sequence: status.sequence, result }),
+            None => self.note_idle(),
         }
     }
 

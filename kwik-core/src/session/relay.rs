@@ -59,8 +59,23 @@ struct Waiting {
 }
 
 impl Relay {
-    pub(super) fn push_grant(&mut self, to: PathId, grant: GrantOpen) {
-        self.to.entry(to).or_default().push_back(Cargo::Grant(grant));
+    /// Takes a grant for `to`. Those that were settled while they waited are left out once they are many: a primary may
+    /// grant and revoke faster than a server takes it.
+    pub(super) fn push_grant(
+        &mut self,
+        to: PathId,
+        grant: GrantOpen,
+        is_open: impl Fn(GrantId) -> bool,
+        limits: &Limits,
+    ) {
+        let queue = self.to.entry(to).or_default();
+        if queue.len() >= limits.grants_path_max {
+            queue.retain(|cargo| match cargo {
+                Cargo::Grant(waiting) => is_open(waiting.grant),
+                Cargo::Raw(_) => true,
+            });
+        }
+        queue.push_back(Cargo::Grant(grant));
     }
 
     /// Takes a raw packet for `to`, or answers its sender with the code.

@@ -36,6 +36,9 @@ impl Transmit {
 
     /// Fills the carriers of `path` with what streams have to send. Returns whether it stopped before its time.
     pub(super) fn flush_streams(&mut self, streams: &mut StreamTable, path: &mut Path) -> bool {
+        while let Some(stream) = streams.poll_cut_short() {
+            self.unbind(stream, path);
+        }
         self.unpark(streams, path);
         for _ in 0..Self::PACKETS_PER_TURN {
             if !path.has_packet_room() {
@@ -47,7 +50,10 @@ impl Transmit {
                 return false;
             };
             if !path.is_carrier_ready(carrier) {
-                self.parked.entry(carrier).or_default().push(stream);
+                let parked = self.parked.entry(carrier).or_default();
+                if !parked.contains(&stream) {
+                    parked.push(stream);
+                }
                 continue;
             }
             let packet = Packet::fill(streams, stream, path.packet_bytes());

@@ -94,6 +94,24 @@ impl Session<'_> {
     }
 }
 
+#[cfg(feature = "__test_exports")]
+impl Session<'_> {
+    /// Panics if what the streams keep of credit and buffers does not add up.
+    #[doc(hidden)]
+    pub fn assert_ledger(&self) {
+        self.0.streams.assert_ledger();
+    }
+
+    /// Client: which path brought which range of which stream since the last call. The first call begins to note it.
+    #[doc(hidden)]
+    pub fn take_supplied(&mut self) -> Vec<(StreamId, Range<u64>, PathId)> {
+        match &mut self.0.role {
+            RoleState::Client(client) => std::mem::take(client.supplied.get_or_insert_default()),
+            RoleState::Primary(_) | RoleState::Secondary(_) => Vec::new(),
+        }
+    }
+}
+
 /// One stream of a session, borrowed from its [`Session`].
 pub struct Stream<'a> {
     machine: &'a mut Machine,

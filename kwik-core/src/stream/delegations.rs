@@ -96,7 +96,8 @@ impl Delegations {
         self.next += 1;
         *self.outstanding.entry(path).or_default() += 1;
         let state = DelegationState::Active { delivered: 0 };
-        self.known.insert(id, Entry { path, stream, handle, range, state, is_outstanding: true, is_forgotten: false });
+        let (is_outstanding, is_revoked, is_forgotten) = (true, false, false);
+        self.known.insert(id, Entry { path, stream, handle, range, state, is_outstanding, is_revoked, is_forgotten });
         Ok(id)
     }
 
@@ -141,6 +142,13 @@ impl Delegations {
         self.known.get(&id).filter(|entry| !entry.is_forgotten).map(|entry| &entry.state)
     }
 
+    /// The application takes a delegation back. `None` if it is unknown or over, and otherwise whether this is news, so
+    /// that the client is told once.
+    pub(crate) fn revoke(&mut self, id: GrantId) -> Option<bool> {
+        let entry = self.known.get_mut(&id).filter(|entry| !entry.is_forgotten && entry.is_active())?;
+        Some(!std::mem::replace(&mut entry.is_revoked, true))
+    }
+
     /// Whether the client said its last about every grant.
     pub(crate) fn is_settled(&self) -> bool {
         self.outstanding.values().all(|count| *count == 0)
@@ -174,6 +182,7 @@ struct Entry {
     state: DelegationState,
     /// The client did not say its last yet.
     is_outstanding: bool,
+    is_revoked: bool,
     is_forgotten: bool,
 }
 

@@ -46,6 +46,17 @@ fn delegation_goes_from_progress_to_delivered() {
 }
 
 #[test]
+fn delegation_is_revoked_once() {
+    let mut book = new();
+    let id = issue(&mut book, ONE, 0..10);
+    assert_eq!((book.revoke(id), book.revoke(id)), (Some(true), Some(false)));
+    assert_eq!(book.state(id), Some(&DelegationState::Active { delivered: 0 }), "until the client says what it has");
+    book.on_status(id, lost(&[(0, 10)])).unwrap();
+    assert_eq!(book.revoke(id), None, "it is over");
+    assert_eq!(book.revoke(GrantId(id.0 + 1)), None, "it is unknown");
+}
+
+#[test]
 fn lost_delegation_splits_its_range() {
     let mut book = new();
     for (missing, arrived) in [
@@ -62,6 +73,7 @@ fn lost_delegation_splits_its_range() {
     }
 }
 
+// [P-8.19]
 #[test]
 fn false_status_is_a_violation_and_changes_nothing() {
     let mut book = new();
@@ -126,6 +138,7 @@ fn forgotten_delegation_still_settles() {
     book.forget(id);
 }
 
+// [P-8.8]
 #[test]
 fn caps_count_what_the_client_did_not_finish() {
     let limits = Limits { grants_session_max: 3, grants_path_max: 2, ..Limits::default() };

@@ -47,7 +47,7 @@ impl Budget {
         self.total - self.reserved
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "__test_exports"))]
     pub(crate) fn reserved(&self) -> u64 {
         self.reserved
     }
@@ -92,7 +92,7 @@ impl Window {
     }
 
     /// Bytes of the budget that are reserved for this stream.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "__test_exports"))]
     pub(crate) fn charged(&self) -> u64 {
         self.charged
     }
@@ -135,6 +135,7 @@ mod tests {
         WindowRules { initial: 16, usual: 64, max: 256 }
     }
 
+    // [P-5.12]
     #[test]
     fn a_window_grows_only_with_consumption() {
         let mut budget = Budget::new(10_000, 1, 0, rules());
@@ -153,6 +154,7 @@ mod tests {
         assert_eq!(budget.reserved(), 256);
     }
 
+    // [P-5.12]
     #[test]
     fn one_stream_never_takes_what_others_need() {
         let mut budget = Budget::new(100, 1, 0, rules());

@@ -10,10 +10,10 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::Fault;
-use crate::range_set::RangeSet;
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Epoch, GrantId, PathId, StreamId};
 use crate::limits::{GRANT_OVERLAP_MAX, GRANT_PROGRESS_BYTES, Limits, MISSING_RANGES_MAX};
+use crate::range_set::RangeSet;
 
 /// A permission for one path to write one range of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -50,6 +50,7 @@ fn code_of(result: Result<(), Fault>) -> TransportCode {
     result.unwrap_err().code
 }
 
+// [P-8.12]
 #[test]
 fn one_byte_outside_a_grant_is_a_violation() {
     let mut book = book_with(&[grant(1, ONE, 100..200), grant(2, ONE, 200..300), grant(3, TWO, 300..400)]);
@@ -65,6 +66,7 @@ fn one_byte_outside_a_grant_is_a_violation() {
     assert_eq!(check(PathId(3), STREAM, 100..101), Access::Violation);
 }
 
+// [P-8.18]
 #[test]
 fn grant_is_delivered_when_its_last_byte_arrives_from_anywhere() {
     let mut book = book_with(&[grant(1, ONE, 100..200), grant(2, TWO, 150..250)]);
@@ -88,6 +90,7 @@ fn grant_of_bytes_that_came_before_counts_them() {
     assert_eq!(reports(&mut book), [(1, GrantReport::Delivered)]);
 }
 
+// [P-8.18]
 #[test]
 fn progress_is_told_in_steps() {
     const STEP: u64 = GRANT_PROGRESS_BYTES;
@@ -104,6 +107,7 @@ fn progress_is_told_in_steps() {
     assert_eq!(reports(&mut book), [(1, lost(GONE, &missing))], "the end replaces progress not told yet");
 }
 
+// [P-8.15]
 #[test]
 fn late_bytes_of_a_revoked_grant_are_fenced_up_to_its_length() {
     let mut book = book_with(&[grant(5, ONE, 100..200), grant(6, ONE, 200..300)]);
@@ -121,6 +125,7 @@ fn late_bytes_of_a_revoked_grant_are_fenced_up_to_its_length() {
     assert_eq!(book.check(ONE, STREAM, 200..300, 100), Access::Allowed);
 }
 
+// [P-8.15]
 #[test]
 fn fence_of_a_long_grant_is_limited() {
     let mut book = book_with(&[grant(1, ONE, 0..1 << 40)]);
@@ -142,6 +147,7 @@ fn fence_falls_where_the_path_is_granted_the_range_again() {
     assert_eq!(book.check(ONE, STREAM, 29..31, 1), Access::Fenced);
 }
 
+// [P-8.14]
 #[test]
 fn ended_part_waits_for_the_bytes_before_its_end() {
     let mut book = book_with(&[grant(1, ONE, 100..200), grant(2, ONE, 200..300), grant(3, ONE, 300..400)]);
@@ -166,6 +172,7 @@ fn regression_grant_was_lost_with_nothing_missing() {
     assert_eq!(reports(&mut book), [(1, GrantReport::Delivered)]);
 }
 
+// [P-8.14]
 #[test]
 fn false_end_of_a_part_is_a_violation_and_changes_nothing() {
     let mut book = book_with(&[grant(1, ONE, 100..200)]);
@@ -180,6 +187,7 @@ fn false_end_of_a_part_is_a_violation_and_changes_nothing() {
 }
 
 /// A part that was finished short and then stopped tells its end twice.
+// [P-8.14]
 #[test]
 fn regression_second_end_of_a_part_cost_the_path() {
     let mut book = book_with(&[grant(1, ONE, 100..200)]);
@@ -190,6 +198,7 @@ fn regression_second_end_of_a_part_cost_the_path() {
     assert_eq!(reports(&mut book), [(1, lost(GONE, &[(120, 200)]))]);
 }
 
+// [P-8.16] [P-8.18]
 #[test]
 fn lost_path_reports_exactly_what_is_missing_and_may_write_no_more() {
     let mut book = book_with(&[grant(1, ONE, 0..100), grant(2, TWO, 100..200), grant(3, ONE, 200..300)]);
@@ -201,6 +210,7 @@ fn lost_path_reports_exactly_what_is_missing_and_may_write_no_more() {
     assert_eq!(book.writers(STREAM).collect::<Vec<_>>(), [TWO]);
 }
 
+// [P-8.17]
 #[test]
 fn stream_that_is_gone_settles_its_grants_and_is_forgotten() {
     let other = Grant { stream: SIBLING, ..grant(3, ONE, 0..10) };
@@ -218,6 +228,7 @@ fn stream_that_is_gone_settles_its_grants_and_is_forgotten() {
     assert_eq!(reports(&mut book), [(4, lost(TransportCode::STREAM_GONE, &[(0, 10)]))], "a grant that came too late");
 }
 
+// [P-8.7]
 #[test]
 fn grant_id_names_one_grant() {
     let mut book = book_with(&[grant(1, ONE, 0..100)]);
@@ -230,6 +241,7 @@ fn grant_id_names_one_grant() {
     assert_eq!(reports(&mut book), [(1, GrantReport::Delivered)]);
 }
 
+// [P-8.8]
 #[test]
 fn every_cap_is_reached_and_left_again() {
     let limits = Limits { grants_session_max: 4, grants_path_max: 3, grant_spans_session: 5, ..Limits::default() };
@@ -250,6 +262,7 @@ fn every_cap_is_reached_and_left_again() {
     record(&mut book, grant(6, TWO, 60..65)).unwrap();
 }
 
+// [P-8.8]
 #[test]
 fn grants_pile_up_only_so_high() {
     let mut book = GrantBook::new(&Limits::default());
@@ -262,6 +275,7 @@ fn grants_pile_up_only_so_high() {
     assert_eq!(record(&mut book, grant(100, ONE, 99..100)), Ok(()));
 }
 
+// [P-8.18]
 #[test]
 fn many_missing_ranges_are_merged_with_their_nearest_neighbours() {
     let max = MISSING_RANGES_MAX as u64;

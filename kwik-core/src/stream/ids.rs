@@ -143,7 +143,7 @@ impl StreamIds {
     }
 
     /// Streams of the peer that are not gone, and those it may still open.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "__test_exports"))]
     pub(super) fn slots(&self) -> u64 {
         [&self.bidi, &self.uni].iter().map(|kind| kind.limit_here - kind.opened_by_peer + kind.owed).sum()
     }

@@ -41,6 +41,18 @@ impl Fault {
     }
 }
 
+/// What a frame of the peer changed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Worth {
+    /// Something.
+    #[default]
+    Progress,
+    /// Nothing: everything it says was known, or is of no interest any more.
+    Nothing,
+    /// A stream of the peer's was given up by the peer before it was done.
+    Churn,
+}
+
 impl From<FinishError> for WriteError {
     fn from(error: FinishError) -> Self {
         match error {

@@ -232,7 +232,7 @@ impl RecvStream {
     }
 
     /// Bytes of the budget reserved for this stream.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "__test_exports"))]
     pub(super) fn charged(&self) -> u64 {
         self.window.as_ref().map_or(0, Window::charged)
     }

@@ -367,6 +367,11 @@ impl SendStream {
         self.reset.is_some() || (self.is_handed_out() && self.outstanding == 0)
     }
 
+    /// Whether nothing more of a granted part will be handed out.
+    pub(super) fn is_part_over(&self) -> bool {
+        self.reset.is_some() || self.is_handed_out() || self.part.as_ref().is_some_and(|part| self.settled.covers(part))
+    }
+
     /// Whether the half was finished, and not everything was sent and acknowledged.
     pub(super) fn is_draining(&self) -> bool {
         self.final_size.is_some() && !self.is_done()

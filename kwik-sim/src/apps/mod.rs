@@ -5,18 +5,22 @@
 //! recognised wherever it turns up. What they do and see goes to a shared [`Model`](crate::checks::Model).
 
 mod client;
+mod fleet;
 mod message;
 mod parts;
 mod pattern;
+mod primary;
 mod push;
 mod raw;
 mod reader;
 mod response;
 mod server;
+mod visit;
 mod writer;
 
 pub use client::{ClientApp, ClientPlan, Job, Visit};
 pub use message::Header;
+pub use parts::Reliability;
 pub use pattern::{byte_at, bytes_at};
 pub use reader::ReadStyle;
 pub use server::{ServerApp, ServerPlan};

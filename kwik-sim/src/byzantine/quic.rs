@@ -53,10 +53,8 @@ impl Quic {
         name: &str,
     ) -> Option<usize> {
         let mut config = quinn_proto::ClientConfig::new(crypto);
-        let ids = self.ids.clone();
-        config
-            .transport_config(Arc::new(transport()))
-            .initial_dst_cid_provider(Arc::new(move || ids.clone().draw(16)));
+        let first = self.ids.draw(16);
+        config.transport_config(Arc::new(transport())).initial_dst_cid_provider(Arc::new(move || first));
         let (handle, connection) = self.endpoint.connect(now, config, server, name).ok()?;
         self.links.insert(handle.0, Link::new(handle, connection, true));
         Some(handle.0)
@@ -273,6 +271,7 @@ impl Link {
                 self.heard.push_back(Heard::Connected);
             }
             Event::ConnectionLost { reason } => {
+                if std::env::var("BYZDBG").is_ok() { eprintln!("LOST {reason:?}"); }
                 let code = match reason {
                     ConnectionError::ApplicationClosed(close) => {
                         Some(ErrorCode::from_wire(close.error_code.into_inner()))
@@ -328,6 +327,7 @@ fn transport() -> TransportConfig {
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(256))
+        .stream_receive_window(VarInt::from_u32(32 * 1024))
         .keep_alive_interval(Some(Duration::from_secs(2)));
     transport
 }

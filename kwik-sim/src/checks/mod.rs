@@ -1,10 +1,16 @@
 //! What must hold of every world at every moment, and a reference model to judge by.
 
+mod amplification;
 mod coverage;
 mod model;
 mod ranges;
+mod watch;
 
 pub use coverage::Coverage;
 pub use model::{Flow, Model, ReadEnd, SharedModel};
 
+pub use watch::Watch;
+
+pub(crate) use coverage::name_of;
+pub(crate) use amplification::Amplification;
 pub(crate) use model::RawKey;

@@ -84,11 +84,14 @@ pub struct Model {
     tokens: BTreeMap<u64, SessionId>,
     paths: BTreeMap<(SessionId, PathId), PublicIdentity>,
     raw: BTreeMap<RawKey, bool>,
-    distrusted: BTreeSet<PublicIdentity>,
+    /// Tokens of sessions that honest clients began, and whether their primary is honest.
+    begun: BTreeMap<u64, bool>,
+    /// Servers that speak as they like.
+    liars: BTreeSet<PublicIdentity>,
+    /// Whether some client speaks as it likes.
+    client_lies: bool,
     /// Whether a lost network may cost a session.
     sessions_may_fail: bool,
-    /// Whether some node speaks as it likes.
-    has_liar: bool,
     violations: Vec<String>,
     /// What was reached.
     pub coverage: Coverage,
@@ -99,7 +102,6 @@ const NEVER_HONEST: &[TransportCode] = &[
     TransportCode::INTERNAL,
     TransportCode::PROTOCOL_VIOLATION,
     TransportCode::FRAME_TOO_LARGE,
-    TransportCode::AUTH_FAILED,
     TransportCode::GRANT_VIOLATION,
     TransportCode::RANGE_CONFLICT,
     TransportCode::FINAL_SIZE,
@@ -119,15 +121,37 @@ impl Model {
         Rc::new(RefCell::new(Self { sessions_may_fail, ..Self::default() }))
     }
 
-    /// A server with this identity speaks as it likes: its bytes and its sessions are not judged.
+    /// A server with this identity speaks as it likes: what it says is not judged, and what others make of it is.
     pub fn distrust(&mut self, identity: PublicIdentity) {
-        self.distrusted.insert(identity);
-        self.has_liar = true;
+        self.liars.insert(identity);
     }
 
     /// Some client speaks as it likes.
-    pub fn expect_liar(&mut self) {
-        self.has_liar = true;
+    pub fn distrust_a_client(&mut self) {
+        self.client_lies = true;
+    }
+
+    /// An honest client began a session. `is_judged` is false if its primary speaks as it likes.
+    pub fn began(&mut self, token: u64, is_judged: bool) {
+        self.begun.insert(token, is_judged);
+    }
+
+    /// Whether what happens in a session may be believed to be honest.
+    #[must_use]
+    pub fn is_judged(&self, token: u64) -> bool {
+        match self.begun.get(&token) {
+            Some(is_judged) => *is_judged,
+            // Nobody honest uses this number.
+            None => !self.client_lies,
+        }
+    }
+
+    /// Whether a session may be believed to be honest; one of which no number is known may not if anyone lies.
+    fn is_session_judged(&self, session: SessionId) -> bool {
+        match self.sessions.get(&session) {
+            Some(token) => self.is_judged(*token),
+            None => !self.client_lies && self.liars.is_empty(),
+        }
     }
 
     /// What must not have been, in the order in which it was noticed.
@@ -181,7 +205,8 @@ impl Model {
     pub fn told_to_stop(&mut self, flow: Flow, code: ErrorCode) {
         self.coverage.code(code);
         let stop = self.flows.get(&flow).and_then(|record| record.stop);
-        if !self.has_liar && stop.map(ErrorCode::Application) != Some(code) {
+        let spoilt = !self.is_judged(flow.token) || self.may_be_spoilt(code);
+        if !spoilt && stop.map(ErrorCode::Application) != Some(code) {
             self.violate(format!("the writer of {flow:?} was stopped with {code}; its reader stopped with {stop:?}"));
         }
     }
@@ -195,6 +220,9 @@ impl Model {
 
     /// A header was read at the start of a flow of a session.
     pub(crate) fn read_header(&mut self, flow: Flow, head: &[u8], chunk: &Chunk) {
+        if !self.is_judged(flow.token) {
+            return;
+        }
         match self.flows.get_mut(&flow) {
             Some(record) if record.head == head => {
                 record.read.insert(0..head.len() as u64);
@@ -207,7 +235,10 @@ impl Model {
     pub fn read(&mut self, flow: Flow, chunk: &Chunk, expected: Option<u64>) {
         let start = chunk.offset.0;
         let range = start..start + chunk.data.len() as u64;
-        let is_liar = self.is_distrusted(flow.token, chunk.source);
+        if !self.is_judged(flow.token) {
+            return;
+        }
+        let is_liar = self.tokens.get(&flow.token).is_some_and(|session| self.is_liar(*session, chunk.source));
         let Some(record) = self.flows.get_mut(&flow) else {
             return self.violate(format!("{range:?} of {flow:?} were read, and nobody wrote them"));
         };
@@ -231,7 +262,9 @@ impl Model {
 
     /// The reader came to an end.
     pub fn read_end(&mut self, flow: Flow, end: ReadEnd) {
-        let has_liar = self.has_liar;
+        if !self.is_judged(flow.token) {
+            return;
+        }
         let record = self.flows.entry(flow).or_default();
         if record.read_end.is_some_and(|before| before != ReadEnd::SessionOver) {
             self.violate(format!("{flow:?} ended twice: {end:?}"));
@@ -246,7 +279,7 @@ impl Model {
             }
             ReadEnd::Reset(code) => {
                 self.coverage.code(code);
-                if !has_liar && reset.map(ErrorCode::Application) != Some(code) {
+                if !self.may_be_spoilt(code) && reset.map(ErrorCode::Application) != Some(code) {
                     self.violate(format!("{flow:?} was reset with {code}; its writer reset it with {reset:?}"));
                 }
             }
@@ -264,6 +297,9 @@ impl Model {
 
     /// A session and the number its client gave it were seen together.
     pub fn bind(&mut self, session: SessionId, token: u64) {
+        if !self.is_judged(token) {
+            return;
+        }
         let known = *self.sessions.entry(session).or_insert(token);
         let other = *self.tokens.entry(token).or_insert(session);
         if known != token || other != session {
@@ -279,9 +315,8 @@ impl Model {
     /// A path died.
     pub fn path_died(&mut self, session: SessionId, path: PathId, code: ErrorCode) {
         self.coverage.code(code);
-        let identity = self.paths.get(&(session, path));
-        let is_liar = self.has_liar && identity.is_none_or(|identity| self.distrusted.contains(identity));
-        if !is_liar && is_never_honest(code) {
+        let judged = self.is_session_judged(session) && !self.is_liar(session, path);
+        if judged && is_never_honest(code) {
             self.violate(format!("{path} of session {session} died of {code}, and its server kept the rules"));
         }
     }
@@ -292,7 +327,9 @@ impl Model {
             self.coverage.code((*code).into());
         }
         let failed = !matches!(error, SessionError::LocallyClosed | SessionError::ClosedByPeer { .. });
-        if !failed || self.has_liar {
+        // A session of which no number is known may be one of a client that lies.
+        let judged = token.map_or(!self.client_lies, |token| self.is_judged(token));
+        if !failed || !judged {
             return;
         }
         let never = matches!(error, SessionError::Transport { code, .. } if is_never_honest((*code).into()));
@@ -305,11 +342,26 @@ impl Model {
 
     /// A secondary accepted a part.
     pub fn granted(&mut self, session: SessionId, path: PathId, flow: Flow, range: &Range<u64>) {
+        if !self.is_session_judged(session) {
+            return;
+        }
         self.bind(session, flow.token);
         let record = self.flows.get(&flow);
         if !record.and_then(|record| record.written.get(&path)).is_some_and(|delegated| delegated.covers(range)) {
             self.violate(format!("{path} was granted {range:?} of {flow:?}, which nobody delegated to it"));
         }
+    }
+
+    /// A grant of a session makes no sense.
+    pub(crate) fn misgranted(&mut self, session: Option<SessionId>, what: String) {
+        if session.is_none_or(|session| self.is_session_judged(session)) {
+            self.violate(what);
+        }
+    }
+
+    /// Whether a raw packet of a session, from a path, is from an honest server.
+    pub(crate) fn is_judged_raw(&self, session: SessionId, from: PathId) -> bool {
+        self.is_session_judged(session) && !self.is_liar(session, from)
     }
 
     pub(crate) fn sent_raw(&mut self, key: RawKey) {
@@ -327,24 +379,40 @@ impl Model {
 
     // ---- at the end
 
+    /// The flows that somebody still has to write or to read, for a report.
+    #[must_use]
+    pub fn open_flows(&self) -> Vec<String> {
+        let is_open = |record: &Record| {
+            record.read_end.is_none() && record.reset.is_none() && !(record.written.is_empty() && record.read.is_empty())
+        };
+        let text = |(flow, record): (&Flow, &Record)| {
+            let Record { written, size, read, acknowledged, .. } = record;
+            format!("{flow:?}: read {read}, acknowledged {acknowledged}, ends at {size:?}, written {written:?}")
+        };
+        self.flows.iter().filter(|(_, record)| is_open(record)).map(text).collect()
+    }
+
     /// What is still open although both ends are done.
     pub fn check_settled(&mut self) {
-        if self.has_liar {
-            return;
-        }
         let open: Vec<String> = self
             .flows
             .iter()
-            .filter(|(_, record)| record.acknowledged && record.read_end.is_none())
+            .filter(|(flow, record)| self.is_judged(flow.token) && record.acknowledged && record.read_end.is_none())
             .map(|(flow, record)| format!("{flow:?} was acknowledged whole, and read to {}", record.read.total()))
             .collect();
         self.violations.extend(open);
     }
 
-    fn is_distrusted(&self, token: u64, source: PathId) -> bool {
-        let session = self.tokens.get(&token);
-        let identity = session.and_then(|session| self.paths.get(&(*session, source)));
-        identity.is_some_and(|identity| self.distrusted.contains(identity))
+    /// Whether the server of a path speaks as it likes.
+    #[must_use]
+    pub fn is_liar(&self, session: SessionId, path: PathId) -> bool {
+        self.paths.get(&(session, path)).is_some_and(|identity| self.liars.contains(identity))
+    }
+
+    /// Whether a stream may end so since a secondary wrote into it what it liked.
+    fn may_be_spoilt(&self, code: ErrorCode) -> bool {
+        let spoilt = [TransportCode::RANGE_CONFLICT, TransportCode::REASSEMBLY_LIMIT];
+        !self.liars.is_empty() && spoilt.into_iter().any(|spoilt| code == spoilt.into())
     }
 }
 

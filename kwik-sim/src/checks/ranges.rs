@@ -1,13 +1,33 @@
 //! A plain set of ranges, written apart from the one that is under test.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 
 /// Disjoint ranges by their start.
-#[derive(Debug, Default, Clone)]
+#[derive(Default, Clone)]
 pub(super) struct Ranges(BTreeMap<u64, u64>);
 
+impl fmt::Display for Ranges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("{")?;
+        self.0.iter().try_for_each(|(start, end)| write!(f, " {start}..{end}"))?;
+        f.write_str(" }")
+    }
+}
+
+impl fmt::Debug for Ranges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl Ranges {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+
     /// Adds a range and returns how many of its offsets were new.
     pub(super) fn insert(&mut self, range: Range<u64>) -> u64 {
         let Range { mut start, mut end } = range;

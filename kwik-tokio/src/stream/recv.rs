@@ -110,7 +110,7 @@ impl RecvStream {
     /// Tells the peer that the rest of the stream is not wanted, and why.
     ///
     /// # Errors
-    /// [`ReadError`], when the stream was read to its end, stopped or reset before.
+    /// [`ReadError`], when the session ended.
     pub fn stop(&mut self, code: u32) -> Result<(), ReadError> {
         match self.stream.command(|stream, _| stream.stop(code)) {
             Some(Ok(())) => Ok(()),

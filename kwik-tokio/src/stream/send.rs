@@ -10,16 +10,15 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use kwik_core::{
-    DelegateError, ErrorCode, GrantInfo, PathId, StreamId, StreamOffset, WriteError as CoreWriteError,
-};
+use kwik_core::{DelegateError, ErrorCode, GrantInfo, PathId, StreamId, StreamOffset, WriteError as CoreWriteError};
 use tokio::io::AsyncWrite;
 
 use crate::{delegation::Delegation, error::WriteError, session::StreamRef};
 
 /// The send half of a stream. It implements [`AsyncWrite`]; `shutdown` is [`finish`](Self::finish).
 ///
-/// Dropping it finishes the stream: what was written still arrives while the session lives.
+/// Dropping it finishes the stream: what was written still arrives while the session lives. A task that panics resets
+/// the streams it holds instead, with code 0, so that a part is not taken for the whole.
 pub struct SendStream {
     stream: StreamRef,
     is_reset: bool,
@@ -83,7 +82,7 @@ impl SendStream {
     /// primary's to set.
     ///
     /// # Errors
-    /// [`WriteError`], when the stream was finished, reset or stopped before.
+    /// [`WriteError`], when the stream was reset or stopped before, or the session ended.
     pub fn finish(&mut self) -> Result<(), WriteError> {
         self.command(|stream| Ok(stream.finish()?))
     }
@@ -91,17 +90,20 @@ impl SendStream {
     /// Gives the stream up: what did not arrive yet will not.
     ///
     /// # Errors
-    /// [`WriteError`], when the stream was reset before or arrived whole.
+    /// [`WriteError`], when the session ended.
     pub fn reset(&mut self, code: u32) -> Result<(), WriteError> {
-        self.command(|stream| Ok(stream.reset(code)?))?;
-        self.is_reset = true;
+        self.is_reset |= self.command(|stream| {
+            let was_done = stream.is_send_done();
+            stream.reset(code)?;
+            Ok(!was_done)
+        })?;
         Ok(())
     }
 
     /// Sets the stream's priority, 0 at first. Streams of a higher priority are sent first, equal ones share.
     ///
     /// # Errors
-    /// [`WriteError`], when the stream sends no more.
+    /// [`WriteError`], when the session ended.
     pub fn set_priority(&mut self, priority: i32) -> Result<(), WriteError> {
         self.command(|stream| Ok(stream.set_priority(priority)?))
     }
@@ -185,10 +187,10 @@ impl SendStream {
         Ok(Delegation::new(self.stream.clone(), grant, path, changed))
     }
 
-    fn command(
+    fn command<R>(
         &self,
-        command: impl FnOnce(&mut kwik_core::Stream<'_>) -> Result<(), CoreWriteError>,
-    ) -> Result<(), WriteError> {
+        command: impl FnOnce(&mut kwik_core::Stream<'_>) -> Result<R, CoreWriteError>,
+    ) -> Result<R, WriteError> {
         self.stream
             .command(|stream, _| command(stream))
             .unwrap_or(Err(CoreWriteError::SessionClosed))
@@ -231,6 +233,10 @@ impl Drop for SendStream {
         let handle = self.stream.handle;
         // The waker is dropped after the lock.
         let _waker = self.stream.command(|stream, waiters| {
+            if std::thread::panicking() {
+                // A half that is gone needs no reset.
+                let _ = stream.reset(0);
+            }
             stream.release_send();
             waiters.writers.remove(&handle)
         });
@@ -252,6 +258,23 @@ pub struct ServerSendStream {
 impl ServerSendStream {
     pub(crate) fn new(stream: SendStream) -> Self {
         Self { stream }
+    }
+
+    /// See [`SendStream::write`].
+    ///
+    /// # Errors
+    /// As [`SendStream::write`].
+    // As `write_all`: reached through `Deref` only, a trait of tokio's that is imported would take its place.
+    pub async fn write(&mut self, data: &[u8]) -> Result<usize, WriteError> {
+        self.stream.write(data).await
+    }
+
+    /// See [`SendStream::write_all`].
+    ///
+    /// # Errors
+    /// As [`SendStream::write`].
+    pub async fn write_all(&mut self, data: &[u8]) -> Result<(), WriteError> {
+        self.stream.write_all(data).await
     }
 
     /// At a secondary: the grant this stream stands for, and its range of the client's stream. `None` at a primary.

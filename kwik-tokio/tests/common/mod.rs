@@ -167,6 +167,11 @@ pub(crate) fn target(listener: &Listener) -> PathTarget {
     PathTarget { address: listener.local_addr(), server_name: NAME.to_owned(), identity: listener.identity() }
 }
 
+/// One missing range.
+pub(crate) fn only(range: Range<u64>) -> Vec<Range<u64>> {
+    std::iter::once(range).collect()
+}
+
 /// The byte that belongs at an offset.
 pub(crate) fn byte_at(offset: u64) -> u8 {
     offset.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes()[0]

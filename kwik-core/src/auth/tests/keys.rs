@@ -14,7 +14,7 @@ const SMALL_ORDER: [&str; 8] = [
     "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
 ];
 
-fn unhex(text: &str) -> [u8; 32] {
+pub(super) fn unhex(text: &str) -> [u8; 32] {
     std::array::from_fn(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).expect("hexadecimal digits"))
 }
 
@@ -36,6 +36,7 @@ fn non_canonical() -> Vec<[u8; 32]> {
     all
 }
 
+// [P-4.1]
 #[test]
 fn keys_of_small_order_are_refused() {
     for text in SMALL_ORDER {
@@ -44,6 +45,7 @@ fn keys_of_small_order_are_refused() {
     }
 }
 
+// [P-4.1]
 #[test]
 fn other_encodings_of_keys_are_refused() {
     let verdicts: Vec<_> = non_canonical().iter().map(PublicIdentity::from_bytes).collect();
@@ -58,6 +60,7 @@ fn other_encodings_of_keys_are_refused() {
     assert_eq!(PublicIdentity::from_bytes(&undecodable), Err(IdentityError::Undecodable));
 }
 
+// [P-4.1]
 #[test]
 fn tickets_with_weak_keys_are_refused() {
     let honest = claims();

@@ -1,11 +1,13 @@
 //! Welcomes, seals and endorsements, and that no signature of one kind serves as another.
 
+use super::keys::unhex;
 use super::*;
 use crate::{
     auth::identity::message,
     id::{GrantId, StreamId},
 };
 
+// [P-4.2] [P-4.11]
 #[test]
 fn welcome_proves_one_identity_on_one_path_to_one_client() {
     let (session, path, key) = (claims().session, claims().path, client().public());
@@ -41,6 +43,7 @@ fn other_contexts() -> [SealContext; 6] {
     ]
 }
 
+// [P-4.2] [P-8.10]
 #[test]
 fn grant_seal_binds_all_it_covers() {
     let (grant, stream, range, request) = (GrantId(5), StreamId(4), 100..200, b"GET /part".as_slice());
@@ -69,6 +72,7 @@ fn grant_seal_binds_all_it_covers() {
     }
 }
 
+// [P-4.2] [P-7.3]
 #[test]
 fn raw_seal_binds_all_it_covers() {
     let seal = seal_raw(&secondary(), context(), b"payload");
@@ -86,6 +90,7 @@ fn raw_seal_binds_all_it_covers() {
     }
 }
 
+// [P-7.1] [P-8.10]
 #[test]
 fn seals_are_accepted_once_and_in_order() {
     let mut window = SealWindow::default();
@@ -105,6 +110,7 @@ fn seals_are_accepted_once_and_in_order() {
     }
 }
 
+// [P-7.3]
 #[test]
 fn endorsement_names_the_server_behind_a_path() {
     let (session, path, issuer) = (claims().session, claims().path, primary().public());
@@ -117,6 +123,7 @@ fn endorsement_names_the_server_behind_a_path() {
     assert!(matches!(verify_endorsement(b"", session, path, &issuer), Err(AuthError::Malformed(_))));
 }
 
+// [P-4.2]
 #[test]
 fn signature_of_one_kind_never_serves_as_another() {
     let key = primary();
@@ -165,6 +172,7 @@ fn statements_do_not_pass_for_their_neighbours() {
     }
 }
 
+// [P-4.2]
 #[test]
 fn messages_are_golden_and_unambiguous() {
     assert_eq!(message(Label::Raw, &[b"ab", b""]), b"\0\0\0\x0akwik/1 raw\0\0\0\x02ab\0\0\0\0");
@@ -172,4 +180,45 @@ fn messages_are_golden_and_unambiguous() {
     assert_ne!(message(Label::Raw, &[b"ab"]), message(Label::Raw, &[b"ab", b""]));
     let texts = Label::ALL.map(Label::text);
     assert_eq!(texts, ["kwik/1 ticket", "kwik/1 join proof", "kwik/1 welcome", "kwik/1 grant", "kwik/1 raw"]);
+}
+
+// [P-4.2]
+#[test]
+fn statements_are_made_of_the_parts_that_the_protocol_lists() {
+    let key = primary();
+    let (session, path) = ([0x5e; 16], 7_u32.to_be_bytes());
+    let place = [&session[..], &[0; 4], &path, &41_u64.to_be_bytes()].concat();
+    let inner = [5_u64, 4, 100, 200].map(u64::to_be_bytes).concat();
+    let grant = seal_grant(&key, context(), GrantId(5), StreamId(4), 100..200, b"request");
+    assert_eq!(grant, key.sign(Label::Grant, &[&place, &inner, b"request"]));
+    assert_eq!(seal_raw(&key, context(), b"data"), key.sign(Label::Raw, &[&place, b"data"]));
+    let client_key = client().public();
+    let welcome = welcome_proof(&key, &EXPORTER, claims().session, PathId(7), &client_key);
+    assert_eq!(welcome, key.sign(Label::Welcome, &[&EXPORTER, &session, &path, client_key.as_bytes()]));
+    let ticket = claims().sign(&key);
+    assert_eq!(ticket[CLAIMS_BYTES..], key.sign(Label::Ticket, &[&ticket[..CLAIMS_BYTES]]));
+    // SHA-256 of "abc" (FIPS 180-4).
+    let digest = unhex("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_eq!(join_proof(&key, &EXPORTER, b"abc"), key.sign(Label::JoinProof, &[&EXPORTER, &digest]));
+}
+
+// [P-4.1]
+#[test]
+fn signature_with_a_component_of_small_order_is_refused() {
+    // Made by the holder of the key: R is the neutral element, and the equation of RFC 8032 holds.
+    let r = unhex("0100000000000000000000000000000000000000000000000000000000000000");
+    let s = unhex("d4e45fc23d4ae9826673b541e22d37186a972f77739a4eebaef436a5f6437207");
+    let signature: [u8; 64] = std::array::from_fn(|at| if at < 32 { r[at] } else { s[at - 32] });
+    assert!(!primary().public().verify(Label::Raw, &[b"part"], &signature));
+    // The same scalar and one more of the group's order.
+    let honest = primary().sign(Label::Raw, &[b"part"]);
+    let order = unhex("edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010");
+    let mut doubled = honest;
+    let mut carry = 0;
+    for (byte, add) in doubled[32..].iter_mut().zip(order) {
+        let sum = u16::from(*byte) + u16::from(add) + carry;
+        (*byte, carry) = (sum.to_le_bytes()[0], sum >> 8);
+    }
+    assert!(primary().public().verify(Label::Raw, &[b"part"], &honest));
+    assert!(!primary().public().verify(Label::Raw, &[b"part"], &doubled));
 }

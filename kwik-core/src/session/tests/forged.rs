@@ -28,6 +28,7 @@ fn assert_path_died(trio: &mut Trio, grant: GrantId, code: TransportCode, missin
     assert!(!trio.is_open(SECONDARY), "the secondary was not told");
 }
 
+// [P-8.12] [P-11.2]
 #[test]
 fn bytes_outside_the_grant_cost_the_path_and_none_of_them_is_taken() {
     for (offset, len) in [(99, 2), (100, 1), (5000, 1)] {
@@ -38,6 +39,7 @@ fn bytes_outside_the_grant_cost_the_path_and_none_of_them_is_taken() {
     }
 }
 
+// [P-8.12]
 #[test]
 fn bytes_for_a_stream_without_a_grant_cost_the_path() {
     let mut trio = Trio::new();
@@ -47,6 +49,7 @@ fn bytes_for_a_stream_without_a_grant_cost_the_path() {
     assert_path_died(&mut trio, delegated.grant, TransportCode::GRANT_VIOLATION, 0..100);
 }
 
+// [P-8.12] [P-11.2]
 #[test]
 fn bytes_over_another_path_than_the_granted_one_cost_that_path() {
     let mut trio = Trio::new();
@@ -58,6 +61,7 @@ fn bytes_over_another_path_than_the_granted_one_cost_that_path() {
     assert!(!trio.is_open(OTHER));
 }
 
+// [P-6.10] [P-6.12]
 #[test]
 fn secondary_may_not_end_a_stream() {
     let mut trio = Trio::new();
@@ -66,6 +70,7 @@ fn secondary_may_not_end_a_stream() {
     assert_path_died(&mut trio, delegated.grant, TransportCode::FINAL_SIZE, 0..100);
 }
 
+// [P-5.10]
 #[test]
 fn bytes_beyond_the_credit_cost_the_path() {
     let mut trio = Trio::new();
@@ -79,6 +84,7 @@ fn bytes_beyond_the_credit_cost_the_path() {
     assert_path_died(&mut trio, delegated.grant, TransportCode::FLOW_CONTROL, 0..100);
 }
 
+// [P-6.14]
 #[test]
 fn different_bytes_of_two_servers_are_never_mixed() {
     let mut trio = Trio::new();
@@ -92,6 +98,7 @@ fn different_bytes_of_two_servers_are_never_mixed() {
     assert!(trio.is_open(CLIENT) && trio.is_open(PRIMARY) && trio.is_open(SECONDARY));
 }
 
+// [P-6.13]
 #[test]
 fn same_bytes_of_two_servers_count_once() {
     let mut trio = Trio::new();
@@ -103,6 +110,7 @@ fn same_bytes_of_two_servers_count_once() {
     assert_eq!((&chunk.data[..], chunk.source), (&b"hello"[..], PathId::PRIMARY));
 }
 
+// [P-6.15]
 #[test]
 fn repeating_what_is_there_already_is_tolerated_up_to_a_limit() {
     let mut trio = Trio::new();
@@ -117,6 +125,7 @@ fn repeating_what_is_there_already_is_tolerated_up_to_a_limit() {
     assert!(trio.is_open(CLIENT));
 }
 
+// [P-8.14]
 #[test]
 fn end_of_a_grant_of_another_path_costs_the_path_that_said_it() {
     let mut trio = Trio::new();
@@ -128,6 +137,7 @@ fn end_of_a_grant_of_another_path_costs_the_path_that_said_it() {
     assert!(trio.client_path_state(trio.path).is_usable());
 }
 
+// [P-8.10]
 #[test]
 fn grant_that_the_primary_did_not_seal_is_not_believed() {
     let mut trio = Trio::new();
@@ -144,6 +154,7 @@ fn grant_that_the_primary_did_not_seal_is_not_believed() {
     assert!(!trio.is_open(SECONDARY));
 }
 
+// [P-7.3]
 #[test]
 fn raw_packet_that_nobody_sealed_is_refused_and_costs_nothing_else() {
     let mut trio = Trio::new();
@@ -157,6 +168,7 @@ fn raw_packet_that_nobody_sealed_is_refused_and_costs_nothing_else() {
     }
 }
 
+// [P-5.15]
 #[test]
 fn answers_to_refused_raw_packets_do_not_pile_up() {
     let mut trio = Trio::new();
@@ -170,6 +182,7 @@ fn answers_to_refused_raw_packets_do_not_pile_up() {
     assert!(trio.is_open(CLIENT));
 }
 
+// [P-7.5]
 #[test]
 fn receipt_for_a_packet_that_was_never_sent_costs_the_path() {
     let mut trio = Trio::new();
@@ -179,6 +192,7 @@ fn receipt_for_a_packet_that_was_never_sent_costs_the_path() {
     assert!(trio.is_open(CLIENT));
 }
 
+// [P-5.15]
 #[test]
 fn paths_that_are_refused_do_not_pile_up() {
     let mut trio = Trio::new();
@@ -197,6 +211,7 @@ fn paths_that_are_refused_do_not_pile_up() {
     assert!(!trio.is_open(CLIENT), "the fault is the primary's, so the session ends");
 }
 
+// [P-8.7] [P-8.8]
 #[test]
 fn delegating_to_oneself_or_too_much_is_refused() {
     let mut trio = Trio::new();

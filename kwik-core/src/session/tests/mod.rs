@@ -1,7 +1,10 @@
 //! Three endpoints joined without a network, and inputs that no honest peer would send.
 
+mod abuse;
+mod commands;
 mod forged;
 mod roles;
+mod rogue;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,8 +19,10 @@ use super::{Machine, PathEvent, PathTarget, SessionEvent};
 use crate::auth::Identity;
 use crate::config::{ClientConfig, EndpointConfig, SecondaryTrust, ServerConfig};
 use crate::endpoint::{DatagramMeta, Endpoint};
+use crate::error::{SessionError, TransportCode};
 use crate::id::{Dir, GrantId, PathId, SessionHandle, StreamHandle, StreamId};
-use crate::path::{PathInput, PathState};
+use crate::limits::Limits;
+use crate::path::{PathInput, PathState, Quic};
 use crate::test_support::instant;
 use crate::wire::{CarrierItem, ControlFrame};
 
@@ -34,10 +39,16 @@ struct Trio {
     sessions: [SessionHandle; 4],
     path: PathId,
     other_path: PathId,
+    config: ClientConfig,
 }
 
 impl Trio {
     fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    /// With the client's limits adjusted.
+    fn with(adjust: impl Fn(&mut Limits)) -> Self {
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["kwik.test".to_owned()]).unwrap();
         let key = || PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
         let identity = |node: usize| Identity::from_seed([u8::try_from(node).unwrap() + 1; 32]);
@@ -55,11 +66,14 @@ impl Trio {
         let mut roots = RootCertStore::empty();
         roots.add(cert.der().clone()).unwrap();
         let config = ClientConfig::with_roots(roots).unwrap().secondary_trust(SecondaryTrust::IdentityOnly);
+        let mut limits = Limits::default();
+        adjust(&mut limits);
+        let config = config.limits(limits);
         let primary_address = nodes[PRIMARY].0;
-        let client = nodes[CLIENT].1.connect(now, config, primary_address, "kwik.test").unwrap();
+        let client = nodes[CLIENT].1.connect(now, config.clone(), primary_address, "kwik.test").unwrap();
         let sessions = [client, SessionHandle(0), SessionHandle(0), SessionHandle(0)];
         let (path, other_path) = (PathId(1), PathId(2));
-        let mut trio = Self { now, nodes, events: BTreeMap::new(), sessions, path, other_path };
+        let mut trio = Self { now, nodes, events: BTreeMap::new(), sessions, path, other_path, config };
         trio.settle();
         for node in [SECONDARY, OTHER] {
             let target = PathTarget {
@@ -158,6 +172,40 @@ impl Trio {
     fn client_path_state(&mut self, path: PathId) -> PathState {
         let stats = super::Session::new(self.machine(CLIENT)).stats();
         stats.paths.into_iter().find(|stats| stats.id == path).expect("a path").state
+    }
+
+    /// The QUIC connection below a path at a node.
+    fn quic(&mut self, node: usize, path: PathId) -> &mut Quic {
+        self.machine(node).path_mut(path).expect("a path").quic()
+    }
+
+    fn state(&mut self, node: usize, path: PathId) -> Option<PathState> {
+        self.machine(node).path_mut(path).map(|path| path.state().clone())
+    }
+
+    /// Runs until HELLO or JOIN is on its way and no answer has come.
+    fn await_authenticating(&mut self, path: PathId) {
+        while self.state(CLIENT, path) != Some(PathState::Authenticating) {
+            assert!(self.exchange(), "{path} never got so far");
+        }
+    }
+
+    /// Why the session at a node is over.
+    fn close_reason(&mut self, node: usize) -> Option<SessionError> {
+        let session = self.sessions[node];
+        self.nodes[node].1.session(session)?.close_reason().cloned()
+    }
+
+    fn assert_path_died(&mut self, path: PathId, code: TransportCode) {
+        let state = self.client_path_state(path);
+        assert!(matches!(&state, PathState::Dead(reason) if reason.code == code.into()), "{path} is {state:?}");
+        assert!(self.is_open(CLIENT), "a secondary's fault ended the session");
+    }
+
+    fn assert_session_failed(&mut self, node: usize, code: TransportCode) {
+        let reason = self.close_reason(node);
+        let failed = matches!(&reason, Some(SessionError::Transport { code: found, .. }) if *found == code);
+        assert!(failed, "{reason:?} instead of {code:?}");
     }
 
     fn saw(&self, node: usize, wanted: &SessionEvent) -> bool {

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{CLIENT, PRIMARY, SECONDARY, Trio};
-use crate::error::ErrorCode;
+use super::{CLIENT, PRIMARY, PathInput, SECONDARY, Trio};
+use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Dir, Epoch, GrantId, PathId, SessionId, StreamId, StreamOffset};
 use crate::wire::{
-    AddPath, Close, ControlFrame, ControlType, Grant, GrantEnd, GrantStatus, GrantStatusFrame, Hello, Join,
-    MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus, Raw, RawStatus, RemovePath, ResetStream,
-    Revoke, Seal, StopSending, Welcome, WirePathState,
+    AddPath, CarrierItem, Close, ControlFrame, ControlType, Grant, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame,
+    Hello, Join, MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus, Raw, RawForward, RawStatus,
+    RemovePath, ResetStream, Revoke, Seal, StopSending, Welcome, WirePathState,
 };
 
 /// A frame of each type, about things that do not exist unless they must.
@@ -50,9 +50,7 @@ fn frame(frame_type: ControlType) -> ControlFrame {
             Grant { grant: GrantId(40), epoch, path, stream, start: StreamOffset(0), len: 1, seal }.into()
         }
         ControlType::Revoke => Revoke { grant, epoch }.into(),
-        ControlType::GrantStatus => {
-            GrantStatusFrame { grant, status: GrantStatus::Progress { delivered: 0 } }.into()
-        }
+        ControlType::GrantStatus => GrantStatusFrame { grant, status: GrantStatus::Progress { delivered: 0 } }.into(),
         ControlType::GrantEnd => GrantEnd { grant, end: StreamOffset(0), code }.into(),
         ControlType::Raw => Raw { to: PathId(50), seal }.into(),
         ControlType::RawStatus => RawStatus { from: PathId(0), to: path, sequence: 0, code }.into(),
@@ -94,10 +92,12 @@ fn aim(frame: ControlFrame, node: usize) -> ControlFrame {
     }
 }
 
+// [P-3.1] [P-5.5] [P-11.2]
 #[test]
 fn every_frame_is_legal_exactly_where_the_table_says() {
     for frame_type in ControlType::ALL {
-        let places = [(CLIENT, PathId::PRIMARY), (CLIENT, PathId(1)), (PRIMARY, PathId::PRIMARY), (SECONDARY, PathId(1))];
+        let places =
+            [(CLIENT, PathId::PRIMARY), (CLIENT, PathId(1)), (PRIMARY, PathId::PRIMARY), (SECONDARY, PathId(1))];
         for ((node, path), legal) in places.into_iter().zip(legal(*frame_type)) {
             let mut trio = Trio::new();
             trio.delegated();
@@ -111,6 +111,44 @@ fn every_frame_is_legal_exactly_where_the_table_says() {
                 assert!(trio.is_open(CLIENT), "{place}: a secondary's fault ended the session");
             } else {
                 assert_eq!(trio.is_open(node), legal, "{place}");
+            }
+        }
+    }
+}
+
+// [P-6.10]
+#[test]
+fn every_data_frame_is_legal_exactly_where_the_table_says() {
+    let seal = || Seal { sequence: 0, payload: Bytes::new(), signature: [0; 64] };
+    let stream = |fin| {
+        let (offset, frame_end) = (StreamOffset(0), StreamOffset(1));
+        CarrierItem::Stream { stream: StreamId(0), offset, data: Bytes::from_static(b"x"), frame_end, fin }
+    };
+    let grant = || {
+        let (grant, epoch, start) = (GrantId(40), Epoch(0), StreamOffset(0));
+        let limit = StreamOffset(0);
+        CarrierItem::Grant(GrantOpen { grant, epoch, stream: StreamId(0), start, len: 1, limit, seal: seal() })
+    };
+    let raw = || CarrierItem::Raw(RawForward { from: PathId(77), endorsement: Bytes::new(), seal: seal() });
+    let (violation, unsealed) = (TransportCode::PROTOCOL_VIOLATION, TransportCode::AUTH_FAILED);
+    // At the client from the primary and from a secondary, at the primary, and at the secondary.
+    let table: [(&str, CarrierItem, [Option<TransportCode>; 4]); 4] = [
+        ("STREAM", stream(false), [None, None, None, Some(violation)]),
+        ("STREAM_FIN", stream(true), [None, Some(TransportCode::FINAL_SIZE), None, Some(violation)]),
+        ("GRANT", grant(), [Some(violation), Some(violation), Some(violation), Some(unsealed)]),
+        ("RAW", raw(), [Some(violation), Some(violation), None, None]),
+    ];
+    let places = [(CLIENT, PathId::PRIMARY), (CLIENT, PathId(1)), (PRIMARY, PathId::PRIMARY), (SECONDARY, PathId(1))];
+    for (name, item, faults) in table {
+        for ((node, path), fault) in places.into_iter().zip(faults) {
+            let mut trio = Trio::new();
+            trio.delegated();
+            trio.forge(node, path, PathInput::Data(item.clone()));
+            let place = format!("{name} at node {node} over {path}");
+            match fault {
+                Some(code) if node == CLIENT && !path.is_primary() => trio.assert_path_died(path, code),
+                Some(code) => trio.assert_session_failed(node, code),
+                None => assert!(trio.is_open(node) && trio.client_path_state(PathId(1)).is_usable(), "{place}"),
             }
         }
     }

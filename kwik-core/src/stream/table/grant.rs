@@ -4,7 +4,7 @@ use super::{RecvHalf, SendHalf, StreamTable, TableRole};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Dir, GrantId, StreamHandle, StreamId};
 use crate::limits::VARINT_MAX;
-use crate::stream::Fault;
+use crate::stream::{Fault, Worth};
 use crate::stream::recv::RecvStream;
 use crate::stream::send::{SendStream, WriteError};
 use bytes::Bytes;
@@ -116,7 +116,8 @@ impl StreamTable {
         if self.parts.contains_key(&grant) {
             return violation("a grant that is in use already");
         }
-        if self.unfinished_parts() >= self.caps.parts {
+        // Twice as many: what was revoked may be granted anew before this end hears of it.
+        if self.unfinished_parts() >= self.caps.parts.saturating_mul(2) {
             return Err(Fault::new(TransportCode::CONTROL_FLOOD, "more grants than a path may have"));
         }
         let send = SendHalf::new(SendStream::part(range, limit.min(VARINT_MAX)));
@@ -128,19 +129,22 @@ impl StreamTable {
         Ok(handle)
     }
 
-    /// Parts that are still to be written. Those that only wait to be released do not count: the primary was told of
-    /// their end, and grants more.
+    /// Parts that are still to be written. Those that wait to be acknowledged or released do not count: the client may
+    /// have told the primary of their end, and the primary grants more.
     fn unfinished_parts(&self) -> usize {
         let unfinished = |handle: &StreamHandle| {
             let send = self.streams.get(handle).and_then(|stream| stream.send.as_ref());
-            send.is_some_and(|half| !half.stream.is_done())
+            send.is_some_and(|half| !half.stream.is_part_over())
         };
         self.parts.values().filter(|handle| unfinished(handle)).count()
     }
 
     /// A grant was revoked: nothing more of it is sent, and its writer is told `REVOKED`.
     pub(crate) fn revoke_part(&mut self, grant: GrantId) {
-        let Some(&handle) = self.parts.get(&grant) else { return };
+        let Some(&handle) = self.parts.get(&grant) else {
+            self.worth = Worth::Nothing;
+            return;
+        };
         if self.with_send(handle, SendStream::revoke) == Some(true) {
             self.announce_stopped(handle);
             self.after_send(handle);

@@ -7,6 +7,8 @@
 mod grant;
 #[cfg(test)]
 mod inspect;
+#[cfg(any(test, feature = "__test_exports"))]
+mod ledger;
 mod output;
 mod peer;
 mod view;
@@ -19,6 +21,7 @@ use super::flow::{Budget, Window, WindowRules};
 use super::ids::StreamIds;
 use super::reassembly::Chunk;
 use super::recv::{ReadError, RecvStream};
+use super::Worth;
 use super::send::{Position, SendStream, WriteError};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Dir, GrantId, Side, StreamHandle, StreamId};
@@ -101,6 +104,10 @@ pub(crate) struct StreamTable {
     outbox: Outbox,
     /// Streams that are gone and were not polled as such; a client forgets their grants.
     gone: Vec<StreamId>,
+    /// What the last frame of the peer changed.
+    worth: Worth,
+    /// Sending halves that were reset or stopped and were not polled as such; what was set aside for them is free.
+    cut_short: Vec<StreamHandle>,
     closed: bool,
 }
 
@@ -193,6 +200,8 @@ impl StreamTable {
             blocked_writers: BTreeSet::new(),
             outbox: Outbox::new(),
             gone: Vec::new(),
+            worth: Worth::default(),
+            cut_short: Vec::new(),
             closed: false,
         }
     }
@@ -472,6 +481,9 @@ impl StreamTable {
         let Some(half) = self.streams.get_mut(&handle).and_then(|stream| stream.send.as_mut()) else { return };
         let is_part = half.stream.part_range().is_some();
         let end = if is_part { half.stream.part_end().map(|(_, code)| code) } else { half.stream.reset_code() };
+        if half.stream.reset_code().is_some() {
+            self.cut_short.push(handle);
+        }
         if end.is_some() && end != half.told_end {
             half.told_end = end;
             self.signal(handle, |signals| if is_part { signals.part_end = true } else { signals.reset = true });

@@ -4,7 +4,7 @@ use super::{RecvHalf, SendHalf, StreamTable, TableRole};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Dir, PathId, StreamHandle, StreamId};
 use crate::limits::VARINT_MAX;
-use crate::stream::Fault;
+use crate::stream::{Fault, Worth};
 use crate::stream::flow::Window;
 use crate::stream::ids::Half;
 use crate::stream::recv::{DataOutcome, RecvStream};
@@ -12,6 +12,11 @@ use crate::stream::send::SendStream;
 use bytes::Bytes;
 
 impl StreamTable {
+    /// What the frame that was handled last changed.
+    pub(crate) fn take_worth(&mut self) -> Worth {
+        std::mem::take(&mut self.worth)
+    }
+
     /// The peer's parameters: how many streams it accepts, and how far each may be written at first. They never
     /// lower what every endpoint accepts.
     pub(crate) fn on_peer_params(&mut self, bidi: u64, uni: u64, stream_window_initial: u64) -> Result<(), Fault> {
@@ -28,7 +33,14 @@ impl StreamTable {
 
     /// The peer opened a stream. `limit` is how far this end may write on it.
     pub(crate) fn on_open(&mut self, id: StreamId, priority: i32, limit: u64) -> Result<(), Fault> {
-        let Some(handle) = self.resolve(id, Half::Open)? else { return Ok(()) };
+        let was_opened = self.ids.was_opened(id);
+        let Some(handle) = self.resolve(id, Half::Open)? else {
+            self.worth = Worth::Nothing;
+            return Ok(());
+        };
+        if was_opened {
+            self.worth = Worth::Nothing;
+        }
         if let Some(stream) = self.streams.get_mut(&handle).filter(|stream| !stream.priority_chosen) {
             stream.priority = priority;
         }
@@ -68,8 +80,22 @@ impl StreamTable {
 
     /// The peer ended a stream early. Other writers of the stream are not told here.
     pub(crate) fn on_reset(&mut self, id: StreamId, code: ErrorCode, final_size: u64) -> Result<(), Fault> {
-        let Some(handle) = self.resolve(id, Half::Recv)? else { return Ok(()) };
-        self.with_recv(handle, |recv| recv.on_reset(code, final_size)).unwrap_or(Ok(()))?;
+        let Some(handle) = self.resolve(id, Half::Recv)? else {
+            self.worth = Worth::Nothing;
+            return Ok(());
+        };
+        let is_of_peer = self.ids.is_of_peer(id);
+        let worth = self.with_recv(handle, |recv| {
+            let (was_open, was_done) = (recv.is_open(), recv.is_done());
+            recv.on_reset(code, final_size)?;
+            Ok(match (was_open && !recv.is_open(), recv.is_done() && !was_done) {
+                (true, _) if is_of_peer => Worth::Churn,
+                // A stop of this side is answered with a reset.
+                (true, _) | (false, true) => Worth::Progress,
+                (false, false) => Worth::Nothing,
+            })
+        });
+        self.worth = worth.unwrap_or(Ok(Worth::Nothing))?;
         self.announce_readable(handle);
         self.free_if_done(handle);
         Ok(())
@@ -78,8 +104,10 @@ impl StreamTable {
     /// The peer wants no more of a stream. The stream is reset with the peer's code.
     pub(crate) fn on_stop(&mut self, id: StreamId, code: ErrorCode) -> Result<(), Fault> {
         self.resolve(id, Half::Send)?;
+        self.worth = Worth::Nothing;
         for handle in self.handles_of(id) {
             if self.with_send(handle, |send| send.on_stop(code)) == Some(true) {
+                self.worth = if self.ids.is_of_peer(id) { Worth::Churn } else { Worth::Progress };
                 self.announce_stopped(handle);
                 self.after_send(handle);
             }
@@ -90,8 +118,11 @@ impl StreamTable {
     /// The peer allows a stream to be written up to `limit`. A lower limit than before changes nothing.
     pub(crate) fn on_max_stream_data(&mut self, id: StreamId, limit: u64) -> Result<(), Fault> {
         self.resolve(id, Half::Send)?;
+        self.worth = Worth::Nothing;
         for handle in self.handles_of(id) {
-            self.raise_send_limit(handle, limit);
+            if self.raise_send_limit(handle, limit) {
+                self.worth = Worth::Progress;
+            }
         }
         Ok(())
     }
@@ -100,6 +131,9 @@ impl StreamTable {
     pub(crate) fn on_max_streams(&mut self, dir: Dir, max: u64) -> Result<(), Fault> {
         if self.role == TableRole::Secondary {
             return Err(Fault::new(TransportCode::PROTOCOL_VIOLATION, "a secondary opens no streams"));
+        }
+        if max <= self.ids.limit_of_peer(dir) {
+            self.worth = Worth::Nothing;
         }
         self.ids.raise_limit_of_peer(dir, max)
     }
@@ -141,11 +175,14 @@ impl StreamTable {
         self.handles.range(all).map(|(_, handle)| *handle).collect()
     }
 
-    fn raise_send_limit(&mut self, handle: StreamHandle, limit: u64) {
-        if self.with_send(handle, |send| send.raise_limit(limit.min(VARINT_MAX))) == Some(true) {
+    /// Returns whether the limit rose.
+    fn raise_send_limit(&mut self, handle: StreamHandle, limit: u64) -> bool {
+        let rose = self.with_send(handle, |send| send.raise_limit(limit.min(VARINT_MAX))) == Some(true);
+        if rose {
             self.push_sendable(handle);
             self.wake_writers(handle);
         }
+        rose
     }
 
     /// Ends a stream that came in too many pieces.

@@ -52,6 +52,11 @@ impl StreamTable {
         self.gone.pop()
     }
 
+    /// The next sending half that ended before everything was sent.
+    pub(crate) fn poll_cut_short(&mut self) -> Option<StreamHandle> {
+        self.cut_short.pop()
+    }
+
     /// The parts of a range that were not received. All of it for a stream that ended early or is gone.
     pub(crate) fn gaps(&self, id: StreamId, range: Range<u64>) -> Vec<Range<u64>> {
         let stream = self.handles_of(id).first().and_then(|handle| self.streams.get(handle));
@@ -73,5 +78,4 @@ impl StreamTable {
         });
         halves.sum()
     }
-
 }

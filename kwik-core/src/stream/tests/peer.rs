@@ -29,6 +29,7 @@ fn give(table: &mut StreamTable, input: Input, id: StreamId) -> Result<(), Fault
     }
 }
 
+// [P-5.8]
 #[test]
 fn every_input_is_checked_against_every_kind_of_stream() {
     use Input::{Credit, Data, Limit, Open, Reset, Stop};
@@ -60,6 +61,7 @@ fn every_input_is_checked_against_every_kind_of_stream() {
     }
 }
 
+// [P-5.5] [P-5.8]
 #[test]
 fn a_secondary_hears_only_of_what_it_writes() {
     let mut table = secondary();
@@ -76,6 +78,7 @@ fn a_secondary_hears_only_of_what_it_writes() {
     assert_eq!(table.open_streams(), 0);
 }
 
+// [P-6.13]
 #[test]
 fn frames_for_a_stream_that_is_gone_are_ignored() {
     let mut table = primary();
@@ -93,6 +96,7 @@ fn frames_for_a_stream_that_is_gone_are_ignored() {
     assert_eq!(controls(&mut table), []);
 }
 
+// [P-5.7]
 #[test]
 fn naming_a_stream_opens_all_lower_ones_of_its_kind() {
     let mut table = client();
@@ -103,6 +107,7 @@ fn naming_a_stream_opens_all_lower_ones_of_its_kind() {
     assert_eq!(table.accept(Dir::Bi), None);
 }
 
+// [P-6.12]
 #[test]
 fn final_sizes_must_agree() {
     let id = server_uni(0);
@@ -140,6 +145,7 @@ fn a_slice_may_not_leave_its_frame() {
     }
 }
 
+// [P-6.13]
 #[test]
 fn data_after_a_reset_is_ignored() {
     let mut table = client();
@@ -153,6 +159,16 @@ fn data_after_a_reset_is_ignored() {
 }
 
 #[test]
+fn regression_reset_at_the_last_byte_received_is_no_clean_end() {
+    let mut table = client();
+    let id = server_uni(0);
+    bring(&mut table, 0, id, 0..10, false);
+    let handle = table.accept(Dir::Uni).unwrap();
+    table.on_reset(id, CODE, 10).unwrap();
+    assert_eq!(read_all(&mut table, handle, id.0), (0, ReadError::Reset(CODE)));
+}
+
+#[test]
 fn a_complete_stream_stays_readable_after_a_reset() {
     let mut table = client();
     let id = server_uni(0);
@@ -162,6 +178,7 @@ fn a_complete_stream_stays_readable_after_a_reset() {
     assert_eq!(read_all(&mut table, handle, id.0), (10, ReadError::Finished));
 }
 
+// [P-5.10]
 #[test]
 fn credit_is_one_offset_for_all_writers() {
     let mut table = client();
@@ -180,6 +197,7 @@ fn credit_is_one_offset_for_all_writers() {
     }
 }
 
+// [P-5.12]
 #[test]
 fn windows_grow_with_consumption_and_never_with_arrival() {
     let mut table = client();
@@ -205,6 +223,7 @@ fn windows_grow_with_consumption_and_never_with_arrival() {
     assert_eq!(controls(&mut table), [StreamControl::MaxStreamData { id, limit }], "only the latest");
 }
 
+// [P-3.5] [P-5.9]
 #[test]
 fn credit_of_the_peer_only_rises() {
     let mut table = client();
@@ -226,6 +245,7 @@ fn credit_of_the_peer_only_rises() {
     table.open(Dir::Uni, 0).unwrap();
 }
 
+// [P-3.5]
 #[test]
 fn parameters_raise_streams_that_are_open_already() {
     let mut table = client();
@@ -239,6 +259,7 @@ fn parameters_raise_streams_that_are_open_already() {
     assert_eq!(table.segment(handle, 64 * 1024).unwrap().data.len(), 4 * 1024);
 }
 
+// [P-6.14]
 #[test]
 fn different_bytes_end_the_stream_and_name_both_sources() {
     let mut table = client();
@@ -270,6 +291,7 @@ fn flood(table: &mut StreamTable, id: StreamId, offsets: impl Iterator<Item = u6
     None
 }
 
+// [P-6.16]
 #[test]
 fn gap_floods_end_the_stream_and_blame_the_path() {
     let gaps: [(Vec<u64>, u64); 3] = [
@@ -289,6 +311,7 @@ fn gap_floods_end_the_stream_and_blame_the_path() {
     }
 }
 
+// [P-6.16]
 #[test]
 fn the_session_bounds_the_gaps_of_all_its_streams() {
     let mut table = client();
@@ -313,4 +336,36 @@ fn duplicates_alone_are_no_fault() {
         bring(&mut table, 0, server_uni(0), 5..15, false);
     }
     assert_eq!(bring(&mut table, 0, server_uni(0), 5..15, false).inserted.duplicate_bytes, 10);
+}
+
+// [P-5.14]
+#[test]
+fn a_reset_may_name_a_size_that_credit_never_allowed() {
+    let mut table = client();
+    let id = server_uni(0);
+    let limit = table.receive_limit(id).unwrap().unwrap();
+    table.on_reset(id, CODE, limit + 1).unwrap();
+    let handle = table.accept(Dir::Uni).unwrap();
+    assert_eq!(table.read(handle, 1, true), Err(ReadError::Reset(CODE)));
+}
+
+// [P-5.13]
+#[test]
+fn a_stop_is_answered_unless_everything_was_sent() {
+    for whole in [false, true] {
+        let mut table = client();
+        let handle = table.open(Dir::Uni, 0).unwrap();
+        let id = table.stream_id(handle).unwrap();
+        table.write(handle, &[0; 10]).unwrap();
+        if whole {
+            table.finish(handle).unwrap();
+        }
+        table.pop_sendable().unwrap();
+        assert_eq!(table.segment(handle, 100).unwrap().fin, whole);
+        table.on_segment_packed(handle);
+        controls(&mut table);
+        table.on_stop(id, CODE).unwrap();
+        let reset = StreamControl::Reset { id, code: CODE, final_size: 10 };
+        assert_eq!(controls(&mut table), if whole { vec![] } else { vec![reset] });
+    }
 }

@@ -52,6 +52,7 @@ impl Naive {
 }
 
 proptest! {
+    // [P-5.12] [P-6.11] [P-6.13]
     #[test]
     fn agrees_with_one_cell_for_each_position(ops in prop::collection::vec(op(), 1..150), ordered: bool) {
         let mut assembly = Reassembly::default();
@@ -87,6 +88,7 @@ proptest! {
     }
 }
 
+// [P-6.14]
 #[test]
 fn different_bytes_at_one_offset_are_a_conflict_that_changes_nothing() {
     let mut assembly = Reassembly::default();
@@ -102,6 +104,7 @@ fn different_bytes_at_one_offset_are_a_conflict_that_changes_nothing() {
     assert_eq!(sources, [2, 1, 2], "the first writer of a byte wins");
 }
 
+// [P-6.13] [P-6.14]
 #[test]
 fn bytes_that_were_consumed_are_not_compared() {
     let mut assembly = Reassembly::default();

@@ -28,6 +28,7 @@ fn drain(send: &mut SendStream, max: usize) -> Vec<(u64, usize, bool)> {
     segments
 }
 
+// [P-5.10]
 #[test]
 fn the_lowest_bytes_go_first_and_never_beyond_the_limit() {
     let mut send = SendStream::new(2500);
@@ -66,6 +67,7 @@ fn the_end_travels_with_the_last_byte_or_alone() {
     assert!(late.is_done());
 }
 
+// [P-6.12]
 #[test]
 fn the_end_waits_for_credit() {
     let mut send = SendStream::new(10);
@@ -109,6 +111,7 @@ fn holes_stay_open_below_the_final_size() {
     assert!(send.is_done() && !send.has_abandoned_holes());
 }
 
+// [P-5.14]
 #[test]
 fn lost_ranges_reopen_and_only_them() {
     let mut send = SendStream::new(VARINT_MAX);
@@ -122,6 +125,7 @@ fn lost_ranges_reopen_and_only_them() {
     assert_eq!(send.reset_size(), 30, "a reset names all that was promised");
 }
 
+// [P-8.13]
 #[test]
 fn a_part_stays_in_its_range_and_ends_without_an_end_of_stream() {
     let mut part = SendStream::part(100..200, VARINT_MAX);
@@ -139,6 +143,7 @@ fn a_part_stays_in_its_range_and_ends_without_an_end_of_stream() {
     assert_eq!(whole.part_end(), None);
 }
 
+// [P-8.13] [P-8.15]
 #[test]
 fn a_part_that_is_cut_short_tells_what_it_handed_out() {
     let mut part = SendStream::part(100..200, VARINT_MAX);

@@ -25,6 +25,7 @@ fn send_all(table: &mut StreamTable) -> u64 {
     sent
 }
 
+// [P-5.7]
 #[test]
 fn a_stream_is_announced_before_anything_else_about_it() {
     let mut table = client();
@@ -82,6 +83,7 @@ fn no_stream_credit_is_given_while_too_many_wait_to_be_accepted() {
     table.assert_ledger();
 }
 
+// [P-5.13]
 #[test]
 fn a_stop_resets_the_stream_and_crossing_resets_free_it_once() {
     let mut table = primary();
@@ -129,6 +131,7 @@ fn released_halves_end_as_a_user_of_quic_expects() {
     assert_eq!(table.memory_bytes(), 1024 + 64, "the unread bytes are gone, their place is remembered");
 }
 
+// [P-5.14]
 #[test]
 fn a_released_stream_with_holes_is_reset() {
     let mut table = primary();
@@ -188,6 +191,7 @@ fn only_a_primary_delegates() {
     );
 }
 
+// [P-8.13]
 #[test]
 fn a_grant_is_a_stream_that_yields_its_request() {
     let mut table = secondary();
@@ -212,6 +216,7 @@ fn a_grant_is_a_stream_that_yields_its_request() {
     table.assert_ledger();
 }
 
+// [P-5.13] [P-8.13] [P-8.15]
 #[test]
 fn revoked_and_stopped_parts_end_at_once() {
     let mut table = secondary();
@@ -235,6 +240,7 @@ fn revoked_and_stopped_parts_end_at_once() {
     assert_eq!(table.pop_sendable(), None);
 }
 
+// [P-8.8]
 #[test]
 fn a_secondary_bounds_the_parts_it_takes() {
     let limits = Limits { grants_path_max: 3, ..small_limits() };

@@ -218,6 +218,7 @@ fn carrier_and_packet_headers_have_these_bytes() {
     assert_eq!(outcome.error, None);
 }
 
+// [P-5.3]
 #[test]
 fn numbers_longer_than_needed_are_accepted() {
     let minimal = read_control([hex("0b 02 01 14").into()]);
@@ -237,6 +238,7 @@ fn varints_have_the_lengths_of_quic() {
     assert_eq!(super::varint((1 << 62) - 1), hex("ff*8"));
 }
 
+// [P-5.2]
 #[test]
 fn body_must_be_used_up_exactly() {
     for (frame, golden) in control_frames() {

@@ -30,6 +30,7 @@ fn data_code(frames: &[u8]) -> Option<TransportCode> {
     carrier_code(carrier(frames))
 }
 
+// [P-5.2]
 #[test]
 fn control_lengths_are_refused_before_the_body_comes() {
     let max = CONTROL_FRAME_BYTES_MAX as u64;
@@ -48,6 +49,7 @@ fn control_lengths_are_refused_before_the_body_comes() {
     }
 }
 
+// [P-5.4]
 #[test]
 fn unknown_frames_are_skipped_up_to_their_limits() {
     let max = UNKNOWN_FRAME_BYTES_MAX;
@@ -66,6 +68,7 @@ fn unknown_frames_are_skipped_up_to_their_limits() {
     }
 }
 
+// [P-5.4]
 #[test]
 fn empty_unknown_frames_cannot_go_on_forever() {
     let times = usize::try_from(UNKNOWN_BYTES_PER_PATH_MAX).expect("64 KiB fit");
@@ -77,6 +80,7 @@ fn empty_unknown_frames_cannot_go_on_forever() {
     assert_eq!(carrier_code([varint(0x4b57), packet.repeat(17)].concat()), VIOLATION);
 }
 
+// [P-6.1] [P-6.2] [P-6.3]
 #[test]
 fn packet_lengths_and_numbers_have_limits() {
     let max = PACKET_BYTES_MAX as u64;
@@ -89,6 +93,7 @@ fn packet_lengths_and_numbers_have_limits() {
     assert_eq!(carrier_code(varint(0x4b58)), VIOLATION);
 }
 
+// [P-6.9]
 #[test]
 fn data_frame_lengths_are_refused_before_the_body_comes() {
     let body_max = CONTROL_FRAME_BYTES_MAX as u64;
@@ -111,6 +116,7 @@ fn data_frame_lengths_are_refused_before_the_body_comes() {
     }
 }
 
+// [P-6.9]
 #[test]
 fn payload_has_a_limit() {
     for (len, code) in [(0, None), (1, None), (DATA_FRAME_PAYLOAD_MAX, None), (DATA_FRAME_PAYLOAD_MAX + 1, TOO_LARGE)] {
@@ -124,6 +130,7 @@ fn payload_has_a_limit() {
     assert!(header.len() <= 32);
 }
 
+// [P-6.9]
 #[test]
 fn payload_ends_where_the_wire_can_say() {
     for (offset, len, code) in
@@ -134,6 +141,7 @@ fn payload_ends_where_the_wire_can_say() {
     }
 }
 
+// [P-6.2]
 #[test]
 fn frames_fill_their_packet_exactly() {
     let frame = hex("01 03 04 10 61");
@@ -156,6 +164,7 @@ fn largest_raw_frame_fits() {
     assert_eq!((&outcome.items[1], outcome.error), (&CarrierItem::Raw(raw), None));
 }
 
+// [P-5.6] [P-10.1]
 #[test]
 fn fields_have_limits() {
     let params = hex("03 01 01 10 02 01 10 03 04 80004000");
@@ -182,6 +191,7 @@ fn fields_have_limits() {
     assert_eq!(control_code(raw_frame(ControlType::ADD_PATH, &name(0))), VIOLATION);
 }
 
+// [P-5.6]
 #[test]
 fn values_outside_their_range_are_violations() {
     let violations = [
@@ -220,6 +230,7 @@ fn values_outside_their_range_are_violations() {
     assert_eq!(data_code(&grant("ff*8 01")), VIOLATION);
 }
 
+// [P-5.6] [P-10.1]
 #[test]
 fn range_counts_have_limits() {
     for (frame_type, before, max) in [(ControlType::PACKET_ACK, "", 64), (ControlType::GRANT_STATUS, "09 03 00", 256)] {
@@ -232,6 +243,7 @@ fn range_counts_have_limits() {
     }
 }
 
+// [P-3.6]
 #[test]
 fn parameters_are_complete_and_in_range() {
     let cases = [
@@ -271,6 +283,7 @@ fn round_trip_times_are_at_most_an_hour() {
     assert_eq!(status.rtt.as_secs(), 3600);
 }
 
+// [P-12.2]
 #[test]
 fn close_reasons_are_cut_between_characters() {
     let code = ErrorCode::Application(0);

@@ -61,6 +61,7 @@ proptest! {
         prop_assert_eq!(outcome, Outcome { items: vec![frame], error: None });
     }
 
+    // [P-5.3]
     #[test]
     fn control_plane_reads_the_same_in_any_chunks(
         (bytes, frames) in control_plane(),
@@ -71,6 +72,7 @@ proptest! {
         prop_assert_eq!(&read_control(in_single_bytes(&bytes)), &expected);
     }
 
+    // [P-5.3]
     #[test]
     fn carrier_reads_the_same_in_any_chunks(
         (bytes, items) in arbitrary::carrier(),
@@ -168,6 +170,7 @@ fn control_reader_is_empty_only_between_frames() {
     }
 }
 
+// [P-6.5]
 #[test]
 fn carrier_may_end_only_between_packets() {
     let packet = carrier(&hex("01 03 04 10 61"));

@@ -1,0 +1,20 @@
+//! The sums of the table, counted anew.
+
+use super::StreamTable;
+
+impl StreamTable {
+    /// Panics if a sum the table keeps is not what its parts add up to.
+    pub(crate) fn assert_ledger(&self) {
+        let recvs = || self.streams.values().filter_map(|stream| stream.recv.as_ref()).map(|half| &half.stream);
+        let sends = || self.streams.values().filter_map(|stream| stream.send.as_ref()).map(|half| &half.stream);
+        let needed: u128 = recvs().map(|recv| u128::from(recv.needed())).sum();
+        let charged: u64 = recvs().map(super::RecvStream::charged).sum();
+        let slots = self.ids.slots() * self.rules.initial;
+        assert_eq!(self.budget.reserved(), charged + slots, "the reservation is what streams and slots hold");
+        assert!(needed <= u128::from(self.budget.reserved()), "credit beyond the reservation");
+        assert!(recvs().all(|recv| recv.needed() <= recv.charged()), "credit beyond the charge of a stream");
+        assert_eq!(self.spans, recvs().map(super::RecvStream::spans).sum::<usize>(), "spans");
+        assert_eq!(self.send_buffered, sends().map(super::SendStream::buffered_bytes).sum::<usize>(), "send buffer");
+        assert_eq!(self.handles.len(), self.streams.len(), "one id entry for each stream");
+    }
+}

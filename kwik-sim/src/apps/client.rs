@@ -1,0 +1,116 @@
+//! A client: it dials, does its jobs on streams, and begins again when a session fails.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use kwik_core::{ClientConfig, Dir, SessionEvent, SessionHandle};
+
+use super::reader::ReadStyle;
+use super::visit::VisitState;
+use crate::app::{App, Context};
+use crate::checks::SharedModel;
+
+/// One stream and what is done on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// Both ways, or only to the server.
+    pub dir: Dir,
+    /// Bytes sent, at least the header's.
+    pub up: u64,
+    /// Bytes wanted in return.
+    pub down: u64,
+    /// How the answer is read.
+    pub read: ReadStyle,
+    /// After how many bytes the server is to reset its answer.
+    pub reset_answer: Option<u64>,
+    /// After how many bytes the client resets what it sends; it wants no answer then.
+    pub reset_upload: Option<u64>,
+    /// Streams of one direction wanted in return.
+    pub pushes: u32,
+    /// Bytes of each of them.
+    pub push_size: u64,
+    /// The stream's priority.
+    pub priority: i32,
+}
+
+/// One session: its server, and what is done in it.
+#[derive(Debug, Clone)]
+pub struct Visit {
+    /// The server that is dialled.
+    pub primary: SocketAddr,
+    /// The name in its certificate.
+    pub server_name: String,
+    /// What is done.
+    pub jobs: Vec<Job>,
+    /// How many jobs run at the same time.
+    pub parallel: usize,
+    /// Whether streams are opened before the handshake is done.
+    pub early: bool,
+    /// When it begins.
+    pub begin_after: Duration,
+    /// When the server is not to be trusted: how long to stay at most. Nothing in the session is judged then.
+    pub patience: Option<Duration>,
+}
+
+/// What a client does.
+pub struct ClientPlan {
+    /// Told apart from other clients by it.
+    pub number: u16,
+    /// What it brings to every session.
+    pub config: ClientConfig,
+    /// Its sessions, at the same time.
+    pub visits: Vec<Visit>,
+}
+
+/// A client application.
+pub struct ClientApp {
+    config: ClientConfig,
+    model: SharedModel,
+    visits: Vec<VisitState>,
+}
+
+impl ClientApp {
+    /// A client that does as planned.
+    #[must_use]
+    pub fn new(plan: ClientPlan, model: SharedModel) -> Self {
+        let ClientPlan { number, config, visits } = plan;
+        let visits =
+            visits.into_iter().zip(0..).map(|(visit, index)| VisitState::new(visit, number, index)).collect();
+        Self { config, model, visits }
+    }
+
+    fn rearm(&self, cx: &mut Context<'_>) {
+        let now = cx.now();
+        if let Some(at) = self.visits.iter().filter_map(VisitState::wake_at).min() {
+            cx.wake_in(at.saturating_duration_since(now));
+        }
+    }
+}
+
+impl App for ClientApp {
+    fn on_start(&mut self, cx: &mut Context<'_>) {
+        for visit in &mut self.visits {
+            visit.begin_again(cx.now());
+        }
+        self.rearm(cx);
+    }
+
+    fn on_event(&mut self, cx: &mut Context<'_>, handle: SessionHandle, event: SessionEvent) {
+        let Some(visit) = self.visits.iter_mut().find(|visit| visit.handle() == Some(handle)) else { return };
+        let model = &mut *self.model.borrow_mut();
+        visit.on_event(cx, handle, event, model);
+        self.rearm(cx);
+    }
+
+    fn on_wake(&mut self, cx: &mut Context<'_>) {
+        let model = &mut *self.model.borrow_mut();
+        for visit in &mut self.visits {
+            visit.wake(cx, &self.config, model);
+        }
+        self.rearm(cx);
+    }
+
+    fn is_done(&self) -> bool {
+        self.visits.iter().all(VisitState::is_done)
+    }
+}

@@ -1,0 +1,170 @@
+//! A secondary's part of streams: it writes what it was granted, whole or not.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use kwik_core::{ErrorCode, PathId, ReadError, Session, Side, StreamHandle, StreamId, WriteError};
+
+use super::message::PartRequest;
+use super::pattern::bytes_at;
+use super::writer::PIECE_BYTES;
+use crate::checks::{Flow, Model};
+use crate::rng::SimRng;
+
+/// How reliable a secondary is, in percent of its parts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reliability {
+    /// Parts ended short.
+    pub short: u32,
+    /// Parts reset midway.
+    pub reset: u32,
+    /// Parts begun late.
+    pub late: u32,
+}
+
+/// The parts of one session.
+#[derive(Debug, Default)]
+pub(super) struct Parts(BTreeMap<StreamHandle, Part>);
+
+#[derive(Debug)]
+struct Part {
+    request: BytesMut,
+    range: Range<u64>,
+    /// Known once the request was read.
+    flow: Option<Flow>,
+    cursor: u64,
+    /// Where it stops, and whether by a reset.
+    stop_at: u64,
+    resets: bool,
+    begins_at: Option<Instant>,
+}
+
+impl Parts {
+    /// A part was accepted.
+    pub(super) fn accept(
+        &mut self,
+        now: Instant,
+        stream: StreamHandle,
+        session: &mut Session<'_>,
+        (rng, reliability): (&mut SimRng, Reliability),
+    ) {
+        let Some(grant) = session.stream(stream).grant() else { return };
+        let range = grant.range;
+        let dice = rng.below(100);
+        let ends_early = dice < u64::from(reliability.short + reliability.reset);
+        let stop_at = if ends_early { range.start + rng.below(range.end - range.start) } else { range.end };
+        let late = rng.below(100) < u64::from(reliability.late);
+        let delay = Duration::from_millis(1 + rng.below(500));
+        let part = Part {
+            request: BytesMut::new(),
+            cursor: range.start,
+            range,
+            flow: None,
+            stop_at,
+            resets: ends_early && dice >= u64::from(reliability.short),
+            begins_at: late.then(|| now + delay),
+        };
+        self.0.insert(stream, part);
+    }
+
+    /// The next moment at which a late part begins.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        self.0.values().filter_map(|part| part.begins_at).min()
+    }
+
+    /// Goes on with every part that was to begin by now.
+    pub(super) fn wake(&mut self, now: Instant, own: PathId, session: &mut Session<'_>, model: &mut Model) {
+        let due: Vec<_> =
+            self.0.iter().filter(|(_, part)| part.begins_at.is_some_and(|at| at <= now)).map(|(id, _)| *id).collect();
+        for stream in due {
+            self.pump(now, own, stream, session, model);
+        }
+    }
+
+    /// Reads the request and writes as far as there is room.
+    pub(super) fn pump(
+        &mut self,
+        now: Instant,
+        own: PathId,
+        stream: StreamHandle,
+        session: &mut Session<'_>,
+        model: &mut Model,
+    ) {
+        let Some(part) = self.0.get_mut(&stream) else { return };
+        if part.begins_at.is_some_and(|at| at > now) {
+            return;
+        }
+        part.begins_at = None;
+        if part.flow.is_none() {
+            part.read_request(own, stream, session, model);
+        }
+        if part.flow.is_some() && part.write(stream, session, model) {
+            session.stream(stream).release_send();
+            session.stream(stream).release_recv();
+            self.0.remove(&stream);
+        }
+    }
+
+    /// The client, or the primary, wants no more of a part.
+    pub(super) fn on_stopped(&mut self, stream: StreamHandle, code: ErrorCode, session: &mut Session<'_>, model: &mut Model) {
+        model.coverage.code(code);
+        if self.0.remove(&stream).is_some() {
+            session.stream(stream).release_send();
+            session.stream(stream).release_recv();
+        }
+    }
+}
+
+impl Part {
+    fn read_request(&mut self, own: PathId, stream: StreamHandle, session: &mut Session<'_>, model: &mut Model) {
+        loop {
+            match session.stream(stream).read(usize::MAX) {
+                Ok(chunk) => self.request.extend_from_slice(&chunk.data),
+                Err(ReadError::Finished) => break,
+                Err(_) => return,
+            }
+        }
+        let (Some(request), Some(id)) = (PartRequest::decode(&self.request), session.stream(stream).id()) else {
+            return model.misgranted(session.id(), format!("{own} was granted {:?} with a request that nobody wrote", self.range));
+        };
+        let flow = Flow { token: request.token, stream: StreamId(request.stream), writer: Side::Server };
+        if id != flow.stream {
+            return model.misgranted(session.id(), format!("{own} was granted {id} with a request for {flow:?}"));
+        }
+        if let Some(session) = session.id() {
+            model.granted(session, own, flow, &self.range);
+        }
+        model.coverage.work("part");
+        self.flow = Some(flow);
+    }
+
+    /// Returns whether the part is over.
+    fn write(&mut self, stream: StreamHandle, session: &mut Session<'_>, model: &mut Model) -> bool {
+        let Some(flow) = self.flow else { return false };
+        while self.cursor < self.stop_at {
+            let bytes = bytes_at(flow.key(), self.cursor..self.stop_at.min(self.cursor + PIECE_BYTES));
+            match session.stream(stream).write_chunk(bytes) {
+                Ok(taken) => self.cursor += taken as u64,
+                Err(WriteError::Blocked) => return false,
+                Err(WriteError::Stopped(_) | WriteError::SessionClosed | WriteError::ClosedStream) => return true,
+                Err(error) => {
+                    model.violate(format!("a write of {flow:?} at {} within {:?} failed: {error}", self.cursor, self.range));
+                    return true;
+                }
+            }
+        }
+        if self.resets {
+            model.coverage.work("part reset");
+            // What was written may be stopped already.
+            let _ = session.stream(stream).reset(9);
+        } else {
+            if self.stop_at < self.range.end {
+                model.coverage.work("part short");
+            }
+            let _ = session.stream(stream).finish();
+        }
+        true
+    }
+}

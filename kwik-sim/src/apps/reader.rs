@@ -1,0 +1,182 @@
+//! Reads one stream, checks every byte of it, and knows when to pause or to stop.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use kwik_core::{Chunk, ReadError, Session, Side, StreamHandle, StreamId};
+
+use super::message::Header;
+use crate::checks::{Flow, Model, ReadEnd};
+
+/// How a stream is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadStyle {
+    /// The most bytes of one read.
+    pub chunk: usize,
+    /// Whether the bytes are wanted in order.
+    pub ordered: bool,
+    /// After how many bytes to pause, and for how long.
+    pub pause: Option<(u64, Duration)>,
+    /// After how many bytes to stop, and the code.
+    pub stop: Option<(u64, u32)>,
+}
+
+impl Default for ReadStyle {
+    fn default() -> Self {
+        Self { chunk: usize::MAX, ordered: true, pause: None, stop: None }
+    }
+}
+
+/// The reader of one stream.
+#[derive(Debug)]
+pub(super) struct Reader {
+    stream: StreamHandle,
+    style: ReadStyle,
+    source: Source,
+    taken: u64,
+    since_pause: u64,
+    paused_until: Option<Instant>,
+    end: Option<ReadEnd>,
+}
+
+/// What is known of whose bytes they are.
+#[derive(Debug)]
+enum Source {
+    /// The header tells, once it is here.
+    Header { id: StreamId, writer: Side, head: BytesMut },
+    Known(Flow),
+}
+
+impl Reader {
+    /// Reads the answering half of a stream.
+    pub(super) fn of(stream: StreamHandle, flow: Flow, style: ReadStyle) -> Self {
+        Self::new(stream, Source::Known(flow), style)
+    }
+
+    /// Reads a stream that begins with a header. The header is always read in order.
+    pub(super) fn of_header(stream: StreamHandle, id: StreamId, writer: Side, style: ReadStyle) -> Self {
+        let style = ReadStyle { ordered: true, ..style };
+        Self::new(stream, Source::Header { id, writer, head: BytesMut::new() }, style)
+    }
+
+    fn new(stream: StreamHandle, source: Source, style: ReadStyle) -> Self {
+        Self { stream, style, source, taken: 0, since_pause: 0, paused_until: None, end: None }
+    }
+
+    pub(super) fn end(&self) -> Option<ReadEnd> {
+        self.end
+    }
+
+    /// When to go on after a pause.
+    pub(super) fn paused_until(&self) -> Option<Instant> {
+        self.paused_until.filter(|_| self.end.is_none())
+    }
+
+    /// Reads what there is. Returns the header when it just became known.
+    pub(super) fn pump(&mut self, now: Instant, session: &mut Session<'_>, model: &mut Model) -> Option<Header> {
+        let mut header = None;
+        if self.paused_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        self.paused_until = None;
+        while self.end.is_none() {
+            if let Some((_, code)) = self.style.stop.filter(|(after, _)| self.taken >= *after) {
+                self.stop(session, code, model);
+                break;
+            }
+            match self.read(session) {
+                Ok(chunk) => header = self.take(&chunk, session, model).or(header),
+                Err(ReadError::Blocked) => break,
+                Err(error) => self.finish(end_of(error), model),
+            }
+            if let Some((_, span)) = self.style.pause.filter(|(after, _)| self.since_pause >= *after) {
+                self.since_pause = 0;
+                self.paused_until = Some(now + span);
+                break;
+            }
+        }
+        header
+    }
+
+    /// The session is over: reads what is buffered, without a pause.
+    pub(super) fn drain(&mut self, now: Instant, session: &mut Session<'_>, model: &mut Model) {
+        self.paused_until = None;
+        self.style.pause = None;
+        self.pump(now, session, model);
+        if self.end.is_none() {
+            self.finish(ReadEnd::SessionOver, model);
+        }
+    }
+
+    /// Wants no more.
+    pub(super) fn stop(&mut self, session: &mut Session<'_>, code: u32, model: &mut Model) {
+        let Source::Known(flow) = self.source else { return };
+        if self.end.is_some() {
+            return;
+        }
+        if session.stream(self.stream).stop(code).is_ok() {
+            model.stopped(flow, code);
+            model.coverage.work("stop");
+        }
+        self.finish(ReadEnd::Unwanted, model);
+    }
+
+    fn read(&self, session: &mut Session<'_>) -> Result<Chunk, ReadError> {
+        let max = match &self.source {
+            Source::Header { head, .. } => Header::LEN - head.len(),
+            Source::Known(_) => self.style.chunk,
+        };
+        let mut stream = session.stream(self.stream);
+        if self.style.ordered { stream.read(max) } else { stream.read_unordered(max) }
+    }
+
+    fn take(&mut self, chunk: &Chunk, session: &Session<'_>, model: &mut Model) -> Option<Header> {
+        let expected = self.style.ordered.then_some(self.taken);
+        let len = chunk.data.len() as u64;
+        self.taken += len;
+        self.since_pause += len;
+        match &mut self.source {
+            Source::Known(flow) => {
+                model.read(*flow, chunk, expected);
+                None
+            }
+            Source::Header { id, writer, head } => {
+                head.extend_from_slice(&chunk.data);
+                if head.len() < Header::LEN {
+                    return None;
+                }
+                let (id, writer, head): (_, _, Bytes) = (*id, *writer, head.split().freeze());
+                let Some(header) = Header::decode(&head) else { return None };
+                let flow = Flow { token: header.token, stream: id, writer };
+                self.source = Source::Known(flow);
+                if let Some(session) = session.id() {
+                    model.bind(session, header.token);
+                }
+                model.read_header(flow, &head, chunk);
+                Some(header)
+            }
+        }
+    }
+
+    fn finish(&mut self, end: ReadEnd, model: &mut Model) {
+        self.end = Some(end);
+        match &self.source {
+            Source::Known(flow) => model.read_end(*flow, end),
+            Source::Header { id, .. } if end == ReadEnd::Finished => {
+                model.violate(format!("{id} ended before its header did"));
+            }
+            Source::Header { .. } => {}
+        }
+    }
+}
+
+fn end_of(error: ReadError) -> ReadEnd {
+    match error {
+        ReadError::Finished => ReadEnd::Finished,
+        ReadError::Reset(code) => ReadEnd::Reset(code),
+        ReadError::Blocked
+        | ReadError::ClosedStream
+        | ReadError::IllegalOrderedRead
+        | ReadError::SessionClosed => ReadEnd::SessionOver,
+    }
+}

@@ -1,0 +1,325 @@
+//! One session of a client, from the first dial until everything in it was done.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kwik_core::{ClientConfig, Dir, OpenError, Session, SessionEvent, SessionHandle, Side, StreamEvent, StreamHandle};
+
+use super::client::{Job, Visit};
+use super::message::Header;
+use super::reader::{ReadStyle, Reader};
+use super::writer::{WriteEnd, Writer};
+use crate::app::Context;
+use crate::checks::{Flow, Model};
+
+/// A visit under way.
+pub(super) struct VisitState {
+    plan: Visit,
+    client: u64,
+    index: u64,
+    attempt: u64,
+    token: u64,
+    handle: Option<SessionHandle>,
+    dial_at: Option<Instant>,
+    /// When it closes the session whatever was done.
+    leave_at: Option<Instant>,
+    connected: bool,
+    closing: bool,
+    done: bool,
+    /// Jobs that are not running and not done.
+    waiting: VecDeque<usize>,
+    running: BTreeMap<StreamHandle, Running>,
+    /// Readers of streams that the server opened.
+    pushed: BTreeMap<StreamHandle, Reader>,
+    /// Such streams that were asked for, and those that came to an end.
+    pushes_due: u64,
+    pushes_over: u64,
+}
+
+/// A job under way.
+struct Running {
+    job: usize,
+    reader: Option<Reader>,
+    writer: Option<Writer>,
+}
+
+impl VisitState {
+    const RETRY_AFTER: Duration = Duration::from_secs(1);
+    /// The code of uploads that are reset.
+    const UPLOAD_RESET: u32 = 55;
+
+    pub(super) fn new(plan: Visit, client: u16, index: u64) -> Self {
+        Self {
+            waiting: (0..plan.jobs.len()).collect(),
+            plan,
+            client: client.into(),
+            index,
+            attempt: 0,
+            token: 0,
+            handle: None,
+            dial_at: None,
+            leave_at: None,
+            connected: false,
+            closing: false,
+            done: false,
+            running: BTreeMap::new(),
+            pushed: BTreeMap::new(),
+            pushes_due: 0,
+            pushes_over: 0,
+        }
+    }
+
+    pub(super) fn handle(&self) -> Option<SessionHandle> {
+        self.handle
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// The endpoint is new: what was under way is forgotten.
+    pub(super) fn begin_again(&mut self, now: Instant) {
+        let wait = if self.attempt == 0 { self.plan.begin_after } else { Self::RETRY_AFTER };
+        self.forget_session();
+        if !self.done {
+            self.dial_at = Some(now + wait);
+        }
+    }
+
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        let readers = self.running.values().filter_map(|running| running.reader.as_ref()).chain(self.pushed.values());
+        readers.filter_map(Reader::paused_until).chain(self.dial_at).chain(self.leave_at).min()
+    }
+
+    pub(super) fn wake(&mut self, cx: &mut Context<'_>, config: &ClientConfig, model: &mut Model) {
+        let now = cx.now();
+        if self.dial_at.is_some_and(|at| at <= now) {
+            self.dial_at = None;
+            self.dial(cx, config, model);
+        }
+        let Some(mut session) = self.handle.and_then(|handle| cx.session(handle)) else { return };
+        let streams: Vec<StreamHandle> = self.running.keys().chain(self.pushed.keys()).copied().collect();
+        for stream in streams {
+            self.read(now, stream, &mut session, model);
+        }
+        self.close_when_done(now, &mut session, model);
+    }
+
+    pub(super) fn on_event(
+        &mut self,
+        cx: &mut Context<'_>,
+        handle: SessionHandle,
+        event: SessionEvent,
+        model: &mut Model,
+    ) {
+        let now = cx.now();
+        let Some(mut session) = cx.session(handle) else { return };
+        match event {
+            SessionEvent::Connected => {
+                self.connected = true;
+                self.start_jobs(now, &mut session, model);
+            }
+            SessionEvent::Welcomed => {
+                if let Some(id) = session.id() {
+                    model.bind(id, self.token);
+                }
+            }
+            SessionEvent::Stream(event) => self.on_stream(now, event, &mut session, model),
+            SessionEvent::Closed(error) => {
+                self.drain(now, &mut session, model);
+                model.session_ended(Some(self.token), "client", &error);
+                cx.release(handle);
+                if self.closing || self.plan.patience.is_some() {
+                    self.done = true;
+                    self.forget_session();
+                } else {
+                    model.coverage.work("session failed");
+                    self.begin_again(now);
+                }
+                return;
+            }
+            _ => {}
+        }
+        self.close_when_done(now, &mut session, model);
+    }
+
+    fn dial(&mut self, cx: &mut Context<'_>, config: &ClientConfig, model: &mut Model) {
+        self.token = (self.client + 1) << 40 | self.index << 32 | self.attempt;
+        self.attempt += 1;
+        let now = cx.now();
+        match cx.dial(config.clone(), self.plan.primary, &self.plan.server_name) {
+            Ok(handle) => {
+                model.coverage.work("dial");
+                model.began(self.token, self.plan.patience.is_none());
+                self.leave_at = self.plan.patience.map(|patience| now + patience);
+                self.handle = Some(handle);
+                if let Some(mut session) = cx.session(handle).filter(|_| self.plan.early) {
+                    self.start_jobs(now, &mut session, model);
+                }
+            }
+            Err(error) => model.violate(format!("a dial failed at once: {error}")),
+        }
+    }
+
+    /// What was under way has to be done again in another session.
+    fn forget_session(&mut self) {
+        let interrupted = std::mem::take(&mut self.running);
+        self.waiting.extend(interrupted.into_values().map(|running| running.job));
+        self.pushed.clear();
+        (self.pushes_due, self.pushes_over) = (0, 0);
+        self.handle = None;
+        self.leave_at = None;
+        self.connected = false;
+        self.closing = false;
+    }
+
+    fn start_jobs(&mut self, now: Instant, session: &mut Session<'_>, model: &mut Model) {
+        while !self.closing && (self.connected || self.plan.early) && self.running.len() < self.plan.parallel {
+            let Some(index) = self.waiting.front().copied() else { return };
+            let job = self.plan.jobs[index].clone();
+            let stream = match session.open_stream(job.dir) {
+                Ok(stream) => stream,
+                Err(OpenError::LimitReached { .. }) => return model.coverage.limit("streams"),
+                Err(OpenError::BudgetTaken) => return model.coverage.limit("receive budget"),
+                Err(OpenError::NotAllowed | OpenError::SessionClosed) => return,
+            };
+            self.waiting.pop_front();
+            self.begin(now, index, &job, stream, session, model);
+        }
+    }
+
+    fn begin(
+        &mut self,
+        now: Instant,
+        index: usize,
+        job: &Job,
+        stream: StreamHandle,
+        session: &mut Session<'_>,
+        model: &mut Model,
+    ) {
+        let Some(id) = session.stream(stream).id() else { return };
+        let flow = Flow { token: self.token, stream: id, writer: Side::Client };
+        let (head, size) = self.header(job);
+        let reset = job.reset_upload.map(|after| (after, Self::UPLOAD_RESET));
+        let writer = Writer::new(stream, flow, head, size, reset, model);
+        let reader = (job.dir == Dir::Bi)
+            .then(|| Reader::of(stream, Flow { writer: Side::Server, ..flow }, job.read));
+        if job.priority != 0 && session.stream(stream).set_priority(job.priority).is_err() {
+            model.violate(format!("{id} took no priority right after it was opened"));
+        }
+        self.running.insert(stream, Running { job: index, reader, writer: Some(writer) });
+        self.write(now, stream, session, model);
+    }
+
+    fn header(&self, job: &Job) -> (Bytes, u64) {
+        let size = job.up.max(Header::LEN as u64);
+        let header = Header {
+            token: self.token,
+            size,
+            answer: job.down,
+            reset_after: job.reset_answer,
+            pushes: job.pushes,
+            push_size: job.push_size,
+        };
+        (header.encode(), size)
+    }
+
+    fn on_stream(&mut self, now: Instant, event: StreamEvent, session: &mut Session<'_>, model: &mut Model) {
+        match event {
+            StreamEvent::Opened { .. } => self.accept(now, session, model),
+            StreamEvent::Available { .. } => self.start_jobs(now, session, model),
+            StreamEvent::Readable(stream) => self.read(now, stream, session, model),
+            StreamEvent::Writable(stream) | StreamEvent::Stopped { stream, .. } => {
+                self.write(now, stream, session, model);
+            }
+            StreamEvent::Finished(stream) => {
+                if let Some(writer) = self.running.get_mut(&stream).and_then(|running| running.writer.take()) {
+                    model.acknowledged(writer.flow());
+                }
+                self.settle(now, stream, session, model);
+            }
+        }
+    }
+
+    fn accept(&mut self, now: Instant, session: &mut Session<'_>, model: &mut Model) {
+        while let Some(stream) = session.accept_stream(Dir::Uni) {
+            let Some(id) = session.stream(stream).id() else { continue };
+            self.pushed.insert(stream, Reader::of_header(stream, id, Side::Server, ReadStyle::default()));
+            self.read(now, stream, session, model);
+        }
+    }
+
+    fn read(&mut self, now: Instant, stream: StreamHandle, session: &mut Session<'_>, model: &mut Model) {
+        if let Some(reader) = self.pushed.get_mut(&stream) {
+            reader.pump(now, session, model);
+            if reader.end().is_some() {
+                session.stream(stream).release_recv();
+                self.pushed.remove(&stream);
+                self.pushes_over += 1;
+            }
+        } else if let Some(reader) = self.running.get_mut(&stream).and_then(|running| running.reader.as_mut()) {
+            reader.pump(now, session, model);
+            self.settle(now, stream, session, model);
+        }
+    }
+
+    fn write(&mut self, now: Instant, stream: StreamHandle, session: &mut Session<'_>, model: &mut Model) {
+        let Some(running) = self.running.get_mut(&stream) else { return };
+        if let Some(writer) = &mut running.writer {
+            writer.pump(session, model);
+            match writer.end() {
+                None | Some(WriteEnd::Finished) => {}
+                Some(WriteEnd::Reset) => {
+                    running.writer = None;
+                    if let Some(reader) = &mut running.reader {
+                        reader.stop(session, Self::UPLOAD_RESET, model);
+                    }
+                }
+                Some(WriteEnd::Stopped(_) | WriteEnd::SessionOver) => running.writer = None,
+            }
+        }
+        self.settle(now, stream, session, model);
+    }
+
+    /// Lets go of a stream when both halves are over, and goes on with the next job.
+    fn settle(&mut self, now: Instant, stream: StreamHandle, session: &mut Session<'_>, model: &mut Model) {
+        let Some(running) = self.running.get_mut(&stream) else { return };
+        if running.reader.as_ref().is_some_and(|reader| reader.end().is_some()) {
+            running.reader = None;
+            session.stream(stream).release_recv();
+        }
+        if running.reader.is_some() || running.writer.is_some() {
+            return;
+        }
+        let job = &self.plan.jobs[running.job];
+        if job.reset_upload.is_none() {
+            self.pushes_due += u64::from(job.pushes);
+        }
+        session.stream(stream).release_send();
+        self.running.remove(&stream);
+        self.start_jobs(now, session, model);
+    }
+
+    fn close_when_done(&mut self, now: Instant, session: &mut Session<'_>, model: &mut Model) {
+        if self.leave_at.is_some_and(|at| at <= now) {
+            self.leave_at = None;
+            self.closing = true;
+            session.close(now, 1, "no patience left");
+            return;
+        }
+        let idle = self.running.is_empty() && self.waiting.is_empty() && self.pushes_over >= self.pushes_due;
+        if idle && self.pushed.is_empty() && !self.closing && (self.connected || self.plan.early) {
+            self.closing = true;
+            model.coverage.work("session done");
+            session.close(now, 0, "done");
+        }
+    }
+
+    fn drain(&mut self, now: Instant, session: &mut Session<'_>, model: &mut Model) {
+        let readers = self.running.values_mut().filter_map(|running| running.reader.as_mut());
+        for reader in readers.chain(self.pushed.values_mut()) {
+            reader.drain(now, session, model);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Writes one flow from its first byte to its end.
+
+use bytes::Bytes;
+use kwik_core::{ErrorCode, FinishError, Session, StreamHandle, WriteError};
+
+use super::pattern::bytes_at;
+use crate::checks::{Flow, Model};
+
+/// Bytes made for one write.
+pub(super) const PIECE_BYTES: u64 = 64 * 1024;
+
+/// How writing ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WriteEnd {
+    Finished,
+    Reset,
+    Stopped(ErrorCode),
+    SessionOver,
+}
+
+/// The writer of one flow.
+#[derive(Debug)]
+pub(super) struct Writer {
+    stream: StreamHandle,
+    flow: Flow,
+    head: Bytes,
+    cursor: u64,
+    size: u64,
+    reset: Option<(u64, u32)>,
+    end: Option<WriteEnd>,
+}
+
+impl Writer {
+    /// Writes `head` and then the pattern up to `size`. `reset` says after how many bytes to reset, and the code.
+    pub(super) fn new(
+        stream: StreamHandle,
+        flow: Flow,
+        head: Bytes,
+        size: u64,
+        reset: Option<(u64, u32)>,
+        model: &mut Model,
+    ) -> Self {
+        model.begins(flow, head.clone());
+        Self { stream, flow, head, cursor: 0, size, reset, end: None }
+    }
+
+    pub(super) fn flow(&self) -> Flow {
+        self.flow
+    }
+
+    pub(super) fn end(&self) -> Option<WriteEnd> {
+        self.end
+    }
+
+    /// Writes what there is room for.
+    pub(super) fn pump(&mut self, session: &mut Session<'_>, model: &mut Model) {
+        while self.end.is_none() {
+            if let Some((_, code)) = self.reset.filter(|(after, _)| self.cursor >= *after) {
+                self.reset(session, code, model);
+                return;
+            }
+            if self.cursor == self.size {
+                self.finish(session, model);
+                return;
+            }
+            let bytes = self.piece();
+            // Noted before it is written: what was noted and not written does no harm.
+            match session.stream(self.stream).write_chunk(bytes) {
+                Ok(taken) => {
+                    model.wrote(self.flow, self.cursor..self.cursor + taken as u64);
+                    self.cursor += taken as u64;
+                }
+                Err(WriteError::Blocked) => {
+                    model.coverage.limit("send buffer");
+                    return;
+                }
+                Err(error) => self.fail(error, model),
+            }
+        }
+    }
+
+    fn piece(&self) -> Bytes {
+        let limit = self.reset.map_or(self.size, |(after, _)| after.min(self.size));
+        let head_len = self.head.len() as u64;
+        if self.cursor < head_len {
+            // The cursor is below a length in memory.
+            return self.head.slice(usize::try_from(self.cursor).unwrap_or(0)..);
+        }
+        bytes_at(self.flow.key(), self.cursor..limit.min(self.cursor + PIECE_BYTES))
+    }
+
+    fn reset(&mut self, session: &mut Session<'_>, code: u32, model: &mut Model) {
+        self.end = Some(WriteEnd::SessionOver);
+        if session.stream(self.stream).reset(code).is_ok() {
+            self.end = Some(WriteEnd::Reset);
+            model.reset(self.flow, code);
+            model.coverage.work("reset");
+        }
+    }
+
+    fn finish(&mut self, session: &mut Session<'_>, model: &mut Model) {
+        self.end = Some(match session.stream(self.stream).finish() {
+            Ok(()) => {
+                model.finished(self.flow, self.size);
+                WriteEnd::Finished
+            }
+            Err(FinishError::Stopped(code)) => {
+                model.told_to_stop(self.flow, code);
+                WriteEnd::Stopped(code)
+            }
+            Err(FinishError::ClosedStream) => WriteEnd::SessionOver,
+        });
+    }
+
+    fn fail(&mut self, error: WriteError, model: &mut Model) {
+        self.end = Some(match error {
+            WriteError::Stopped(code) => {
+                model.told_to_stop(self.flow, code);
+                WriteEnd::Stopped(code)
+            }
+            WriteError::SessionClosed | WriteError::ClosedStream => WriteEnd::SessionOver,
+            other => {
+                model.violate(format!("a write of {:?} at {} failed: {other}", self.flow, self.cursor));
+                WriteEnd::SessionOver
+            }
+        });
+    }
+}

@@ -1,0 +1,502 @@
+//! Dishonest nodes: they complete the handshake, authenticate as they should or not, and then say what they like.
+//!
+//! A [`Byzantine`] node plays one [`Part`] with one [`Behaviour`], after it has been honest for as long as the behaviour
+//! wants. What it draws follows from its seed. What an honest peer must make of it is the behaviour's [`Cost`].
+
+mod behaviour;
+mod client;
+mod common;
+mod joiner;
+mod mutate;
+mod primary;
+mod quic;
+mod secondary;
+mod stage;
+mod streams;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kwik_core::__test_exports::{
+    AddPath, Frame, Item, MaxStreams, OpenStream, PathStatus, Ticket, Welcome, WirePathState, welcome_proof,
+};
+use kwik_core::{
+    Dir, Epoch, ErrorCode, Identity, PathId, PublicIdentity, SessionId, Side, StreamId, StreamOffset, TransportCode,
+    UnixTime,
+};
+use quinn_proto::crypto;
+use rand::rngs::StdRng;
+use rand::{RngCore, SeedableRng};
+
+pub use self::behaviour::{Behaviour, Cost, Part, When};
+use self::quic::{Heard, Quic};
+use self::stage::{Scene, Shared, Stage, params};
+use crate::clock::VirtualClock;
+use crate::pki::Pki;
+use crate::raw_node::RawNode;
+use crate::world::World;
+
+/// What a dishonest node did and met; shared with whoever asked for it.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Whether it came to misbehave.
+    pub has_acted: bool,
+    /// Frames and other pieces it sent then.
+    pub said: u64,
+    /// Its connections that ended, by part, with the code the peer gave, if the peer closed them.
+    pub closed: Vec<(Part, Option<ErrorCode>)>,
+}
+
+/// A dishonest node.
+pub struct Byzantine {
+    quic: Quic,
+    rng: StdRng,
+    behaviour: Behaviour,
+    /// A server's identity, or a client's key.
+    key: Identity,
+    content: fn(u64) -> u8,
+    client: Option<ClientSetup>,
+    partner: Option<Partner>,
+    start: Instant,
+    unix_at_start: Duration,
+    scenes: BTreeMap<usize, Scene>,
+    shared: Shared,
+    /// Secondaries to join, and when.
+    dials: Vec<(Instant, AddPath)>,
+    next_act: Option<Instant>,
+    timeout: Option<Instant>,
+    report: Rc<RefCell<Report>>,
+}
+
+struct ClientSetup {
+    crypto: Arc<dyn crypto::ClientConfig>,
+    server: SocketAddr,
+    name: String,
+}
+
+/// An honest server that a dishonest primary adds to the session.
+struct Partner {
+    address: SocketAddr,
+    name: String,
+    identity: PublicIdentity,
+}
+
+impl Byzantine {
+    /// The time between two acts.
+    const ACT_EVERY: Duration = Duration::from_millis(5);
+    /// When a ticket is good no more, the difference of clocks included.
+    const TICKET_STALE_AFTER: Duration = Duration::from_secs(95);
+
+    /// A server with the identity of this number: a primary or a secondary, as the behaviour wants.
+    #[must_use]
+    pub fn server(world: &World, pki: &Pki, number: u8, seed: u64, behaviour: Behaviour) -> Self {
+        Self::new(world, pki.identity(number), seed, behaviour, Some(pki.quic_server(number)))
+    }
+
+    /// A client of the server at this address.
+    #[must_use]
+    pub fn client(world: &World, pki: &Pki, server: SocketAddr, seed: u64, behaviour: Behaviour) -> Self {
+        let mut key = [0; 32];
+        StdRng::seed_from_u64(seed ^ 0xc11e).fill_bytes(&mut key);
+        let mut node = Self::new(world, Identity::from_seed(key), seed, behaviour, None);
+        node.client = Some(ClientSetup { crypto: pki.quic_client(), server, name: pki.name().to_owned() });
+        node.rearm(node.start);
+        node
+    }
+
+    /// The bytes it writes where it writes what it should: by stream offset.
+    #[must_use]
+    pub fn content(mut self, content: fn(u64) -> u8) -> Self {
+        self.content = content;
+        self
+    }
+
+    /// The honest server that a primary adds to its sessions, as path 1.
+    #[must_use]
+    pub fn partner(mut self, address: SocketAddr, name: &str, identity: PublicIdentity) -> Self {
+        self.partner = Some(Partner { address, name: name.to_owned(), identity });
+        self
+    }
+
+    /// What it does and meets, as it happens.
+    #[must_use]
+    pub fn report(&self) -> Rc<RefCell<Report>> {
+        self.report.clone()
+    }
+
+    fn new(
+        world: &World,
+        key: Identity,
+        seed: u64,
+        behaviour: Behaviour,
+        server: Option<Arc<dyn crypto::ServerConfig>>,
+    ) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        Self {
+            quic: Quic::new(&mut rng, server),
+            rng,
+            behaviour,
+            key,
+            content: |_| 0,
+            client: None,
+            partner: None,
+            start: world.now(),
+            unix_at_start: VirtualClock::UNIX_AT_START + world.elapsed(),
+            scenes: BTreeMap::new(),
+            shared: Shared::default(),
+            dials: Vec::new(),
+            next_act: None,
+            timeout: None,
+            report: Rc::default(),
+        }
+    }
+
+    /// Hears all there is to hear, acts if it is time, and notes when to come back.
+    fn pump(&mut self, now: Instant) {
+        if self.client.is_some() && self.scenes.is_empty() {
+            self.dial_primary(now);
+        }
+        for number in self.quic.links() {
+            while let Some(heard) = self.quic.link(number).and_then(quic::Link::poll) {
+                self.on_heard(now, number, heard);
+            }
+        }
+        self.dial_secondaries(now);
+        self.act(now);
+        for number in self.quic.links() {
+            if let Some(link) = self.quic.link(number) {
+                link.flush();
+            }
+        }
+        self.quic.exchange();
+        self.rearm(now);
+    }
+
+    fn rearm(&mut self, now: Instant) {
+        let dial = self.dials.iter().map(|(at, _)| *at).min();
+        let first = (self.client.is_some() && self.scenes.is_empty()).then_some(now);
+        let next = [self.quic.poll_timeout(), self.next_act, dial, first].into_iter().flatten().min();
+        self.timeout = next.map(|at| at.max(now + Duration::from_micros(1)));
+    }
+
+    fn dial_primary(&mut self, now: Instant) {
+        let Some(setup) = &self.client else { return };
+        if let Some(number) = self.quic.dial(now, setup.crypto.clone(), setup.server, &setup.name) {
+            self.scenes.insert(number, Scene::new(Part::Client, PathId::PRIMARY));
+        }
+    }
+
+    fn dial_secondaries(&mut self, now: Instant) {
+        let Some(setup) = &self.client else { return };
+        let (due, later) = std::mem::take(&mut self.dials).into_iter().partition(|(at, _)| *at <= now);
+        self.dials = later;
+        let due: Vec<(Instant, AddPath)> = due;
+        for (_, add) in due {
+            if let Some(number) = self.quic.dial(now, setup.crypto.clone(), add.address, &add.server_name) {
+                self.scenes.insert(number, Scene::new(Part::Joiner, add.path));
+            }
+        }
+    }
+
+    // ---- what it hears
+
+    fn on_heard(&mut self, now: Instant, number: usize, heard: Heard) {
+        match heard {
+            Heard::Connected => self.on_connected(now, number),
+            Heard::Frame(frame) => self.on_frame(now, number, frame),
+            Heard::Item(item) => self.on_item(now, number, item),
+            Heard::Closed(code) => {
+                if let Some(scene) = self.scenes.get_mut(&number) {
+                    scene.is_over = true;
+                    self.report.borrow_mut().closed.push((scene.part, code));
+                }
+            }
+        }
+    }
+
+    fn on_connected(&mut self, now: Instant, number: usize) {
+        let Some(exporter) = self.quic.link(number).map(|link| link.exporter()) else { return };
+        let Some(scene) = self.scenes.get_mut(&number) else { return };
+        scene.exporter = exporter;
+        if self.opens_dishonestly(number) {
+            return;
+        }
+        self.on_stage(now, number, 0, |stage| match stage.scene.part {
+            Part::Client => {
+                let hello = client::plain_hello(stage);
+                stage.say(hello);
+            }
+            Part::Joiner => {
+                if let Some(join) = stage.join() {
+                    stage.say(join);
+                }
+            }
+            Part::Primary | Part::Secondary => {}
+        });
+    }
+
+    /// Begins to misbehave on a connection before anything honest was said.
+    fn opens_dishonestly(&mut self, number: usize) -> bool {
+        let behaviour = self.behaviour;
+        let welcomed_before = self.scenes.values().any(|scene| scene.part == behaviour.part && scene.is_welcomed);
+        let Some(scene) = self.scenes.get_mut(&number).filter(|scene| scene.part == behaviour.part) else { return false };
+        let opens = match behaviour.when {
+            When::First | When::Late => true,
+            When::Again => welcomed_before,
+            _ => false,
+        };
+        if opens {
+            scene.ticks = Some(0);
+        }
+        opens
+    }
+
+    fn on_frame(&mut self, now: Instant, number: usize, frame: Frame) {
+        match frame {
+            Frame::Hello(hello) if !self.scenes.contains_key(&number) => {
+                let mut session = [0; 16];
+                self.rng.fill_bytes(&mut session);
+                self.shared.session = Some(SessionId(session));
+                self.welcome(now, number, Part::Primary, PathId::PRIMARY, hello.client_key);
+            }
+            Frame::Join(join) if !self.scenes.contains_key(&number) => {
+                let Some(ticket) = Ticket::decode(&join.ticket) else { return };
+                self.shared.session = Some(ticket.session);
+                self.welcome(now, number, Part::Secondary, ticket.path, *ticket.client_key.as_bytes());
+            }
+            Frame::Welcome(welcome) => self.on_welcome(now, number, &welcome),
+            Frame::AddPath(add) => {
+                let late = if self.behaviour.when == When::Late { Self::TICKET_STALE_AFTER } else { Duration::ZERO };
+                self.dials.push((now + late, add.clone()));
+                self.shared.added.push(add);
+            }
+            Frame::Grant(grant) => {
+                self.shared.granted.push(grant);
+                self.forward_grants(now);
+            }
+            frame => {
+                if let Some(scene) = self.scenes.get_mut(&number) {
+                    note(scene, &frame);
+                }
+            }
+        }
+    }
+
+    /// Answers a client's first frame, in its own way.
+    fn welcome(&mut self, now: Instant, number: usize, part: Part, path: PathId, client_key: [u8; 32]) {
+        let Some(exporter) = self.quic.link(number).map(|link| link.exporter()) else { return };
+        let mut scene = Scene::new(part, path);
+        scene.exporter = exporter;
+        scene.client_key = PublicIdentity::from_bytes(&client_key).ok();
+        self.scenes.insert(number, scene);
+        if self.opens_dishonestly(number) {
+            return;
+        }
+        let partner = self.partner.as_ref().map(|partner| (partner.address, partner.name.clone(), partner.identity));
+        self.on_stage(now, number, 0, |stage| {
+            let Some(client) = stage.scene.client_key else { return };
+            let (session, path) = (stage.session(), stage.scene.path);
+            let signature = welcome_proof(stage.key, &stage.scene.exporter, session, path, &client);
+            let identity = *stage.key.public().as_bytes();
+            stage.say(Welcome { session, path, params: params(), identity, signature });
+            stage.scene.is_welcomed = true;
+            stage.scene.streams_uni = 128;
+            let Some((address, server_name, secondary)) = partner.filter(|_| part == Part::Primary) else { return };
+            let path = PathId(1);
+            let Some(ticket) = stage.ticket(path, secondary, &server_name) else { return };
+            let identity = *secondary.as_bytes();
+            stage.say(AddPath { path, epoch: Epoch(1), address, server_name, identity, ticket });
+        });
+    }
+
+    fn on_welcome(&mut self, now: Instant, number: usize, welcome: &Welcome) {
+        self.shared.session.get_or_insert(welcome.session);
+        let streams = welcome.params.streams_uni;
+        self.on_stage(now, number, 0, |stage| {
+            stage.scene.is_welcomed = true;
+            stage.scene.streams_uni = streams;
+            if stage.scene.part == Part::Client {
+                let stream = stage.own_stream(Dir::Bi, 0);
+                stage.say(OpenStream { stream, priority: 0, limit: StreamOffset(1 << 20) });
+                stage.scene.stream = Some(stream);
+            }
+        });
+        self.forward_grants(now);
+        let Some(path) = self.scenes.get(&number).filter(|scene| scene.part == Part::Joiner).map(|scene| scene.path)
+        else {
+            return;
+        };
+        if self.behaviour.when == When::Again && self.behaviour.part == Part::Joiner {
+            let again = self.shared.added.iter().find(|add| add.path == path).cloned();
+            self.dials.extend(again.map(|add| (now, add)));
+        }
+        let home = self.scenes.iter().find(|(_, scene)| scene.part == Part::Client).map(|(number, _)| *number);
+        if let Some(home) = home {
+            let (state, code) = (WirePathState::Active, TransportCode::NO_ERROR.into());
+            let status = PathStatus { path, state, code, rtt: Duration::ZERO, rate: 0, bytes: 0 };
+            self.on_stage(now, home, 0, |stage| stage.say(status));
+        }
+    }
+
+    /// An honest client carries grants to the servers they are for.
+    fn forward_grants(&mut self, now: Instant) {
+        let dishonest = self.behaviour.part == Part::Joiner && self.behaviour.when == When::Granted;
+        if self.client.is_none() || dishonest {
+            return;
+        }
+        let joiners: Vec<usize> = self
+            .scenes
+            .iter()
+            .filter(|(_, scene)| scene.part == Part::Joiner && scene.is_welcomed && scene.next_packet == 0)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in joiners {
+            self.on_stage(now, number, 0, |stage| {
+                joiner::grant(stage, |_| ());
+            });
+        }
+    }
+
+    fn on_item(&mut self, now: Instant, number: usize, item: Item) {
+        let Some(scene) = self.scenes.get_mut(&number) else { return };
+        match item {
+            Item::Grant(grant) => scene.grants.push(grant),
+            Item::Stream { stream, .. } => {
+                if scene.part == Part::Primary && stream == StreamId::new(Side::Client, Dir::Bi, 0) {
+                    scene.stream = Some(stream);
+                }
+            }
+            Item::Raw(_) => {}
+            Item::PacketEnd(_) => {
+                scene.packets += 1;
+                self.on_stage(now, number, 0, |stage| stage.acknowledge());
+            }
+        }
+    }
+
+    // ---- what it does
+
+    fn act(&mut self, now: Instant) {
+        if self.next_act.is_some_and(|at| now < at) && !self.is_waiting() {
+            return;
+        }
+        let is_due = self.next_act.is_none_or(|at| now >= at);
+        let behaviour = self.behaviour;
+        let mut goes_on = false;
+        for number in self.scenes.keys().copied().collect::<Vec<_>>() {
+            let has_grant = !self.shared.granted.is_empty();
+            let Some(scene) = self.scenes.get_mut(&number) else { continue };
+            if scene.part != behaviour.part || scene.is_over {
+                continue;
+            }
+            let has_begun = scene.ticks.is_some();
+            if !has_begun && is_ready(behaviour.when, scene, has_grant) {
+                scene.ticks = Some(0);
+            }
+            let Some(tick) = scene.ticks.filter(|tick| *tick != u32::MAX) else { continue };
+            if has_begun && !is_due {
+                goes_on = true;
+                continue;
+            }
+            let blocked = self.quic.link(number).is_none_or(|link| link.is_blocked());
+            if blocked {
+                goes_on = true;
+                continue;
+            }
+            if std::env::var("BYZDBG").is_ok() { eprintln!("ACT {tick} {:?}", now - self.start); }
+            self.report.borrow_mut().has_acted = true;
+            let again = self.on_stage(now, number, tick, behaviour.act).unwrap_or(false);
+            if let Some(scene) = self.scenes.get_mut(&number) {
+                scene.ticks = Some(if again { tick.saturating_add(1) } else { u32::MAX });
+            }
+            goes_on |= again;
+        }
+        if is_due || !goes_on {
+            self.next_act = goes_on.then(|| now + Self::ACT_EVERY);
+        }
+    }
+
+    /// Whether some connection has not come to the moment at which it begins.
+    fn is_waiting(&self) -> bool {
+        self.scenes.values().any(|scene| scene.part == self.behaviour.part && scene.ticks.is_none() && !scene.is_over)
+    }
+
+    /// Lets `act` speak on one connection.
+    fn on_stage<T>(&mut self, now: Instant, number: usize, tick: u32, act: impl FnOnce(&mut Stage<'_>) -> T) -> Option<T> {
+        let link = self.quic.link(number)?;
+        let scene = self.scenes.get_mut(&number)?;
+        let wall = UnixTime::new(self.unix_at_start + now.saturating_duration_since(self.start));
+        let mut said = 0;
+        let result = act(&mut Stage {
+            now,
+            wall,
+            link,
+            scene,
+            shared: &self.shared,
+            rng: &mut self.rng,
+            key: &self.key,
+            content: self.content,
+            tick,
+            said: &mut said,
+        });
+        if scene.ticks.is_some() {
+            self.report.borrow_mut().said += said;
+        }
+        Some(result)
+    }
+}
+
+/// Takes from a frame what a behaviour may want to know.
+fn note(scene: &mut Scene, frame: &Frame) {
+    match (scene.part, frame) {
+        (Part::Primary, Frame::OpenStream(open)) if open.stream == StreamId::new(Side::Client, Dir::Bi, 0) => {
+            scene.stream = Some(open.stream);
+        }
+        (Part::Primary, Frame::PathStatus(status)) if status.path == PathId(1) => {
+            scene.is_partnered |= status.state == WirePathState::Active;
+        }
+        (_, Frame::MaxStreams(MaxStreams { dir: Dir::Uni, max })) => scene.streams_uni = scene.streams_uni.max(*max),
+        _ => {}
+    }
+}
+
+fn is_ready(when: When, scene: &Scene, has_grant: bool) -> bool {
+    let has_place = scene.stream.is_some() || !scene.grants.is_empty();
+    scene.is_welcomed
+        && match when {
+            When::First | When::Late | When::Again => false,
+            When::Welcomed => true,
+            When::Placed => has_place,
+            When::Partnered => scene.is_partnered && has_place,
+            When::Granted => has_grant,
+        }
+}
+
+impl RawNode for Byzantine {
+    fn handle_datagram(&mut self, now: Instant, from: SocketAddr, data: &[u8]) {
+        self.quic.handle_datagram(now, from, data);
+        self.pump(now);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.quic.handle_timeout(now);
+        self.pump(now);
+    }
+
+    fn poll_transmit(&mut self, now: Instant) -> Option<(SocketAddr, Vec<u8>)> {
+        let transmit = self.quic.poll_transmit(now);
+        if transmit.is_none() {
+            self.quic.exchange();
+            self.rearm(now);
+        }
+        transmit
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.timeout
+    }
+}

@@ -1,0 +1,244 @@
+//! What a behaviour stands on: one connection, what was learnt on it, and ways to say anything at all.
+
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes};
+use kwik_core::__test_exports::{
+    AddPath, Frame, Grant, GrantOpen, Join, PacketAck, Params, Ticket, WirePathState, carrier_header, join_proof,
+};
+use kwik_core::{Dir, Identity, PathId, PublicIdentity, SessionId, Side, StreamId, UnixTime};
+use quinn_proto::StreamId as QuicStreamId;
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::behaviour::Part;
+use super::quic::Link;
+
+/// What the node knows over all its connections.
+#[derive(Default)]
+pub(super) struct Shared {
+    pub(super) session: Option<SessionId>,
+    /// Paths a primary told this client to dial.
+    pub(super) added: Vec<AddPath>,
+    /// Grants a primary told this client of.
+    pub(super) granted: Vec<Grant>,
+}
+
+/// What was learnt on one connection.
+pub(super) struct Scene {
+    pub(super) part: Part,
+    pub(super) path: PathId,
+    pub(super) exporter: [u8; 32],
+    pub(super) client_key: Option<PublicIdentity>,
+    /// The first frame was answered, as the behaviour wanted.
+    pub(super) is_welcomed: bool,
+    /// Grants that came to this secondary.
+    pub(super) grants: Vec<GrantOpen>,
+    /// A stream that may be used: the client's first, bidirectional one.
+    pub(super) stream: Option<StreamId>,
+    /// The partner's path is active.
+    pub(super) is_partnered: bool,
+    /// Packets that came.
+    pub(super) packets: u64,
+    /// Streams this node may open, one way, as its peer last said.
+    pub(super) streams_uni: u64,
+    /// Such streams it opened.
+    pub(super) opened_uni: u64,
+    /// Ticks since it began to misbehave.
+    pub(super) ticks: Option<u32>,
+    pub(super) is_over: bool,
+    carrier: Option<QuicStreamId>,
+    pub(super) next_packet: u64,
+}
+
+impl Scene {
+    pub(super) fn new(part: Part, path: PathId) -> Self {
+        Self {
+            part,
+            path,
+            exporter: [0; 32],
+            client_key: None,
+            is_welcomed: false,
+            grants: Vec::new(),
+            stream: None,
+            is_partnered: false,
+            packets: 0,
+            streams_uni: 16,
+            opened_uni: 0,
+            ticks: None,
+            is_over: false,
+            carrier: None,
+            next_packet: 0,
+        }
+    }
+}
+
+/// The place of one act.
+pub(super) struct Stage<'a> {
+    pub(super) now: Instant,
+    pub(super) wall: UnixTime,
+    pub(super) link: &'a mut Link,
+    pub(super) scene: &'a mut Scene,
+    pub(super) shared: &'a Shared,
+    pub(super) rng: &'a mut StdRng,
+    /// A server's identity, or a client's key.
+    pub(super) key: &'a Identity,
+    pub(super) content: fn(u64) -> u8,
+    /// How often the act was called before.
+    pub(super) tick: u32,
+    /// Frames said so far.
+    pub(super) said: &'a mut u64,
+}
+
+impl Stage<'_> {
+    /// A frame in its proper form.
+    pub(super) fn say(&mut self, frame: impl Into<Frame>) {
+        let bytes = frame.into().encode();
+        self.control(&bytes);
+    }
+
+    /// Bytes on the control plane.
+    pub(super) fn control(&mut self, bytes: &[u8]) {
+        *self.said += 1;
+        self.link.control(bytes);
+    }
+
+    /// The carrier in use, with its header.
+    pub(super) fn carrier(&mut self) -> Option<QuicStreamId> {
+        if self.scene.carrier.is_none() {
+            let stream = self.link.open_uni()?;
+            self.link.write(stream, &carrier_header());
+            self.scene.carrier = Some(stream);
+        }
+        self.scene.carrier
+    }
+
+    /// Bytes on the carrier in use.
+    pub(super) fn carry(&mut self, bytes: &[u8]) {
+        *self.said += 1;
+        if let Some(carrier) = self.carrier() {
+            self.link.write(carrier, bytes);
+        }
+    }
+
+    /// The next packet.
+    pub(super) fn packet(&mut self, frames: &[u8]) {
+        let number = self.scene.next_packet;
+        self.scene.next_packet += 1;
+        self.packet_numbered(number, frames);
+    }
+
+    pub(super) fn packet_numbered(&mut self, number: u64, frames: &[u8]) {
+        let packet = [varint(number), varint(frames.len() as u64), frames.to_vec()].concat();
+        self.carry(&packet);
+    }
+
+    /// A packet with one STREAM frame.
+    pub(super) fn data(&mut self, stream: StreamId, offset: u64, len: u64, fin: bool) {
+        let content = self.content;
+        let data: Vec<u8> = (offset..offset.saturating_add(len)).map(content).collect();
+        self.packet(&stream_frame(stream, offset, &data, fin));
+    }
+
+    /// Acknowledges what came so far.
+    pub(super) fn acknowledge(&mut self) {
+        if self.scene.packets > 0 {
+            self.say(PacketAck { ranges: std::iter::once(0..self.scene.packets).collect() });
+        }
+    }
+
+    /// A stream, and where in it this node may write.
+    pub(super) fn place(&self) -> Option<(StreamId, u64)> {
+        match self.scene.part {
+            Part::Secondary => self.scene.grants.first().map(|grant| (grant.stream, grant.start.0)),
+            Part::Primary | Part::Client => self.scene.stream.map(|stream| (stream, 0)),
+            Part::Joiner => None,
+        }
+    }
+
+    /// The side this node is on.
+    pub(super) fn side(&self) -> Side {
+        match self.scene.part {
+            Part::Secondary | Part::Primary => Side::Server,
+            Part::Client | Part::Joiner => Side::Client,
+        }
+    }
+
+    /// A stream this node would have opened.
+    pub(super) fn own_stream(&self, dir: Dir, index: u64) -> StreamId {
+        StreamId::new(self.side(), dir, index)
+    }
+
+    /// A stream the peer would have opened.
+    pub(super) fn peer_stream(&self, dir: Dir, index: u64) -> StreamId {
+        StreamId::new(self.side().peer(), dir, index)
+    }
+
+    pub(super) fn session(&self) -> SessionId {
+        self.shared.session.unwrap_or(SessionId([0; 16]))
+    }
+
+    /// JOIN as an honest client would send it on this connection.
+    pub(super) fn join(&self) -> Option<Join> {
+        let add = self.shared.added.iter().find(|add| add.path == self.scene.path)?;
+        let proof = join_proof(self.key, &self.scene.exporter, &add.ticket);
+        Some(Join { version: 1, params: params(), ticket: add.ticket.clone(), proof })
+    }
+
+    /// A ticket for `secondary`, as a primary writes it.
+    pub(super) fn ticket(&self, path: PathId, secondary: PublicIdentity, name: &str) -> Option<Bytes> {
+        let ticket = Ticket {
+            session: self.session(),
+            path,
+            epoch: kwik_core::Epoch(u64::from(path.0)),
+            issuer: self.key.public(),
+            secondary,
+            server_name: name.to_owned(),
+            client_key: self.scene.client_key?,
+            issued_at: self.wall,
+            expires_at: self.wall.saturating_add(Duration::from_secs(60)),
+            lease: Duration::from_secs(3600),
+        };
+        Some(ticket.sign(self.key))
+    }
+
+    /// One of the numbers at which arithmetic goes wrong.
+    pub(super) fn edge(&mut self) -> u64 {
+        const EDGES: [u64; 12] =
+            [0, 1, 63, 64, 16_383, 16_384, 65_536, 1 << 20, 1 << 32, (1 << 60) + 1, (1 << 62) - 2, (1 << 62) - 1];
+        EDGES[self.rng.random_range(0..EDGES.len())]
+    }
+}
+
+/// The parameters an honest node announces.
+pub(super) fn params() -> Params {
+    Params { streams_bidi: 128, streams_uni: 128, stream_window_initial: 16 * 1024 }
+}
+
+/// A random state of a path.
+pub(super) fn any_state(rng: &mut StdRng) -> WirePathState {
+    [WirePathState::Active, WirePathState::Suspect, WirePathState::Dead][rng.random_range(0..3)]
+}
+
+/// A varint, of what is left of `value` in 62 bits.
+pub(super) fn varint(value: u64) -> Vec<u8> {
+    let value = value & ((1 << 62) - 1);
+    let mut out = Vec::new();
+    match value {
+        0..=0x3f => out.put_uint(value, 1),
+        0x40..=0x3fff => out.put_uint(value | 1 << 14, 2),
+        0x4000..=0x3fff_ffff => out.put_uint(value | 2 << 30, 4),
+        _ => out.put_uint(value | 3 << 62, 8),
+    }
+    out
+}
+
+/// Type, length, body.
+pub(super) fn frame(frame_type: u64, body: &[u8]) -> Vec<u8> {
+    [varint(frame_type), varint(body.len() as u64), body.to_vec()].concat()
+}
+
+/// A STREAM frame.
+pub(super) fn stream_frame(stream: StreamId, offset: u64, data: &[u8], fin: bool) -> Vec<u8> {
+    frame(1 + u64::from(fin), &[varint(stream.0), varint(offset), data.to_vec()].concat())
+}

@@ -1,0 +1,13 @@
+//! Worlds by the thousand: everything about one follows from its seed.
+
+mod faults;
+mod options;
+mod run;
+mod runner;
+mod table;
+
+pub use options::{ClientOptions, Liar, Options, Tight, VisitOptions};
+pub use faults::FaultPlan;
+pub use run::{Outcome, run};
+pub use runner::{Swarm, Sweep, sweep};
+pub use table::{coverage_gaps, coverage_table};

@@ -1,0 +1,284 @@
+//! What a seed stands for.
+
+use std::fmt;
+use std::time::Duration;
+
+use kwik_core::{Congestion, Dir, Limits};
+
+use super::faults::{self, FaultPlan};
+use crate::apps::{Header, Job, ReadStyle, Reliability, ServerPlan};
+use crate::byzantine::{Behaviour, Part};
+use crate::link::{Ecn, Link};
+use crate::node::NodeId;
+use crate::rng::SimRng;
+use crate::tls::TlsMode;
+
+/// Everything about one world.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// All else follows from it.
+    pub seed: u64,
+    /// How connections are protected.
+    pub tls: TlsMode,
+    /// The congestion controller everywhere.
+    pub congestion: Congestion,
+    /// How many servers there are.
+    pub servers: usize,
+    /// The clients.
+    pub clients: Vec<ClientOptions>,
+    /// The links of each client to each server, both ways the same, by client and server.
+    pub links: Vec<Vec<Link>>,
+    /// What every server does.
+    pub plan: ServerPlan,
+    /// What is scarce.
+    pub tight: Tight,
+    /// What goes wrong.
+    pub faults: FaultPlan,
+    /// A node that speaks as it likes.
+    pub liar: Option<Liar>,
+}
+
+/// One client.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// How many addresses it has.
+    pub addresses: usize,
+    /// Its sessions.
+    pub visits: Vec<VisitOptions>,
+}
+
+/// One session of a client.
+#[derive(Debug, Clone)]
+pub struct VisitOptions {
+    /// The server it dials.
+    pub primary: usize,
+    /// What it does.
+    pub jobs: Vec<Job>,
+    /// How much of it at the same time.
+    pub parallel: usize,
+    /// Whether it opens streams before the handshake is done.
+    pub early: bool,
+    /// When it begins.
+    pub begin_after: Duration,
+}
+
+/// A node that speaks as it likes.
+#[derive(Debug, Clone)]
+pub struct Liar {
+    /// How.
+    pub behaviour: Behaviour,
+    /// What it draws follows from it.
+    pub seed: u64,
+}
+
+/// What is scarce in a world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tight {
+    /// Nothing.
+    Nothing,
+    /// Streams.
+    Streams,
+    /// Buffers and windows.
+    Buffers,
+    /// Grants.
+    Grants,
+    /// Raw packets.
+    Raw,
+    /// Paths and dials.
+    Paths,
+}
+
+impl Tight {
+    const ALL: [Self; 6] = [Self::Nothing, Self::Streams, Self::Buffers, Self::Grants, Self::Raw, Self::Paths];
+
+    /// The limits of every session and endpoint.
+    #[must_use]
+    pub fn limits(self) -> Limits {
+        let mut limits = Limits::default();
+        match self {
+            Self::Nothing => {}
+            Self::Streams => (limits.streams_bidi_max, limits.streams_uni_max) = (16, 16),
+            Self::Buffers => {
+                limits.send_buffer_stream_bytes = 8 * 1024;
+                limits.send_buffer_session_bytes = 32 * 1024;
+                limits.stream_window_bytes = 32 * 1024;
+                limits.stream_window_bytes_max = 64 * 1024;
+                limits.reassembly_budget_bytes = 256 * 2 * 16 * 1024;
+                limits.quic_receive_window_bytes = 64 * 1024;
+                limits.quic_stream_receive_window_bytes = 64 * 1024;
+                limits.quic_send_window_bytes = 64 * 1024;
+            }
+            Self::Grants => (limits.grants_session_max, limits.grants_path_max) = (4, 2),
+            Self::Raw => (limits.raw_packets_max, limits.raw_queue_bytes_max) = (2, 4096),
+            Self::Paths => (limits.paths_max, limits.dials_per_minute_max, limits.dials_parallel_max) = (3, 4, 1),
+        }
+        limits
+    }
+}
+
+impl Options {
+    /// What `seed` stands for.
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        let rng = &mut SimRng::new(seed, &[0x5357]);
+        let servers = 1 + count(rng, 8);
+        let links: Vec<Vec<Link>> =
+            (0..1 + count(rng, 3)).map(|_| (0..servers).map(|_| link(rng)).collect()).collect();
+        let tls = if rng.below(10) == 0 { TlsMode::Real } else { TlsMode::Null };
+        let congestion = if rng.below(4) == 0 { Congestion::Bbr } else { Congestion::Cubic };
+        let tight = if rng.below(3) == 0 { *rng.pick(&Tight::ALL).unwrap_or(&Tight::Nothing) } else { Tight::Nothing };
+        let liar = (rng.below(4) == 0).then(|| liar(rng, servers)).flatten();
+        let clients: Vec<ClientOptions> = links.iter().map(|_| client(rng, servers)).collect();
+        let plan = plan(rng);
+        let nodes = |first: usize, count: usize| (first..first + count).map(NodeId).collect::<Vec<_>>();
+        let faults =
+            faults::draw(rng, &nodes(0, servers), &nodes(servers, clients.len()), &links, |client| {
+                clients.get(client).is_some_and(|client| client.addresses > 1)
+            });
+        Self { seed, tls, congestion, servers, clients, links, plan, tight, faults, liar }
+    }
+
+    /// Bytes that the applications carry, at least.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let of_job = |job: &Job| job.up + job.down + u64::from(job.pushes) * job.push_size;
+        self.clients.iter().flat_map(|client| &client.visits).flat_map(|visit| &visit.jobs).map(of_job).sum()
+    }
+
+    /// How long everything may take once all is well again: time to notice what is dead, to dial again, and to carry
+    /// all bytes over the slowest link many times.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        let slowest = self.links.iter().flatten().filter_map(|link| link.rate).min().unwrap_or(1_000_000);
+        let pauses: u32 = self.clients.iter().map(|client| client.visits.len() as u32).sum();
+        let carrying = Duration::from_secs(self.bytes() * 8 * 20 / slowest.max(1));
+        Duration::from_secs(60) + carrying + Duration::from_secs(5) * pauses
+    }
+}
+
+/// The fields of a link that are not as usual.
+pub(super) fn describe(link: &Link) -> String {
+    let (text, usual) = (format!("{link:?}"), format!("{:?}", Link::default()));
+    let fields = |text: &str| -> Vec<String> {
+        text.trim_start_matches("Link { ").trim_end_matches(" }").split(", ").map(str::to_owned).collect()
+    };
+    let usual = fields(&usual);
+    fields(&text).into_iter().filter(|field| !usual.contains(field)).collect::<Vec<_>>().join(", ")
+}
+
+fn count(rng: &mut SimRng, end: u64) -> usize {
+    usize::try_from(rng.below(end)).unwrap_or(0)
+}
+
+/// Few bytes often, many sometimes.
+fn size(rng: &mut SimRng) -> u64 {
+    match rng.below(10) {
+        0 => 0,
+        1 | 2 => rng.below(200),
+        3..=5 => rng.below(8 * 1024),
+        6..=8 => rng.below(64 * 1024),
+        _ => rng.below(300 * 1024),
+    }
+}
+
+fn link(rng: &mut SimRng) -> Link {
+    let delay = Duration::from_micros(match rng.below(3) {
+        0 => rng.below(2_000),
+        1 => rng.below(40_000),
+        _ => rng.below(200_000),
+    });
+    let rate = match rng.below(4) {
+        0 => None,
+        1 => Some(1_000_000 + rng.below(4_000_000)),
+        2 => Some(5_000_000 + rng.below(20_000_000)),
+        _ => Some(50_000_000 + rng.below(100_000_000)),
+    };
+    let ecn = if rng.below(4) == 0 { Ecn::MarkAfter(Duration::from_millis(5)) } else { Ecn::Pass };
+    let mut link = rate.map_or_else(|| Link::with_delay(delay), |rate| Link::with_rate(rate, delay));
+    link.ecn = ecn;
+    link
+}
+
+fn client(rng: &mut SimRng, servers: usize) -> ClientOptions {
+    let visit = |rng: &mut SimRng| VisitOptions {
+        primary: count(rng, servers as u64),
+        jobs: (0..=rng.below(8)).map(|_| job(rng)).collect(),
+        parallel: 1 + count(rng, 8),
+        early: rng.below(3) == 0,
+        begin_after: Duration::from_millis(rng.below(3000)),
+    };
+    let visits = (0..=rng.below(3)).map(|_| visit(rng)).collect();
+    ClientOptions { addresses: if rng.below(6) == 0 { 2 } else { 1 }, visits }
+}
+
+fn job(rng: &mut SimRng) -> Job {
+    let dir = if rng.below(5) == 0 { Dir::Uni } else { Dir::Bi };
+    let (up, down) = (size(rng).max(Header::LEN as u64), if dir == Dir::Bi { size(rng) } else { 0 });
+    let partly = |rng: &mut SimRng, size: u64| (rng.below(12) == 0).then(|| rng.below(size.max(1)));
+    let pause = (rng.below(8) == 0).then(|| (1 + rng.below(64 * 1024), Duration::from_millis(1 + rng.below(500))));
+    let stop = partly(rng, down).map(|after| (after, 7));
+    let reset_upload = partly(rng, up).map(|after| after.max(1));
+    let chunk = if rng.below(4) == 0 { 1 + count(rng, 2000) } else { usize::MAX };
+    let pushes = if rng.below(4) == 0 && reset_upload.is_none() { 1 + rng.below(20) } else { 0 };
+    Job {
+        dir,
+        up,
+        down,
+        read: ReadStyle { chunk, ordered: rng.below(4) != 0, pause, stop },
+        reset_answer: if dir == Dir::Bi { partly(rng, down) } else { None },
+        reset_upload,
+        pushes: u32::try_from(pushes).unwrap_or(0),
+        push_size: size(rng) / 4,
+        priority: if rng.below(4) == 0 { i32::try_from(rng.below(5)).unwrap_or(0) - 2 } else { 0 },
+    }
+}
+
+fn plan(rng: &mut SimRng) -> ServerPlan {
+    let percent = |rng: &mut SimRng, most: u64| u32::try_from(rng.below(most + 1)).unwrap_or(0);
+    let rarely = |rng: &mut SimRng, most: u64| if rng.below(3) == 0 { percent(rng, most) } else { 0 };
+    ServerPlan {
+        others: Vec::new(),
+        path_retries: percent(rng, 3),
+        remove_path: rarely(rng, 50),
+        delegate: percent(rng, 100),
+        explicit: percent(rng, 100),
+        revoke: rarely(rng, 30),
+        raw_queries: percent(rng, 5),
+        reliability: Reliability { short: rarely(rng, 30), reset: rarely(rng, 30), late: rarely(rng, 50) },
+        read: ReadStyle {
+            chunk: if rng.below(4) == 0 { 1 + count(rng, 4000) } else { usize::MAX },
+            ordered: rng.below(4) != 0,
+            pause: (rng.below(6) == 0).then(|| (1 + rng.below(64 * 1024), Duration::from_millis(1 + rng.below(300)))),
+            stop: None,
+        },
+    }
+}
+
+/// A liar needs a number that others trust as a primary.
+fn liar(rng: &mut SimRng, servers: usize) -> Option<Liar> {
+    let part = *rng.pick(&[Part::Primary, Part::Secondary, Part::Secondary, Part::Client, Part::Joiner])?;
+    let behaviour = *rng.pick(&Behaviour::all(part))?;
+    (servers < 8).then(|| Liar { behaviour, seed: rng.draw() })
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, tls, congestion, servers, clients, links, plan, tight, faults, liar } = self;
+        writeln!(f, "seed {seed}: {tls:?} TLS, {congestion:?}, {servers} servers, scarce: {tight:?}, liar: {liar:?}")?;
+        writeln!(f, "  servers: {plan:?}")?;
+        for (number, (client, links)) in clients.iter().zip(links).enumerate() {
+            writeln!(f, "  client {number} (n{}), {} addresses", servers + number, client.addresses)?;
+            for (server, link) in links.iter().enumerate() {
+                writeln!(f, "    to n{server}: {}", describe(link))?;
+            }
+            for visit in &client.visits {
+                let VisitOptions { primary, jobs, parallel, early, begin_after } = visit;
+                writeln!(f, "    visits n{primary} at {begin_after:?}, early {early}, {parallel} at a time")?;
+                for job in jobs {
+                    writeln!(f, "      {job:?}")?;
+                }
+            }
+        }
+        write!(f, "{faults}")
+    }
+}

@@ -1,0 +1,83 @@
+//! What a sweep reached, and what it did not.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use kwik_core::TransportCode;
+
+use super::faults::KINDS;
+use crate::byzantine::Part;
+use crate::checks::{Coverage, name_of};
+
+/// Limits that the applications run into.
+const LIMITS: &[&str] = &[
+    "streams",
+    "streams of one direction",
+    "send buffer",
+    "grants",
+    "raw packets",
+    "paths",
+
+];
+
+/// Codes that no world of a sweep can bring about, and why.
+const OUT_OF_REACH: &[(TransportCode, &str)] = &[
+    (TransportCode::NO_ERROR, "it tells of no error"),
+    (TransportCode::INTERNAL, "a defect of the implementation"),
+];
+
+/// Every count of a sweep, by kind.
+#[must_use]
+pub fn coverage_table(coverage: &Coverage) -> String {
+    let mut text = String::new();
+    let sections = [
+        ("faults", with_zeros(&coverage.faults, fault_names())),
+        ("codes", with_zeros(&coverage.codes, code_names())),
+        ("limits", with_zeros(&owned(&coverage.limits), LIMITS.iter().map(ToString::to_string))),
+        ("work", owned(&coverage.work)),
+    ];
+    for (title, counts) in sections {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{title}");
+        for (name, count) in counts {
+            let _ = writeln!(text, "  {count:>9}  {name}");
+        }
+    }
+    text
+}
+
+/// What was never reached and could have been.
+#[must_use]
+pub fn coverage_gaps(coverage: &Coverage) -> Vec<String> {
+    let faults = with_zeros(&coverage.faults, fault_names());
+    let codes = with_zeros(&coverage.codes, code_names());
+    let limits = with_zeros(&owned(&coverage.limits), LIMITS.iter().map(ToString::to_string));
+    [("fault", faults), ("code", codes), ("limit", limits)]
+        .into_iter()
+        .flat_map(|(kind, counts)| {
+            counts.into_iter().filter(|(_, count)| *count == 0).map(move |(name, _)| format!("{kind} {name}"))
+        })
+        .collect()
+}
+
+fn fault_names() -> impl Iterator<Item = String> {
+    let liars = [Part::Primary, Part::Secondary, Part::Client, Part::Joiner];
+    KINDS.iter().map(|(kind, _)| (*kind).to_owned()).chain(liars.into_iter().map(|part| format!("liar: {part:?}")))
+}
+
+fn code_names() -> impl Iterator<Item = String> {
+    let within_reach = |code: &&TransportCode| !OUT_OF_REACH.iter().any(|(other, _)| other == *code);
+    TransportCode::ALL.iter().filter(within_reach).map(|code| name_of(*code))
+}
+
+fn with_zeros(counts: &BTreeMap<String, u64>, names: impl Iterator<Item = String>) -> BTreeMap<String, u64> {
+    let mut counts = counts.clone();
+    for name in names {
+        counts.entry(name).or_default();
+    }
+    counts
+}
+
+fn owned(counts: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
+    counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+}

@@ -1,0 +1,338 @@
+//! What a dishonest node costs, and whom: every behaviour of the simulator's grammar against honest nodes.
+
+#[path = "byzantine/arena.rs"]
+mod arena;
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use arena::{Arena, At};
+use bytes::Bytes;
+use kwik_core::{
+    DelegationState, Dir, ErrorCode, GrantId, PathId, ReadError, Role, SessionError, StreamHandle, StreamOffset,
+    TransportCode,
+};
+use kwik_sim::byzantine::{Behaviour, Byzantine, Cost, Part, When};
+use kwik_tests::{NAME, pattern};
+
+/// The stream that the dishonest secondary has a part of: the primary's bytes, the liar's, the helper's.
+const OWN: Range<u64> = 0..1_000;
+const LIARS: Range<u64> = 1_000..66_536;
+const HELPERS: Range<u64> = 66_536..132_072;
+/// Longer than anything but silence takes to be noticed.
+const VERDICT: Duration = Duration::from_secs(20);
+
+type Outcome = Result<(), String>;
+
+macro_rules! ensure {
+    ($holds:expr, $($text:tt)*) => {
+        if !$holds {
+            return Err(format!($($text)*));
+        }
+    };
+}
+
+#[test]
+fn fault_of_a_secondary_costs_its_path_and_never_the_session() {
+    try_all(Part::Secondary, secondary_misbehaves);
+}
+
+#[test]
+fn fault_of_a_primary_costs_its_session_and_no_other() {
+    try_all(Part::Primary, primary_misbehaves);
+}
+
+#[test]
+fn fault_of_a_client_costs_its_session_and_no_other_of_the_server() {
+    try_all(Part::Client, client_misbehaves);
+}
+
+#[test]
+fn fault_of_a_client_at_a_secondary_costs_its_path_and_no_other_session() {
+    try_all(Part::Joiner, client_misbehaves);
+}
+
+/// Tries every behaviour of a part; those that draw their frames are tried with some seeds.
+fn try_all(part: Part, scenario: fn(Behaviour, u64) -> Outcome) {
+    let only = std::env::var("KWIK_BEHAVIOUR").ok();
+    let mut failures = Vec::new();
+    for behaviour in Behaviour::all(part) {
+        if only.as_ref().is_some_and(|only| !behaviour.name.contains(only.as_str())) {
+            continue;
+        }
+        let seeds = if behaviour.draws() { 0..12 } else { 0..1 };
+        for seed in seeds {
+            let outcome = catch_unwind(AssertUnwindSafe(|| scenario(behaviour, seed)));
+            let failure = match outcome {
+                Ok(Ok(())) => continue,
+                Ok(Err(text)) => text,
+                Err(panic) => format!("PANIC {:?}", panic.downcast_ref::<String>()),
+            };
+            failures.push(format!("{behaviour:?} (seed {seed}): {failure}"));
+        }
+    }
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+// ---- a secondary
+
+/// A stream whose bytes come from three servers, one of them dishonest.
+struct Shared {
+    stream: StreamHandle,
+    grants: Vec<(GrantId, PathId)>,
+    lost: VecDeque<Range<u64>>,
+}
+
+fn secondary_misbehaves(behaviour: Behaviour, seed: u64) -> Outcome {
+    let mut arena = Arena::new(seed);
+    let liar = Byzantine::server(&arena.world, &arena.pki, 0, seed, behaviour);
+    let (_, report) = arena.add_liar(liar);
+    let config = arena.pki.client();
+    let client = arena.dial(arena.primary, config);
+    let Some(primary) = arena.await_incoming(arena.primary, Role::Primary, &[]) else {
+        return Err("no session".to_owned());
+    };
+    let (liar_path, helper_path) = (add_path(&mut arena, primary, true), add_path(&mut arena, primary, false));
+    let here = arena.world.session(client.0, client.1).expect("a session").open_stream(Dir::Bi).expect("opened");
+    let mut there = None;
+    arena.run_until(VERDICT, |arena| {
+        there = arena.world.session(primary.0, primary.1).and_then(|mut session| session.accept_stream(Dir::Bi));
+        there.is_some()
+    });
+    let mut shared = Shared { stream: there.ok_or("no stream")?, grants: Vec::new(), lost: VecDeque::new() };
+    delegate(&mut arena, primary, &mut shared, liar_path, LIARS)?;
+    delegate(&mut arena, primary, &mut shared, helper_path, HELPERS)?;
+    let mut session = arena.world.session(primary.0, primary.1).expect("a session");
+    let mut stream = session.stream(shared.stream);
+    stream.write_at(StreamOffset(0), pattern(OWN).into()).map_err(|error| format!("write: {error}"))?;
+    stream.write_at(StreamOffset(HELPERS.end), pattern(HELPERS.end..HELPERS.end + 100).into()).expect("written");
+
+    let died = arena.run_until(VERDICT, |arena| {
+        collect_lost(arena, primary, &mut shared);
+        arena.death(primary, liar_path).is_some()
+    });
+    let name = behaviour.name;
+    ensure!(report.borrow().has_acted || behaviour.when == When::First, "{name}: it never came to it");
+    ensure!(!arena.closed.contains_key(&client), "the client's session ended: {:?}", arena.closed.get(&client));
+    ensure!(!arena.closed.contains_key(&primary), "the primary's session ended: {:?}", arena.closed.get(&primary));
+    let reason = arena.death(primary, liar_path);
+    match behaviour.cost {
+        Cost::Nothing => ensure!(!died, "the path died: {reason:?}"),
+        Cost::Code(code) => {
+            let got = reason.as_ref().map(|reason| reason.code);
+            ensure!(got == Some(code.into()), "the path's end is {reason:?}, not {code}");
+        }
+        Cost::Stream(code) => {
+            ensure!(!died, "the path died: {reason:?}");
+            let end = arena.read(client, here, &mut Vec::new());
+            ensure!(end == Err(ReadError::Reset(code.into())), "the stream's end is {end:?}, not {code}");
+        }
+        Cost::Anything => {}
+    }
+    if behaviour.cost != Cost::Code(TransportCode::REASSEMBLY_LIMIT) && !matches!(behaviour.cost, Cost::Stream(_)) {
+        finish_shared(&mut arena, (client, primary), &mut shared, (liar_path, helper_path), here, behaviour)?;
+    }
+    ensure!(arena.transfer(client, primary, 200_000), "no further stream of the session came");
+    Ok(())
+}
+
+/// The honest servers do what the dishonest one did not.
+fn finish_shared(
+    arena: &mut Arena,
+    (client, primary): (At, At),
+    shared: &mut Shared,
+    (liar, helper): (PathId, PathId),
+    here: StreamHandle,
+    behaviour: Behaviour,
+) -> Outcome {
+    if arena.death(primary, liar).is_none() {
+        arena.world.server_session(primary.0, primary.1).expect("a session").remove_path(liar).expect("removed");
+    }
+    let mut read = Vec::new();
+    let mut finished = false;
+    let mut end = Ok(());
+    let mut failure = None;
+    arena.run_until(VERDICT, |arena| {
+        collect_lost(arena, primary, shared);
+        while let Some(range) = shared.lost.pop_front() {
+            if let Err(error) = delegate(arena, primary, shared, helper, range) {
+                failure = Some(format!("{error}; {:?}", arena.death(primary, helper)));
+                return true;
+            }
+        }
+        if arena.death(primary, liar).is_some() && !finished {
+            let mut session = arena.world.session(primary.0, primary.1).expect("a session");
+            finished = session.stream(shared.stream).finish().is_ok();
+        }
+        end = arena.read(client, here, &mut read);
+        end != Err(ReadError::Blocked)
+    });
+    ensure!(failure.is_none(), "{failure:?}");
+    ensure!(!arena.closed.contains_key(&client), "the session ended: {:?}", arena.closed);
+    // A dishonest server may write whatever it likes where it may write, and then somebody else different bytes.
+    let conflict = end == Err(ReadError::Reset(TransportCode::RANGE_CONFLICT.into()));
+    let anything = behaviour.cost == Cost::Anything;
+    ensure!(end == Err(ReadError::Finished) || (anything && conflict), "{} bytes, then {end:?}", read.len());
+    ensure!(anything || read == pattern(0..HELPERS.end + 100), "other bytes came than were written");
+    Ok(())
+}
+
+fn add_path(arena: &mut Arena, primary: At, liar: bool) -> PathId {
+    let now = arena.world.now();
+    let target = if liar { arena.liar() } else { arena.helper() };
+    arena.world.server_session(primary.0, primary.1).expect("a session").add_path(now, target).expect("added")
+}
+
+fn delegate(arena: &mut Arena, primary: At, shared: &mut Shared, path: PathId, range: Range<u64>) -> Outcome {
+    let Some(mut session) = arena.world.server_session(primary.0, primary.1) else { return Err("gone".to_owned()) };
+    let grant = session
+        .stream(shared.stream)
+        .delegate_range(path, range, Bytes::from_static(b"please"))
+        .map_err(|error| format!("not delegated: {error}"))?;
+    shared.grants.push((grant.grant, path));
+    Ok(())
+}
+
+/// Notes what delegations did not bring.
+fn collect_lost(arena: &mut Arena, primary: At, shared: &mut Shared) {
+    let Some(session) = arena.world.server_session(primary.0, primary.1) else { return };
+    shared.grants.retain(|(grant, _)| match session.delegation(*grant) {
+        Some(DelegationState::Active { .. }) => true,
+        Some(DelegationState::Lost { missing, .. }) => {
+            shared.lost.extend(missing);
+            false
+        }
+        _ => false,
+    });
+}
+
+// ---- a primary
+
+fn primary_misbehaves(behaviour: Behaviour, seed: u64) -> Outcome {
+    let mut arena = Arena::new(seed);
+    let helper = arena.helper();
+    let liar = Byzantine::server(&arena.world, &arena.pki, 0, seed, behaviour);
+    let liar = liar.partner(helper.address, NAME, helper.identity);
+    let (node, report) = arena.add_liar(liar);
+    let config = arena.pki.client();
+    let honest = arena.dial(arena.primary, config.clone());
+    let Some(primary) = arena.await_incoming(arena.primary, Role::Primary, &[]) else {
+        return Err("no session".to_owned());
+    };
+    let spoilt = arena.dial(node, config.primary_identity(arena.pki.public_identity(0)));
+    arena.run_until(Duration::from_secs(1), |arena| {
+        let opened = arena.world.session(spoilt.0, spoilt.1).and_then(|mut session| session.open_stream(Dir::Bi).ok());
+        let Some(stream) = opened else { return false };
+        arena.world.session(spoilt.0, spoilt.1).expect("a session").stream(stream).write(b"hello").is_ok()
+    });
+    ensure!(arena.transfer(honest, primary, 100_000), "no transfer beside it");
+    let limit = if behaviour.name == "silence" { Duration::from_secs(60) } else { VERDICT };
+    arena.run_until(limit, |arena| arena.closed.contains_key(&spoilt));
+    ensure!(report.borrow().has_acted || behaviour.when == When::First, "it never came to it");
+    judge_session(&arena, behaviour, spoilt)?;
+    ensure!(!arena.closed.contains_key(&honest), "another session ended: {:?}", arena.closed.get(&honest));
+    ensure!(arena.transfer(honest, primary, 100_000), "no transfer after it");
+    Ok(())
+}
+
+fn judge_session(arena: &Arena, behaviour: Behaviour, spoilt: At) -> Outcome {
+    let end = arena.closed.get(&spoilt);
+    match behaviour.cost {
+        Cost::Nothing => ensure!(end.is_none(), "the session ended: {end:?}"),
+        Cost::Stream(code) => {
+            ensure!(end.is_none(), "the session ended: {end:?}");
+            ensure!(arena.stream_ends.contains(&code.into()), "streams ended with {:?}", arena.stream_ends);
+        }
+        Cost::Code(TransportCode::TIMED_OUT) => {
+            ensure!(end == Some(&SessionError::TimedOut), "the session's end is {end:?}, not silence");
+        }
+        Cost::Code(code) => {
+            let got = matches!(end, Some(SessionError::Transport { code: got, .. }) if *got == code);
+            ensure!(got, "the session's end is {end:?}, not {code}");
+        }
+        Cost::Anything => {}
+    }
+    Ok(())
+}
+
+// ---- a client
+
+fn client_misbehaves(behaviour: Behaviour, seed: u64) -> Outcome {
+    let mut arena = Arena::new(seed);
+    let server = arena.world.address(arena.primary);
+    let config = arena.pki.client();
+    let honest = arena.dial(arena.primary, config);
+    let Some(primary) = arena.await_incoming(arena.primary, Role::Primary, &[]) else {
+        return Err("no session".to_owned());
+    };
+    let liar = Byzantine::client(&arena.world, &arena.pki, server, seed, behaviour);
+    let (_, report) = arena.add_liar(liar);
+    let spoilt = if behaviour.part == Part::Client && behaviour.when == When::First {
+        None
+    } else {
+        let spoilt = arena.await_incoming(arena.primary, Role::Primary, &[primary]).ok_or("no session of the liar's")?;
+        serve_liar(&mut arena, spoilt)?;
+        Some(spoilt)
+    };
+    ensure!(arena.transfer(honest, primary, 100_000), "no transfer beside it");
+    let limit = match (behaviour.name, behaviour.when) {
+        ("silence", _) => Duration::from_secs(60),
+        (_, When::Late) => Duration::from_secs(120),
+        _ => VERDICT,
+    };
+    arena.run_until(limit, |arena| {
+        let at_server = spoilt.is_some_and(|spoilt| behaviour.part == Part::Client && arena.closed.contains_key(&spoilt));
+        at_server || report.borrow().closed.iter().any(|(part, _)| *part == behaviour.part)
+    });
+    // What a server closes, the client hears a moment later.
+    arena.run_for(Duration::from_millis(100));
+    ensure!(report.borrow().has_acted || behaviour.when == When::First, "it never came to it");
+    let told = report.borrow().closed.iter().find(|(part, _)| *part == behaviour.part).map(|(_, code)| *code);
+    match behaviour.cost {
+        Cost::Nothing => ensure!(told.is_none(), "the connection ended: {told:?}"),
+        Cost::Stream(code) => {
+            ensure!(told.is_none(), "the connection ended: {told:?}");
+            ensure!(arena.stream_ends.contains(&code.into()), "streams ended with {:?}", arena.stream_ends);
+        }
+        Cost::Code(TransportCode::TIMED_OUT) => {
+            let silent = arena.closed.values().any(|end| *end == SessionError::TimedOut);
+            ensure!(silent, "sessions ended with {:?}, none of silence", arena.closed);
+        }
+        Cost::Code(code) => ensure!(told == Some(Some(ErrorCode::from(code))), "the end is {told:?}, not {code}"),
+        Cost::Anything => {}
+    }
+    for at in [honest, primary] {
+        ensure!(!arena.closed.contains_key(&at), "another session ended: {:?}", arena.closed.get(&at));
+    }
+    ensure!(arena.transfer(honest, primary, 100_000), "no transfer after it");
+    Ok(())
+}
+
+/// The server treats the dishonest client as any other: it adds a path, and delegates a range of the client's stream.
+fn serve_liar(arena: &mut Arena, spoilt: At) -> Outcome {
+    let path = add_path(arena, spoilt, false);
+    let mut stream = None;
+    arena.run_until(Duration::from_secs(2), |arena| {
+        stream = arena.world.session(spoilt.0, spoilt.1).and_then(|mut session| session.accept_stream(Dir::Bi));
+        stream.is_some() || arena.closed.contains_key(&spoilt)
+    });
+    let Some(stream) = stream else { return Ok(()) };
+    let Some(mut session) = arena.world.session(spoilt.0, spoilt.1) else { return Ok(()) };
+    let mut stream = session.stream(stream);
+    let _ = stream.write(&pattern(OWN));
+    let _ = stream.delegate_range(path, LIARS, Bytes::from_static(b"please"));
+    Ok(())
+}
+
+#[test]
+fn behaviours_have_names_of_their_own() {
+    for part in [Part::Primary, Part::Secondary, Part::Client, Part::Joiner] {
+        let mut names: Vec<_> = Behaviour::all(part).iter().map(|behaviour| behaviour.name).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all, "{part:?}");
+    }
+}

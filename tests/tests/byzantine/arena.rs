@@ -1,0 +1,242 @@
+//! Honest nodes around a dishonest one, and what they do all the while.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kwik_core::{
+    ClientConfig, DeadReason, Dir, ErrorCode, PathEvent, PathId, PathTarget, ReadError, Role, SessionError, SessionEvent,
+    SessionHandle, StreamHandle,
+};
+use kwik_sim::byzantine::{Byzantine, Report};
+use kwik_sim::{Link, NodeId, Pki, World, WorldConfig};
+use kwik_tests::{NAME, byte_at, pattern};
+
+/// What a session may have buffered at any time, in bytes, whatever its peer does.
+const BUFFERED_MAX: usize = 24 << 20;
+/// What a secondary writes of a grant, at most.
+const PART_BYTES_MAX: u64 = 64 * 1024;
+/// Where the dishonest node lives.
+const LIAR: u8 = 9;
+
+/// A session as one honest node has it.
+pub(crate) type At = (NodeId, SessionHandle);
+
+/// A world with a client, two servers, and a dishonest node 10 ms from each.
+pub(crate) struct Arena {
+    pub(crate) world: World,
+    pub(crate) pki: Pki,
+    pub(crate) client: NodeId,
+    pub(crate) primary: NodeId,
+    pub(crate) helper: NodeId,
+    /// Every session an honest node has or had, in the order they came.
+    pub(crate) sessions: Vec<At>,
+    pub(crate) closed: BTreeMap<At, SessionError>,
+    pub(crate) path_events: Vec<(At, PathEvent)>,
+    /// Codes with which streams of one direction ended that honest nodes accepted.
+    pub(crate) stream_ends: Vec<ErrorCode>,
+    /// The most any session had buffered, in bytes.
+    pub(crate) buffered_most: usize,
+    accepted: BTreeMap<At, Vec<StreamHandle>>,
+}
+
+impl Arena {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut world = World::with_config(WorldConfig::null_tls(seed));
+        let pki = world.pki(NAME);
+        let client = world.add_client("10.0.0.1:5000".parse().expect("an address")).expect("a client");
+        let primary = world.add_server(address(1), pki.server(1)).expect("a server");
+        let helper = world.add_server(address(2), pki.server(2)).expect("a server");
+        for server in [primary, helper] {
+            world.set_link_both(client, server, Link::with_delay(Duration::from_millis(10)));
+        }
+        Self {
+            world,
+            pki,
+            client,
+            primary,
+            helper,
+            sessions: Vec::new(),
+            closed: BTreeMap::new(),
+            path_events: Vec::new(),
+            stream_ends: Vec::new(),
+            buffered_most: 0,
+            accepted: BTreeMap::new(),
+        }
+    }
+
+    /// Puts the dishonest node into the world.
+    pub(crate) fn add_liar(&mut self, node: Byzantine) -> (NodeId, Rc<RefCell<Report>>) {
+        let node = node.content(byte_at);
+        let report = node.report();
+        let id = self.world.add_raw_node(address(LIAR), Box::new(node));
+        for honest in [self.client, self.primary, self.helper] {
+            self.world.set_link_both(honest, id, Link::with_delay(Duration::from_millis(10)));
+        }
+        (id, report)
+    }
+
+    /// The dishonest node as a path to add: it has identity number 0.
+    pub(crate) fn liar(&self) -> PathTarget {
+        self.target(LIAR, 0)
+    }
+
+    /// The honest helper as a path to add.
+    pub(crate) fn helper(&self) -> PathTarget {
+        self.target(2, 2)
+    }
+
+    /// Dials a server as the honest client.
+    pub(crate) fn dial(&mut self, server: NodeId, config: ClientConfig) -> At {
+        let session = self.world.dial(self.client, server, config, NAME).expect("dialled");
+        self.sessions.push((self.client, session));
+        (self.client, session)
+    }
+
+    /// Runs the honest applications until `done`, for at most `limit`.
+    pub(crate) fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&mut Self) -> bool) -> bool {
+        let end = self.world.elapsed() + limit;
+        loop {
+            self.serve();
+            if done(self) {
+                return true;
+            }
+            if self.world.elapsed() >= end {
+                return false;
+            }
+            self.world.run_for(Duration::from_millis(2));
+        }
+    }
+
+    pub(crate) fn run_for(&mut self, span: Duration) {
+        self.run_until(span, |_| false);
+    }
+
+    /// Waits for a session of this role at a server.
+    pub(crate) fn await_incoming(&mut self, node: NodeId, role: Role, known: &[At]) -> Option<At> {
+        let mut found = None;
+        self.run_until(Duration::from_secs(10), |arena| {
+            let sessions = arena.sessions.clone();
+            found = sessions.into_iter().find(|at| {
+                at.0 == node
+                    && !known.contains(at)
+                    && arena.world.session(at.0, at.1).is_some_and(|session| session.role() == role)
+            });
+            found.is_some()
+        });
+        found
+    }
+
+    /// Why a path died, as its primary was told.
+    pub(crate) fn death(&self, at: At, path: PathId) -> Option<DeadReason> {
+        self.path_events.iter().find_map(|(of, event)| match event {
+            PathEvent::Dead { path: dead, reason } if *of == at && *dead == path => Some(reason.clone()),
+            _ => None,
+        })
+    }
+
+    /// The client fetches a stream from an honest server of its own; returns whether every byte came.
+    pub(crate) fn transfer(&mut self, client: At, server: At, bytes: u64) -> bool {
+        let Some(mut session) = self.world.session(client.0, client.1) else { return false };
+        let Ok(here) = session.open_stream(Dir::Bi) else { return false };
+        let mut there = None;
+        let mut rest = Bytes::from(pattern(0..bytes));
+        let mut read = Vec::new();
+        self.run_until(Duration::from_secs(20), |arena| {
+            let Some(mut session) = arena.world.session(server.0, server.1) else { return true };
+            there = there.or_else(|| session.accept_stream(Dir::Bi));
+            let Some(there) = there else { return false };
+            if !rest.is_empty() {
+                let taken = session.stream(there).write_chunk(rest.clone()).unwrap_or(0);
+                rest = rest.slice(taken..);
+                if rest.is_empty() {
+                    let _ = session.stream(there).finish();
+                }
+            }
+            arena.read(client, here, &mut read) != Err(ReadError::Blocked)
+        });
+        read == pattern(0..bytes)
+    }
+
+    /// Reads all there is; says why there is no more.
+    pub(crate) fn read(&mut self, at: At, stream: StreamHandle, into: &mut Vec<u8>) -> Result<(), ReadError> {
+        let Some(mut session) = self.world.session(at.0, at.1) else { return Err(ReadError::SessionClosed) };
+        loop {
+            match session.stream(stream).read(usize::MAX) {
+                Ok(chunk) => into.extend_from_slice(&chunk.data),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn target(&self, last: u8, number: u8) -> PathTarget {
+        PathTarget { address: address(last), server_name: NAME.to_owned(), identity: self.pki.public_identity(number) }
+    }
+
+    /// What every honest application does: secondaries write what they are granted, raw packets are taken, and streams of
+    /// one direction are accepted, read and let go of.
+    fn serve(&mut self) {
+        for node in [self.client, self.primary, self.helper] {
+            while let Some((session, event)) = self.world.poll_event(node) {
+                match event {
+                    SessionEvent::Incoming => self.sessions.push((node, session)),
+                    SessionEvent::Closed(error) => {
+                        self.closed.insert((node, session), error);
+                    }
+                    SessionEvent::Path(event) => self.path_events.push(((node, session), event)),
+                    _ => {}
+                }
+            }
+        }
+        for at in self.sessions.clone() {
+            if let Some(mut session) = self.world.server_session(at.0, at.1) {
+                while session.recv_raw().is_some() {}
+            }
+            self.serve_session(at);
+        }
+    }
+
+    fn serve_session(&mut self, at: At) {
+        let Some(mut session) = self.world.session(at.0, at.1) else { return };
+        self.buffered_most = self.buffered_most.max(session.stats().bytes_buffered);
+        assert!(self.buffered_most <= BUFFERED_MAX, "{} bytes buffered", self.buffered_most);
+        if session.role() == Role::Secondary {
+            while let Some(part) = session.accept_stream(Dir::Bi) {
+                let mut stream = session.stream(part);
+                let range = stream.grant().expect("a part").range;
+                let data = pattern(range.start..range.end.min(range.start + PART_BYTES_MAX));
+                let _ = stream.write_chunk(data.into());
+                let _ = stream.finish();
+                stream.release_send();
+                stream.release_recv();
+            }
+            return;
+        }
+        let accepted = self.accepted.entry(at).or_default();
+        accepted.extend(std::iter::from_fn(|| session.accept_stream(Dir::Uni)));
+        accepted.retain(|handle| {
+            let mut stream = session.stream(*handle);
+            let end = loop {
+                match stream.read(usize::MAX) {
+                    Ok(_) => {}
+                    Err(error) => break error,
+                }
+            };
+            if let ReadError::Reset(code) = end {
+                self.stream_ends.push(code);
+            }
+            let goes_on = end == ReadError::Blocked;
+            if !goes_on {
+                stream.release_recv();
+            }
+            goes_on
+        });
+    }
+}
+
+fn address(last: u8) -> SocketAddr {
+    ([10, 0, 1, last], 4433).into()
+}
