@@ -57,6 +57,7 @@ fn main() -> ExitCode {
     );
     println!("{wall:.3} seconds of wall time: {:.1} simulated seconds a second", simulated / wall);
     println!("{} events, {:.2} µs each", world.trace().len(), wall * 1e6 / world.trace().len() as f64);
+    println!("trace {:016x}", world.trace().hash());
     for server in &download.servers {
         println!("{:?}", world.link_stats(*server, download.client));
     }

@@ -257,6 +257,11 @@ impl World {
         self.endpoint(node).session(session)
     }
 
+    /// A session at a node that is only looked at: nothing changes by it, not even when datagrams are sent.
+    pub fn peek(&mut self, node: NodeId, session: SessionHandle) -> Option<Session<'_>> {
+        self.nodes[node.0].endpoint.peek(session)
+    }
+
     /// A server's session at a node.
     pub fn server_session(&mut self, node: NodeId, session: SessionHandle) -> Option<ServerSession<'_>> {
         self.endpoint(node).server_session(session)

@@ -54,15 +54,17 @@ fn fault_of_a_client_at_a_secondary_costs_its_path_and_no_other_session() {
     try_all(Part::Joiner, client_misbehaves);
 }
 
-/// Tries every behaviour of a part; those that draw their frames are tried with some seeds.
+/// Tries every behaviour of a part, or those whose name holds `KWIK_BEHAVIOUR`; those that draw their frames are tried
+/// with `KWIK_SEEDS` seeds.
 fn try_all(part: Part, scenario: fn(Behaviour, u64) -> Outcome) {
     let only = std::env::var("KWIK_BEHAVIOUR").ok();
+    let drawn = std::env::var("KWIK_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(12);
     let mut failures = Vec::new();
     for behaviour in Behaviour::all(part) {
         if only.as_ref().is_some_and(|only| !behaviour.name.contains(only.as_str())) {
             continue;
         }
-        let seeds = if behaviour.draws() { 0..12 } else { 0..1 };
+        let seeds = if behaviour.draws() { 0..drawn } else { 0..1 };
         for seed in seeds {
             let outcome = catch_unwind(AssertUnwindSafe(|| scenario(behaviour, seed)));
             let failure = match outcome {
@@ -272,7 +274,8 @@ fn client_misbehaves(behaviour: Behaviour, seed: u64) -> Outcome {
     let spoilt = if behaviour.part == Part::Client && behaviour.when == When::First {
         None
     } else {
-        let spoilt = arena.await_incoming(arena.primary, Role::Primary, &[primary]).ok_or("no session of the liar's")?;
+        let spoilt =
+            arena.await_incoming(arena.primary, Role::Primary, &[primary]).ok_or("no session of the liar's")?;
         serve_liar(&mut arena, spoilt)?;
         Some(spoilt)
     };
@@ -283,7 +286,8 @@ fn client_misbehaves(behaviour: Behaviour, seed: u64) -> Outcome {
         _ => VERDICT,
     };
     arena.run_until(limit, |arena| {
-        let at_server = spoilt.is_some_and(|spoilt| behaviour.part == Part::Client && arena.closed.contains_key(&spoilt));
+        let at_server =
+            spoilt.is_some_and(|spoilt| behaviour.part == Part::Client && arena.closed.contains_key(&spoilt));
         at_server || report.borrow().closed.iter().any(|(part, _)| *part == behaviour.part)
     });
     // What a server closes, the client hears a moment later.
@@ -324,6 +328,32 @@ fn serve_liar(arena: &mut Arena, spoilt: At) -> Outcome {
     let _ = stream.write(&pattern(OWN));
     let _ = stream.delegate_range(path, LIARS, Bytes::from_static(b"please"));
     Ok(())
+}
+
+fn regression(part: Part, name: &str, scenario: fn(Behaviour, u64) -> Outcome, seed: u64) {
+    let behaviour = Behaviour::named(part, name).expect("a behaviour");
+    assert_eq!(scenario(behaviour, seed), Ok(()));
+}
+
+/// QUIC held the packet that closes a connection back while the congestion window was full, for ever: the peer met
+/// silence instead of a code.
+#[test]
+fn regression_close_under_a_full_window_is_told() {
+    regression(Part::Joiner, "carriers that are stopped", client_misbehaves, 0);
+}
+
+/// A client that read no answers made the server's owed acknowledgement due for ever, and the server run without a
+/// pause.
+#[test]
+fn regression_unread_control_plane_does_not_keep_the_peer_running() {
+    regression(Part::Client, "raw packets that nobody sealed, the answers unread", client_misbehaves, 0);
+}
+
+/// A secondary that died with a raw packet on its way took the session with it, or the path of the receiver.
+#[test]
+fn regression_receipt_for_a_sender_that_is_gone_is_no_fault_of_the_receiver() {
+    regression(Part::Secondary, "frames from the grammar", secondary_misbehaves, 7);
+    regression(Part::Secondary, "frames from the grammar that this part may send", secondary_misbehaves, 2);
 }
 
 #[test]

@@ -240,7 +240,7 @@ fn two_dials_run_at_once_and_five_seconds_each() {
 }
 
 fn path_state(fleet: &mut Fleet, ends: kwik_tests::Ends, path: PathId) -> Option<PathState> {
-    let stats = fleet.world.session(fleet.client, ends.client).unwrap().stats();
+    let stats = fleet.world.session(fleet.client, ends.client)?.stats();
     stats.paths.into_iter().find(|stats| stats.id == path).map(|stats| stats.state)
 }
 

@@ -186,6 +186,13 @@ impl Endpoint {
         Some(Session::new(machine))
     }
 
+    /// A view of a session that nothing is done with but look: the endpoint need not be drained afterwards.
+    #[cfg(feature = "__test_exports")]
+    #[doc(hidden)]
+    pub fn peek(&mut self, session: SessionHandle) -> Option<Session<'_>> {
+        self.sessions.get_mut(&session).map(Session::new)
+    }
+
     /// A view of a server's session; `None` for a client's too.
     pub fn server_session(&mut self, session: SessionHandle) -> Option<ServerSession<'_>> {
         let machine = self.sessions.get_mut(&session)?;

@@ -59,7 +59,7 @@ mod tests {
         assert!(!allowance.take(at(9)));
         assert!(allowance.take(at(10)));
         assert!(!allowance.take(at(19)), "half a token was counted as one");
-        assert_eq!((0..20).filter(|_| allowance.take(at(60))).count(), 4);
+        assert_eq!((0..20).filter(|_| allowance.take(at(60))).count(), 5);
         assert_eq!((0..20).filter(|_| allowance.take(at(100_000))).count(), 10);
         assert_eq!((0..20).filter(|_| allowance.take(start + Duration::from_secs(1 << 40))).count(), 10);
     }

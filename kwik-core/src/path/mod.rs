@@ -233,7 +233,9 @@ impl Path {
             Liveness::Judged | Liveness::Watched => self.health.deadline(now, self.quic.rtt(), &self.limits),
         };
         let control = self.control.deadline(&self.limits);
-        [quic, health, control, self.inbound.packets.deadline()].into_iter().flatten().min()
+        // Without room on the control plane no report leaves; room comes with a datagram.
+        let report = self.inbound.packets.deadline().filter(|_| self.control.is_ready());
+        [quic, health, control, report].into_iter().flatten().min()
     }
 
     // ---- commands of the session
@@ -277,6 +279,7 @@ impl Path {
         let code = VarInt::from_u64(reason.code.to_wire()).unwrap_or(VarInt::MAX);
         let mut text = reason.detail.clone();
         text.truncate(text.floor_char_boundary(limits::CLOSE_REASON_BYTES_MAX));
+        self.probe.lift_window();
         self.quic.close(now, code, Bytes::from(text));
         self.lifecycle.move_to_dead(reason);
     }

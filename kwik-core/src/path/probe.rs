@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use quinn_proto::congestion::{BbrConfig, Controller, ControllerFactory, ControllerMetrics, CubicConfig};
@@ -14,12 +14,19 @@ use crate::config::Congestion;
 #[derive(Debug, Default)]
 pub(super) struct Probe {
     in_flight: AtomicU64,
+    closing: AtomicBool,
 }
 
 impl Probe {
     /// Bytes sent and neither acknowledged nor lost, about.
     pub(super) fn bytes_in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// The connection is closing: its last packet must leave, however much is in flight. quinn-proto holds a
+    /// CONNECTION_CLOSE back like data, and no acknowledgement makes room for it any more.
+    pub(super) fn lift_window(&self) {
+        self.closing.store(true, Ordering::Relaxed);
     }
 }
 
@@ -68,7 +75,7 @@ impl Controller for Probed {
     }
 
     fn window(&self) -> u64 {
-        self.inner.window()
+        if self.probe.closing.load(Ordering::Relaxed) { u64::MAX } else { self.inner.window() }
     }
 
     fn metrics(&self) -> ControllerMetrics {

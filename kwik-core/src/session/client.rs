@@ -422,10 +422,12 @@ impl Machine {
 
     pub(super) fn on_grant_end(&mut self, from: PathId, end: &GrantEnd) -> Result<(), Fault> {
         let RoleState::Client(client) = &mut self.role else { return Ok(()) };
-        if !client.grants.is_open(end.grant) {
+        let was_open = client.grants.is_open(end.grant);
+        client.grants.on_end(end.grant, from, end.end.0, end.code)?;
+        if !was_open || client.grants.is_open(end.grant) {
             self.worth = Worth::Nothing;
         }
-        client.grants.on_end(end.grant, from, end.end.0, end.code)
+        Ok(())
     }
 
     /// A server has the grant: what it was told may be old by now, and what was said meanwhile it may have missed.

@@ -156,3 +156,34 @@ impl Relay {
         self.receipts.entry(status.from).or_default().push_back(status);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Epoch;
+
+    fn open(number: u64) -> GrantOpen {
+        GrantOpen {
+            grant: GrantId(number),
+            epoch: Epoch(number),
+            stream: StreamId(0),
+            start: StreamOffset(0),
+            len: 1,
+            limit: StreamOffset(1),
+            seal: Seal { sequence: number, payload: Bytes::new(), signature: [0; 64] },
+        }
+    }
+
+    /// A primary that granted and revoked in turns filled the client's memory while the secondary took nothing.
+    #[test]
+    fn regression_grants_settled_while_they_wait_do_not_pile_up() {
+        let limits = Limits::default();
+        let mut relay = Relay::default();
+        for number in 0..10_000 {
+            // The last is open, those before it were revoked.
+            relay.push_grant(PathId(1), open(number), |grant| grant == GrantId(number), &limits);
+        }
+        let waiting = relay.to.get(&PathId(1)).map_or(0, VecDeque::len);
+        assert!(waiting <= limits.grants_path_max, "{waiting} grants wait");
+    }
+}

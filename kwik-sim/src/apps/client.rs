@@ -89,6 +89,7 @@ impl ClientApp {
 
 impl App for ClientApp {
     fn on_start(&mut self, cx: &mut Context<'_>) {
+        self.model.borrow_mut().forgot();
         for visit in &mut self.visits {
             visit.begin_again(cx.now());
         }

@@ -250,16 +250,14 @@ impl Response {
     }
 
     /// What lies far ahead may wait for credit that only comes when what lies before it was read: puts the lowest
-    /// range first. Returns whether it was not first before.
+    /// range first. Those at the cursor ascend, and keep their order. Returns whether it was not first before.
     fn bring_forward(&mut self) -> bool {
         let lowest = self.pieces.iter().enumerate().min_by_key(|(_, piece)| piece.range.start).map(|(index, _)| index);
-        match lowest {
-            Some(index) if index > 0 && !self.pieces[0].at_cursor => {
-                self.pieces.swap(0, index);
-                true
-            }
-            _ => false,
-        }
+        let Some(piece) = lowest.filter(|index| *index > 0).and_then(|index| self.pieces.remove(index)) else {
+            return false;
+        };
+        self.pieces.push_front(piece);
+        true
     }
 
     fn advance(&mut self, reached: u64) {

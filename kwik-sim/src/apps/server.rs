@@ -108,6 +108,7 @@ impl Seat {
 
 impl App for ServerApp {
     fn on_start(&mut self, _: &mut Context<'_>) {
+        self.model.borrow_mut().forgot();
         self.seats.clear();
     }
 

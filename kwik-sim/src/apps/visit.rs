@@ -311,6 +311,7 @@ impl VisitState {
         let idle = self.running.is_empty() && self.waiting.is_empty() && self.pushes_over >= self.pushes_due;
         if idle && self.pushed.is_empty() && !self.closing && (self.connected || self.plan.early) {
             self.closing = true;
+            model.left(self.token);
             model.coverage.work("session done");
             session.close(now, 0, "done");
         }

@@ -17,7 +17,9 @@ const CODE: ErrorCode = ErrorCode::Transport(TransportCode::NO_ERROR);
 
 pub(super) const ROWS: &[Row] = &[
     ("HELLO with a weak key", When::First, REFUSED, |stage| hello(stage, |hello| hello.client_key = [0; 32])),
-    ("HELLO with a key that is none", When::First, REFUSED, |stage| hello(stage, |hello| hello.client_key = [0xff; 32])),
+    ("HELLO with a key that is none", When::First, REFUSED, |stage| {
+        hello(stage, |hello| hello.client_key = [0xff; 32])
+    }),
     ("HELLO of another version", When::First, Cost::Code(TransportCode::VERSION), |stage| {
         hello(stage, |hello| hello.version = 2)
     }),

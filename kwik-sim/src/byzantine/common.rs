@@ -1,7 +1,7 @@
 //! What a dishonest node of any part does: the rules of frames, packets, carriers and silence.
 
-use kwik_core::TransportCode;
 use kwik_core::__test_exports::{PacketAck, carrier_header};
+use kwik_core::TransportCode;
 
 use super::behaviour::{Cost, FLOOD, Row, TOO_LARGE, VIOLATION, When};
 use super::stage::{Stage, frame, stream_frame, varint};
@@ -167,7 +167,9 @@ pub(super) const ROWS: &[Row] = &[
         }
         stage.tick < 2000
     }),
-    ("carriers that are stopped", When::Welcomed, VIOLATION, |stage| stage.link.stop_carriers() == 0 && stage.tick < 2000),
+    ("carriers that are stopped", When::Welcomed, VIOLATION, |stage| {
+        stage.link.stop_carriers() == 0 && stage.tick < 2000
+    }),
 ];
 
 pub(super) const PLACED_ROWS: &[Row] = &[

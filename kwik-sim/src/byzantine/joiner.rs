@@ -55,9 +55,13 @@ pub(super) const ROWS: &[Row] = &[
         let Some(join) = stage.join() else { return false };
         say(stage, join)
     }),
-    ("a grant that nobody sealed", When::Granted, REFUSED, |stage| grant(stage, |grant| grant.seal.signature = [1; 64])),
+    ("a grant that nobody sealed", When::Granted, REFUSED, |stage| {
+        grant(stage, |grant| grant.seal.signature = [1; 64])
+    }),
     ("a grant of another range than sealed", When::Granted, REFUSED, |stage| grant(stage, |grant| grant.len += 1)),
-    ("a grant of another stream than sealed", When::Granted, REFUSED, |stage| grant(stage, |grant| grant.stream.0 += 4)),
+    ("a grant of another stream than sealed", When::Granted, REFUSED, |stage| {
+        grant(stage, |grant| grant.stream.0 += 4)
+    }),
     ("a grant of another id than sealed", When::Granted, REFUSED, |stage| grant(stage, |grant| grant.grant.0 += 1)),
     ("a grant with another request than sealed", When::Granted, REFUSED, |stage| {
         grant(stage, |grant| grant.seal.payload = Bytes::from_static(b"everything"))
@@ -69,7 +73,9 @@ pub(super) const ROWS: &[Row] = &[
     ("a grant with all the credit there is", When::Granted, Cost::Nothing, |stage| {
         grant(stage, |grant| grant.limit = StreamOffset((1 << 62) - 1))
     }),
-    ("a grant without credit", When::Granted, Cost::Nothing, |stage| grant(stage, |grant| grant.limit = StreamOffset(0))),
+    ("a grant without credit", When::Granted, Cost::Nothing, |stage| {
+        grant(stage, |grant| grant.limit = StreamOffset(0))
+    }),
     ("stream data", When::Welcomed, VIOLATION, |stage| {
         let stream = stage.own_stream(Dir::Bi, 0);
         stage.data(stream, 0, 10, false);

@@ -243,7 +243,9 @@ impl Byzantine {
     fn opens_dishonestly(&mut self, number: usize) -> bool {
         let behaviour = self.behaviour;
         let welcomed_before = self.scenes.values().any(|scene| scene.part == behaviour.part && scene.is_welcomed);
-        let Some(scene) = self.scenes.get_mut(&number).filter(|scene| scene.part == behaviour.part) else { return false };
+        let Some(scene) = self.scenes.get_mut(&number).filter(|scene| scene.part == behaviour.part) else {
+            return false;
+        };
         let opens = match behaviour.when {
             When::First | When::Late => true,
             When::Again => welcomed_before,
@@ -407,7 +409,6 @@ impl Byzantine {
                 goes_on = true;
                 continue;
             }
-            if std::env::var("BYZDBG").is_ok() { eprintln!("ACT {tick} {:?}", now - self.start); }
             self.report.borrow_mut().has_acted = true;
             let again = self.on_stage(now, number, tick, behaviour.act).unwrap_or(false);
             if let Some(scene) = self.scenes.get_mut(&number) {
@@ -426,7 +427,13 @@ impl Byzantine {
     }
 
     /// Lets `act` speak on one connection.
-    fn on_stage<T>(&mut self, now: Instant, number: usize, tick: u32, act: impl FnOnce(&mut Stage<'_>) -> T) -> Option<T> {
+    fn on_stage<T>(
+        &mut self,
+        now: Instant,
+        number: usize,
+        tick: u32,
+        act: impl FnOnce(&mut Stage<'_>) -> T,
+    ) -> Option<T> {
         let link = self.quic.link(number)?;
         let scene = self.scenes.get_mut(&number)?;
         let wall = UnixTime::new(self.unix_at_start + now.saturating_duration_since(self.start));

@@ -113,8 +113,15 @@ pub(super) fn samples(stage: &mut Stage<'_>) -> Vec<Frame> {
         }
         .into(),
         RemovePath { path, epoch, code }.into(),
-        PathStatus { path, state, code, rtt: std::time::Duration::from_secs(number >> 20), rate: number, bytes: number }
-            .into(),
+        PathStatus {
+            path,
+            state,
+            code,
+            rtt: std::time::Duration::from_secs(number >> 20),
+            rate: number,
+            bytes: number,
+        }
+        .into(),
         OpenStream { stream, priority: stage.rng.random(), limit: offset }.into(),
         ResetStream { stream, code, final_size: offset }.into(),
         StopSending { stream, code }.into(),
@@ -163,7 +170,9 @@ fn data_sample(stage: &mut Stage<'_>) -> Vec<u8> {
             let (grant, epoch, start, limit) = (GrantId(1), Epoch(1), StreamOffset(0), StreamOffset(offset));
             GrantOpen { grant, epoch, stream, start, len: 10, limit, seal }.encode().to_vec()
         }
-        1 => RawForward { from: PathId(stage.rng.random_range(0..4)), endorsement: Bytes::new(), seal }.encode().to_vec(),
+        1 => {
+            RawForward { from: PathId(stage.rng.random_range(0..4)), endorsement: Bytes::new(), seal }.encode().to_vec()
+        }
         2 => frame(stage.rng.random_range(5..1000), b"unknown"),
         _ => stream_frame(stream, offset, &[7; 30][..stage.rng.random_range(0..30)], stage.rng.random_ratio(1, 8)),
     }

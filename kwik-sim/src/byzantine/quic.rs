@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use kwik_core::ErrorCode;
 use kwik_core::__test_exports::{CarrierReader, ControlReader, EXPORTER_LABEL, Frame, Item};
+use kwik_core::ErrorCode;
 use quinn_proto::crypto::{self, CryptoError, HmacKey};
 use quinn_proto::{
     ConnectionError, ConnectionHandle, ConnectionId, ConnectionIdGenerator, DatagramEvent, Dir, Event, StreamEvent,
@@ -271,7 +271,6 @@ impl Link {
                 self.heard.push_back(Heard::Connected);
             }
             Event::ConnectionLost { reason } => {
-                if std::env::var("BYZDBG").is_ok() { eprintln!("LOST {reason:?}"); }
                 let code = match reason {
                     ConnectionError::ApplicationClosed(close) => {
                         Some(ErrorCode::from_wire(close.error_code.into_inner()))

@@ -79,7 +79,7 @@ pub(super) const ROWS: &[Row] = &[
         let Some(grant) = stage.scene.grants.first().cloned() else { return false };
         part_end(stage, grant.grant, grant.start.0 - 1)
     }),
-    ("its part ended twice", When::Placed, VIOLATION, |stage| {
+    ("its part ended twice", When::Placed, Cost::Nothing, |stage| {
         let Some(grant) = stage.scene.grants.first().cloned() else { return false };
         part_end(stage, grant.grant, end(&grant) - 1);
         part_end(stage, grant.grant, end(&grant) - 2)
@@ -119,7 +119,7 @@ pub(super) const ROWS: &[Row] = &[
         stage.say(RawStatus { from: stage.scene.path, to: PathId::PRIMARY, sequence: 0, code });
         false
     }),
-    ("a close, and then nothing", When::Placed, Cost::Code(TransportCode::TIMED_OUT), |stage| {
+    ("a close, and then nothing", When::Placed, Cost::Code(TransportCode::GOING_AWAY), |stage| {
         stage.say(Close { code: ErrorCode::Application(1), reason: "soon".to_owned() });
         false
     }),

@@ -86,6 +86,8 @@ pub struct Model {
     raw: BTreeMap<RawKey, bool>,
     /// Tokens of sessions that honest clients began, and whether their primary is honest.
     begun: BTreeMap<u64, bool>,
+    /// Sessions that their clients closed.
+    left: BTreeSet<u64>,
     /// Servers that speak as they like.
     liars: BTreeSet<PublicIdentity>,
     /// Whether some client speaks as it likes.
@@ -134,6 +136,18 @@ impl Model {
     /// An honest client began a session. `is_judged` is false if its primary speaks as it likes.
     pub fn began(&mut self, token: u64, is_judged: bool) {
         self.begun.insert(token, is_judged);
+    }
+
+    /// The client closed a session, and is done with it. Its peer may never hear of that.
+    pub fn left(&mut self, token: u64) {
+        self.left.insert(token);
+    }
+
+    /// A node lost its memory: what it had received and not read is gone.
+    pub fn forgot(&mut self) {
+        for record in self.flows.values_mut().filter(|record| record.read_end.is_none()) {
+            record.acknowledged = false;
+        }
     }
 
     /// Whether what happens in a session may be believed to be honest.
@@ -333,7 +347,8 @@ impl Model {
             return;
         }
         let never = matches!(error, SessionError::Transport { code, .. } if is_never_honest((*code).into()));
-        if never || !self.sessions_may_fail {
+        let left = token.is_some_and(|token| self.left.contains(&token));
+        if never || !(self.sessions_may_fail || left) {
             self.violate(format!("the {who} of session {token:x?} lost it: {error}"));
         }
     }

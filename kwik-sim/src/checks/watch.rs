@@ -44,7 +44,7 @@ impl Watch {
         let mut wrong = Vec::new();
         for node in world.nodes().filter(|node| !world.is_crashed(*node)).collect::<Vec<_>>() {
             for handle in world.sessions(node) {
-                let Some(session) = world.session(node, handle) else { continue };
+                let Some(session) = world.peek(node, handle) else { continue };
                 session.assert_ledger();
                 let (role, stats) = (session.role(), session.stats());
                 wrong.extend(self.excess(role, &stats).map(|what| format!("{node}, session {handle:?}: {what}")));

@@ -30,14 +30,7 @@ pub(super) fn stream_lanes(page: &mut String, run: &Run, summary: &Summary, key:
         let is_high = total >= HIGH_BYTES && high < HIGH_LANES;
         high += usize::from(is_high);
         let end = pieces.last().map_or(1, |(_, range)| range.end).max(1);
-        let lane = Lane {
-            run,
-            key,
-            session,
-            stream: StreamId(*stream),
-            height: if is_high { HIGH } else { LOW },
-            end: end as f64,
-        };
+        let lane = Lane { run, key, session, stream: StreamId(*stream), height: if is_high { HIGH } else { LOW }, end };
         lane.label(page, summary, &pieces, total);
         lane.plot(page, supplies);
         lane.map(page, &pieces);
@@ -52,7 +45,7 @@ struct Lane<'a> {
     stream: StreamId,
     height: f64,
     /// The offset at the top.
-    end: f64,
+    end: u64,
 }
 
 /// What a path brought without a larger hole, in offsets or in time.
@@ -107,7 +100,7 @@ impl Lane<'_> {
 
     /// Where an offset is.
     fn y(&self, offset: u64) -> f64 {
-        1.0 + (self.height - 2.0) * (1.0 - offset as f64 / self.end)
+        1.0 + (self.height - 2.0) * (1.0 - offset as f64 / self.end as f64)
     }
 
     fn plot(&self, page: &mut String, supplies: &[Supply]) {
@@ -174,7 +167,7 @@ impl Lane<'_> {
 
     /// Joins what is close to each other, so that a reader sees blocks.
     fn stretches(&self, supplies: &[Supply]) -> Vec<Stretch> {
-        let near = (self.end / 50.0) as u64;
+        let near = self.end / 50;
         let pause = self.run.duration / 25;
         let mut done: Vec<Stretch> = Vec::new();
         let mut growing: BTreeMap<u32, Vec<Stretch>> = BTreeMap::new();
@@ -212,7 +205,7 @@ impl Lane<'_> {
             "<div class=\"scale\"><svg class=\"map\" viewBox=\"0 0 10 {height}\" preserveAspectRatio=\"none\" \
              style=\"height:{height}px\"><title>who brought which part</title>"
         );
-        let visible = |range: &Range<u64>| (range.end - range.start) as f64 * MAP_PIECES >= self.end;
+        let visible = |range: &Range<u64>| (range.end - range.start) as f64 * MAP_PIECES >= self.end as f64;
         for (path, range) in pieces.iter().filter(|(_, range)| visible(range)) {
             let (top, bottom) = (self.y(range.end), self.y(range.start));
             let _ = writeln!(
@@ -225,6 +218,6 @@ impl Lane<'_> {
                 bytes(range.end),
             );
         }
-        let _ = write!(page, "</svg><span>{}</span></div>", bytes(self.end as u64));
+        let _ = write!(page, "</svg><span>{}</span></div>", bytes(self.end));
     }
 }

@@ -7,6 +7,7 @@ use super::{Outcome, Summary, html, qlog, write_html, write_qlog};
 use crate::faults::{Fault, Memory};
 use crate::link::Link;
 use crate::node::NodeId;
+use crate::swarm::{self, Options};
 use crate::trace::{Fate, Trace, TraceKind};
 use crate::world::{World, WorldConfig};
 
@@ -224,6 +225,15 @@ fn being_watched_changes_nothing() {
     assert_eq!(watched.elapsed(), alone.elapsed());
     assert!(watched.trace().events().any(|event| event.kind.is_observation()));
     assert!(!alone.trace().events().any(|event| event.kind.is_observation()));
+}
+
+#[test]
+fn watched_swarm_worlds_are_the_same() {
+    for seed in 0..4 {
+        let options = Options::from_seed(seed);
+        let hash = |sample| swarm::run(&options, 0, sample, |_, _| {}).hash;
+        assert_eq!(hash(Some(ms(50))), hash(None), "seed {seed}");
+    }
 }
 
 #[test]

@@ -12,12 +12,11 @@ use crate::trace::TraceKind;
 
 impl World {
     /// Notes what arrived since the last time and which paths changed their states; if `all`, where every path stands.
-    /// Does nothing in a world that is not to be observed. Returns whether it looked at sessions: then the endpoint is to
-    /// be drained.
-    pub(super) fn observe(&mut self, id: NodeId, all: bool) -> bool {
+    /// Does nothing in a world that is not to be observed.
+    pub(super) fn observe(&mut self, id: NodeId, all: bool) {
         let node = &mut self.nodes[id.0];
         if self.config.sample_paths.is_none() || node.crashed {
-            return false;
+            return;
         }
         let at = self.clock.elapsed();
         node.touched = true;
@@ -25,9 +24,7 @@ impl World {
         for session in &sessions {
             self.observe_session(id, *session, at, all);
         }
-        let looked = !sessions.is_empty();
         self.nodes[id.0].sessions = sessions;
-        looked
     }
 
     fn observe_session(&mut self, id: NodeId, session: SessionHandle, at: Duration, all: bool) {
@@ -42,7 +39,7 @@ impl World {
             };
             self.trace.push(at, id, kind);
         }
-        let Some(view) = node.endpoint.session(session).filter(|view| view.role() == Role::Client) else { return };
+        let Some(view) = node.endpoint.peek(session).filter(|view| view.role() == Role::Client) else { return };
         for path in view.stats().paths {
             let before = node.states.insert((session, path.id), path.state.clone());
             if !all && before.as_ref() == Some(&path.state) {
@@ -67,7 +64,7 @@ impl World {
 
 /// What arrived in a session since the last time, neighbours joined.
 fn arrived(endpoint: &mut Endpoint, session: SessionHandle) -> Vec<(StreamId, PathId, Range<u64>)> {
-    let supplied = endpoint.session(session).map(|mut view| view.take_supplied()).unwrap_or_default();
+    let supplied = endpoint.peek(session).map(|mut view| view.take_supplied()).unwrap_or_default();
     let mut ranges: BTreeMap<(StreamId, PathId, u64), u64> = BTreeMap::new();
     ranges.extend(supplied.into_iter().map(|(stream, range, path)| ((stream, path, range.start), range.end)));
     let mut joined: Vec<(StreamId, PathId, Range<u64>)> = Vec::new();

@@ -108,7 +108,7 @@ impl World {
         if self.next_sample.is_some_and(|sample| sample <= now) {
             self.next_sample = self.config.sample_paths.map(|every| now + every);
             for id in self.nodes() {
-                self.nodes[id.0].touched |= self.observe(id, true);
+                self.observe(id, true);
             }
         }
     }
@@ -171,9 +171,7 @@ impl World {
             assert!(turns < Self::TURNS_MAX, "{id} never comes to rest");
             self.drain_transmits(id, now);
             // Before the application can let go of a session.
-            if self.observe(id, false) {
-                self.drain_transmits(id, now);
-            }
+            self.observe(id, false);
             if self.drain_events(id, now) {
                 just_ran = false;
                 continue;

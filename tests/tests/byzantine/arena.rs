@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kwik_core::{
-    ClientConfig, DeadReason, Dir, ErrorCode, PathEvent, PathId, PathTarget, ReadError, Role, SessionError, SessionEvent,
-    SessionHandle, StreamHandle,
+    ClientConfig, DeadReason, Dir, ErrorCode, PathEvent, PathId, PathTarget, ReadError, Role, SessionError,
+    SessionEvent, SessionHandle, StreamHandle,
 };
 use kwik_sim::byzantine::{Byzantine, Report};
 use kwik_sim::{Link, NodeId, Pki, World, WorldConfig};

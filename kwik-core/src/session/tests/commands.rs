@@ -14,8 +14,8 @@ use crate::session::relay::Relay;
 use crate::session::{PathTarget, RoleState};
 use crate::stream::{DelegationState, ReadError};
 use crate::wire::{
-    AddPath, CarrierItem, Close, ControlFrame, Grant, GrantOpen, PathStatus, Raw, RawForward, RawStatus, RemovePath,
-    Seal, Welcome, WirePathState,
+    AddPath, CarrierItem, Close, ControlFrame, Grant, GrantOpen, MaxStreamData, OpenStream, PathStatus, Raw,
+    RawForward, RawStatus, RemovePath, ResetStream, Seal, Welcome, WirePathState,
 };
 
 fn identity(node: usize) -> Identity {
@@ -397,6 +397,41 @@ fn different_bytes_stop_every_writer() {
 
 fn close() -> Close {
     Close { code: ErrorCode::Application(3), reason: "enough".to_owned() }
+}
+
+// [P-5.16]
+#[test]
+fn frames_that_achieve_nothing_and_streams_given_up_are_counted() {
+    let nothing = |_| vec![ControlFrame::from(MaxStreamData { stream: StreamId(0), limit: StreamOffset(0) })];
+    let given_up = |number: u64| {
+        let (stream, code, final_size) = (StreamId(2 + 4 * number), ErrorCode::Application(0), StreamOffset(0));
+        let open = OpenStream { stream, priority: 0, limit: StreamOffset(0) };
+        vec![open.into(), ResetStream { stream, code, final_size }.into()]
+    };
+    type Frames<'a> = &'a dyn Fn(u64) -> Vec<ControlFrame>;
+    let floods: [(Frames<'_>, usize); 2] = [(&nothing, 1000), (&given_up, 200)];
+    for (frames, most) in floods {
+        let mut trio = Trio::new();
+        trio.delegated();
+        let mut taken = 0;
+        for number in 0..2000 {
+            for frame in frames(number) {
+                trio.forge_control(PRIMARY, PathId::PRIMARY, frame);
+            }
+            if !trio.is_open(PRIMARY) {
+                break;
+            }
+            taken += 1;
+            // The application takes the streams, so that their number is no obstacle.
+            let primary = trio.sessions[PRIMARY];
+            let mut session = trio.nodes[PRIMARY].1.session(primary).unwrap();
+            while let Some(stream) = session.accept_stream(Dir::Uni) {
+                session.stream(stream).release_recv();
+            }
+        }
+        assert_eq!(taken, most);
+        trio.assert_session_failed(PRIMARY, TransportCode::CONTROL_FLOOD);
+    }
 }
 
 // [P-12.3]
