@@ -76,7 +76,9 @@ pub use config::{
 };
 pub use endpoint::{ConnectError, DatagramMeta, Endpoint};
 pub use error::{DeadReason, ErrorCode, SessionError, TransportCode};
-pub use id::{Dir, Epoch, GrantId, PacketNumber, PathId, SessionHandle, SessionId, Side, StreamHandle, StreamId, StreamOffset};
+pub use id::{
+    Dir, Epoch, GrantId, PacketNumber, PathId, SessionHandle, SessionId, Side, StreamHandle, StreamId, StreamOffset,
+};
 pub use limits::Limits;
 pub use path::PathState;
 pub use quinn_proto::{EcnCodepoint, Transmit};
@@ -84,9 +86,7 @@ pub use session::{
     AddPathError, DelegateError, GrantInfo, PathError, PathEvent, PathInfo, PathStats, PathTarget, RawError, RawPacket,
     Role, ServerSession, Session, SessionEvent, SessionStats, Stream,
 };
-pub use stream::{
-    Chunk, ClosedStream, DelegationState, FinishError, OpenError, ReadError, StreamEvent, WriteError,
-};
+pub use stream::{Chunk, ClosedStream, DelegationState, FinishError, OpenError, ReadError, StreamEvent, WriteError};
 
 /// The protocol in TLS's ALPN (PROTOCOL.md §2).
 pub const ALPN: &[u8] = b"kwik/1";

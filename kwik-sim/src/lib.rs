@@ -48,7 +48,7 @@ pub use faults::{Fault, Memory, Rebind};
 pub use link::{Bursts, Ecn, Link, LinkStats};
 pub use node::{NodeConfig, NodeId};
 pub use pki::Pki;
-pub use trace::{Fate, Trace, TraceEvent, TraceKind};
 pub use raw_node::RawNode;
 pub use tls::TlsMode;
+pub use trace::{Fate, Trace, TraceEvent, TraceKind};
 pub use world::{World, WorldConfig};

@@ -63,7 +63,7 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Swarm { seeds, from, jobs, minutes, failures, require_coverage } => {
-            let seeds_wanted = seeds.unwrap_or(if minutes.is_some() { u64::MAX } else { 1000 });
+            let seeds_wanted = seeds.unwrap_or_else(|| if minutes.is_some() { u64::MAX } else { 1000 });
             let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
             let time = minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
             let plan = Sweep { from, seeds: seeds_wanted, jobs, time, failures_max: failures };

@@ -131,7 +131,10 @@ impl Fleet {
         let session = self.await_incoming(server);
         let primary = self.servers[0];
         let joined = SessionEvent::Path(PathEvent::Joined(path));
-        assert!(self.world.run_until(LONG, |world| world.saw(primary, |event| *event == joined)), "{path} never joined");
+        assert!(
+            self.world.run_until(LONG, |world| world.saw(primary, |event| *event == joined)),
+            "{path} never joined"
+        );
         (path, session)
     }
 
@@ -152,9 +155,7 @@ impl Fleet {
     /// If it lives.
     pub fn await_death(&mut self, ends: Ends, path: PathId) -> kwik_core::DeadReason {
         let primary = self.servers[0];
-        let is_dead = |event: &SessionEvent| {
-            matches!(event, SessionEvent::Path(PathEvent::Dead { path: dead, .. }) if *dead == path)
-        };
+        let is_dead = |event: &SessionEvent| matches!(event, SessionEvent::Path(PathEvent::Dead { path: dead, .. }) if *dead == path);
         assert!(self.world.run_until(LONG, |world| world.saw(primary, is_dead)), "{path} lives on");
         let mut session = self.world.server_session(primary, ends.primary).expect("a session");
         let dead = session.dead_paths().into_iter().find(|info| info.id == path).expect("listed as dead");

@@ -17,10 +17,10 @@ use kwik_core::{
 use kwik_sim::byzantine::{Behaviour, Byzantine, Cost, Part, When};
 use kwik_tests::{NAME, pattern};
 
-/// The stream that the dishonest secondary has a part of: the primary's bytes, the liar's, the helper's.
+/// The stream that the dishonest secondary has a part of: the primary's bytes, the liar's, the other's.
 const OWN: Range<u64> = 0..1_000;
 const LIARS: Range<u64> = 1_000..66_536;
-const HELPERS: Range<u64> = 66_536..132_072;
+const OTHERS: Range<u64> = 66_536..132_072;
 /// Longer than anything but silence takes to be noticed.
 const VERDICT: Duration = Duration::from_secs(20);
 
@@ -34,6 +34,7 @@ macro_rules! ensure {
     };
 }
 
+// [P-5.16] [P-11.2]
 #[test]
 fn fault_of_a_secondary_costs_its_path_and_never_the_session() {
     try_all(Part::Secondary, secondary_misbehaves);
@@ -96,8 +97,9 @@ fn secondary_misbehaves(behaviour: Behaviour, seed: u64) -> Outcome {
     let Some(primary) = arena.await_incoming(arena.primary, Role::Primary, &[]) else {
         return Err("no session".to_owned());
     };
-    let (liar_path, helper_path) = (add_path(&mut arena, primary, true), add_path(&mut arena, primary, false));
-    let here = arena.world.session(client.0, client.1).expect("a session").open_stream(Dir::Bi).expect("opened");
+    let (liar_path, other_path) = (add_path(&mut arena, primary, true), add_path(&mut arena, primary, false));
+    let mut session = arena.world.session(client.0, client.1).ok_or("no session")?;
+    let here = session.open_stream(Dir::Bi).map_err(|error| error.to_string())?;
     let mut there = None;
     arena.run_until(VERDICT, |arena| {
         there = arena.world.session(primary.0, primary.1).and_then(|mut session| session.accept_stream(Dir::Bi));
@@ -105,11 +107,13 @@ fn secondary_misbehaves(behaviour: Behaviour, seed: u64) -> Outcome {
     });
     let mut shared = Shared { stream: there.ok_or("no stream")?, grants: Vec::new(), lost: VecDeque::new() };
     delegate(&mut arena, primary, &mut shared, liar_path, LIARS)?;
-    delegate(&mut arena, primary, &mut shared, helper_path, HELPERS)?;
-    let mut session = arena.world.session(primary.0, primary.1).expect("a session");
+    delegate(&mut arena, primary, &mut shared, other_path, OTHERS)?;
+    let mut session = arena.world.session(primary.0, primary.1).ok_or("no session")?;
     let mut stream = session.stream(shared.stream);
-    stream.write_at(StreamOffset(0), pattern(OWN).into()).map_err(|error| format!("write: {error}"))?;
-    stream.write_at(StreamOffset(HELPERS.end), pattern(HELPERS.end..HELPERS.end + 100).into()).expect("written");
+    for range in [OWN, OTHERS.end..OTHERS.end + 100] {
+        let written = stream.write_at(StreamOffset(range.start), pattern(range).into());
+        written.map_err(|error| format!("not written: {error}"))?;
+    }
 
     let died = arena.run_until(VERDICT, |arena| {
         collect_lost(arena, primary, &mut shared);
@@ -134,7 +138,7 @@ fn secondary_misbehaves(behaviour: Behaviour, seed: u64) -> Outcome {
         Cost::Anything => {}
     }
     if behaviour.cost != Cost::Code(TransportCode::REASSEMBLY_LIMIT) && !matches!(behaviour.cost, Cost::Stream(_)) {
-        finish_shared(&mut arena, (client, primary), &mut shared, (liar_path, helper_path), here, behaviour)?;
+        finish_shared(&mut arena, (client, primary), &mut shared, (liar_path, other_path), here, behaviour)?;
     }
     ensure!(arena.transfer(client, primary, 200_000), "no further stream of the session came");
     Ok(())
@@ -145,12 +149,13 @@ fn finish_shared(
     arena: &mut Arena,
     (client, primary): (At, At),
     shared: &mut Shared,
-    (liar, helper): (PathId, PathId),
+    (liar, other): (PathId, PathId),
     here: StreamHandle,
     behaviour: Behaviour,
 ) -> Outcome {
     if arena.death(primary, liar).is_none() {
-        arena.world.server_session(primary.0, primary.1).expect("a session").remove_path(liar).expect("removed");
+        let mut session = arena.world.server_session(primary.0, primary.1).ok_or("no session")?;
+        session.remove_path(liar).map_err(|error| error.to_string())?;
     }
     let mut read = Vec::new();
     let mut finished = false;
@@ -159,8 +164,8 @@ fn finish_shared(
     arena.run_until(VERDICT, |arena| {
         collect_lost(arena, primary, shared);
         while let Some(range) = shared.lost.pop_front() {
-            if let Err(error) = delegate(arena, primary, shared, helper, range) {
-                failure = Some(format!("{error}; {:?}", arena.death(primary, helper)));
+            if let Err(error) = delegate(arena, primary, shared, other, range) {
+                failure = Some(format!("{error}; {:?}", arena.death(primary, other)));
                 return true;
             }
         }
@@ -177,13 +182,13 @@ fn finish_shared(
     let conflict = end == Err(ReadError::Reset(TransportCode::RANGE_CONFLICT.into()));
     let anything = behaviour.cost == Cost::Anything;
     ensure!(end == Err(ReadError::Finished) || (anything && conflict), "{} bytes, then {end:?}", read.len());
-    ensure!(anything || read == pattern(0..HELPERS.end + 100), "other bytes came than were written");
+    ensure!(anything || read == pattern(0..OTHERS.end + 100), "other bytes came than were written");
     Ok(())
 }
 
 fn add_path(arena: &mut Arena, primary: At, liar: bool) -> PathId {
     let now = arena.world.now();
-    let target = if liar { arena.liar() } else { arena.helper() };
+    let target = if liar { arena.liar() } else { arena.other() };
     arena.world.server_session(primary.0, primary.1).expect("a session").add_path(now, target).expect("added")
 }
 
@@ -214,9 +219,9 @@ fn collect_lost(arena: &mut Arena, primary: At, shared: &mut Shared) {
 
 fn primary_misbehaves(behaviour: Behaviour, seed: u64) -> Outcome {
     let mut arena = Arena::new(seed);
-    let helper = arena.helper();
+    let other = arena.other();
     let liar = Byzantine::server(&arena.world, &arena.pki, 0, seed, behaviour);
-    let liar = liar.partner(helper.address, NAME, helper.identity);
+    let liar = liar.partner(other.address, NAME, other.identity);
     let (node, report) = arena.add_liar(liar);
     let config = arena.pki.client();
     let honest = arena.dial(arena.primary, config.clone());
@@ -354,6 +359,21 @@ fn regression_unread_control_plane_does_not_keep_the_peer_running() {
 fn regression_receipt_for_a_sender_that_is_gone_is_no_fault_of_the_receiver() {
     regression(Part::Secondary, "frames from the grammar", secondary_misbehaves, 7);
     regression(Part::Secondary, "frames from the grammar that this part may send", secondary_misbehaves, 2);
+}
+
+#[test]
+fn dishonest_nodes_repeat_with_their_seed() {
+    let hash = |seed| {
+        let behaviour = Behaviour::named(Part::Client, "frames from the grammar").expect("a behaviour");
+        let mut arena = Arena::new(1);
+        let server = arena.world.address(arena.primary);
+        let liar = Byzantine::client(&arena.world, &arena.pki, server, seed, behaviour);
+        arena.add_liar(liar);
+        arena.run_for(Duration::from_secs(3));
+        arena.world.trace().hash()
+    };
+    assert_eq!(hash(5), hash(5));
+    assert_ne!(hash(5), hash(6));
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use kwik_core::{Dir, ErrorCode, PathEvent, ReadError, SessionEvent};
+use kwik_core::{
+    DelegationState, Dir, ErrorCode, Limits, PathEvent, PathId, ReadError, SessionError, SessionEvent, WriteError,
+};
 use kwik_sim::Link;
 use kwik_tests::{Fleet, LONG, pattern};
 
@@ -57,4 +59,88 @@ fn regression_credit_does_not_overtake_join() {
     assert!(consumed);
     let joined = SessionEvent::Path(PathEvent::Joined(path));
     assert!(fleet.world.run_until(LONG, |world| world.saw(primary, |event| *event == joined)));
+}
+
+/// A path whose client had acknowledged everything and fell silent was called suspect: acknowledgements counted as bytes
+/// that want an answer.
+#[test]
+fn regression_idle_path_is_not_suspect() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (path, secondary) = fleet.join(ends, 1);
+    let (_here, there) = fleet.open(ends, Dir::Bi);
+    let primary = fleet.servers[0];
+    let mut session = fleet.world.server_session(primary, ends.primary).unwrap();
+    session.stream(there).delegate(path, 1000, Bytes::new()).unwrap();
+    // The last datagram of the client acknowledges that its secondary heard of the delegation, and the secondary is slow.
+    fleet.accept(1, secondary, Dir::Bi);
+    fleet.world.run_for(Duration::from_millis(1500));
+    assert!(!fleet.world.saw(primary, |event| matches!(event, SessionEvent::Path(PathEvent::Suspect(_)))));
+}
+
+/// The receipt for a raw packet met the end of its sender's path on the way, and cost the session. (Swarm seed 3.)
+#[test]
+fn regression_receipt_crosses_the_end_of_a_path() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (path, secondary) = fleet.join(ends, 1);
+    let (primary, node) = (fleet.servers[0], fleet.servers[1]);
+    let mut session = fleet.world.server_session(node, secondary).unwrap();
+    session.send_raw(PathId::PRIMARY, Bytes::from_static(b"on its way")).unwrap();
+    fleet.world.run_for(Duration::from_millis(15));
+    fleet.world.server_session(primary, ends.primary).unwrap().remove_path(path).unwrap();
+    fleet.await_death(ends, path);
+    fleet.world.run_for(Duration::from_secs(1));
+    assert!(fleet.world.saw(primary, |event| *event == SessionEvent::RawReadable));
+    assert_eq!(fleet.world.session(fleet.client, ends.client).unwrap().close_reason(), None);
+}
+
+/// A secondary counted parts that the client had whole but had not acknowledged, and closed its path when the primary
+/// granted more. (Swarm seed 91.)
+#[test]
+fn regression_delivered_parts_do_not_count_against_new_grants() {
+    let mut limits = Limits::default();
+    limits.grants_path_max = 1;
+    let mut fleet = Fleet::with(2, |config| config.limits(limits.clone()));
+    let ends = fleet.connect();
+    let (path, secondary) = fleet.join(ends, 1);
+    let (_here, there) = fleet.open(ends, Dir::Bi);
+    let (primary, node) = (fleet.servers[0], fleet.servers[1]);
+    for _ in 0..10 {
+        let mut session = fleet.world.server_session(primary, ends.primary).unwrap();
+        let grant = session.stream(there).delegate(path, 100, Bytes::new()).unwrap();
+        let part = fleet.accept(1, secondary, Dir::Bi);
+        fleet.write_all(node, secondary, part, &pattern(grant.range));
+        fleet.finish(node, secondary, part);
+        assert_eq!(fleet.await_delegation(ends, grant.grant), DelegationState::Delivered);
+    }
+}
+
+/// A client that was gone could not read its control plane, and its session ended as if it had flooded the server.
+/// (Swarm seed 860.)
+#[test]
+fn regression_silent_client_is_timed_out_and_floods_nobody() {
+    let mut fleet = Fleet::new(1);
+    let ends = fleet.connect();
+    let (_here, there) = fleet.open(ends, Dir::Bi);
+    let (primary, client) = (fleet.servers[0], fleet.client);
+    fleet.world.crash(client);
+    let mut session = fleet.world.session(primary, ends.primary).unwrap();
+    // More than QUIC takes, so that what follows on the control plane has no room.
+    let mut streams = vec![there];
+    streams.extend((0..4).map(|_| session.open_stream(Dir::Uni).unwrap()));
+    let data = Bytes::from(vec![0; 1 << 20]);
+    for stream in streams {
+        while session.stream(stream).write_chunk(data.clone()) != Err(WriteError::Blocked) {}
+    }
+    for _ in 0..20 {
+        fleet.world.run_for(Duration::from_millis(100));
+        let _ = fleet.world.session(primary, ends.primary).unwrap().open_stream(Dir::Uni);
+    }
+    let ended = fleet.world.run_until(LONG, |world| {
+        world.session(primary, ends.primary).is_none_or(|session| session.close_reason().is_some())
+    });
+    assert!(ended);
+    let session = fleet.world.session(primary, ends.primary).unwrap();
+    assert_eq!(session.close_reason(), Some(&SessionError::TimedOut));
 }

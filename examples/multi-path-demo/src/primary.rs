@@ -50,7 +50,7 @@ async fn answer(
     };
     let length = content.length();
     join_secondaries(session, site).await;
-    let helpers = ask_for_file(session, &request.name, length).await?;
+    let holders = ask_for_file(session, &request.name, length).await?;
     let hash = tokio::spawn({
         let content = content.clone();
         async move { content.sha256().await }
@@ -59,11 +59,11 @@ async fn answer(
     let header = message::line(&Header::File { length })?;
     send.write_all(&header).await?;
     let start = header.len() as u64;
-    let tally = Transfer::new(session, send, content, &request, start, helpers.paths).run().await?;
+    let tally = Transfer::new(session, send, content, &request, start, holders.paths).run().await?;
     let trailer = Trailer {
         sha256: hash.await??,
         lost_ranges_refilled: tally.lost_ranges,
-        raw_round_trips: helpers.raw_round_trips,
+        raw_round_trips: holders.raw_round_trips,
         ranges: tally.ranges.into_iter().map(|(path, ranges)| (path.0, ranges)).collect(),
     };
     send.write_at(StreamOffset(start + length), message::line(&trailer)?).await?;
@@ -96,15 +96,15 @@ async fn join_secondaries(session: &ServerSession, site: &Site) {
 }
 
 /// The paths whose servers hold the file.
-struct Helpers {
+struct Holders {
     paths: Vec<PathId>,
     raw_round_trips: u64,
 }
 
 /// Asks every secondary by raw packet whether it holds the same file. One that is silent is not waited for long.
-async fn ask_for_file(session: &ServerSession, name: &str, length: u64) -> Result<Helpers> {
+async fn ask_for_file(session: &ServerSession, name: &str, length: u64) -> Result<Holders> {
     let question = message::encode(&Question { name: name.to_owned() })?;
-    let mut helpers = Helpers { paths: Vec::new(), raw_round_trips: 0 };
+    let mut holders = Holders { paths: Vec::new(), raw_round_trips: 0 };
     let mut silent = Vec::new();
     for path in session.active_paths() {
         if path.id.is_primary() || path.state != PathState::Active {
@@ -122,9 +122,9 @@ async fn ask_for_file(session: &ServerSession, name: &str, length: u64) -> Resul
             let Some(place) = silent.iter().position(|path| *path == packet.from) else { continue };
             if answer.name == name {
                 silent.swap_remove(place);
-                helpers.raw_round_trips += 1;
+                holders.raw_round_trips += 1;
                 if answer.length == Some(length) {
-                    helpers.paths.push(packet.from);
+                    holders.paths.push(packet.from);
                 }
             }
         }
@@ -134,5 +134,5 @@ async fn ask_for_file(session: &ServerSession, name: &str, length: u64) -> Resul
         Ok(answered) => answered?,
         Err(_) => eprintln!("primary: no answer about `{name}` from {silent:?}"),
     }
-    Ok(helpers)
+    Ok(holders)
 }

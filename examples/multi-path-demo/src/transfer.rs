@@ -38,7 +38,7 @@ pub(crate) struct Transfer<'a> {
     name: &'a str,
     /// Where the file begins in the stream.
     start: u64,
-    helpers: Vec<PathId>,
+    holders: Vec<PathId>,
     plan: Plan,
     /// The delegations whose end is not known, by where they begin in the file.
     under_way: BTreeMap<u64, UnderWay>,
@@ -66,16 +66,16 @@ impl<'a> Transfer<'a> {
         content: Content,
         request: &'a Request,
         start: u64,
-        helpers: Vec<PathId>,
+        holders: Vec<PathId>,
     ) -> Self {
-        let plan = Plan::new(content.length(), helpers.len() + 1, request.window_bytes);
+        let plan = Plan::new(content.length(), holders.len() + 1, request.window_bytes);
         Self {
             session,
             stream,
             content,
             name: &request.name,
             start,
-            helpers,
+            holders,
             plan,
             under_way: BTreeMap::new(),
             ends: JoinSet::new(),
@@ -109,7 +109,7 @@ impl<'a> Transfer<'a> {
     /// Gives the next chunks to the paths with capacity, the least busy one first.
     fn delegate(&mut self) -> Result<()> {
         let paths = self.session.active_paths();
-        let ready = paths.iter().filter(|path| path.state == PathState::Active && self.helpers.contains(&path.id));
+        let ready = paths.iter().filter(|path| path.state == PathState::Active && self.holders.contains(&path.id));
         let mut loads: Vec<_> = ready.map(|path| (self.under_way_on(path.id).count(), path.id)).collect();
         while let Some((load, path)) = loads.iter_mut().min() {
             if *load >= DELEGATIONS_PER_PATH {
@@ -153,7 +153,7 @@ impl<'a> Transfer<'a> {
             *self.tally.ranges.entry(delegation.path()).or_default() += 1;
         } else if !is_revoked {
             // A server that gave up by itself would give up again.
-            self.helpers.retain(|path| *path != delegation.path());
+            self.holders.retain(|path| *path != delegation.path());
         }
         self.tally.lost_ranges += missing.len() as u64;
         self.plan.settle(&range, &missing);

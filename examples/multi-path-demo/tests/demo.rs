@@ -116,8 +116,8 @@ fn the_roles_run_as_processes_of_their_own() {
     };
     let first = serve("secondary", &["--name", "secondary-1"]);
     let second = serve("secondary", &["--name", "secondary-2"]);
-    let helpers = [format!("secondary-1@{}", first.address), format!("secondary-2@{}", second.address)];
-    let primary = serve("primary", &["--secondary", &helpers[0], "--secondary", &helpers[1]]);
+    let holders = [format!("secondary-1@{}", first.address), format!("secondary-2@{}", second.address)];
+    let primary = serve("primary", &["--secondary", &holders[0], "--secondary", &holders[1]]);
 
     let fetch = |name: &str| {
         let args = ["fetch", &primary.address, name, "--keys", keys, "--output", text(&copy), "--json"];

@@ -67,9 +67,7 @@ pub(crate) fn client_crypto(
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| ConfigError::Tls(error.to_string()))?;
     let mut config = match trust {
-        None | Some(SecondaryTrust::Certificate) => {
-            builder.with_root_certificates(roots.clone()).with_no_client_auth()
-        }
+        None | Some(SecondaryTrust::Certificate) => builder.with_root_certificates(roots.clone()).with_no_client_auth(),
         Some(SecondaryTrust::IdentityOnly) => {
             let verifier = AnyCertificate(provider.signature_verification_algorithms);
             builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()

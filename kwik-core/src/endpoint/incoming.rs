@@ -53,7 +53,11 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new(now: Instant, limits: &Limits) -> Self {
-        Self { server: None, verifications: Allowance::new(now, limits.verifications_per_second), spent: BTreeMap::new() }
+        Self {
+            server: None,
+            verifications: Allowance::new(now, limits.verifications_per_second),
+            spent: BTreeMap::new(),
+        }
     }
 
     pub(super) fn listen(&mut self, server: Option<(ServerConfig, quinn_proto::ServerConfig)>) {
@@ -225,8 +229,8 @@ impl Endpoint {
         let exporter = incoming.path.exporter().ok_or(TransportCode::INTERNAL)?;
         let me = server.identity.public();
         let trusts = |issuer: &PublicIdentity| server.trusted_primaries.contains(issuer);
-        let ticket = verify_join(&join.ticket, &join.proof, &exporter, &me, moment.wall, trusts)
-            .map_err(AuthError::code)?;
+        let ticket =
+            verify_join(&join.ticket, &join.proof, &exporter, &me, moment.wall, trusts).map_err(AuthError::code)?;
         let (identity, limits) = (server.identity.clone(), server.limits.clone());
         let path = ticket.path;
         let until = ticket.expires_at.saturating_add(crate::auth::CLOCK_SKEW);

@@ -332,10 +332,9 @@ impl Endpoint {
                     .incoming
                     .get_mut(&connection)
                     .and_then(|incoming| incoming.path.poll_transmit(now, max_datagrams, buf)),
-                Key::Session(session) => self
-                    .sessions
-                    .get_mut(&session)
-                    .and_then(|machine| machine.poll_transmit(now, max_datagrams, buf)),
+                Key::Session(session) => {
+                    self.sessions.get_mut(&session).and_then(|machine| machine.poll_transmit(now, max_datagrams, buf))
+                }
             };
             if transmit.is_some() {
                 self.sending.push(key);
@@ -456,8 +455,7 @@ impl Endpoint {
     ) -> Result<Path, String> {
         let config = config.ok_or("not a client")?;
         let trust: Option<SecondaryTrust> = Some(dial.trust);
-        let crypto =
-            config::client_crypto(&config.tls, trust, &self.wall).map_err(|error| error.to_string())?;
+        let crypto = config::client_crypto(&config.tls, trust, &self.wall).map_err(|error| error.to_string())?;
         let setup = PathSetup::new(Side::Client, Liveness::Judged, config.limits.clone(), self.link());
         let path = self
             .dial_quic(self.now, crypto, setup, dial.address, &dial.server_name)
@@ -476,7 +474,9 @@ impl Endpoint {
     ) -> Result<Path, ConnectError> {
         let mut config = quinn_proto::ClientConfig::new(crypto);
         let ids = self.ids.clone();
-        config.transport_config(setup.transport()).initial_dst_cid_provider(Arc::new(move || ids.initial_destination()));
+        config
+            .transport_config(setup.transport())
+            .initial_dst_cid_provider(Arc::new(move || ids.initial_destination()));
         let (handle, connection) =
             self.quic.connect(now, config, server, server_name).map_err(|error| match error {
                 quinn_proto::ConnectError::InvalidServerName(name) => ConnectError::InvalidServerName(name),

@@ -2,6 +2,26 @@
 
 use std::time::{Duration, Instant};
 
+use crate::limits::Limits;
+
+/// What one peer may do on one path without getting anywhere.
+#[derive(Debug)]
+pub(super) struct Allowances {
+    /// Frames that achieve nothing.
+    pub(super) idle_frames: Allowance,
+    /// Streams opened and abandoned.
+    pub(super) stream_churn: Allowance,
+}
+
+impl Allowances {
+    pub(super) fn new(now: Instant, limits: &Limits) -> Self {
+        Self {
+            idle_frames: Allowance::new(now, limits.idle_frames_burst, limits.idle_frames_per_second),
+            stream_churn: Allowance::new(now, limits.stream_churn_burst, limits.stream_churn_per_second),
+        }
+    }
+}
+
 /// A bucket of tokens.
 #[derive(Debug)]
 pub(super) struct Allowance {

@@ -1,6 +1,6 @@
 //! The control stream of a path: the first bidirectional stream the client opens (PROTOCOL.md §5).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{Connection, ReadError, StreamId as QuicStreamId, WriteError};
@@ -92,11 +92,13 @@ impl ControlStream {
         self.stalled_since = None;
     }
 
-    /// A peer that leaves too much unread for too long.
-    pub(super) fn check(&self, now: Instant, limits: &Limits) -> Result<(), WireError> {
-        let stalled = self
-            .stalled_since
-            .is_some_and(|since| now.saturating_duration_since(since) >= limits.control_stall_timeout);
+    /// A peer that leaves too much unread for too long. One that was silent for long may be unable to read: that is for
+    /// the idle timeout to judge.
+    pub(super) fn check(&self, now: Instant, silence: Duration, limits: &Limits) -> Result<(), WireError> {
+        let stalled = !is_long(silence, limits)
+            && self
+                .stalled_since
+                .is_some_and(|since| now.saturating_duration_since(since) >= limits.control_stall_timeout);
         let overfull = self.stalled_since.is_some() && self.out.len() > limits.control_queue_bytes_max;
         if stalled || overfull {
             return Err(WireError {
@@ -108,8 +110,15 @@ impl ControlStream {
         Ok(())
     }
 
-    pub(super) fn deadline(&self, limits: &Limits) -> Option<Instant> {
-        self.stalled_since.and_then(|since| since.checked_add(limits.control_stall_timeout))
+    /// The peer was heard after a silence. After a long one it gets its time anew.
+    pub(super) fn on_heard(&mut self, now: Instant, silence: Duration, limits: &Limits) {
+        if is_long(silence, limits) {
+            self.stalled_since = self.stalled_since.map(|_| now);
+        }
+    }
+
+    pub(super) fn deadline(&self, now: Instant, limits: &Limits) -> Option<Instant> {
+        self.stalled_since.and_then(|since| since.checked_add(limits.control_stall_timeout)).filter(|at| *at > now)
     }
 
     /// The next bytes, if any are there. The control plane lives as long as the path, so its end is a fault.
@@ -131,4 +140,8 @@ impl ControlStream {
             Ok(None) | Err(ReadError::Reset(_)) => Err(ended()),
         }
     }
+}
+
+fn is_long(silence: Duration, limits: &Limits) -> bool {
+    silence >= limits.control_stall_timeout / 2
 }

@@ -42,6 +42,11 @@ impl Health {
         self.waiting_since = None;
     }
 
+    /// For how long nothing was heard.
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.heard)
+    }
+
     /// Notes whether anything is in flight.
     pub(super) fn observe(&mut self, now: Instant, bytes_in_flight: u64) {
         if bytes_in_flight == 0 {

@@ -24,7 +24,7 @@ use quinn_proto::{
 };
 use smallvec::SmallVec;
 
-use self::allowance::Allowance;
+use self::allowance::Allowances;
 use self::carriers::CarrierPool;
 use self::control::ControlStream;
 use self::health::{Health, RateMeter};
@@ -113,8 +113,7 @@ pub(crate) struct Path {
     sent: SentPackets,
     health: Health,
     meter: RateMeter,
-    idle_frames: Allowance,
-    stream_churn: Allowance,
+    allowances: Allowances,
     bytes_received: u64,
     bytes_sent: u64,
     inputs: VecDeque<PathInput>,
@@ -128,13 +127,8 @@ impl Path {
     const CONTROL_RESERVE: u64 = 256 * 1024;
     const SEND_WINDOW_MIN: u64 = 64 * 1024;
 
-    pub(crate) fn new(
-        setup: PathSetup,
-        handle: ConnectionHandle,
-        quic: quinn_proto::Connection,
-        now: Instant,
-    ) -> Self {
-        let (idle_frames, stream_churn) = allowances(now, &setup.limits);
+    pub(crate) fn new(setup: PathSetup, handle: ConnectionHandle, quic: quinn_proto::Connection, now: Instant) -> Self {
+        let allowances = Allowances::new(now, &setup.limits);
         Self {
             handle,
             quic,
@@ -150,8 +144,7 @@ impl Path {
             sent: SentPackets::default(),
             health: Health::new(now),
             meter: RateMeter::new(now),
-            idle_frames,
-            stream_churn,
+            allowances,
             bytes_received: 0,
             bytes_sent: 0,
             inputs: VecDeque::new(),
@@ -163,6 +156,7 @@ impl Path {
     // ---- environment in
 
     pub(crate) fn handle_event(&mut self, now: Instant, event: ConnectionEvent) {
+        self.control.on_heard(now, self.health.silence(now), &self.limits);
         self.health.on_heard(now);
         if self.lifecycle.move_to_recovered() {
             self.inputs.push_back(PathInput::Recovered);
@@ -218,7 +212,11 @@ impl Path {
     pub(crate) fn poll_transmit(&mut self, now: Instant, max_datagrams: usize, buf: &mut Vec<u8>) -> Option<Transmit> {
         let mtu = usize::from(self.quic.current_mtu().max(1));
         let max_datagrams = max_datagrams.min(limits::UDP_BYTES_MAX / mtu).max(1);
+        let before = self.probe.bytes_in_flight();
         let transmit = self.quic.poll_transmit(now, max_datagrams, buf);
+        if transmit.is_some() {
+            self.probe.on_transmit(before, &self.quic.stats().frame_tx);
+        }
         self.health.observe(now, self.probe.bytes_in_flight());
         transmit
     }
@@ -232,7 +230,7 @@ impl Path {
             Liveness::Trusted => None,
             Liveness::Judged | Liveness::Watched => self.health.deadline(now, self.quic.rtt(), &self.limits),
         };
-        let control = self.control.deadline(&self.limits);
+        let control = self.control.deadline(now, &self.limits);
         // Without room on the control plane no report leaves; room comes with a datagram.
         let report = self.inbound.packets.deadline().filter(|_| self.control.is_ready());
         [quic, health, control, report].into_iter().flatten().min()
@@ -360,12 +358,12 @@ impl Path {
 
     /// Whether one more frame that achieved nothing is put up with.
     pub(crate) fn admit_idle(&mut self, now: Instant) -> bool {
-        self.idle_frames.take(now)
+        self.allowances.idle_frames.take(now)
     }
 
     /// Whether one more stream that was opened and abandoned is put up with.
     pub(crate) fn admit_churn(&mut self, now: Instant) -> bool {
-        self.stream_churn.take(now)
+        self.allowances.stream_churn.take(now)
     }
 
     // ---- what it is
@@ -481,11 +479,15 @@ impl Path {
         if agreed {
             return PathInput::Connected;
         }
-        PathInput::Fault(WireError { code: TransportCode::TLS_FAILED, frame: "ALPN", detail: "the peer does not speak kwik/1" })
+        PathInput::Fault(WireError {
+            code: TransportCode::TLS_FAILED,
+            frame: "ALPN",
+            detail: "the peer does not speak kwik/1",
+        })
     }
 
     fn read(&mut self, now: Instant) -> Result<Option<PathInput>, WireError> {
-        self.control.check(now, &self.limits)?;
+        self.control.check(now, self.health.silence(now), &self.limits)?;
         if self.carriers.is_broken() && self.lost.is_none() {
             return Err(WireError {
                 code: TransportCode::PROTOCOL_VIOLATION,
@@ -505,7 +507,7 @@ impl Path {
                     detail: "too many acknowledgements of nothing new",
                 });
             }
-            new.iter().for_each(|_| self.idle_frames.give_back());
+            new.iter().for_each(|_| self.allowances.idle_frames.give_back());
             self.inputs.extend(new.into_iter().map(PathInput::Acknowledged));
             if let Some(input) = self.inputs.pop_front() {
                 return Ok(Some(input));
@@ -518,7 +520,7 @@ impl Path {
         if let Some(CarrierItem::Stream { data, .. }) = &item {
             let bytes = data.len() as u64;
             if bytes > 0 {
-                self.idle_frames.give_back();
+                self.allowances.idle_frames.give_back();
             }
             self.bytes_received = self.bytes_received.saturating_add(bytes);
             self.meter.on_bytes(now, bytes);
@@ -559,12 +561,6 @@ impl Path {
     pub(crate) fn pretend_sent(&mut self) {
         (0..=limits::PACKETS_OUTSTANDING_MAX).for_each(|_| self.sent.on_sent());
     }
-}
-
-fn allowances(now: Instant, limits: &Limits) -> (Allowance, Allowance) {
-    let idle = Allowance::new(now, limits.idle_frames_burst, limits.idle_frames_per_second);
-    let churn = Allowance::new(now, limits.stream_churn_burst, limits.stream_churn_per_second);
-    (idle, churn)
 }
 
 fn lost_reason(error: ConnectionError, connecting: bool) -> DeadReason {

@@ -140,7 +140,10 @@ mod tests {
     fn acknowledgement_of_unsent_packet_is_a_violation() {
         let mut sent = SentPackets::default();
         sent.on_sent();
-        assert_eq!(sent.on_ack(std::slice::from_ref(&(0..2))).map_err(|error| error.code), Err(TransportCode::PROTOCOL_VIOLATION));
+        assert_eq!(
+            sent.on_ack(std::slice::from_ref(&(0..2))).map_err(|error| error.code),
+            Err(TransportCode::PROTOCOL_VIOLATION)
+        );
         assert_eq!(sent.on_ack(std::slice::from_ref(&(0..1))).map(|new| new.len()), Ok(1));
         assert_eq!(sent.on_ack(std::slice::from_ref(&(0..1))).map(|new| new.len()), Ok(0));
         assert!(sent.is_all_acknowledged());

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use quinn_proto::congestion::{BbrConfig, Controller, ControllerFactory, ControllerMetrics, CubicConfig};
-use quinn_proto::RttEstimator;
+use quinn_proto::{FrameStats, RttEstimator};
 
 use crate::config::Congestion;
 
@@ -14,6 +14,8 @@ use crate::config::Congestion;
 #[derive(Debug, Default)]
 pub(super) struct Probe {
     in_flight: AtomicU64,
+    /// Frames sent that the peer must acknowledge.
+    eliciting: AtomicU64,
     closing: AtomicBool,
 }
 
@@ -23,11 +25,50 @@ impl Probe {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// The controller hears of acknowledgements that are sent too, but no answer comes to those: if nothing else left,
+    /// as much is in flight as `before`.
+    pub(super) fn on_transmit(&self, before: u64, sent: &FrameStats) {
+        let eliciting = eliciting_frames(sent);
+        if self.eliciting.swap(eliciting, Ordering::Relaxed) == eliciting {
+            self.in_flight.store(before, Ordering::Relaxed);
+        }
+    }
+
     /// The connection is closing: its last packet must leave, however much is in flight. quinn-proto holds a
     /// CONNECTION_CLOSE back like data, and no acknowledgement makes room for it any more.
     pub(super) fn lift_window(&self) {
         self.closing.store(true, Ordering::Relaxed);
     }
+}
+
+/// All frames but ACK and CONNECTION_CLOSE (RFC 9002 §2).
+fn eliciting_frames(sent: &FrameStats) -> u64 {
+    [
+        sent.ack_frequency,
+        sent.crypto,
+        sent.data_blocked,
+        sent.datagram,
+        sent.handshake_done.into(),
+        sent.immediate_ack,
+        sent.max_data,
+        sent.max_stream_data,
+        sent.max_streams_bidi,
+        sent.max_streams_uni,
+        sent.new_connection_id,
+        sent.new_token,
+        sent.path_challenge,
+        sent.path_response,
+        sent.ping,
+        sent.reset_stream,
+        sent.retire_connection_id,
+        sent.stream_data_blocked,
+        sent.streams_blocked_bidi,
+        sent.streams_blocked_uni,
+        sent.stop_sending,
+        sent.stream,
+    ]
+    .into_iter()
+    .fold(0, u64::saturating_add)
 }
 
 /// Builds probed controllers for one connection.

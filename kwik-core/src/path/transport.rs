@@ -22,12 +22,7 @@ const UNAUTHENTICATED_CARRIERS: u32 = 8;
 
 /// Settings for one connection. A connection has its own, since its congestion controller reports to its `probe`. The
 /// client keeps idle paths alive, since it is the client that must notice a silent server.
-pub(super) fn transport_config(
-    side: Side,
-    limits: &Limits,
-    link: LinkSettings,
-    probe: &Arc<Probe>,
-) -> TransportConfig {
+pub(super) fn transport_config(side: Side, limits: &Limits, link: LinkSettings, probe: &Arc<Probe>) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let idle = u32::try_from(limits.idle_timeout.as_millis()).unwrap_or(u32::MAX);
     let mut mtu = MtuDiscoveryConfig::default();

@@ -64,10 +64,14 @@ struct Member {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Queued,
-    Joining { deadline: Instant },
+    Joining {
+        deadline: Instant,
+    },
     Joined,
     /// It said that it is closing.
-    Leaving { deadline: Instant },
+    Leaving {
+        deadline: Instant,
+    },
 }
 
 /// What is reported of a path.
@@ -285,7 +289,10 @@ impl Machine {
                 client.members.insert(path, member);
             }
             Err(_) if client.reports.len() >= self.limits.control_queue_frames_max => {
-                return Err(Fault::new(TransportCode::CONTROL_FLOOD, "paths added without reading what became of them"));
+                return Err(Fault::new(
+                    TransportCode::CONTROL_FLOOD,
+                    "paths added without reading what became of them",
+                ));
             }
             Err(reason) => {
                 self.worth = Worth::Nothing;
@@ -351,9 +358,10 @@ impl Machine {
             self.fail(moment.now, TransportCode::AUTH_TIMEOUT, "the primary did not answer HELLO in time");
             return;
         }
-        let leaving = client.members.iter().filter(
-            |(_, member)| matches!(member.stage, Stage::Leaving { deadline } if moment.now >= deadline),
-        );
+        let leaving = client
+            .members
+            .iter()
+            .filter(|(_, member)| matches!(member.stage, Stage::Leaving { deadline } if moment.now >= deadline));
         for id in leaving.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.on_fault(moment.now, id, TransportCode::GOING_AWAY, "the server did not close in time");
         }
@@ -446,7 +454,12 @@ impl Machine {
         }
     }
 
-    pub(super) fn on_stream_progress(&mut self, from: PathId, id: StreamId, outcome: &DataOutcome) -> Result<(), Fault> {
+    pub(super) fn on_stream_progress(
+        &mut self,
+        from: PathId,
+        id: StreamId,
+        outcome: &DataOutcome,
+    ) -> Result<(), Fault> {
         let RoleState::Client(client) = &mut self.role else { return Ok(()) };
         client.grants.on_new(id, &outcome.inserted.new);
         #[cfg(feature = "__test_exports")]

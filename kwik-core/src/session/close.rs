@@ -180,5 +180,4 @@ impl Machine {
     pub(super) fn is_open(&self) -> bool {
         self.phase.is_open()
     }
-
 }

@@ -35,15 +35,15 @@ use crate::path::{Path, PathState};
 use crate::stream::{StreamControl, StreamTable, Worth};
 use crate::wire::{ControlFrame, GrantEnd, MaxStreamData, MaxStreams, OpenStream, Params, ResetStream, StopSending};
 
+pub(crate) use self::client::Dial;
 pub use self::event::{
     AddPathError, DelegateError, GrantInfo, PathError, PathEvent, PathInfo, PathStats, PathTarget, RawError, RawPacket,
     Role, SessionEvent, SessionStats,
 };
-pub use self::server_view::ServerSession;
-pub use self::view::{Session, Stream};
-pub(crate) use self::client::Dial;
 pub(crate) use self::primary::Founding;
 pub(crate) use self::secondary::Joining;
+pub use self::server_view::ServerSession;
+pub use self::view::{Session, Stream};
 
 /// The moment of a call: the monotonic clock, and the wall clock for tickets.
 #[derive(Debug, Clone, Copy)]
@@ -163,12 +163,7 @@ impl Machine {
         self.phase.take_notice().map(SessionEvent::Closed)
     }
 
-    pub(crate) fn poll_transmit(
-        &mut self,
-        now: Instant,
-        max_datagrams: usize,
-        buf: &mut Vec<u8>,
-    ) -> Option<Datagrams> {
+    pub(crate) fn poll_transmit(&mut self, now: Instant, max_datagrams: usize, buf: &mut Vec<u8>) -> Option<Datagrams> {
         self.paths.values_mut().find_map(|path| path.poll_transmit(now, max_datagrams, buf))
     }
 
@@ -290,7 +285,9 @@ impl Machine {
                 (ResetStream { stream: id, code, final_size: StreamOffset(final_size) }.into(), None)
             }
             StreamControl::Stop { id, code } => (StopSending { stream: id, code }.into(), Some(id)),
-            StreamControl::MaxStreamData { id, limit } => (MaxStreamData { stream: id, limit: StreamOffset(limit) }.into(), Some(id)),
+            StreamControl::MaxStreamData { id, limit } => {
+                (MaxStreamData { stream: id, limit: StreamOffset(limit) }.into(), Some(id))
+            }
             StreamControl::MaxStreams { dir, max } => (MaxStreams { dir, max }.into(), None),
             StreamControl::PartEnd { grant, end, code } => {
                 (ControlFrame::from(GrantEnd { grant, end: StreamOffset(end), code }), None)

@@ -15,9 +15,7 @@ use crate::error::{DeadReason, TransportCode};
 use crate::id::{Epoch, GrantId, PathId, SessionId, Side, StreamHandle, StreamOffset};
 use crate::limits::{self, Limits};
 use crate::path::{Path, PathState};
-use crate::stream::{
-    DelegationState, Delegations, Fault, GrantReport, Outcome, StreamTable, TableRole, Worth,
-};
+use crate::stream::{DelegationState, Delegations, Fault, GrantReport, Outcome, StreamTable, TableRole, Worth};
 use crate::wire::{
     self, AddPath, ControlFrame, GrantStatus, GrantStatusFrame, Hello, PathStatus, RemovePath, Revoke, Seal, Welcome,
     WirePathState,
@@ -279,8 +277,10 @@ impl Machine {
         if status.path.is_primary() {
             return Ok(());
         }
-        let path =
-            primary.paths.get_mut(&status.path).ok_or_else(|| violation("PATH_STATUS of a path that was never added"))?;
+        let path = primary
+            .paths
+            .get_mut(&status.path)
+            .ok_or_else(|| violation("PATH_STATUS of a path that was never added"))?;
         let info = &mut path.info;
         if info.state.is_dead() {
             return Ok(());

@@ -1,7 +1,7 @@
 //! Raw packets at a server: sealed and sent, checked and queued (PROTOCOL.md §7).
 
-use std::collections::btree_map::{BTreeMap, Entry};
 use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
 
 use bytes::Bytes;
 

@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::event::{
-    AddPathError, DelegateError, PathError, PathInfo, PathTarget, RawError, RawPacket,
-};
+use super::event::{AddPathError, DelegateError, PathError, PathInfo, PathTarget, RawError, RawPacket};
 use super::view::Session;
 use super::{Clock, Machine, RoleState};
 use crate::auth::PublicIdentity;

@@ -125,7 +125,8 @@ impl Stream<'_> {
     /// [`ReadError::Blocked`] passes; a `Readable` event tells when. [`ReadError::Finished`] is the end.
     pub fn read(&mut self, max: usize) -> Result<Chunk, ReadError> {
         let chunk = self.machine.streams.read(self.stream, max, true)?;
-        if let (RoleState::Client(client), Some(id)) = (&mut self.machine.role, self.machine.streams.stream_id(self.stream))
+        if let (RoleState::Client(client), Some(id)) =
+            (&mut self.machine.role, self.machine.streams.stream_id(self.stream))
         {
             client.grants.forget_below(id, chunk.offset.0);
         }

@@ -1,8 +1,8 @@
 //! The received bytes of one stream, from several writers, until the application takes them.
 
-use crate::range_set::RangeSet;
 use super::buffer::{Buffer, SMALL_BYTES};
 use crate::id::{PathId, StreamOffset};
+use crate::range_set::RangeSet;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;

@@ -1,12 +1,12 @@
 //! The receiving half of a stream.
 
+use super::Fault;
 use super::flow::{Budget, Window, WindowRules};
 use super::reassembly::{Chunk, Conflict, Inserted, Reassembly};
-use super::Fault;
-use crate::range_set::RangeSet;
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::PathId;
 use crate::limits::VARINT_MAX;
+use crate::range_set::RangeSet;
 use bytes::Bytes;
 
 /// Why a read returned no bytes.

@@ -74,8 +74,7 @@ impl ClientApp {
     #[must_use]
     pub fn new(plan: ClientPlan, model: SharedModel) -> Self {
         let ClientPlan { number, config, visits } = plan;
-        let visits =
-            visits.into_iter().zip(0..).map(|(visit, index)| VisitState::new(visit, number, index)).collect();
+        let visits = visits.into_iter().zip(0..).map(|(visit, index)| VisitState::new(visit, number, index)).collect();
         Self { config, model, visits }
     }
 

@@ -108,7 +108,13 @@ impl Parts {
     }
 
     /// The client, or the primary, wants no more of a part.
-    pub(super) fn on_stopped(&mut self, stream: StreamHandle, code: ErrorCode, session: &mut Session<'_>, model: &mut Model) {
+    pub(super) fn on_stopped(
+        &mut self,
+        stream: StreamHandle,
+        code: ErrorCode,
+        session: &mut Session<'_>,
+        model: &mut Model,
+    ) {
         model.coverage.code(code);
         if self.0.remove(&stream).is_some() {
             session.stream(stream).release_send();
@@ -127,7 +133,10 @@ impl Part {
             }
         }
         let (Some(request), Some(id)) = (PartRequest::decode(&self.request), session.stream(stream).id()) else {
-            return model.misgranted(session.id(), format!("{own} was granted {:?} with a request that nobody wrote", self.range));
+            return model.misgranted(
+                session.id(),
+                format!("{own} was granted {:?} with a request that nobody wrote", self.range),
+            );
         };
         let flow = Flow { token: request.token, stream: StreamId(request.stream), writer: Side::Server };
         if id != flow.stream {
@@ -150,7 +159,10 @@ impl Part {
                 Err(WriteError::Blocked) => return false,
                 Err(WriteError::Stopped(_) | WriteError::SessionClosed | WriteError::ClosedStream) => return true,
                 Err(error) => {
-                    model.violate(format!("a write of {flow:?} at {} within {:?} failed: {error}", self.cursor, self.range));
+                    model.violate(format!(
+                        "a write of {flow:?} at {} within {:?} failed: {error}",
+                        self.cursor, self.range
+                    ));
                     return true;
                 }
             }

@@ -119,7 +119,8 @@ impl PrimarySeat {
                 if self.pushes.on_writable(stream, session, tools.model) {
                     return;
                 }
-                if let Some(response) = self.exchanges.get_mut(&stream).and_then(|exchange| exchange.response.as_mut()) {
+                if let Some(response) = self.exchanges.get_mut(&stream).and_then(|exchange| exchange.response.as_mut())
+                {
                     response.on_stopped(code, tools);
                 }
                 self.settle(stream, session);
@@ -128,7 +129,8 @@ impl PrimarySeat {
                 if self.pushes.on_finished(stream, session, tools.model) {
                     return;
                 }
-                if let Some(response) = self.exchanges.get_mut(&stream).and_then(|exchange| exchange.response.as_mut()) {
+                if let Some(response) = self.exchanges.get_mut(&stream).and_then(|exchange| exchange.response.as_mut())
+                {
                     tools.model.acknowledged(response.flow());
                     response.abandon();
                 }

@@ -1,6 +1,5 @@
 //! Raw queries between servers, and their replies.
 
-
 use kwik_core::{PathId, RawError, ServerSession, SessionEvent};
 
 use super::message::RawMessage;
@@ -80,13 +79,7 @@ impl RawTalk {
     }
 }
 
-fn send(
-    session: &mut ServerSession<'_>,
-    to: PathId,
-    message: RawMessage,
-    padding: usize,
-    model: &mut Model,
-) -> bool {
+fn send(session: &mut ServerSession<'_>, to: PathId, message: RawMessage, padding: usize, model: &mut Model) -> bool {
     match session.send_raw(to, message.encode(padding)) {
         Ok(_) => {
             model.sent_raw(key(message));
@@ -103,7 +96,6 @@ fn send(
         }
     }
 }
-
 
 fn key(message: RawMessage) -> RawKey {
     RawKey {

@@ -43,7 +43,11 @@ pub(super) struct Reader {
 #[derive(Debug)]
 enum Source {
     /// The header tells, once it is here.
-    Header { id: StreamId, writer: Side, head: BytesMut },
+    Header {
+        id: StreamId,
+        writer: Side,
+        head: BytesMut,
+    },
     Known(Flow),
 }
 
@@ -146,7 +150,7 @@ impl Reader {
                     return None;
                 }
                 let (id, writer, head): (_, _, Bytes) = (*id, *writer, head.split().freeze());
-                let Some(header) = Header::decode(&head) else { return None };
+                let header = Header::decode(&head)?;
                 let flow = Flow { token: header.token, stream: id, writer };
                 self.source = Source::Known(flow);
                 if let Some(session) = session.id() {
@@ -174,9 +178,8 @@ fn end_of(error: ReadError) -> ReadEnd {
     match error {
         ReadError::Finished => ReadEnd::Finished,
         ReadError::Reset(code) => ReadEnd::Reset(code),
-        ReadError::Blocked
-        | ReadError::ClosedStream
-        | ReadError::IllegalOrderedRead
-        | ReadError::SessionClosed => ReadEnd::SessionOver,
+        ReadError::Blocked | ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::SessionClosed => {
+            ReadEnd::SessionOver
+        }
     }
 }

@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use kwik_core::{
-    DelegateError, DelegationState, ErrorCode, FinishError, GrantId, PathId, ServerSession, StreamHandle, StreamOffset,
-    PathState, WriteError,
+    DelegateError, DelegationState, ErrorCode, FinishError, GrantId, PathId, PathState, ServerSession, StreamHandle,
+    StreamOffset, WriteError,
 };
 
 use super::message::PartRequest;
@@ -180,11 +180,8 @@ impl Response {
         let Range { start, end } = piece.range;
         let bytes = bytes_at(self.flow.key(), start..end.min(start + PIECE_BYTES));
         let mut stream = session.stream(self.stream);
-        let written = if piece.at_cursor {
-            stream.write_chunk(bytes)
-        } else {
-            stream.write_at(StreamOffset(start), bytes)
-        };
+        let written =
+            if piece.at_cursor { stream.write_chunk(bytes) } else { stream.write_at(StreamOffset(start), bytes) };
         match written {
             Ok(taken) => {
                 let reached = start + taken as u64;
@@ -302,7 +299,11 @@ impl Response {
 /// A secondary that is not known to be gone.
 fn pick_path(session: &ServerSession<'_>, tools: &mut Tools<'_>) -> Option<PathId> {
     let usable = |state: &PathState| !state.is_dead() && *state != PathState::Closing;
-    let paths: Vec<PathId> =
-        session.all_paths().into_iter().filter(|path| !path.id.is_primary() && usable(&path.state)).map(|path| path.id).collect();
+    let paths: Vec<PathId> = session
+        .all_paths()
+        .into_iter()
+        .filter(|path| !path.id.is_primary() && usable(&path.state))
+        .map(|path| path.id)
+        .collect();
     tools.rng.pick(&paths).copied()
 }

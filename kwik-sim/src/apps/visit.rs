@@ -118,6 +118,7 @@ impl VisitState {
         match event {
             SessionEvent::Connected => {
                 self.connected = true;
+                model.connected(self.token);
                 self.start_jobs(now, &mut session, model);
             }
             SessionEvent::Welcomed => {
@@ -203,8 +204,7 @@ impl VisitState {
         let (head, size) = self.header(job);
         let reset = job.reset_upload.map(|after| (after, Self::UPLOAD_RESET));
         let writer = Writer::new(stream, flow, head, size, reset, model);
-        let reader = (job.dir == Dir::Bi)
-            .then(|| Reader::of(stream, Flow { writer: Side::Server, ..flow }, job.read));
+        let reader = (job.dir == Dir::Bi).then(|| Reader::of(stream, Flow { writer: Side::Server, ..flow }, job.read));
         if job.priority != 0 && session.stream(stream).set_priority(job.priority).is_err() {
             model.violate(format!("{id} took no priority right after it was opened"));
         }

@@ -1,22 +1,21 @@
-//! What a server sends to an address before that address is validated (RFC 9000 §8.1).
+//! What a server sends to a peer before the peer proved its address (RFC 9000 §8.1).
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use crate::node::NodeId;
 
-/// Bytes each node sent to and got from each address that spoke to it first.
+/// Bytes each node sent to and got from each peer that spoke to it first.
 #[derive(Debug, Default)]
 pub(crate) struct Amplification {
-    exchanges: BTreeMap<(NodeId, SocketAddr), Exchange>,
+    exchanges: BTreeMap<(NodeId, NodeId), Exchange>,
     violations: Vec<String>,
 }
 
 #[derive(Debug)]
 enum Exchange {
-    /// Nothing proves that the address is the peer's.
+    /// Nothing proves that the peer is where it says.
     Unproven { received: u64, sent: u64 },
-    /// The node spoke first, or the peer proved its address.
+    /// The node spoke first, or the peer proved an address.
     Proven,
 }
 
@@ -26,7 +25,7 @@ impl Amplification {
     /// One datagram may begin within that and end beyond: `quinn-proto` lets a datagram go while a byte of it is allowed.
     const DATAGRAM: u64 = 1472;
 
-    pub(crate) fn on_received(&mut self, node: NodeId, from: SocketAddr, data: &[u8]) {
+    pub(crate) fn on_received(&mut self, node: NodeId, from: NodeId, data: &[u8]) {
         let exchange = self.exchanges.entry((node, from)).or_insert(Exchange::Unproven { received: 0, sent: 0 });
         if let Exchange::Unproven { received, .. } = exchange {
             *received += data.len() as u64;
@@ -36,7 +35,7 @@ impl Amplification {
         }
     }
 
-    pub(crate) fn on_sent(&mut self, node: NodeId, to: SocketAddr, bytes: usize) {
+    pub(crate) fn on_sent(&mut self, node: NodeId, to: NodeId, bytes: usize) {
         let Exchange::Unproven { received, sent } = self.exchanges.entry((node, to)).or_insert(Exchange::Proven) else {
             return;
         };
@@ -119,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_fourth_part_is_too_much() {
-        let (node, peer) = (NodeId(0), SocketAddr::from(([10, 0, 0, 1], 1)));
+        let (node, peer) = (NodeId(0), NodeId(7));
         let mut book = Amplification::default();
         book.on_received(node, peer, INITIAL);
         book.on_sent(node, peer, 3 * INITIAL.len() + 1472);

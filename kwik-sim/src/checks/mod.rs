@@ -11,6 +11,6 @@ pub use model::{Flow, Model, ReadEnd, SharedModel};
 
 pub use watch::Watch;
 
-pub(crate) use coverage::name_of;
 pub(crate) use amplification::Amplification;
+pub(crate) use coverage::name_of;
 pub(crate) use model::RawKey;

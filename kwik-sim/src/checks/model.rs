@@ -7,9 +7,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use kwik_core::{
-    Chunk, ErrorCode, PathId, PublicIdentity, SessionError, SessionId, Side, StreamId, TransportCode,
-};
+use kwik_core::{Chunk, ErrorCode, PathId, PublicIdentity, SessionError, SessionId, Side, StreamId, TransportCode};
 
 use super::coverage::Coverage;
 use super::ranges::Ranges;
@@ -86,13 +84,17 @@ pub struct Model {
     raw: BTreeMap<RawKey, bool>,
     /// Tokens of sessions that honest clients began, and whether their primary is honest.
     begun: BTreeMap<u64, bool>,
+    /// Sessions whose handshake was done.
+    connected: BTreeSet<u64>,
     /// Sessions that their clients closed.
     left: BTreeSet<u64>,
     /// Servers that speak as they like.
     liars: BTreeSet<PublicIdentity>,
     /// Whether some client speaks as it likes.
     client_lies: bool,
-    /// Whether a lost network may cost a session.
+    /// Whether anything is wrong with the network at any time.
+    has_faults: bool,
+    /// Whether it may cost a session.
     sessions_may_fail: bool,
     violations: Vec<String>,
     /// What was reached.
@@ -117,10 +119,11 @@ const NEVER_HONEST: &[TransportCode] = &[
 ];
 
 impl Model {
-    /// A model to share. `sessions_may_fail` says whether the network may be so bad that sessions end.
+    /// A model to share. `has_faults` says whether anything is wrong with the network at any time, and
+    /// `sessions_may_fail` whether it may be so bad that sessions end.
     #[must_use]
-    pub fn shared(sessions_may_fail: bool) -> SharedModel {
-        Rc::new(RefCell::new(Self { sessions_may_fail, ..Self::default() }))
+    pub fn shared(has_faults: bool, sessions_may_fail: bool) -> SharedModel {
+        Rc::new(RefCell::new(Self { has_faults, sessions_may_fail, ..Self::default() }))
     }
 
     /// A server with this identity speaks as it likes: what it says is not judged, and what others make of it is.
@@ -136,6 +139,11 @@ impl Model {
     /// An honest client began a session. `is_judged` is false if its primary speaks as it likes.
     pub fn began(&mut self, token: u64, is_judged: bool) {
         self.begun.insert(token, is_judged);
+    }
+
+    /// The handshake of a session was done at the client.
+    pub fn connected(&mut self, token: u64) {
+        self.connected.insert(token);
     }
 
     /// The client closed a session, and is done with it. Its peer may never hear of that.
@@ -348,7 +356,9 @@ impl Model {
         }
         let never = matches!(error, SessionError::Transport { code, .. } if is_never_honest((*code).into()));
         let left = token.is_some_and(|token| self.left.contains(&token));
-        if never || !(self.sessions_may_fail || left) {
+        // The network may spoil a handshake without being bad for long: a server gives up early.
+        let unborn = token.is_some_and(|token| !self.connected.contains(&token)) && self.has_faults;
+        if never || !(self.sessions_may_fail || left || unborn) {
             self.violate(format!("the {who} of session {token:x?} lost it: {error}"));
         }
     }
@@ -398,7 +408,9 @@ impl Model {
     #[must_use]
     pub fn open_flows(&self) -> Vec<String> {
         let is_open = |record: &Record| {
-            record.read_end.is_none() && record.reset.is_none() && !(record.written.is_empty() && record.read.is_empty())
+            record.read_end.is_none()
+                && record.reset.is_none()
+                && !(record.written.is_empty() && record.read.is_empty())
         };
         let text = |(flow, record): (&Flow, &Record)| {
             let Record { written, size, read, acknowledged, .. } = record;

@@ -27,7 +27,6 @@ impl Ranges {
         self.0.is_empty()
     }
 
-
     /// Adds a range and returns how many of its offsets were new.
     pub(super) fn insert(&mut self, range: Range<u64>) -> u64 {
         let Range { mut start, mut end } = range;

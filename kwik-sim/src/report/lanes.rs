@@ -10,11 +10,12 @@ use super::run::{PathRun, Run, SessionKey, SessionRun};
 
 /// Into how many steps a lane's rate is divided at most.
 const STEPS: u32 = 300;
+/// How high the part for rates is; lower if nothing arrived.
 const RATE_HEIGHT: f64 = 60.0;
-const LOSS_TOP: f64 = 62.0;
-const STATE_TOP: f64 = 70.0;
+const QUIET_HEIGHT: f64 = 14.0;
+/// How high the parts below it are.
+const LOSS_HEIGHT: f64 = 10.0;
 const STATE_HEIGHT: f64 = 10.0;
-pub(super) const HEIGHT: f64 = 80.0;
 
 /// The lanes of a session's paths, with one scale.
 pub(super) fn path_lanes(page: &mut String, run: &Run, summary: &Summary, key: SessionKey, session: &SessionRun) {
@@ -27,15 +28,16 @@ pub(super) fn path_lanes(page: &mut String, run: &Run, summary: &Summary, key: S
         let Some(path) = session.paths.get(&id) else { continue };
         let begin = path.samples.first().map(|sample| sample.at).unwrap_or_default();
         let over = session.closed_at.unwrap_or(run.duration);
-        let lane = Lane { run, key, id, path, top, rtt_top, begin, over };
+        let low = if path.bytes() > 0 { RATE_HEIGHT } else { QUIET_HEIGHT };
+        let lane = Lane { run, key, id, path, top, rtt_top, low, begin, over };
         lane.label(page, summary);
         lane.plot(page, &rates, step);
-        let _ = writeln!(
-            page,
-            "<div class=\"scale\"><span>↑ {}</span><span>RTT {}</span></div></div>",
-            rate(top),
-            span(rtt_top)
-        );
+        let scale = if path.bytes() > 0 {
+            format!("<span>↑ {}</span><span>RTT {}</span>", rate(top), span(rtt_top))
+        } else {
+            String::new()
+        };
+        let _ = writeln!(page, "<div class=\"scale\">{scale}</div></div>");
     }
 }
 
@@ -48,6 +50,8 @@ struct Lane<'a> {
     top: f64,
     /// The round trip at the top.
     rtt_top: Duration,
+    /// Where no rate at all is drawn.
+    low: f64,
     begin: Duration,
     /// When the session ended.
     over: Duration,
@@ -60,7 +64,7 @@ impl Lane<'_> {
             page,
             "<div class=\"lane path\" data-path=\"{node}/{life}/{session}/{id}\"><div class=\"label\">\
              <b><i class=\"dot p{color}\"></i>path {id}</b> <span>{server}</span>\
-             <small>{bytes}{average}<br>RTT {rtt}</small></div>",
+             <small>{bytes}{average}{line}RTT {rtt}</small></div>",
             id = self.id,
             color = self.id % 8,
             server = self
@@ -69,6 +73,7 @@ impl Lane<'_> {
                 .map_or_else(String::new, |server| { format!("to {}", Text(&summary.node_name(server.index()))) }),
             bytes = bytes(self.path.bytes()),
             average = self.average().map(|bits| format!(" · {} while in use", rate(bits))).unwrap_or_default(),
+            line = if self.low < RATE_HEIGHT { " · " } else { "<br>" },
             rtt = self.rtt(),
         );
     }
@@ -96,10 +101,15 @@ impl Lane<'_> {
         self.path.dead_at().map_or(self.over, |at| at.min(self.over))
     }
 
+    fn height(&self) -> f64 {
+        self.low + LOSS_HEIGHT + STATE_HEIGHT
+    }
+
     fn plot(&self, page: &mut String, rates: &[f64], step: Duration) {
+        let height = self.height();
         let _ = writeln!(
             page,
-            "<svg class=\"plot\" viewBox=\"0 0 {} {HEIGHT}\" preserveAspectRatio=\"none\" style=\"height:{HEIGHT}px\">",
+            "<svg class=\"plot\" viewBox=\"0 0 {} {height}\" preserveAspectRatio=\"none\" style=\"height:{height}px\">",
             Ms(self.run.duration)
         );
         self.faults(page);
@@ -112,6 +122,7 @@ impl Lane<'_> {
 
     fn faults(&self, page: &mut String) {
         let Some(server) = self.path.server else { return };
+        let height = self.height();
         for mark in self.run.marks.iter().filter(|mark| mark.scope.concerns(self.key.node, server)) {
             let end = mark.end.unwrap_or(mark.at);
             if end < self.begin || mark.at > self.end() {
@@ -120,8 +131,8 @@ impl Lane<'_> {
             let shown = mark.at.max(self.begin);
             let _ = writeln!(
                 page,
-                "<g class=\"{}\"><title>{}, {} to {}</title><rect x=\"{}\" y=\"0\" width=\"{}\" height=\"{HEIGHT}\"/>\
-                 <path class=\"cut\" d=\"M{} 0V{HEIGHT}\"/></g>",
+                "<g class=\"{}\"><title>{}, {} to {}</title><rect x=\"{}\" y=\"0\" width=\"{}\" height=\"{height}\"/>\
+                 <path class=\"cut\" d=\"M{} 0V{height}\"/></g>",
                 mark.sort.class(),
                 Text(&mark.text()),
                 moment(mark.at),
@@ -135,7 +146,7 @@ impl Lane<'_> {
                 _ => true,
             };
             if let Some(limit) = mark.rate.filter(|limit| is_down && *limit as f64 <= self.top * 1.02) {
-                let y = RATE_HEIGHT * (1.0 - (limit as f64 / self.top).min(1.0));
+                let y = self.low * (1.0 - (limit as f64 / self.top).min(1.0));
                 let _ = writeln!(
                     page,
                     "<path class=\"limit\" d=\"M{} {}H{}\"><title>the link carries {} from here on</title></path>",
@@ -149,18 +160,19 @@ impl Lane<'_> {
     }
 
     fn area(&self, page: &mut String, rates: &[f64], step: Duration) {
-        let mut shape = format!("M0 {RATE_HEIGHT}");
+        let low = self.low;
+        let mut shape = format!("M0 {low}");
         let mut level = 0.0;
         for (index, rate) in (0..).zip(rates) {
             if (level - rate).abs() * 1e3 > self.top {
                 level = *rate;
-                let height = RATE_HEIGHT * (1.0 - level / self.top);
+                let height = self.low * (1.0 - level / self.top);
                 let _ = write!(shape, "H{}V{}", Ms(step * index), Number((height * 10.0).round() / 10.0));
             }
         }
         let _ = writeln!(
             page,
-            "<path class=\"area p{}\" d=\"{shape}H{}V{RATE_HEIGHT}Z\"><title>path {}: payload that arrived at the client, \
+            "<path class=\"area p{}\" d=\"{shape}H{}V{low}Z\"><title>path {}: payload that arrived at the client, \
              at most {} at a time</title></path>",
             self.id % 8,
             Ms(self.run.duration),
@@ -176,7 +188,7 @@ impl Lane<'_> {
         let mut last = f64::INFINITY;
         for sample in &self.path.samples {
             let Some(rtt) = sample.rtt else { continue };
-            let y = (RATE_HEIGHT * (1.0 - 0.95 * rtt.as_secs_f64() / most) * 10.0).round() / 10.0;
+            let y = (self.low * (1.0 - 0.95 * rtt.as_secs_f64() / most) * 10.0).round() / 10.0;
             if last.is_infinite() {
                 let _ = write!(line, "M{} {y}", Ms(sample.at));
             } else if (y - last).abs() > 0.4 {
@@ -209,7 +221,7 @@ impl Lane<'_> {
                     "<rect class=\"lost\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"><title>{count} datagrams {way} the \
                      server lost after {}</title></rect>",
                     Ms(begin),
-                    Number(LOSS_TOP + 7.0 - height),
+                    Number(self.low + 9.0 - height),
                     Ms(step),
                     Number(height),
                     moment(begin),
@@ -219,12 +231,13 @@ impl Lane<'_> {
     }
 
     fn states(&self, page: &mut String) {
+        let top = self.low + LOSS_HEIGHT;
         let ends = self.path.states.iter().skip(1).map(|(at, _)| *at).chain([self.over]);
         for ((at, state), end) in self.path.states.iter().zip(ends) {
             let name = state.split(' ').next().unwrap_or_default().to_lowercase();
             let _ = writeln!(
                 page,
-                "<rect class=\"state s-{}\" x=\"{}\" y=\"{STATE_TOP}\" width=\"{}\" height=\"{STATE_HEIGHT}\"><title>path {}: \
+                "<rect class=\"state s-{}\" x=\"{}\" y=\"{top}\" width=\"{}\" height=\"{STATE_HEIGHT}\"><title>path {}: \
                  {}, {} to {}</title></rect>",
                 Text(&name),
                 Ms(*at),

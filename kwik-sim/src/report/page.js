@@ -16,8 +16,10 @@ function zoom(a, b) {
   for (const plot of chart.querySelectorAll(".plot"))
     plot.setAttribute("viewBox", `${from} 0 ${to - from} ${plot.viewBox.baseVal.height}`);
   for (const mark of chart.querySelectorAll(".strip [data-at]")) {
-    mark.style.left = percent(+mark.dataset.at) + "%";
-    if (mark.dataset.end) mark.style.width = (mark.dataset.end - mark.dataset.at) / (to - from) * 100 + "%";
+    // What began before and goes on keeps its name in sight.
+    const at = +mark.dataset.at, end = +mark.dataset.end || at, begin = end > from ? Math.max(at, from) : at;
+    mark.style.left = percent(begin) + "%";
+    if (mark.dataset.end) mark.style.width = percent(end) - percent(begin) + "%";
   }
   const rough = (to - from) / 10, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map(digit => digit * power).find(step => step >= rough);

@@ -134,7 +134,7 @@ fn chart(page: &mut String, run: &Run, trace: &Trace, summary: &Summary) {
 
 /// A lane with the name of every fault, in as many rows as they need.
 fn faults(page: &mut String, run: &Run) {
-    const ROWS: usize = 8;
+    const ROWS: usize = 12;
     const ROW_HEIGHT: usize = 20;
     /// About what a letter takes of the width, in percent.
     const LETTER: f64 = 0.62;
@@ -151,18 +151,21 @@ fn faults(page: &mut String, run: &Run) {
         if let Some(free) = row.and_then(|row| free_from.get_mut(row)) {
             *free = end.max(left + text.chars().count() as f64 * LETTER + 1.0);
         }
+        // Where there is no room for a name, pointing at it tells.
+        let name = if row.is_some() { text.as_str() } else { "" };
         let row = row.unwrap_or(ROWS - 1);
         used = used.max(row + 1);
         let _ = writeln!(
             labels,
             "<div class=\"fault {class}\" data-at=\"{at}\" data-end=\"{end_at}\" style=\"left:{left:.3}%;width:{width:.3}%;top:{top}px\" \
-             title=\"{title}, {when}\"><span>{title}</span></div>",
+             title=\"{title}, {when}\"><span>{name}</span></div>",
             class = mark.sort.class(),
             at = Ms(mark.at),
             end_at = Ms(mark.end.unwrap_or(mark.at)),
             width = end - left,
             top = row * ROW_HEIGHT,
             title = Text(&text),
+            name = Text(name),
             when = duration_of(mark.at, mark.end),
         );
     }

@@ -122,8 +122,7 @@ impl Options {
     pub fn from_seed(seed: u64) -> Self {
         let rng = &mut SimRng::new(seed, &[0x5357]);
         let servers = 1 + count(rng, 8);
-        let links: Vec<Vec<Link>> =
-            (0..1 + count(rng, 3)).map(|_| (0..servers).map(|_| link(rng)).collect()).collect();
+        let links: Vec<Vec<Link>> = (0..1 + count(rng, 3)).map(|_| (0..servers).map(|_| link(rng)).collect()).collect();
         let tls = if rng.below(10) == 0 { TlsMode::Real } else { TlsMode::Null };
         let congestion = if rng.below(4) == 0 { Congestion::Bbr } else { Congestion::Cubic };
         let tight = if rng.below(3) == 0 { *rng.pick(&Tight::ALL).unwrap_or(&Tight::Nothing) } else { Tight::Nothing };
@@ -131,10 +130,9 @@ impl Options {
         let clients: Vec<ClientOptions> = links.iter().map(|_| client(rng, servers)).collect();
         let plan = plan(rng);
         let nodes = |first: usize, count: usize| (first..first + count).map(NodeId).collect::<Vec<_>>();
-        let faults =
-            faults::draw(rng, &nodes(0, servers), &nodes(servers, clients.len()), &links, |client| {
-                clients.get(client).is_some_and(|client| client.addresses > 1)
-            });
+        let faults = faults::draw(rng, &nodes(0, servers), &nodes(servers, clients.len()), &links, |client| {
+            clients.get(client).is_some_and(|client| client.addresses > 1)
+        });
         Self { seed, tls, congestion, servers, clients, links, plan, tight, faults, liar }
     }
 
@@ -150,9 +148,9 @@ impl Options {
     #[must_use]
     pub fn patience(&self) -> Duration {
         let slowest = self.links.iter().flatten().filter_map(|link| link.rate).min().unwrap_or(1_000_000);
-        let pauses: u32 = self.clients.iter().map(|client| client.visits.len() as u32).sum();
+        let pauses: u64 = self.clients.iter().map(|client| client.visits.len() as u64).sum();
         let carrying = Duration::from_secs(self.bytes() * 8 * 20 / slowest.max(1));
-        Duration::from_secs(60) + carrying + Duration::from_secs(5) * pauses
+        Duration::from_secs(60 + 5 * pauses) + carrying
     }
 }
 

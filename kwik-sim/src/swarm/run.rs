@@ -40,8 +40,9 @@ pub struct Outcome {
 /// The name in every certificate.
 const NAME: &str = "server.test";
 
-/// How long closed sessions may linger: silent peers are forgotten after the idle timeout.
-const LINGER: Duration = Duration::from_secs(60);
+/// How long closed sessions may linger: silent peers are forgotten after the idle timeout, and closed connections after
+/// three probe timeouts, which a pause of some seconds makes long.
+const LINGER: Duration = Duration::from_secs(600);
 
 /// A world in the making, and who is who in it.
 struct Stage {
@@ -98,11 +99,12 @@ impl Stage {
         (config.tls, config.sample_paths) = (options.tls, sample);
         let mut world = World::with_config(config);
         let pki = world.pki(NAME);
-        let model = Model::shared(options.faults.sessions_may_fail);
+        let model = Model::shared(!options.faults.faults.is_empty(), options.faults.sessions_may_fail);
         let limits = options.tight.limits();
         let servers: Vec<NodeId> = (0..options.servers)
             .map(|number| {
-                let mut node = NodeConfig::server(server_address(number), pki.server(small(number)).limits(limits.clone()));
+                let mut node =
+                    NodeConfig::server(server_address(number), pki.server(small(number)).limits(limits.clone()));
                 node.congestion = options.congestion;
                 node.limits = limits.clone();
                 world.add_node(node).expect("the configuration is sound")

@@ -55,6 +55,7 @@ impl World {
             node.send_errors_until = None;
             node.paused_until = node.paused_until.map(|until| until.min(now));
         }
+        self.resume(now);
     }
 
     /// A node that never crashed may restart too: then it crashes at this moment.

@@ -114,7 +114,7 @@ impl World {
     }
 
     /// Ends pauses that are over: what waited in the socket is received first.
-    fn resume(&mut self, now: Instant) {
+    pub(super) fn resume(&mut self, now: Instant) {
         for node in &mut self.nodes {
             if node.paused_until.is_none_or(|until| until > now) || node.crashed {
                 continue;
@@ -138,7 +138,7 @@ impl World {
         let (to, bytes) = (arrival.to, arrival.data.len());
         let kind = TraceKind::Arrived { from: arrival.from, bytes };
         if let Some(book) = &mut self.amplification {
-            book.on_received(to, arrival.from_address, &arrival.data);
+            book.on_received(to, arrival.from, &arrival.data);
         }
         if node.runs(now) {
             node.receive(now, arrival);
@@ -255,7 +255,7 @@ impl World {
             return;
         }
         if let Some(book) = &mut self.amplification {
-            book.on_sent(from, destination, bytes);
+            book.on_sent(from, to, bytes);
         }
         let port = self.nodes[to.0].interfaces[interface].port;
         let passage = self.wire(own.port, port).send(now, bytes, transmit.ecn);

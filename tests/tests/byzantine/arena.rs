@@ -31,7 +31,7 @@ pub(crate) struct Arena {
     pub(crate) pki: Pki,
     pub(crate) client: NodeId,
     pub(crate) primary: NodeId,
-    pub(crate) helper: NodeId,
+    pub(crate) other: NodeId,
     /// Every session an honest node has or had, in the order they came.
     pub(crate) sessions: Vec<At>,
     pub(crate) closed: BTreeMap<At, SessionError>,
@@ -49,8 +49,8 @@ impl Arena {
         let pki = world.pki(NAME);
         let client = world.add_client("10.0.0.1:5000".parse().expect("an address")).expect("a client");
         let primary = world.add_server(address(1), pki.server(1)).expect("a server");
-        let helper = world.add_server(address(2), pki.server(2)).expect("a server");
-        for server in [primary, helper] {
+        let other = world.add_server(address(2), pki.server(2)).expect("a server");
+        for server in [primary, other] {
             world.set_link_both(client, server, Link::with_delay(Duration::from_millis(10)));
         }
         Self {
@@ -58,7 +58,7 @@ impl Arena {
             pki,
             client,
             primary,
-            helper,
+            other,
             sessions: Vec::new(),
             closed: BTreeMap::new(),
             path_events: Vec::new(),
@@ -73,7 +73,7 @@ impl Arena {
         let node = node.content(byte_at);
         let report = node.report();
         let id = self.world.add_raw_node(address(LIAR), Box::new(node));
-        for honest in [self.client, self.primary, self.helper] {
+        for honest in [self.client, self.primary, self.other] {
             self.world.set_link_both(honest, id, Link::with_delay(Duration::from_millis(10)));
         }
         (id, report)
@@ -84,8 +84,8 @@ impl Arena {
         self.target(LIAR, 0)
     }
 
-    /// The honest helper as a path to add.
-    pub(crate) fn helper(&self) -> PathTarget {
+    /// The honest secondary as a path to add.
+    pub(crate) fn other(&self) -> PathTarget {
         self.target(2, 2)
     }
 
@@ -179,7 +179,7 @@ impl Arena {
     /// What every honest application does: secondaries write what they are granted, raw packets are taken, and streams of
     /// one direction are accepted, read and let go of.
     fn serve(&mut self) {
-        for node in [self.client, self.primary, self.helper] {
+        for node in [self.client, self.primary, self.other] {
             while let Some((session, event)) = self.world.poll_event(node) {
                 match event {
                     SessionEvent::Incoming => self.sessions.push((node, session)),

@@ -121,7 +121,10 @@ fn repeating_what_is_there_already_is_tolerated_up_to_a_limit() {
     }
     trio.settle();
     let state = trio.client_path_state(trio.path);
-    assert!(matches!(&state, PathState::Dead(reason) if reason.code == TransportCode::CONTROL_FLOOD.into()), "{state:?}");
+    assert!(
+        matches!(&state, PathState::Dead(reason) if reason.code == TransportCode::CONTROL_FLOOD.into()),
+        "{state:?}"
+    );
     assert!(trio.is_open(CLIENT));
 }
 
@@ -178,7 +181,10 @@ fn answers_to_refused_raw_packets_do_not_pile_up() {
         trio.forge_control(CLIENT, trio.path, raw);
     }
     let state = trio.client_path_state(trio.path);
-    assert!(matches!(&state, PathState::Dead(reason) if reason.code == TransportCode::CONTROL_FLOOD.into()), "{state:?}");
+    assert!(
+        matches!(&state, PathState::Dead(reason) if reason.code == TransportCode::CONTROL_FLOOD.into()),
+        "{state:?}"
+    );
     assert!(trio.is_open(CLIENT));
 }
 

@@ -3,8 +3,8 @@
 mod abuse;
 mod commands;
 mod forged;
-mod roles;
 mod rogue;
+mod roles;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

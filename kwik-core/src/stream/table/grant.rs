@@ -4,9 +4,9 @@ use super::{RecvHalf, SendHalf, StreamTable, TableRole};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Dir, GrantId, StreamHandle, StreamId};
 use crate::limits::VARINT_MAX;
-use crate::stream::{Fault, Worth};
 use crate::stream::recv::RecvStream;
 use crate::stream::send::{SendStream, WriteError};
+use crate::stream::{Fault, Worth};
 use bytes::Bytes;
 use std::ops::Range;
 

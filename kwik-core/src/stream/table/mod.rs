@@ -17,11 +17,11 @@ pub(crate) use grant::ReserveError;
 pub(crate) use output::StreamControl;
 pub use output::StreamEvent;
 
+use super::Worth;
 use super::flow::{Budget, Window, WindowRules};
 use super::ids::StreamIds;
 use super::reassembly::Chunk;
 use super::recv::{ReadError, RecvStream};
-use super::Worth;
 use super::send::{Position, SendStream, WriteError};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Dir, GrantId, Side, StreamHandle, StreamId};

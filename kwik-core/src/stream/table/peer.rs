@@ -4,11 +4,11 @@ use super::{RecvHalf, SendHalf, StreamTable, TableRole};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Dir, PathId, StreamHandle, StreamId};
 use crate::limits::VARINT_MAX;
-use crate::stream::{Fault, Worth};
 use crate::stream::flow::Window;
 use crate::stream::ids::Half;
 use crate::stream::recv::{DataOutcome, RecvStream};
 use crate::stream::send::SendStream;
+use crate::stream::{Fault, Worth};
 use bytes::Bytes;
 
 impl StreamTable {
