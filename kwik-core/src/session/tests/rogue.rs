@@ -424,7 +424,8 @@ fn connection_that_says_nothing_is_closed_after_five_seconds() {
 #[test]
 fn control_plane_that_is_not_read_ends_the_session() {
     let mut transport = TransportConfig::default();
-    transport.stream_receive_window(VarInt::from_u32(400));
+    // It is there and acknowledges, it only does not read.
+    transport.stream_receive_window(VarInt::from_u32(400)).keep_alive_interval(Some(Duration::from_secs(1)));
     let resumption = Resumption::disabled();
     let mut rogue = Rogue::with(Server::new(|_| ()), instant(), &[b"kwik/1"], transport, resumption);
     rogue.begin(rogue.hello());
