@@ -77,7 +77,8 @@ pub(super) const ROWS: &[Row] = &[
     }),
     ("its part ended before the grant", When::Placed, VIOLATION, |stage| {
         let Some(grant) = stage.scene.grants.first().cloned() else { return false };
-        part_end(stage, grant.grant, grant.start.0 - 1)
+        let Some(before) = grant.start.0.checked_sub(1) else { return false };
+        part_end(stage, grant.grant, before)
     }),
     ("its part ended twice", When::Placed, Cost::Nothing, |stage| {
         let Some(grant) = stage.scene.grants.first().cloned() else { return false };

@@ -90,6 +90,10 @@ pub struct Model {
     left: BTreeSet<u64>,
     /// Servers that speak as they like.
     liars: BTreeSet<PublicIdentity>,
+    /// Identities that nobody has.
+    strangers: BTreeSet<PublicIdentity>,
+    /// Whether servers may have no room for a session.
+    may_be_refused: bool,
     /// Whether some client speaks as it likes.
     client_lies: bool,
     /// Whether anything is wrong with the network at any time.
@@ -129,6 +133,16 @@ impl Model {
     /// A server with this identity speaks as it likes: what it says is not judged, and what others make of it is.
     pub fn distrust(&mut self, identity: PublicIdentity) {
         self.liars.insert(identity);
+    }
+
+    /// Paths to this identity cannot be.
+    pub fn expect_stranger(&mut self, identity: PublicIdentity) {
+        self.strangers.insert(identity);
+    }
+
+    /// Servers may have too many sessions to take one more.
+    pub fn expect_refusals(&mut self) {
+        self.may_be_refused = true;
     }
 
     /// Some client speaks as it likes.
@@ -358,7 +372,9 @@ impl Model {
         let left = token.is_some_and(|token| self.left.contains(&token));
         // The network may spoil a handshake without being bad for long: a server gives up early.
         let unborn = token.is_some_and(|token| !self.connected.contains(&token)) && self.has_faults;
-        if never || !(self.sessions_may_fail || left || unborn) {
+        let busy = matches!(error, SessionError::Transport { code: TransportCode::SERVER_BUSY, .. });
+        let refused = self.may_be_refused && busy;
+        if never || !(self.sessions_may_fail || left || unborn || refused) {
             self.violate(format!("the {who} of session {token:x?} lost it: {error}"));
         }
     }
@@ -430,10 +446,11 @@ impl Model {
         self.violations.extend(open);
     }
 
-    /// Whether the server of a path speaks as it likes.
+    /// Whether the server of a path speaks as it likes, or cannot be there.
     #[must_use]
     pub fn is_liar(&self, session: SessionId, path: PathId) -> bool {
-        self.paths.get(&(session, path)).is_some_and(|identity| self.liars.contains(identity))
+        let identity = self.paths.get(&(session, path));
+        identity.is_some_and(|identity| self.liars.contains(identity) || self.strangers.contains(identity))
     }
 
     /// Whether a stream may end so since a secondary wrote into it what it liked.

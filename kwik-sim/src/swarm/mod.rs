@@ -7,7 +7,7 @@ mod runner;
 mod table;
 
 pub use faults::FaultPlan;
-pub use options::{ClientOptions, Liar, Options, Tight, VisitOptions};
+pub use options::{ClientOptions, Liar, Options, Stranger, Tight, VisitOptions};
 pub use run::{Outcome, run};
 pub use runner::{Swarm, Sweep, sweep};
 pub use table::{coverage_gaps, coverage_table};

@@ -34,6 +34,8 @@ pub struct Options {
     pub tight: Tight,
     /// What goes wrong.
     pub faults: FaultPlan,
+    /// A path that every primary asks for and that cannot be.
+    pub stranger: Option<Stranger>,
     /// A node that speaks as it likes.
     pub liar: Option<Liar>,
 }
@@ -71,6 +73,23 @@ pub struct Liar {
     pub seed: u64,
 }
 
+/// A path that cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stranger {
+    /// Nobody is at its address.
+    Nowhere,
+    /// The server there has another identity.
+    OtherIdentity,
+    /// The server there has no certificate for that name.
+    OtherName,
+    /// The address is one that no client dials.
+    Forbidden,
+}
+
+impl Stranger {
+    pub(super) const ALL: [Self; 4] = [Self::Nowhere, Self::OtherIdentity, Self::OtherName, Self::Forbidden];
+}
+
 /// What is scarce in a world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tight {
@@ -86,12 +105,39 @@ pub enum Tight {
     Raw,
     /// Paths and dials.
     Paths,
+    /// The time a secondary may be used.
+    Leases,
+    /// Sessions of an endpoint.
+    Sessions,
 }
 
 impl Tight {
-    const ALL: [Self; 6] = [Self::Nothing, Self::Streams, Self::Buffers, Self::Grants, Self::Raw, Self::Paths];
+    const ALL: [Self; 8] = [
+        Self::Nothing,
+        Self::Streams,
+        Self::Buffers,
+        Self::Grants,
+        Self::Raw,
+        Self::Paths,
+        Self::Leases,
+        Self::Sessions,
+    ];
 
-    /// The limits of every session and endpoint.
+    /// The limits of every client. Some allow less than the servers count on.
+    #[must_use]
+    pub fn client_limits(self) -> Limits {
+        let mut limits = self.limits();
+        match self {
+            Self::Raw => limits.raw_packets_max = 1,
+            Self::Paths => limits.paths_max = 2,
+            // A client's endpoint needs one for each of its visits.
+            Self::Sessions => limits.sessions_max = Limits::default().sessions_max,
+            _ => {}
+        }
+        limits
+    }
+
+    /// The limits of every server, of its sessions and its endpoint.
     #[must_use]
     pub fn limits(self) -> Limits {
         let mut limits = Limits::default();
@@ -109,8 +155,10 @@ impl Tight {
                 limits.quic_send_window_bytes = 64 * 1024;
             }
             Self::Grants => (limits.grants_session_max, limits.grants_path_max) = (4, 2),
-            Self::Raw => (limits.raw_packets_max, limits.raw_queue_bytes_max) = (2, 4096),
+            Self::Raw => (limits.raw_packets_max, limits.raw_queue_bytes_max) = (3, 4096),
             Self::Paths => (limits.paths_max, limits.dials_per_minute_max, limits.dials_parallel_max) = (3, 4, 1),
+            Self::Leases => limits.path_lease = Duration::from_millis(500),
+            Self::Sessions => limits.sessions_max = 2,
         }
         limits
     }
@@ -127,13 +175,14 @@ impl Options {
         let congestion = if rng.below(4) == 0 { Congestion::Bbr } else { Congestion::Cubic };
         let tight = if rng.below(3) == 0 { *rng.pick(&Tight::ALL).unwrap_or(&Tight::Nothing) } else { Tight::Nothing };
         let liar = (rng.below(4) == 0).then(|| liar(rng, servers)).flatten();
+        let stranger = if rng.below(6) == 0 { rng.pick(&Stranger::ALL).copied() } else { None };
         let clients: Vec<ClientOptions> = links.iter().map(|_| client(rng, servers)).collect();
         let plan = plan(rng);
         let nodes = |first: usize, count: usize| (first..first + count).map(NodeId).collect::<Vec<_>>();
         let faults = faults::draw(rng, &nodes(0, servers), &nodes(servers, clients.len()), &links, |client| {
             clients.get(client).is_some_and(|client| client.addresses > 1)
         });
-        Self { seed, tls, congestion, servers, clients, links, plan, tight, faults, liar }
+        Self { seed, tls, congestion, servers, clients, links, plan, tight, faults, stranger, liar }
     }
 
     /// Bytes that the applications carry, at least.
@@ -200,13 +249,29 @@ fn link(rng: &mut SimRng) -> Link {
 fn client(rng: &mut SimRng, servers: usize) -> ClientOptions {
     let visit = |rng: &mut SimRng| VisitOptions {
         primary: count(rng, servers as u64),
-        jobs: (0..=rng.below(8)).map(|_| job(rng)).collect(),
-        parallel: 1 + count(rng, 8),
+        jobs: if rng.below(12) == 0 { many_jobs(rng) } else { (0..=rng.below(8)).map(|_| job(rng)).collect() },
+        parallel: if rng.below(6) == 0 { 1 + count(rng, 100) } else { 1 + count(rng, 8) },
         early: rng.below(3) == 0,
         begin_after: Duration::from_millis(rng.below(3000)),
     };
     let visits = (0..=rng.below(3)).map(|_| visit(rng)).collect();
     ClientOptions { addresses: if rng.below(6) == 0 { 2 } else { 1 }, visits }
+}
+
+/// More streams than a session may have open, with little on them.
+fn many_jobs(rng: &mut SimRng) -> Vec<Job> {
+    let small = |rng: &mut SimRng| Job {
+        dir: if rng.below(4) == 0 { Dir::Uni } else { Dir::Bi },
+        up: Header::LEN as u64 + rng.below(100),
+        down: rng.below(500),
+        read: ReadStyle::default(),
+        reset_answer: None,
+        reset_upload: None,
+        pushes: 0,
+        push_size: 0,
+        priority: 0,
+    };
+    (0..30 + rng.below(40)).map(|_| small(rng)).collect()
 }
 
 fn job(rng: &mut SimRng) -> Job {
@@ -261,8 +326,8 @@ fn liar(rng: &mut SimRng, servers: usize) -> Option<Liar> {
 
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, tls, congestion, servers, clients, links, plan, tight, faults, liar } = self;
-        writeln!(f, "seed {seed}: {tls:?} TLS, {congestion:?}, {servers} servers, scarce: {tight:?}, liar: {liar:?}")?;
+        let Self { seed, tls, congestion, servers, clients, links, plan, tight, faults, stranger, liar } = self;
+        writeln!(f, "seed {seed}: {tls:?} TLS, {congestion:?}, {servers} servers, scarce: {tight:?}, stranger: {stranger:?}, liar: {liar:?}")?;
         writeln!(f, "  servers: {plan:?}")?;
         for (number, (client, links)) in clients.iter().zip(links).enumerate() {
             writeln!(f, "  client {number} (n{}), {} addresses", servers + number, client.addresses)?;

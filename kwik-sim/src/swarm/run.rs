@@ -1,15 +1,17 @@
 //! One world from its beginning until nothing is left in it.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::time::Duration;
 
 use kwik_core::{Limits, PathTarget};
 
 use super::faults::second_address;
-use super::options::{ClientOptions, Options};
+use super::options::{ClientOptions, Options, Stranger, Tight};
 use crate::apps::{ClientApp, ClientPlan, ServerApp, ServerPlan, Visit};
-use crate::byzantine::{Byzantine, Part};
+use crate::byzantine::{Byzantine, Part, Report};
 use crate::checks::{Coverage, Model, SharedModel, Watch};
 use crate::faults::{Fault, Memory};
 use crate::node::{NodeConfig, NodeId};
@@ -40,6 +42,9 @@ pub struct Outcome {
 /// The name in every certificate.
 const NAME: &str = "server.test";
 
+/// The number of a server that is not there.
+const STRANGER: u8 = 99;
+
 /// How long closed sessions may linger: silent peers are forgotten after the idle timeout, and closed connections after
 /// three probe timeouts, which a pause of some seconds makes long.
 const LINGER: Duration = Duration::from_secs(600);
@@ -51,6 +56,7 @@ struct Stage {
     clients: Vec<NodeId>,
     servers: Vec<NodeId>,
     liar: Option<NodeId>,
+    report: Option<Rc<RefCell<Report>>>,
     limits: Limits,
 }
 
@@ -70,8 +76,15 @@ pub fn run(options: &Options, keep: usize, sample: Option<Duration>, look: impl 
         coverage = model.coverage.clone();
     }
     options.faults.kinds.iter().for_each(|kind| coverage.fault(kind));
-    if let Some(liar) = &options.liar {
-        coverage.fault(&format!("liar: {:?}", liar.behaviour.part));
+    if let (Some(liar), Some(report)) = (&options.liar, &stage.report) {
+        let report = report.borrow();
+        if report.has_acted {
+            coverage.fault(&format!("liar: {:?}", liar.behaviour.part));
+        }
+        report.closed.iter().filter_map(|(_, code)| *code).for_each(|code| coverage.code(code));
+    }
+    if let Some(stranger) = options.stranger {
+        coverage.fault(&format!("stranger: {stranger:?}"));
     }
     let outcome = Outcome {
         seed: options.seed,
@@ -100,6 +113,9 @@ impl Stage {
         let mut world = World::with_config(config);
         let pki = world.pki(NAME);
         let model = Model::shared(!options.faults.faults.is_empty(), options.faults.sessions_may_fail);
+        if options.tight == Tight::Sessions {
+            model.borrow_mut().expect_refusals();
+        }
         let limits = options.tight.limits();
         let servers: Vec<NodeId> = (0..options.servers)
             .map(|number| {
@@ -118,11 +134,11 @@ impl Stage {
                 let mut node = NodeConfig::client(client_address(number));
                 node.addresses.extend((client.addresses > 1).then(|| second_address(number)));
                 node.congestion = options.congestion;
-                node.limits = limits.clone();
+                node.limits = options.tight.client_limits();
                 world.add_node(node).expect("the configuration is sound")
             })
             .collect();
-        let mut stage = Self { world, model, clients, servers, liar: None, limits };
+        let mut stage = Self { world, model, clients, servers, liar: None, report: None, limits };
         stage.lay_links(options);
         stage.add_liar(options, &pki);
         stage.set_apps(options, &pki);
@@ -150,12 +166,14 @@ impl Stage {
                 let node = Byzantine::server(&self.world, pki, number, liar.seed, liar.behaviour);
                 self.model.borrow_mut().distrust(pki.public_identity(number));
                 let node = node.partner(partner, NAME, pki.public_identity(0));
+                self.report = Some(node.report());
                 self.world.add_raw_node(server_address(options.servers), Box::new(node))
             }
             Part::Client | Part::Joiner => {
                 let server = self.world.address(self.servers[0]);
                 let node = Byzantine::client(&self.world, pki, server, liar.seed, liar.behaviour);
                 self.model.borrow_mut().distrust_a_client();
+                self.report = Some(node.report());
                 self.world.add_raw_node(client_address(options.clients.len()), Box::new(node))
             }
         };
@@ -171,7 +189,7 @@ impl Stage {
         };
         let all = options.servers + usize::from(lies(Part::Secondary));
         for (number, node) in self.servers.iter().enumerate() {
-            let others = (0..all).filter(|other| *other != number).map(target).collect();
+            let others = (0..all).filter(|other| *other != number).map(target).chain(self.stranger(options, pki)).collect();
             let plan = ServerPlan { others, ..options.plan.clone() };
             let app = ServerApp::new(plan, options.seed ^ number as u64, self.model.clone());
             self.world.set_app(*node, Box::new(app));
@@ -184,10 +202,31 @@ impl Stage {
                 let patience = Some(Duration::from_secs(5));
                 visits.push(Visit { primary: server_address(options.servers), patience, ..visit });
             }
-            let config = pki.client().limits(self.limits.clone());
+            let config = pki.client().limits(options.tight.client_limits());
             let plan = ClientPlan { number: u16::from(small(number)), config, visits };
             self.world.set_app(*node, Box::new(ClientApp::new(plan, self.model.clone())));
         }
+    }
+
+    /// A path that cannot be, if the world has one.
+    fn stranger(&self, options: &Options, pki: &Pki) -> Option<PathTarget> {
+        let stranger = options.stranger?;
+        let last = options.servers - 1;
+        let real = PathTarget {
+            address: server_address(last),
+            server_name: NAME.to_owned(),
+            identity: pki.public_identity(small(last)),
+        };
+        let other = pki.public_identity(STRANGER);
+        self.model.borrow_mut().expect_stranger(other);
+        Some(match stranger {
+            Stranger::Nowhere => PathTarget { address: server_address(usize::from(STRANGER)), identity: other, ..real },
+            Stranger::OtherIdentity => PathTarget { identity: other, ..real },
+            Stranger::OtherName => PathTarget { server_name: "other.test".to_owned(), identity: other, ..real },
+            Stranger::Forbidden => {
+                PathTarget { address: std::net::SocketAddr::from(([127, 0, 0, 1], 4433)), identity: other, ..real }
+            }
+        })
     }
 
     /// The faults, the recovery, the end. Returns how long the recovery took.

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use kwik_core::TransportCode;
 
 use super::faults::KINDS;
+use super::options::Stranger;
 use crate::byzantine::Part;
 use crate::checks::{Coverage, name_of};
 
@@ -52,7 +53,9 @@ pub fn coverage_gaps(coverage: &Coverage) -> Vec<String> {
 
 fn fault_names() -> impl Iterator<Item = String> {
     let liars = [Part::Primary, Part::Secondary, Part::Client, Part::Joiner];
-    KINDS.iter().map(|(kind, _)| (*kind).to_owned()).chain(liars.into_iter().map(|part| format!("liar: {part:?}")))
+    let liars = liars.into_iter().map(|part| format!("liar: {part:?}"));
+    let strangers = Stranger::ALL.into_iter().map(|stranger| format!("stranger: {stranger:?}"));
+    KINDS.iter().map(|(kind, _)| (*kind).to_owned()).chain(liars).chain(strangers)
 }
 
 fn code_names() -> impl Iterator<Item = String> {
