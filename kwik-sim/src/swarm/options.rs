@@ -327,7 +327,10 @@ fn liar(rng: &mut SimRng, servers: usize) -> Option<Liar> {
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, tls, congestion, servers, clients, links, plan, tight, faults, stranger, liar } = self;
-        writeln!(f, "seed {seed}: {tls:?} TLS, {congestion:?}, {servers} servers, scarce: {tight:?}, stranger: {stranger:?}, liar: {liar:?}")?;
+        writeln!(
+            f,
+            "seed {seed}: {tls:?} TLS, {congestion:?}, {servers} servers, scarce: {tight:?}, stranger: {stranger:?}, liar: {liar:?}"
+        )?;
         writeln!(f, "  servers: {plan:?}")?;
         for (number, (client, links)) in clients.iter().zip(links).enumerate() {
             writeln!(f, "  client {number} (n{}), {} addresses", servers + number, client.addresses)?;

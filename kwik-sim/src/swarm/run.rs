@@ -189,7 +189,8 @@ impl Stage {
         };
         let all = options.servers + usize::from(lies(Part::Secondary));
         for (number, node) in self.servers.iter().enumerate() {
-            let others = (0..all).filter(|other| *other != number).map(target).chain(self.stranger(options, pki)).collect();
+            let others =
+                (0..all).filter(|other| *other != number).map(target).chain(self.stranger(options, pki)).collect();
             let plan = ServerPlan { others, ..options.plan.clone() };
             let app = ServerApp::new(plan, options.seed ^ number as u64, self.model.clone());
             self.world.set_app(*node, Box::new(app));
