@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use kwik_sim::swarm::{Options, Sweep, coverage_table, run, sweep};
 
-/// As many as take less than a minute on two cores without optimization.
-const WORLDS: u64 = 300;
+/// As many as take about two minutes on two cores without optimization.
+const WORLDS: u64 = 1000;
 
 fn jobs() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
@@ -17,7 +17,11 @@ fn no_world_breaks_a_rule() {
     let plan = Sweep { from: 0, seeds: WORLDS, jobs: jobs(), time: None, failures_max: 1 };
     let found = sweep(plan, |_| ());
     if let Some(failure) = found.failures.first() {
-        panic!("seed {}: {:#?}\n{}", failure.seed, failure.violations, Options::from_seed(failure.seed));
+        let (seed, options) = (failure.seed, Options::from_seed(failure.seed));
+        panic!(
+            "{:#?}\n{options}\nagain with: cargo run --release -p kwik-sim -- replay --seed {seed} --trace",
+            failure.violations
+        );
     }
     assert_eq!(found.worlds, WORLDS);
     assert!(found.coverage.work.contains_key("delegation delivered"), "{}", coverage_table(&found.coverage));

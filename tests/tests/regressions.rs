@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kwik_core::{
-    DelegationState, Dir, ErrorCode, Limits, PathEvent, PathId, ReadError, SessionError, SessionEvent, WriteError,
+    DelegationState, Dir, ErrorCode, Limits, PathEvent, PathId, ReadError, SessionError, SessionEvent, TransportCode,
+    WriteError,
 };
-use kwik_sim::Link;
-use kwik_tests::{Fleet, LONG, pattern};
+use kwik_sim::{Fault, Link};
+use kwik_tests::{Ends, Fleet, LONG, NAME, pattern};
 
 /// A reader that was dropped, not stopped, left the secondary writing for nobody.
 #[test]
@@ -122,17 +123,9 @@ fn regression_delivered_parts_do_not_count_against_new_grants() {
 fn regression_silent_client_is_timed_out_and_floods_nobody() {
     let mut fleet = Fleet::new(1);
     let ends = fleet.connect();
-    let (_here, there) = fleet.open(ends, Dir::Bi);
     let (primary, client) = (fleet.servers[0], fleet.client);
+    fill_quic(&mut fleet, ends);
     fleet.world.crash(client);
-    let mut session = fleet.world.session(primary, ends.primary).unwrap();
-    // More than QUIC takes, so that what follows on the control plane has no room.
-    let mut streams = vec![there];
-    streams.extend((0..4).map(|_| session.open_stream(Dir::Uni).unwrap()));
-    let data = Bytes::from(vec![0; 1 << 20]);
-    for stream in streams {
-        while session.stream(stream).write_chunk(data.clone()) != Err(WriteError::Blocked) {}
-    }
     for _ in 0..20 {
         fleet.world.run_for(Duration::from_millis(100));
         let _ = fleet.world.session(primary, ends.primary).unwrap().open_stream(Dir::Uni);
@@ -143,4 +136,91 @@ fn regression_silent_client_is_timed_out_and_floods_nobody() {
     assert!(ended);
     let session = fleet.world.session(primary, ends.primary).unwrap();
     assert_eq!(session.close_reason(), Some(&SessionError::TimedOut));
+}
+
+/// The far end heard its peer but could not be heard, so nothing it said was read; it ended the session as if the peer
+/// had flooded it. (A sweep over one-way black holes.)
+#[test]
+fn regression_one_way_black_hole_floods_nobody() {
+    let mut fleet = Fleet::new(1);
+    let ends = fleet.connect();
+    let (primary, client) = (fleet.servers[0], fleet.client);
+    fill_quic(&mut fleet, ends);
+    fleet.world.inject(Fault::Blackhole { from: primary, to: client });
+    for _ in 0..120 {
+        fleet.world.run_for(Duration::from_millis(100));
+        let _ = fleet.world.session(primary, ends.primary).unwrap().open_stream(Dir::Uni);
+    }
+    fleet.world.inject(Fault::HealAll);
+    fleet.world.run_for(Duration::from_secs(20));
+    for (node, session) in [(client, ends.client), (primary, ends.primary)] {
+        assert_eq!(fleet.world.session(node, session).unwrap().close_reason(), None, "{node}");
+    }
+}
+
+/// A node slept through its timers; the one it missed left another that was due at once, and the node wanted a turn at
+/// the moment it had just had one. (A sweep over suspended nodes.)
+#[test]
+fn regression_timer_that_fires_late_is_not_due_again_at_once() {
+    let mut fleet = Fleet::new(1);
+    let ends = fleet.connect();
+    let (_here, there) = fleet.open(ends, Dir::Bi);
+    let (primary, client) = (fleet.servers[0], fleet.client);
+    for seconds in [1, 5, 20] {
+        let mut session = fleet.world.session(primary, ends.primary).unwrap();
+        session.stream(there).write(&pattern(0..5000)).unwrap();
+        fleet.world.run_for(Duration::from_millis(1));
+        fleet.world.inject(Fault::Blackhole { from: client, to: primary });
+        fleet.world.inject(Fault::Pause { node: primary, span: Duration::from_secs(seconds) });
+        // The world itself sees to it that nobody has two turns at one moment.
+        fleet.world.run_for(Duration::from_secs(seconds + 1));
+        fleet.world.inject(Fault::HealAll);
+        fleet.world.run_for(Duration::from_secs(10));
+    }
+    assert_eq!(fleet.world.session(primary, ends.primary).unwrap().close_reason(), None);
+}
+
+/// A client that slept found the handshake done and the connection closed in one go, and took it for a defect of its own.
+/// (A sweep over suspended nodes.)
+#[test]
+fn regression_connection_closed_while_asleep_is_no_defect() {
+    let mut fleet = Fleet::new(1);
+    let (server, client) = (fleet.servers[0], fleet.client);
+    fleet.world.set_link(server, client, Link::with_delay(Duration::from_secs(3)));
+    let session = fleet.world.dial(client, server, fleet.pki.client(), NAME).unwrap();
+    // The client says hello more than once, so that the server may say more; then it sleeps until the server gave up.
+    fleet.world.run_for(Duration::from_millis(2900));
+    fleet.world.inject(Fault::Pause { node: client, span: Duration::from_secs(8) });
+    let ended = fleet
+        .world
+        .run_until(LONG, |world| world.session(client, session).is_none_or(|session| session.close_reason().is_some()));
+    assert!(ended);
+    let reason = fleet.world.session(client, session).unwrap().close_reason().cloned();
+    let Some(SessionError::Transport { code, .. }) = reason else { panic!("{reason:?}") };
+    assert_eq!(code, TransportCode::AUTH_FAILED);
+}
+
+/// The primary has more to send than QUIC takes, and once the congestion window collapses what follows on the control
+/// plane has no room.
+fn fill_quic(fleet: &mut Fleet, ends: Ends) {
+    let (primary, client) = (fleet.servers[0], fleet.client);
+    let data = Bytes::from(vec![0; 1 << 20]);
+    let mut session = fleet.world.session(primary, ends.primary).unwrap();
+    let streams: Vec<_> = (0..5).map(|_| session.open_stream(Dir::Uni).unwrap()).collect();
+    let readers: Vec<_> = streams.iter().map(|_| fleet.accept_at(client, ends.client, Dir::Uni)).collect();
+    let mut read = 0;
+    let wide = fleet.world.run_until(LONG, |world| {
+        let mut session = world.session(primary, ends.primary).unwrap();
+        for stream in &streams {
+            while session.stream(*stream).write_chunk(data.clone()) != Err(WriteError::Blocked) {}
+        }
+        let mut session = world.session(client, ends.client).unwrap();
+        for reader in &readers {
+            while let Ok(chunk) = session.stream(*reader).read(usize::MAX) {
+                read += chunk.data.len();
+            }
+        }
+        read >= 10 << 20
+    });
+    assert!(wide);
 }

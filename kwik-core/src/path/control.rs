@@ -92,10 +92,10 @@ impl ControlStream {
         self.stalled_since = None;
     }
 
-    /// A peer that leaves too much unread for too long. One that was silent for long may be unable to read: that is for
-    /// the idle timeout to judge.
-    pub(super) fn check(&self, now: Instant, silence: Duration, limits: &Limits) -> Result<(), WireError> {
-        let stalled = !is_long(silence, limits)
+    /// A peer that leaves too much unread for too long. `owing` is for how long it acknowledged nothing of what is in
+    /// flight: after a while nothing reaches it, and that is for the idle timeout to judge.
+    pub(super) fn check(&self, now: Instant, owing: Duration, limits: &Limits) -> Result<(), WireError> {
+        let stalled = !is_long(owing, limits)
             && self
                 .stalled_since
                 .is_some_and(|since| now.saturating_duration_since(since) >= limits.control_stall_timeout);
@@ -110,9 +110,9 @@ impl ControlStream {
         Ok(())
     }
 
-    /// The peer was heard after a silence. After a long one it gets its time anew.
-    pub(super) fn on_heard(&mut self, now: Instant, silence: Duration, limits: &Limits) {
-        if is_long(silence, limits) {
+    /// The peer acknowledged something. If it was owing for long, it gets its time anew.
+    pub(super) fn on_acknowledged(&mut self, now: Instant, owing: Duration, limits: &Limits) {
+        if is_long(owing, limits) {
             self.stalled_since = self.stalled_since.map(|_| now);
         }
     }
@@ -142,6 +142,6 @@ impl ControlStream {
     }
 }
 
-fn is_long(silence: Duration, limits: &Limits) -> bool {
-    silence >= limits.control_stall_timeout / 2
+fn is_long(owing: Duration, limits: &Limits) -> bool {
+    owing >= limits.control_stall_timeout / 2
 }

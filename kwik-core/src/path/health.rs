@@ -18,12 +18,14 @@ pub(super) struct Health {
     heard: Instant,
     /// Since when something is in flight that the peer must acknowledge.
     waiting_since: Option<Instant>,
+    /// Since when the peer acknowledged nothing, although something is in flight.
+    owing_since: Option<Instant>,
     looked: Instant,
 }
 
 impl Health {
     pub(super) fn new(now: Instant) -> Self {
-        Self { heard: now, waiting_since: None, looked: now }
+        Self { heard: now, waiting_since: None, owing_since: None, looked: now }
     }
 
     /// Notes that time is passing here. Returns whether this end itself slept so long that the peer's silence proves
@@ -42,17 +44,24 @@ impl Health {
         self.waiting_since = None;
     }
 
-    /// For how long nothing was heard.
-    pub(super) fn silence(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.heard)
+    /// The peer acknowledged something.
+    pub(super) fn on_acknowledged(&mut self, now: Instant) {
+        self.owing_since = self.owing_since.map(|_| now);
+    }
+
+    /// For how long the peer acknowledged nothing of what is in flight. It may be heard all the same, if only one
+    /// direction is dead.
+    pub(super) fn owing(&self, now: Instant) -> Duration {
+        self.owing_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// Notes whether anything is in flight.
     pub(super) fn observe(&mut self, now: Instant, bytes_in_flight: u64) {
         if bytes_in_flight == 0 {
-            self.waiting_since = None;
-        } else if self.waiting_since.is_none() {
-            self.waiting_since = Some(now);
+            (self.waiting_since, self.owing_since) = (None, None);
+        } else {
+            self.waiting_since.get_or_insert(now);
+            self.owing_since.get_or_insert(now);
         }
     }
 

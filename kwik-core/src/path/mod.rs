@@ -6,6 +6,7 @@ mod carriers;
 mod control;
 mod health;
 mod inbound;
+mod loss;
 mod packets;
 mod probe;
 mod state;
@@ -19,8 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quinn_proto::crypto::rustls::HandshakeData;
 use quinn_proto::{
-    ConnectionError, ConnectionEvent, ConnectionHandle, Dir, EndpointEvent, StreamEvent, Transmit, TransportConfig,
-    TransportErrorCode, VarInt,
+    ConnectionEvent, ConnectionHandle, Dir, EndpointEvent, StreamEvent, Transmit, TransportConfig, VarInt,
 };
 use smallvec::SmallVec;
 
@@ -33,7 +33,7 @@ use self::packets::SentPackets;
 use self::probe::Probe;
 use self::state::Lifecycle;
 use crate::auth;
-use crate::error::{DeadReason, ErrorCode, TransportCode};
+use crate::error::{DeadReason, TransportCode};
 use crate::id::{PacketNumber, Side};
 use crate::limits::Limits;
 use crate::wire::{CarrierItem, ControlFrame, PacketAck, WireError};
@@ -112,6 +112,10 @@ pub(crate) struct Path {
     data_open: bool,
     sent: SentPackets,
     health: Health,
+    /// How often the peer had acknowledged something when that was last looked at.
+    acks: u64,
+    /// When QUIC's timers were last handled.
+    timers_handled: Option<Instant>,
     meter: RateMeter,
     allowances: Allowances,
     bytes_received: u64,
@@ -126,6 +130,7 @@ impl Path {
     /// Credit that data leaves to the control plane, in bytes.
     const CONTROL_RESERVE: u64 = 256 * 1024;
     const SEND_WINDOW_MIN: u64 = 64 * 1024;
+    const TIMER_GRANULARITY: Duration = Duration::from_millis(1);
 
     pub(crate) fn new(setup: PathSetup, handle: ConnectionHandle, quic: quinn_proto::Connection, now: Instant) -> Self {
         let allowances = Allowances::new(now, &setup.limits);
@@ -143,6 +148,8 @@ impl Path {
             data_open: false,
             sent: SentPackets::default(),
             health: Health::new(now),
+            acks: 0,
+            timers_handled: None,
             meter: RateMeter::new(now),
             allowances,
             bytes_received: 0,
@@ -156,16 +163,22 @@ impl Path {
     // ---- environment in
 
     pub(crate) fn handle_event(&mut self, now: Instant, event: ConnectionEvent) {
-        self.control.on_heard(now, self.health.silence(now), &self.limits);
         self.health.on_heard(now);
         if self.lifecycle.move_to_recovered() {
             self.inputs.push_back(PathInput::Recovered);
         }
         self.quic.handle_event(event);
+        let acks = self.probe.acks();
+        if acks != self.acks {
+            self.acks = acks;
+            self.control.on_acknowledged(now, self.health.owing(now), &self.limits);
+            self.health.on_acknowledged(now);
+        }
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if self.quic.poll_timeout().is_some_and(|at| at <= now) {
+            self.timers_handled = Some(now);
             self.quic.handle_timeout(now);
         }
     }
@@ -222,7 +235,11 @@ impl Path {
     }
 
     pub(crate) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
-        let quic = self.quic.poll_timeout();
+        // A timer that fires very late leaves its successor due as well; that comes a moment later.
+        let quic = self.quic.poll_timeout().map(|at| match self.timers_handled {
+            Some(handled) if at <= handled => handled + Self::TIMER_GRANULARITY,
+            _ => at,
+        });
         if self.ended {
             return quic;
         }
@@ -376,6 +393,11 @@ impl Path {
         self.lifecycle.state()
     }
 
+    /// Whether the connection is over, here or at the far end.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.quic.is_closed()
+    }
+
     pub(crate) fn is_drained(&self) -> bool {
         self.quic.is_drained()
     }
@@ -436,7 +458,7 @@ impl Path {
             quinn_proto::Event::Connected => self.inputs.push_back(self.check_protocol()),
             quinn_proto::Event::ConnectionLost { reason } => {
                 let connecting = *self.lifecycle.state() == PathState::Connecting;
-                self.lost = Some(lost_reason(reason, connecting));
+                self.lost = Some(loss::reason(reason, connecting));
             }
             quinn_proto::Event::Stream(event) => self.on_stream_event(event),
             quinn_proto::Event::HandshakeDataReady
@@ -487,7 +509,7 @@ impl Path {
     }
 
     fn read(&mut self, now: Instant) -> Result<Option<PathInput>, WireError> {
-        self.control.check(now, self.health.silence(now), &self.limits)?;
+        self.control.check(now, self.health.owing(now), &self.limits)?;
         if self.carriers.is_broken() && self.lost.is_none() {
             return Err(WireError {
                 code: TransportCode::PROTOCOL_VIOLATION,
@@ -560,39 +582,5 @@ impl Path {
     /// Expects acknowledgements of packets that a test writes itself.
     pub(crate) fn pretend_sent(&mut self) {
         (0..=limits::PACKETS_OUTSTANDING_MAX).for_each(|_| self.sent.on_sent());
-    }
-}
-
-fn lost_reason(error: ConnectionError, connecting: bool) -> DeadReason {
-    match error {
-        ConnectionError::ApplicationClosed(close) => DeadReason::new(
-            ErrorCode::from_wire(close.error_code.into_inner()),
-            String::from_utf8_lossy(&close.reason).into_owned(),
-        ),
-        ConnectionError::TimedOut if connecting => DeadReason::new(TransportCode::UNREACHABLE, ""),
-        ConnectionError::TimedOut => DeadReason::new(TransportCode::TIMED_OUT, ""),
-        ConnectionError::Reset => DeadReason::new(TransportCode::SOURCE_LOST, "the peer restarted"),
-        ConnectionError::TransportError(error) => quic_reason(error.code, error.reason, "found here"),
-        ConnectionError::ConnectionClosed(close) => {
-            let text = String::from_utf8_lossy(&close.reason).into_owned();
-            quic_reason(close.error_code, text, "found by the peer")
-        }
-        ConnectionError::LocallyClosed => DeadReason::new(TransportCode::NO_ERROR, ""),
-        ConnectionError::VersionMismatch => DeadReason::new(TransportCode::VERSION, "no common version of QUIC"),
-        ConnectionError::CidsExhausted => DeadReason::new(TransportCode::INTERNAL, "out of connection ids"),
-    }
-}
-
-fn quic_reason(code: TransportErrorCode, text: String, place: &str) -> DeadReason {
-    // QUIC carries TLS alerts as codes 0x100 to 0x1ff (RFC 9001 §4.8).
-    if (0x100..0x200).contains(&u64::from(code)) {
-        return DeadReason::new(TransportCode::TLS_FAILED, format!("{text} ({place})"));
-    }
-    match code {
-        TransportErrorCode::CONNECTION_REFUSED => DeadReason::new(TransportCode::SERVER_BUSY, text),
-        TransportErrorCode::APPLICATION_ERROR => {
-            DeadReason::new(TransportCode::AUTH_FAILED, "the peer closed during the handshake")
-        }
-        _ => DeadReason::new(TransportCode::PROTOCOL_VIOLATION, format!("QUIC error {code} ({place}): {text}")),
     }
 }

@@ -17,12 +17,19 @@ pub(super) struct Probe {
     /// Frames sent that the peer must acknowledge.
     eliciting: AtomicU64,
     closing: AtomicBool,
+    /// Acknowledgements that told something new.
+    acks: AtomicU64,
 }
 
 impl Probe {
     /// Bytes sent and neither acknowledged nor lost, about.
     pub(super) fn bytes_in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// How often the peer acknowledged something.
+    pub(super) fn acks(&self) -> u64 {
+        self.acks.load(Ordering::Relaxed)
     }
 
     /// The controller hears of acknowledgements that are sent too, but no answer comes to those: if nothing else left,
@@ -99,6 +106,7 @@ impl Controller for Probed {
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
+        self.probe.acks.fetch_add(1, Ordering::Relaxed);
         self.inner.on_ack(now, sent, bytes, app_limited, rtt);
     }
 

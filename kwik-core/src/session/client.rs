@@ -197,6 +197,10 @@ impl Machine {
         path.move_to_authenticating();
         let exporter = path.exporter();
         let opened = path.open_control();
+        if path.is_closed() {
+            // It was closed meanwhile; why is told next.
+            return;
+        }
         let (Some(exporter), true) = (exporter, opened) else {
             self.on_fault(moment.now, id, TransportCode::INTERNAL, "no control plane on a new connection");
             return;

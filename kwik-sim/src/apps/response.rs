@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use kwik_core::{
     DelegateError, DelegationState, ErrorCode, FinishError, GrantId, PathId, PathState, ServerSession, StreamHandle,
-    StreamOffset, WriteError,
+    StreamOffset, TransportCode, WriteError,
 };
 
 use super::message::PartRequest;
@@ -45,8 +45,8 @@ pub(super) const RESET_CODE: u32 = 77;
 
 impl Response {
     const PIECES_MAX: u64 = 16;
-    /// How long a secondary may take for a range.
-    const PATIENCE: Duration = Duration::from_secs(10);
+    /// How long a secondary may take for a range, at least.
+    const PATIENCE: Duration = Duration::from_secs(3);
 
     pub(super) fn new(
         stream: StreamHandle,
@@ -160,7 +160,8 @@ impl Response {
             if lost.start < range.start || lost.end > range.end {
                 tools.model.violate(format!("{grant:?} of {path} lost {lost:?}, outside of its {range:?}"));
             }
-            let delegate = tools.chance(tools.plan.delegate / 2);
+            // Who was too slow once is not asked again.
+            let delegate = code != Some(TransportCode::REVOKED.into()) && tools.chance(tools.plan.delegate / 2);
             self.pieces.push_back(Piece { range: lost, delegate, at_cursor: false });
         }
         if !self.pieces.is_empty() {
@@ -226,7 +227,8 @@ impl Response {
                 self.issued += range.end - range.start;
                 let hasty = tools.chance(tools.plan.revoke);
                 let hurry = Duration::from_millis(tools.rng.below(400));
-                let patience = if hasty { hurry } else { Self::PATIENCE };
+                let patience = Self::PATIENCE + Duration::from_millis((range.end - range.start) / 20);
+                let patience = if hasty { hurry } else { patience };
                 self.revokes.push((tools.now + patience, grant.grant));
                 self.grants.insert(grant.grant, (path, range));
                 self.pieces.pop_front();

@@ -118,10 +118,10 @@ impl VisitState {
         match event {
             SessionEvent::Connected => {
                 self.connected = true;
-                model.connected(self.token);
                 self.start_jobs(now, &mut session, model);
             }
             SessionEvent::Welcomed => {
+                model.welcomed(self.token);
                 if let Some(id) = session.id() {
                     model.bind(id, self.token);
                 }

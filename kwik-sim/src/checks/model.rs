@@ -84,8 +84,8 @@ pub struct Model {
     raw: BTreeMap<RawKey, bool>,
     /// Tokens of sessions that honest clients began, and whether their primary is honest.
     begun: BTreeMap<u64, bool>,
-    /// Sessions whose handshake was done.
-    connected: BTreeSet<u64>,
+    /// Sessions whose primary answered.
+    welcomed: BTreeSet<u64>,
     /// Sessions that their clients closed.
     left: BTreeSet<u64>,
     /// Servers that speak as they like.
@@ -119,7 +119,6 @@ const NEVER_HONEST: &[TransportCode] = &[
     TransportCode::CONTROL_FLOOD,
     TransportCode::TLS_FAILED,
     TransportCode::IDENTITY_MISMATCH,
-    TransportCode::VERSION,
 ];
 
 impl Model {
@@ -155,9 +154,9 @@ impl Model {
         self.begun.insert(token, is_judged);
     }
 
-    /// The handshake of a session was done at the client.
-    pub fn connected(&mut self, token: u64) {
-        self.connected.insert(token);
+    /// The client of a session was answered by its primary.
+    pub fn welcomed(&mut self, token: u64) {
+        self.welcomed.insert(token);
     }
 
     /// The client closed a session, and is done with it. Its peer may never hear of that.
@@ -180,6 +179,13 @@ impl Model {
             // Nobody honest uses this number.
             None => !self.client_lies,
         }
+    }
+
+    /// Whether no honest peer gives this code. Faults may turn the first answer of a server into a negotiation of QUIC's
+    /// version, which nothing protects.
+    fn is_never_honest(&self, code: ErrorCode) -> bool {
+        let ErrorCode::Transport(code) = code else { return false };
+        NEVER_HONEST.contains(&code) || (code == TransportCode::VERSION && !self.has_faults)
     }
 
     /// Whether a session may be believed to be honest; one of which no number is known may not if anyone lies.
@@ -352,7 +358,7 @@ impl Model {
     pub fn path_died(&mut self, session: SessionId, path: PathId, code: ErrorCode) {
         self.coverage.code(code);
         let judged = self.is_session_judged(session) && !self.is_liar(session, path);
-        if judged && is_never_honest(code) {
+        if judged && self.is_never_honest(code) {
             self.violate(format!("{path} of session {session} died of {code}, and its server kept the rules"));
         }
     }
@@ -368,10 +374,10 @@ impl Model {
         if !failed || !judged {
             return;
         }
-        let never = matches!(error, SessionError::Transport { code, .. } if is_never_honest((*code).into()));
+        let never = matches!(error, SessionError::Transport { code, .. } if self.is_never_honest((*code).into()));
         let left = token.is_some_and(|token| self.left.contains(&token));
         // The network may spoil a handshake without being bad for long: a server gives up early.
-        let unborn = token.is_some_and(|token| !self.connected.contains(&token)) && self.has_faults;
+        let unborn = token.is_some_and(|token| !self.welcomed.contains(&token)) && self.has_faults;
         let busy = matches!(error, SessionError::Transport { code: TransportCode::SERVER_BUSY, .. });
         let refused = self.may_be_refused && busy;
         if never || !(self.sessions_may_fail || left || unborn || refused) {
@@ -458,8 +464,4 @@ impl Model {
         let spoilt = [TransportCode::RANGE_CONFLICT, TransportCode::REASSEMBLY_LIMIT];
         !self.liars.is_empty() && spoilt.into_iter().any(|spoilt| code == spoilt.into())
     }
-}
-
-fn is_never_honest(code: ErrorCode) -> bool {
-    matches!(code, ErrorCode::Transport(code) if NEVER_HONEST.contains(&code))
 }

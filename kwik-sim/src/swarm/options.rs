@@ -199,7 +199,10 @@ impl Options {
         let slowest = self.links.iter().flatten().filter_map(|link| link.rate).min().unwrap_or(1_000_000);
         let pauses: u64 = self.clients.iter().map(|client| client.visits.len() as u64).sum();
         let carrying = Duration::from_secs(self.bytes() * 8 * 20 / slowest.max(1));
-        Duration::from_secs(60 + 5 * pauses) + carrying
+        let jobs: usize = self.clients.iter().flat_map(|client| &client.visits).map(|visit| visit.jobs.len()).sum();
+        // One who lies may have to be waited for, job by job.
+        let waiting = if self.liar.is_some() { 4 * jobs as u64 } else { 0 };
+        Duration::from_secs(60 + 5 * pauses + waiting) + carrying
     }
 }
 

@@ -14,8 +14,11 @@ use crate::checks::{Coverage, name_of};
 const LIMITS: &[&str] = &["streams", "streams of one direction", "send buffer", "grants", "raw packets", "paths"];
 
 /// Codes that no world of a sweep can bring about, and why.
-const OUT_OF_REACH: &[(TransportCode, &str)] =
-    &[(TransportCode::NO_ERROR, "it tells of no error"), (TransportCode::INTERNAL, "a defect of the implementation")];
+const OUT_OF_REACH: &[(TransportCode, &str)] = &[
+    (TransportCode::NO_ERROR, "it tells of no error"),
+    (TransportCode::INTERNAL, "a defect of the implementation"),
+    (TransportCode::SLOW_PEER, "nothing gives it"),
+];
 
 /// Every count of a sweep, by kind.
 #[must_use]
