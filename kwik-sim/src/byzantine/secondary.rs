@@ -12,7 +12,10 @@ const IMPOSTOR: Cost = Cost::Code(TransportCode::IDENTITY_MISMATCH);
 
 pub(super) const ROWS: &[Row] = &[
     ("a byte past the grant", When::Placed, OUTSIDE, |stage| write(stage, |grant| (end(grant), 1))),
-    ("a byte before the grant", When::Placed, OUTSIDE, |stage| write(stage, |grant| (grant.start.0 - 1, 1))),
+    // Before a grant from the beginning on there is nothing; that byte is an honest one.
+    ("a byte before the grant", When::Placed, OUTSIDE, |stage| {
+        write(stage, |grant| (grant.start.0.saturating_sub(1), 1))
+    }),
     ("bytes across the end of the grant", When::Placed, OUTSIDE, |stage| write(stage, |grant| (end(grant) - 1, 2))),
     ("a byte at offset 0", When::Placed, OUTSIDE, |stage| write(stage, |_| (0, 1))),
     ("a byte at the last offset", When::Placed, OUTSIDE, |stage| write(stage, |_| ((1 << 62) - 2, 1))),
