@@ -37,6 +37,14 @@ impl<K: Copy + Ord> FairQueue<K> {
         Some(key)
     }
 
+    /// Puts `new`, which must not wait yet, in the place of `old`.
+    pub(crate) fn replace(&mut self, old: K, new: K) {
+        if let Some(place) = self.places.remove(&old) {
+            self.order.insert(place, new);
+            self.places.insert(new, place);
+        }
+    }
+
     pub(crate) fn remove(&mut self, key: K) {
         if let Some(place) = self.places.remove(&key) {
             self.order.remove(&place);
@@ -73,6 +81,16 @@ mod tests {
         assert_eq!(queue.pop(), Some(3));
         assert_eq!(queue.pop(), Some(1));
         assert_eq!(queue.pop(), None);
+    }
+
+    #[test]
+    fn a_key_takes_the_place_of_another() {
+        let mut queue = FairQueue::new();
+        (1..=3).for_each(|key| queue.push(key, 0));
+        queue.replace(2, 4);
+        queue.replace(9, 5);
+        assert!(queue.contains(4) && !queue.contains(2) && !queue.contains(5));
+        assert_eq!([queue.pop(), queue.pop(), queue.pop(), queue.pop()], [Some(1), Some(4), Some(3), None]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is to be told: control frames to the peer, events to the application, and whose bytes go next. All of it is
 //! state of a stream with a place in a queue, so nothing here grows with what the peer does.
 
-use super::StreamTable;
+use super::{StreamTable, TableRole};
 use crate::error::ErrorCode;
 use crate::id::{Dir, GrantId, StreamHandle, StreamId};
 use crate::stream::fair::FairQueue;
@@ -184,13 +184,13 @@ impl StreamTable {
         None
     }
 
-    /// The stream whose bytes go next: the highest priority, in turns among equals. It leaves the queue; see
-    /// [`Self::push_sendable`].
+    /// The stream whose bytes go next: the highest priority, in turns among equals; of the parts of one stream, the
+    /// one with the lowest bytes. It leaves the queue; see [`Self::push_sendable`].
     pub(crate) fn pop_sendable(&mut self) -> Option<StreamHandle> {
         loop {
             let handle = self.outbox.sendable.pop()?;
             if self.is_sendable(handle) {
-                return Some(handle);
+                return Some(if self.role == TableRole::Secondary { self.yield_turn(handle) } else { handle });
             }
         }
     }
@@ -299,6 +299,23 @@ impl StreamTable {
     pub(crate) fn is_sendable(&self, handle: StreamHandle) -> bool {
         let half = self.streams.get(&handle).and_then(|stream| stream.send.as_ref());
         !self.closed && half.is_some_and(|half| half.stream.is_sendable())
+    }
+
+    /// The part of the same stream that uses the turn of `handle`, which then waits in the place of that part: the reader
+    /// waits for the lowest bytes, and has no use for a little of everything.
+    fn yield_turn(&mut self, handle: StreamHandle) -> StreamHandle {
+        let Some(own) = self.streams.get(&handle) else { return handle };
+        let (id, priority) = (own.id, own.priority);
+        let offset = |handle: &StreamHandle| {
+            let stream = self.streams.get(handle).filter(|stream| stream.priority == priority)?;
+            stream.send.as_ref().filter(|half| half.stream.is_sendable())?.stream.next_offset()
+        };
+        let parts = self.handles.range((id, StreamHandle(0))..=(id, StreamHandle(u64::MAX))).map(|(_, part)| *part);
+        let waiting = parts.filter(|part| *part == handle || self.outbox.sendable.contains(*part));
+        let lowest = waiting.filter_map(|part| Some((offset(&part)?, part))).min();
+        let Some((_, lowest)) = lowest.filter(|(_, part)| *part != handle) else { return handle };
+        self.outbox.sendable.replace(lowest, handle);
+        lowest
     }
 
     /// The next control frame of one stream: its opening comes before anything else about it.

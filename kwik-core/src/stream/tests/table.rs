@@ -291,6 +291,36 @@ fn priorities_come_first_and_equals_take_turns() {
     assert_eq!(order, [2, 2, 1, 0, 1, 0]);
 }
 
+/// A reader waits for the lowest bytes: a little of every part would make it wait for almost all of them.
+#[test]
+fn regression_parts_of_a_stream_were_sent_in_turns() {
+    let mut table = secondary();
+    let part = |table: &mut StreamTable, grant, stream, start| {
+        let range = start..start + 2000;
+        let part =
+            table.open_part(GrantId(grant), client_bidi(stream), range.clone(), KIB * KIB, Bytes::new()).unwrap();
+        table.write_chunk(part, bytes(stream, range)).unwrap();
+        part
+    };
+    part(&mut table, 0, 0, 8000);
+    part(&mut table, 1, 1, 0);
+    part(&mut table, 2, 0, 2000);
+    let urgent = part(&mut table, 3, 0, 6000);
+    table.set_priority(urgent, 1).unwrap();
+    part(&mut table, 4, 0, 0);
+    let mut sent = Vec::new();
+    while let Some(handle) = table.pop_sendable() {
+        let segment = table.segment(handle, 1000).unwrap();
+        sent.push((table.stream_id(handle).unwrap().index(), segment.offset));
+        table.push_sendable(handle);
+    }
+    let of = |stream| sent.iter().filter(|(of, _)| *of == stream).map(|(_, offset)| *offset).collect::<Vec<_>>();
+    assert_eq!(of(0), [6000, 7000, 0, 1000, 2000, 3000, 8000, 9000], "by priority, then the lowest first");
+    let between = sent.windows(2).filter(|pair| pair[0].0 != pair[1].0).count();
+    assert!(between >= 4, "streams take turns as before: {sent:?}");
+    assert_eq!(of(1), [0, 1000]);
+}
+
 #[test]
 fn the_opener_chooses_the_priority_until_the_acceptor_does() {
     let mut table = primary();
