@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kwik_core::{
-    DelegationState, Dir, ErrorCode, Limits, PathEvent, PathId, ReadError, SessionError, SessionEvent, TransportCode,
-    WriteError,
+    DelegationState, Dir, ErrorCode, Limits, PathEvent, PathId, PathState, ReadError, SessionError, SessionEvent,
+    TransportCode, WriteError,
 };
 use kwik_sim::{Fault, Link};
 use kwik_tests::{Ends, Fleet, LONG, NAME, pattern};
@@ -77,6 +77,32 @@ fn regression_idle_path_is_not_suspect() {
     fleet.accept(1, secondary, Dir::Bi);
     fleet.world.run_for(Duration::from_millis(1500));
     assert!(!fleet.world.saw(primary, |event| matches!(event, SessionEvent::Path(PathEvent::Suspect(_)))));
+}
+
+/// A path died of an outage of two seconds: QUIC's probes had become so rare that none was sent after the outage and
+/// before the path's three seconds were over.
+// [P-9.2]
+#[test]
+fn regression_path_outlives_two_seconds_of_silence() {
+    for after in 0..20 {
+        let mut fleet = Fleet::new(2);
+        let ends = fleet.connect();
+        let (path, secondary) = fleet.join(ends, 1);
+        let (_here, there) = fleet.open(ends, Dir::Bi);
+        let (primary, client, node) = (fleet.servers[0], fleet.client, fleet.servers[1]);
+        let mut session = fleet.world.server_session(primary, ends.primary).unwrap();
+        session.stream(there).delegate(path, 1 << 20, Bytes::new()).unwrap();
+        let part = fleet.accept(1, secondary, Dir::Bi);
+        let data = Bytes::from(pattern(0..1 << 20));
+        fleet.world.session(node, secondary).unwrap().stream(part).write_chunk(data).unwrap();
+        fleet.world.run_for(Duration::from_millis(after));
+        fleet.world.inject(Fault::Partition { left: vec![client], right: vec![node] });
+        fleet.world.run_for(Duration::from_secs(2));
+        fleet.world.inject(Fault::Heal { a: client, b: node });
+        fleet.world.run_for(Duration::from_secs(2));
+        let session = fleet.world.server_session(primary, ends.primary).unwrap();
+        assert_eq!(session.path(path).unwrap().state, PathState::Active, "cut {after} ms after the grant");
+    }
 }
 
 /// The receipt for a raw packet met the end of its sender's path on the way, and cost the session. (Swarm seed 3.)
@@ -205,16 +231,16 @@ fn regression_connection_closed_while_asleep_is_no_defect() {
 fn fill_quic(fleet: &mut Fleet, ends: Ends) {
     let (primary, client) = (fleet.servers[0], fleet.client);
     let data = Bytes::from(vec![0; 1 << 20]);
-    let mut session = fleet.world.session(primary, ends.primary).unwrap();
-    let streams: Vec<_> = (0..5).map(|_| session.open_stream(Dir::Uni).unwrap()).collect();
+    let mut session = fleet.world.session(primary, ends.primary).expect("a session");
+    let streams: Vec<_> = (0..5).map(|_| session.open_stream(Dir::Uni).expect("opened")).collect();
     let readers: Vec<_> = streams.iter().map(|_| fleet.accept_at(client, ends.client, Dir::Uni)).collect();
     let mut read = 0;
     let wide = fleet.world.run_until(LONG, |world| {
-        let mut session = world.session(primary, ends.primary).unwrap();
+        let mut session = world.session(primary, ends.primary).expect("a session");
         for stream in &streams {
             while session.stream(*stream).write_chunk(data.clone()) != Err(WriteError::Blocked) {}
         }
-        let mut session = world.session(client, ends.client).unwrap();
+        let mut session = world.session(client, ends.client).expect("a session");
         for reader in &readers {
             while let Ok(chunk) = session.stream(*reader).read(usize::MAX) {
                 read += chunk.data.len();

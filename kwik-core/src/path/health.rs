@@ -21,11 +21,13 @@ pub(super) struct Health {
     /// Since when the peer acknowledged nothing, although something is in flight.
     owing_since: Option<Instant>,
     looked: Instant,
+    /// When a silent peer was last asked to answer.
+    probed: Instant,
 }
 
 impl Health {
     pub(super) fn new(now: Instant) -> Self {
-        Self { heard: now, waiting_since: None, owing_since: None, looked: now }
+        Self { heard: now, waiting_since: None, owing_since: None, looked: now, probed: now }
     }
 
     /// Notes that time is passing here. Returns whether this end itself slept so long that the peer's silence proves
@@ -42,6 +44,11 @@ impl Health {
     pub(super) fn on_heard(&mut self, now: Instant) {
         self.heard = now;
         self.waiting_since = None;
+    }
+
+    /// For how long nothing was heard.
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.heard)
     }
 
     /// The peer acknowledged something.
@@ -76,10 +83,26 @@ impl Health {
         }
     }
 
-    /// When the verdict may change if nothing more is heard.
+    /// Whether a suspect peer is to be asked again; notes it if so. QUIC's own probes are ever farther apart: none might
+    /// fall between the end of an outage and the death of the path.
+    pub(super) fn probe(&mut self, now: Instant, limits: &Limits) -> bool {
+        let due = self.probe_at(limits).is_none_or(|at| now >= at);
+        if due {
+            self.probed = now;
+        }
+        due
+    }
+
+    /// When the verdict may change, or the peer is to be asked again, if nothing more is heard.
     pub(super) fn deadline(&self, now: Instant, rtt: Duration, limits: &Limits) -> Option<Instant> {
         let dead_at = self.heard.checked_add(dead_after(rtt, limits));
-        self.suspect_at(rtt, limits).into_iter().chain(dead_at).filter(|at| *at > now).min()
+        let suspect_at = self.suspect_at(rtt, limits);
+        let probe_at = suspect_at.filter(|at| *at <= now).and_then(|_| self.probe_at(limits));
+        suspect_at.into_iter().chain(dead_at).chain(probe_at).filter(|at| *at > now).min()
+    }
+
+    fn probe_at(&self, limits: &Limits) -> Option<Instant> {
+        self.probed.max(self.heard).checked_add(limits.suspect_after)
     }
 
     fn suspect_at(&self, rtt: Duration, limits: &Limits) -> Option<Instant> {
@@ -154,7 +177,10 @@ mod tests {
         assert_eq!(health.verdict(at(499), RTT, &limits), Verdict::Alive);
         assert_eq!(health.deadline(at(0), RTT, &limits), Some(at(500)));
         assert_eq!(health.verdict(at(500), RTT, &limits), Verdict::Suspect);
-        assert_eq!(health.deadline(at(500), RTT, &limits), Some(at(3000)));
+        assert!(health.probe(at(500), &limits) && !health.probe(at(999), &limits));
+        assert_eq!(health.deadline(at(500), RTT, &limits), Some(at(1000)));
+        assert!([1000, 1500, 2000, 2500].into_iter().all(|ms| health.probe(at(ms), &limits)));
+        assert_eq!(health.deadline(at(2500), RTT, &limits), Some(at(3000)));
         assert_eq!(health.verdict(at(3000), RTT, &limits), Verdict::Dead);
         health.on_heard(at(3001));
         assert_eq!(health.verdict(at(3002), RTT, &limits), Verdict::Alive);

@@ -163,7 +163,12 @@ impl Path {
     // ---- environment in
 
     pub(crate) fn handle_event(&mut self, now: Instant, event: ConnectionEvent) {
+        let silence = self.health.silence(now);
         self.health.on_heard(now);
+        if silence >= self.limits.suspect_after {
+            // One datagram, which is less than the window in bytes.
+            self.probe.lift_window_once(2 * u64::from(self.quic.current_mtu()));
+        }
         if self.lifecycle.move_to_recovered() {
             self.inputs.push_back(PathInput::Recovered);
         }
@@ -557,7 +562,11 @@ impl Path {
         if self.health.look(now, self.quic.rtt(), &self.limits) {
             self.quic.ping();
         }
-        match self.health.verdict(now, self.quic.rtt(), &self.limits) {
+        let verdict = self.health.verdict(now, self.quic.rtt(), &self.limits);
+        if verdict == Verdict::Suspect && self.health.probe(now, &self.limits) {
+            self.quic.ping();
+        }
+        match verdict {
             Verdict::Dead if self.liveness == Liveness::Judged => {
                 let reason = DeadReason::new(TransportCode::TIMED_OUT, "");
                 self.close(now, reason.clone());

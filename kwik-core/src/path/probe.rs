@@ -19,6 +19,8 @@ pub(super) struct Probe {
     closing: AtomicBool,
     /// Acknowledgements that told something new.
     acks: AtomicU64,
+    /// A window that holds until something is sent, if it is larger than the controller's.
+    lifted: AtomicU64,
 }
 
 impl Probe {
@@ -35,10 +37,18 @@ impl Probe {
     /// The controller hears of acknowledgements that are sent too, but no answer comes to those: if nothing else left,
     /// as much is in flight as `before`.
     pub(super) fn on_transmit(&self, before: u64, sent: &FrameStats) {
+        self.lifted.store(0, Ordering::Relaxed);
         let eliciting = eliciting_frames(sent);
         if self.eliciting.swap(eliciting, Ordering::Relaxed) == eliciting {
             self.in_flight.store(before, Ordering::Relaxed);
         }
+    }
+
+    /// The peer is heard again after a silence: `bytes` may leave however much is in flight. quinn-proto holds
+    /// acknowledgements back with the data they would go with, until its own probe, which the silence made late; and the
+    /// answer to this datagram tells what was lost.
+    pub(super) fn lift_window_once(&self, bytes: u64) {
+        self.lifted.store(self.bytes_in_flight().saturating_add(bytes), Ordering::Relaxed);
     }
 
     /// The connection is closing: its last packet must leave, however much is in flight. quinn-proto holds a
@@ -124,7 +134,10 @@ impl Controller for Probed {
     }
 
     fn window(&self) -> u64 {
-        if self.probe.closing.load(Ordering::Relaxed) { u64::MAX } else { self.inner.window() }
+        if self.probe.closing.load(Ordering::Relaxed) {
+            return u64::MAX;
+        }
+        self.inner.window().max(self.probe.lifted.load(Ordering::Relaxed))
     }
 
     fn metrics(&self) -> ControllerMetrics {
