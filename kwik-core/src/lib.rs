@@ -49,6 +49,9 @@
 //! 5. The same seed and the same calls give the same answers, as far as TLS is seeded too.
 //! 6. Polling an idle endpoint costs the same however many sessions, paths and streams it has.
 //! 7. Nothing a peer sends makes it panic. A panic is a bug.
+//!
+//! A loop that runs for long tells the endpoint at times what the wall clock shows:
+//! [`Endpoint::handle_wall_clock`].
 
 mod auth;
 mod config;

@@ -91,8 +91,7 @@ pub enum Fault {
         /// For how long.
         span: Duration,
     },
-    /// The node's wall clock differs from the world's. An endpoint is told the wall clock once, so this shows when the
-    /// node next restarts without its memory.
+    /// The node's wall clock is set, and differs from the world's.
     ClockOffset {
         /// The node.
         node: NodeId,

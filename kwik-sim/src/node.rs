@@ -73,14 +73,18 @@ impl NodeConfig {
 
     /// The endpoint's configuration, `elapsed` after the world began.
     pub(crate) fn endpoint(&self, seed: [u8; 32], elapsed: Duration) -> EndpointConfig {
-        let wall = VirtualClock::UNIX_AT_START + elapsed;
-        let offset = Duration::from_millis(self.clock_offset_ms.unsigned_abs());
-        let wall = if self.clock_offset_ms < 0 { wall.saturating_sub(offset) } else { wall + offset };
-        let mut config = EndpointConfig::new(seed, wall);
+        let mut config = EndpointConfig::new(seed, self.wall_clock(elapsed));
         config.congestion = self.congestion;
         config.mtu_max = self.mtu_max;
         config.limits = self.limits.clone();
         config
+    }
+
+    /// What the node's clock shows, `elapsed` after the world began, since the Unix epoch.
+    pub(crate) fn wall_clock(&self, elapsed: Duration) -> Duration {
+        let wall = VirtualClock::UNIX_AT_START + elapsed;
+        let offset = Duration::from_millis(self.clock_offset_ms.unsigned_abs());
+        if self.clock_offset_ms < 0 { wall.saturating_sub(offset) } else { wall + offset }
     }
 }
 

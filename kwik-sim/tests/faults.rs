@@ -163,7 +163,6 @@ fn wall_clocks_that_differ_keep_a_secondary_out() {
         let mut download = download();
         let node = download.servers[1];
         download.world.at(Duration::ZERO, Fault::ClockOffset { node, millis: offset });
-        download.world.at(Duration::ZERO, Fault::Restart { node, state: Memory::Lost });
         download.run(Duration::from_secs(20))
     };
     assert!(joined(10_000));

@@ -11,7 +11,7 @@ use std::{
 use tokio::time::Sleep;
 
 use crate::{
-    endpoint::{Shared, now},
+    endpoint::{Shared, now, unix_now},
     udp::{Outgoing, UdpIo},
     waiters::Wakes,
 };
@@ -25,6 +25,8 @@ const EVENTS_PER_TURN: usize = 1024;
 /// While the socket is full the core's queue keeps its deadline in the past; timers, and a socket that cannot be read,
 /// are then looked at this often.
 const BLOCKED_TICK: Duration = Duration::from_millis(5);
+/// A task that runs reads the wall clock no more often than this.
+const WALL_CLOCK_EVERY: Duration = Duration::from_secs(1);
 
 /// Whether a step has more to do at once.
 #[derive(PartialEq, Eq)]
@@ -41,6 +43,7 @@ pub(crate) struct Driver {
     timer: Pin<Box<Sleep>>,
     outgoing: Option<Outgoing>,
     send_buf: Vec<u8>,
+    wall_clock_at: Instant,
     // Dropped after the socket: when the end is told, the port is free.
     end: EndOfDriver,
 }
@@ -49,11 +52,21 @@ impl Driver {
     /// Starts the task. Must be called in a tokio runtime.
     pub(crate) fn spawn(socket: UdpIo, shared: Arc<Shared>) {
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-        tokio::spawn(Self { socket, timer, outgoing: None, send_buf: Vec::new(), end: EndOfDriver(shared) });
+        let (send_buf, wall_clock_at, end) = (Vec::new(), now(), EndOfDriver(shared));
+        tokio::spawn(Self { socket, timer, outgoing: None, send_buf, wall_clock_at, end });
     }
 
     fn shared(&self) -> &Shared {
         &self.end.0
+    }
+
+    /// Before anything is received that might be judged by it.
+    fn read_wall_clock(&mut self) {
+        let now = now();
+        if now.saturating_duration_since(self.wall_clock_at) >= WALL_CLOCK_EVERY {
+            self.wall_clock_at = now;
+            self.shared().lock().core.handle_wall_clock(now, unix_now());
+        }
     }
 
     fn receive(&mut self, cx: &mut Context<'_>) -> Step {
@@ -136,6 +149,7 @@ impl Future for Driver {
         let this = self.get_mut();
         let parked = this.shared().lock().unpark_driver();
         drop(parked);
+        this.read_wall_clock();
         let received = this.receive(cx);
         this.fire_timeout();
         let sent = this.send(cx);

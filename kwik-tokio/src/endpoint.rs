@@ -272,7 +272,7 @@ pub(crate) fn close_code(error: &SessionError) -> ErrorCode {
     }
 }
 
-fn unix_now() -> Duration {
+pub(crate) fn unix_now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 

@@ -6,7 +6,7 @@ use kwik_core::{
     AddPathError, Dir, ErrorCode, Limits, PathError, PathEvent, PathId, PathPolicy, PathState, PathTarget,
     SecondaryTrust, SessionEvent, TransportCode,
 };
-use kwik_sim::{Link, Pki};
+use kwik_sim::{Fault, Link, Pki};
 use kwik_tests::{Fleet, LONG, NAME};
 
 fn transport(code: TransportCode) -> ErrorCode {
@@ -242,6 +242,26 @@ fn two_dials_run_at_once_and_five_seconds_each() {
 fn path_state(fleet: &mut Fleet, ends: kwik_tests::Ends, path: PathId) -> Option<PathState> {
     let stats = fleet.world.session(fleet.client, ends.client)?.stats();
     stats.paths.into_iter().find(|stats| stats.id == path).map(|stats| stats.state)
+}
+
+// [P-4.7]
+#[test]
+fn wall_clock_that_is_set_keeps_new_paths_out_and_leaves_others_alone() {
+    for hours in [-1, 1] {
+        let mut fleet = Fleet::new(3);
+        let ends = fleet.connect();
+        let (first, _) = fleet.join(ends, 1);
+        for node in [fleet.servers[0], fleet.servers[2]] {
+            let millis = if node == fleet.servers[0] { hours * 3_600_000 } else { 0 };
+            fleet.world.inject(Fault::ClockOffset { node, millis });
+        }
+        let refused = fleet.add_path(ends, fleet.target(2));
+        assert_eq!(fleet.await_death(ends, refused).code, transport(TransportCode::AUTH_TIME));
+        fleet.world.run_for(Duration::from_secs(10));
+        assert_eq!(path_state(&mut fleet, ends, first), Some(PathState::Active));
+        fleet.world.inject(Fault::ClockOffset { node: fleet.servers[0], millis: 0 });
+        fleet.join(ends, 2);
+    }
 }
 
 /// Runs until the handshake with a secondary is done and JOIN is on its way.

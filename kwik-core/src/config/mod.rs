@@ -61,7 +61,8 @@ pub enum Congestion {
 pub struct EndpointConfig {
     /// Seeds everything the endpoint draws. In production it must come from the system's entropy.
     pub rng_seed: [u8; 32],
-    /// Wall clock at creation, since the Unix epoch. It advances with the `now` arguments.
+    /// Wall clock at creation, since the Unix epoch. It advances with the `now` arguments; see
+    /// [`Endpoint::handle_wall_clock`](crate::Endpoint::handle_wall_clock).
     pub unix_now: Duration,
     /// The largest UDP payload to probe for, in bytes. 1452 suits the internet; loopback carries up to 65,507.
     pub mtu_max: u16,

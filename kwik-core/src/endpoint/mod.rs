@@ -7,7 +7,7 @@ mod timer;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Transmit};
@@ -177,6 +177,14 @@ impl Endpoint {
         self.owners.insert(connection, Owner::Session(handle, PathId::PRIMARY));
         self.work.push(Key::Session(handle));
         Ok(handle)
+    }
+
+    /// The wall clock was read again: it is `unix_now` since the Unix epoch. To be told at times, since a wall clock may be
+    /// set and a monotonic one may stand still while the machine sleeps. Tickets and certificates are judged by it from
+    /// now on (PROTOCOL.md §4); what was judged before stands.
+    pub fn handle_wall_clock(&mut self, now: Instant, unix_now: Duration) {
+        self.clock = Clock::new(now, unix_now);
+        self.advance(now);
     }
 
     /// A view of a session; `None` once it was released and is gone.

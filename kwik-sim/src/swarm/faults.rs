@@ -51,7 +51,7 @@ pub(super) const KINDS: &[(&str, bool)] = &[
     ("suspend", true),
     ("send errors", false),
     ("long send errors", true),
-    ("clock offset", true),
+    ("clock offset", false),
 ];
 
 /// The address at which a client's second interface is.
@@ -190,7 +190,6 @@ impl Draw<'_> {
             "clock offset" => {
                 let millis = i64::try_from(self.rng.below(160_000)).unwrap_or(0) - 80_000;
                 self.push(Fault::ClockOffset { node: any, millis });
-                self.crash(any, Memory::Lost);
             }
             _ => {}
         }

@@ -169,12 +169,14 @@ impl Options {
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
         let rng = &mut SimRng::new(seed, &[0x5357]);
-        let servers = 1 + count(rng, 8);
+        let lies = rng.below(4) == 0;
+        // A liar needs a number that others trust as a primary.
+        let servers = 1 + count(rng, if lies { 7 } else { 8 });
         let links: Vec<Vec<Link>> = (0..1 + count(rng, 3)).map(|_| (0..servers).map(|_| link(rng)).collect()).collect();
         let tls = if rng.below(10) == 0 { TlsMode::Real } else { TlsMode::Null };
         let congestion = if rng.below(4) == 0 { Congestion::Bbr } else { Congestion::Cubic };
         let tight = if rng.below(3) == 0 { *rng.pick(&Tight::ALL).unwrap_or(&Tight::Nothing) } else { Tight::Nothing };
-        let liar = (rng.below(4) == 0).then(|| liar(rng, servers)).flatten();
+        let liar = lies.then(|| liar(rng)).flatten();
         let stranger = if rng.below(6) == 0 { rng.pick(&Stranger::ALL).copied() } else { None };
         let clients: Vec<ClientOptions> = links.iter().map(|_| client(rng, servers)).collect();
         let plan = plan(rng);
@@ -320,11 +322,10 @@ fn plan(rng: &mut SimRng) -> ServerPlan {
     }
 }
 
-/// A liar needs a number that others trust as a primary.
-fn liar(rng: &mut SimRng, servers: usize) -> Option<Liar> {
+fn liar(rng: &mut SimRng) -> Option<Liar> {
     let part = *rng.pick(&[Part::Primary, Part::Secondary, Part::Secondary, Part::Client, Part::Joiner])?;
     let behaviour = *rng.pick(&Behaviour::all(part))?;
-    (servers < 8).then(|| Liar { behaviour, seed: rng.draw() })
+    Some(Liar { behaviour, seed: rng.draw() })
 }
 
 impl fmt::Display for Options {

@@ -43,7 +43,11 @@ impl World {
             Fault::Restart { node, state } => self.restart(node, state),
             Fault::Pause { node, span } => self.nodes[node.0].paused_until = now.checked_add(span),
             Fault::SendErrors { node, span } => self.nodes[node.0].send_errors_until = now.checked_add(span),
-            Fault::ClockOffset { node, millis } => self.nodes[node.0].config.clock_offset_ms = millis,
+            Fault::ClockOffset { node, millis } => {
+                let (elapsed, node) = (self.clock.elapsed(), &mut self.nodes[node.0]);
+                node.config.clock_offset_ms = millis;
+                node.endpoint.handle_wall_clock(now, node.config.wall_clock(elapsed));
+            }
         }
     }
 

@@ -49,7 +49,7 @@ impl World {
     const TURNS_MAX: u32 = 100_000;
 
     /// Runs until `done`, for at most `limit` of virtual time. Returns whether it is done. `done` is asked after every
-    /// moment at which something happened.
+    /// moment at which something happened, and at the end.
     pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&mut Self) -> bool) -> bool {
         let end = self.clock.now() + limit;
         loop {
@@ -62,7 +62,9 @@ impl World {
                 Some(at) if at <= end => self.step(at),
                 _ => {
                     self.clock.advance_to(end);
-                    return false;
+                    let is_done = done(self);
+                    self.settle();
+                    return is_done;
                 }
             }
         }
