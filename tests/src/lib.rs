@@ -1,5 +1,7 @@
 //! A session with any number of servers in a simulated world, and what the tests by topic ask of it.
 
+pub mod transfer;
+
 use std::time::Duration;
 
 use bytes::Bytes;

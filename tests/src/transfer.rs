@@ -1,0 +1,285 @@
+//! A download from several servers, as applications: the client asks the primary for streams, and whoever is free
+//! writes the next range of them. What a server lost is written by another.
+
+mod book;
+mod client;
+mod primary;
+mod server;
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+use kwik_core::{Limits, PathStats, PathTarget, SessionHandle};
+use kwik_sim::{Fault, Link, LinkStats, NodeConfig, NodeId, Pki, TlsMode, World, WorldConfig};
+
+use self::client::Client;
+use self::server::Server;
+use crate::{NAME, byte_at};
+
+pub use self::book::{Book, Download, Loss};
+
+/// What is downloaded, over what, and by which rules.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Of the world.
+    pub seed: u64,
+    /// How connections are protected.
+    pub tls: TlsMode,
+    /// Servers besides the primary.
+    pub secondaries: usize,
+    /// Every link, both ways.
+    pub link: Link,
+    /// Streams of each session.
+    pub streams: u32,
+    /// Bytes of each stream.
+    pub bytes: u64,
+    /// What one server is asked for at once, in bytes.
+    pub range: u64,
+    /// How many ranges of each secondary are under way.
+    pub ahead: usize,
+    /// Whether the primary writes ranges too.
+    pub primary_writes: bool,
+    /// Whether ranges of a path that became suspect are taken back at once.
+    pub revokes: bool,
+    /// Whether the client reads its streams in order.
+    pub ordered: bool,
+    /// How long after its death a path is added again.
+    pub rejoin: Option<Duration>,
+    /// Sessions, one after another. The last one stays open.
+    pub sessions: u32,
+    /// Whether a session that fails is begun again.
+    pub redials: bool,
+    /// Whether all addresses are of IPv6.
+    pub ipv6: bool,
+    /// Limits of every node, but for the buffer that keeps a primary from taking all ranges for itself.
+    pub limits: Limits,
+}
+
+/// Whose link something is wrong with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The primary's.
+    Primary,
+    /// The first secondary's.
+    Secondary,
+    /// Every server's.
+    All,
+}
+
+impl Place {
+    /// Each of them.
+    pub const EACH: [Self; 3] = [Self::Primary, Self::Secondary, Self::All];
+}
+
+impl Default for Plan {
+    /// Two secondaries and one stream of 2 MB, over links of 10 Mbit/s and 15 ms with queues of 25 packets.
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            tls: TlsMode::Null,
+            secondaries: 2,
+            link: line(),
+            streams: 1,
+            bytes: 2_000_000,
+            range: 64 * 1024,
+            ahead: 2,
+            primary_writes: true,
+            revokes: false,
+            ordered: true,
+            rejoin: Some(Duration::from_secs(1)),
+            sessions: 1,
+            redials: false,
+            ipv6: false,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// 10 Mbit/s, 15 ms, and a queue of 25 packets.
+#[must_use]
+pub fn line() -> Link {
+    let queue_bytes = 25 * 1472;
+    Link { rate: Some(10_000_000), queue_bytes, ..Link::with_delay(Duration::from_millis(15)) }
+}
+
+/// A world in which a [`Plan`] is carried out.
+pub struct Transfer {
+    /// The world.
+    pub world: World,
+    /// Certificates and identities.
+    pub pki: Pki,
+    /// The node of the client.
+    pub client: NodeId,
+    /// The nodes of the servers, the primary's first.
+    pub servers: Vec<NodeId>,
+    /// What is done.
+    pub plan: Plan,
+    book: Rc<RefCell<Book>>,
+}
+
+impl Transfer {
+    /// A world in which nothing happened yet.
+    ///
+    /// # Panics
+    /// If the plan cannot be carried out.
+    #[must_use]
+    pub fn new(plan: Plan) -> Self {
+        let mut config = WorldConfig::new(plan.seed);
+        config.tls = plan.tls;
+        let mut world = World::with_config(config);
+        let pki = world.pki(NAME);
+        let client = world.add_client(address(plan.ipv6, 0)).expect("a client");
+        let book = Rc::new(RefCell::new(Book::new(world.now(), plan.clone())));
+        let mut limits = plan.limits.clone();
+        limits.send_buffer_stream_bytes = limits.send_buffer_stream_bytes.min(64 * 1024);
+        let servers = (0..=u8::try_from(plan.secondaries).expect("few servers"))
+            .map(|number| {
+                let config = pki.server(number).limits(limits.clone());
+                let mut node = NodeConfig::server(address(plan.ipv6, number + 1), config);
+                node.limits = limits.clone();
+                world.add_node(node).expect("a server")
+            })
+            .collect::<Vec<_>>();
+        for server in &servers {
+            world.set_link_both(client, *server, plan.link.clone());
+        }
+        let mut transfer = Self { world, pki, client, servers, plan, book };
+        transfer.set_apps();
+        transfer
+    }
+
+    fn set_apps(&mut self) {
+        let targets: Vec<PathTarget> = (1..self.servers.len()).map(|server| self.target(server)).collect();
+        for (number, server) in self.servers.iter().enumerate() {
+            let app = Server::new(number, targets.clone(), self.book.clone());
+            self.world.set_app(*server, Box::new(app));
+        }
+        let primary = self.world.address(self.servers[0]);
+        let config = self.pki.client().limits(self.plan.limits.clone());
+        self.world.set_app(self.client, Box::new(Client::new(config, primary, self.book.clone())));
+    }
+
+    /// What names a server in `add_path`.
+    ///
+    /// # Panics
+    /// If there is no such server.
+    #[must_use]
+    pub fn target(&self, server: usize) -> PathTarget {
+        let number = u8::try_from(server).expect("few servers");
+        PathTarget {
+            address: self.world.address(self.servers[server]),
+            server_name: NAME.to_owned(),
+            identity: self.pki.public_identity(number),
+        }
+    }
+
+    /// Runs until everything was read; returns when that was.
+    ///
+    /// # Panics
+    /// If it takes longer than `limit`, or a session fails that is not to be begun again.
+    pub fn run(&mut self, limit: Duration) -> Duration {
+        let book = self.book.clone();
+        let ended = self.world.run_until(limit, |_| book.borrow().is_done() || book.borrow().closed.is_some());
+        let book = self.book.borrow();
+        assert_eq!(book.closed, None, "the session ended after {:?}", self.world.elapsed());
+        assert!(ended, "not done after {limit:?}: {:#?}", book.downloads);
+        self.world.elapsed()
+    }
+
+    /// Runs until that many bytes were read, of all streams together.
+    ///
+    /// # Panics
+    /// If that takes longer than a minute.
+    pub fn run_to(&mut self, bytes: u64) {
+        let book = self.book.clone();
+        let came = self.world.run_until(Duration::from_secs(60), |_| book.borrow().received() >= bytes);
+        assert!(came, "{} of {bytes} bytes came", book.borrow().received());
+    }
+
+    /// What was noted so far.
+    #[must_use]
+    pub fn book(&self) -> std::cell::Ref<'_, Book> {
+        self.book.borrow()
+    }
+
+    /// The servers of a place.
+    #[must_use]
+    pub fn at(&self, place: Place) -> &[NodeId] {
+        match place {
+            Place::Primary => &self.servers[..1],
+            Place::Secondary => &self.servers[1..2],
+            Place::All => &self.servers,
+        }
+    }
+
+    /// Changes the links of a place, both ways, and what healing restores.
+    pub fn change(&mut self, place: Place, change: impl Fn(&mut Link)) {
+        for server in self.at(place).to_vec() {
+            let mut link = self.world.link(self.client, server);
+            change(&mut link);
+            self.world.set_link_both(self.client, server, link);
+        }
+    }
+
+    /// Cuts the links of a place, from `begin` on for `span`.
+    pub fn cut(&mut self, place: Place, begin: Duration, span: Duration) {
+        let right = self.at(place).to_vec();
+        self.world.at(begin, Fault::Partition { left: vec![self.client], right: right.clone() });
+        for server in right {
+            self.world.at(begin + span, Fault::Heal { a: self.client, b: server });
+        }
+    }
+
+    /// What the links of a place did, from the servers to the client.
+    #[must_use]
+    pub fn down(&self, place: Place) -> LinkStats {
+        let stats = self.at(place).iter().map(|server| self.world.link_stats(*server, self.client));
+        stats.fold(LinkStats::default(), |sum, stats| sum + stats)
+    }
+
+    /// What the links of a place did, from the client to the servers.
+    #[must_use]
+    pub fn up(&self, place: Place) -> LinkStats {
+        let stats = self.at(place).iter().map(|server| self.world.link_stats(self.client, *server));
+        stats.fold(LinkStats::default(), |sum, stats| sum + stats)
+    }
+
+    /// The paths of the client's last session, the dead ones too.
+    ///
+    /// # Panics
+    /// If there is no session.
+    #[must_use]
+    pub fn paths(&mut self) -> Vec<PathStats> {
+        let session: SessionHandle = self.book.borrow().session.expect("a session");
+        self.world.peek(self.client, session).expect("a session").stats().paths
+    }
+
+    /// Stream payload that each server brought, the primary first.
+    #[must_use]
+    pub fn shares(&mut self) -> Vec<u64> {
+        let paths = self.paths();
+        let share = |server: &NodeId| {
+            let address = self.world.address(*server);
+            paths.iter().filter(|path| path.address == address).map(|path| path.bytes_received).sum()
+        };
+        self.servers.iter().map(share).collect()
+    }
+}
+
+fn address(ipv6: bool, host: u8) -> SocketAddr {
+    let port = if host == 0 { 5000 } else { 4433 };
+    if ipv6 {
+        SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(host) + 1], port))
+    } else {
+        SocketAddr::from(([10, 0, 1, host + 1], port))
+    }
+}
+
+/// The bytes of a range of a stream: other streams have others.
+fn bytes_of(stream: u32, range: Range<u64>) -> Vec<u8> {
+    let base = u64::from(stream) << 40;
+    range.map(|offset| byte_at(base + offset)).collect()
+}

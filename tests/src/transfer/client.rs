@@ -1,0 +1,190 @@
+//! The client: it asks for streams and checks every byte of them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kwik_core::{
+    ClientConfig, Dir, OpenError, ReadError, Session, SessionError, SessionEvent, SessionHandle, StreamEvent,
+    StreamHandle,
+};
+use kwik_sim::{App, Context};
+
+use super::book::{Book, Download};
+use super::bytes_of;
+use crate::NAME;
+
+pub(super) struct Client {
+    config: ClientConfig,
+    primary: SocketAddr,
+    book: Rc<RefCell<Book>>,
+    session: Option<SessionHandle>,
+    opened: u32,
+    /// Everything was read in this session.
+    done: bool,
+    reading: BTreeMap<StreamHandle, u32>,
+}
+
+/// What the client asks of the primary, and the primary of a secondary: the stream's number and its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Request {
+    pub(super) stream: u32,
+    pub(super) bytes: u64,
+}
+
+impl Request {
+    const LEN: usize = 12;
+
+    pub(super) fn encode(self) -> Bytes {
+        let mut out = BytesMut::with_capacity(Self::LEN);
+        out.put_u32(self.stream);
+        out.put_u64(self.bytes);
+        out.freeze()
+    }
+
+    /// `None` as long as bytes are missing.
+    pub(super) fn decode(data: &[u8]) -> Option<Self> {
+        let (stream, bytes) = (data.get(..4)?, data.get(4..Self::LEN)?);
+        let stream = u32::from_be_bytes(stream.try_into().ok()?);
+        Some(Self { stream, bytes: u64::from_be_bytes(bytes.try_into().ok()?) })
+    }
+}
+
+impl Client {
+    const REDIAL_AFTER: Duration = Duration::from_millis(100);
+
+    pub(super) fn new(config: ClientConfig, primary: SocketAddr, book: Rc<RefCell<Book>>) -> Self {
+        Self { config, primary, book, session: None, opened: 0, done: false, reading: BTreeMap::new() }
+    }
+
+    fn dial(&mut self, cx: &mut Context<'_>) {
+        let session = cx.dial(self.config.clone(), self.primary, NAME).expect("the configuration is sound");
+        self.session = Some(session);
+        self.opened = 0;
+        self.done = false;
+        self.reading.clear();
+        let mut book = self.book.borrow_mut();
+        book.session = Some(session);
+        book.downloads.clear();
+    }
+
+    fn open(&mut self, now: std::time::Instant, session: &mut Session<'_>) {
+        let (streams, bytes) = {
+            let book = self.book.borrow();
+            (book.plan.streams, book.plan.bytes)
+        };
+        while self.opened < streams {
+            let stream = match session.open_stream(Dir::Bi) {
+                Ok(stream) => stream,
+                Err(OpenError::LimitReached { .. } | OpenError::BudgetTaken | OpenError::SessionClosed) => return,
+                Err(error) => panic!("a stream was not opened: {error}"),
+            };
+            let mut view = session.stream(stream);
+            let request = Request { stream: self.opened, bytes };
+            assert_eq!(view.write_chunk(request.encode()), Ok(Request::LEN));
+            view.finish().expect("nobody stopped it");
+            view.release_send();
+            let mut book = self.book.borrow_mut();
+            let begun = Download::new(book.time(now));
+            book.downloads.insert(self.opened, begun);
+            self.reading.insert(stream, self.opened);
+            self.opened += 1;
+        }
+    }
+
+    fn read(&mut self, now: std::time::Instant, session: &mut Session<'_>, stream: StreamHandle) {
+        let Some(number) = self.reading.get(&stream).copied() else { return };
+        let mut book = self.book.borrow_mut();
+        loop {
+            let mut view = session.stream(stream);
+            let read = if book.plan.ordered { view.read(usize::MAX) } else { view.read_unordered(usize::MAX) };
+            match read {
+                Ok(chunk) => {
+                    let range = chunk.offset.0..chunk.offset.0 + chunk.data.len() as u64;
+                    let is_right = chunk.data == bytes_of(number, range.clone());
+                    assert!(is_right, "wrong bytes in {range:?} of stream {number}, from {}", chunk.source);
+                    book.on_read(number, now, chunk.source, range.end - range.start);
+                }
+                Err(ReadError::Blocked) => return,
+                Err(ReadError::Finished) => break,
+                Err(ReadError::SessionClosed) => return,
+                Err(error) => panic!("stream {number} could not be read: {error}"),
+            }
+        }
+        let (ended, bytes) = (book.time(now), book.plan.bytes);
+        if let Some(download) = book.downloads.get_mut(&number) {
+            assert_eq!(download.received, bytes, "stream {number} ended too early or too late");
+            download.ended = Some(ended);
+        }
+        session.stream(stream).release_recv();
+        self.reading.remove(&stream);
+    }
+
+    fn end_if_done(&mut self, now: std::time::Instant, session: &mut Session<'_>) {
+        let mut book = self.book.borrow_mut();
+        if self.opened < book.plan.streams || !self.reading.is_empty() || self.done {
+            return;
+        }
+        self.done = true;
+        book.sessions_done += 1;
+        if !book.is_done() {
+            session.close(now, 0, "done");
+        }
+    }
+
+    fn on_closed(&mut self, cx: &mut Context<'_>, error: SessionError) {
+        let mut book = self.book.borrow_mut();
+        let was_meant = error == SessionError::LocallyClosed;
+        if !was_meant && !book.plan.redials {
+            let at = book.time(cx.now());
+            book.closed = Some((at, error));
+            return;
+        }
+        if !was_meant {
+            book.failures.push(error);
+        }
+        drop(book);
+        if let Some(session) = self.session.take() {
+            cx.release(session);
+        }
+        cx.wake_in(Self::REDIAL_AFTER);
+    }
+}
+
+impl App for Client {
+    fn on_start(&mut self, cx: &mut Context<'_>) {
+        self.dial(cx);
+    }
+
+    fn on_event(&mut self, cx: &mut Context<'_>, handle: SessionHandle, event: SessionEvent) {
+        if self.session != Some(handle) {
+            return;
+        }
+        let now = cx.now();
+        if let SessionEvent::Closed(error) = event {
+            return self.on_closed(cx, error);
+        }
+        let Some(mut session) = cx.session(handle) else { return };
+        match event {
+            SessionEvent::Connected | SessionEvent::Stream(StreamEvent::Available { .. }) => {
+                self.open(now, &mut session);
+            }
+            SessionEvent::Stream(StreamEvent::Readable(stream)) => self.read(now, &mut session, stream),
+            _ => {}
+        }
+        self.end_if_done(now, &mut session);
+    }
+
+    fn on_wake(&mut self, cx: &mut Context<'_>) {
+        if self.session.is_none() {
+            self.dial(cx);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.book.borrow().is_done()
+    }
+}
