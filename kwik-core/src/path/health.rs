@@ -73,8 +73,7 @@ impl Health {
     }
 
     pub(super) fn verdict(&self, now: Instant, rtt: Duration, limits: &Limits) -> Verdict {
-        let silence = now.saturating_duration_since(self.heard);
-        if silence >= dead_after(rtt, limits) {
+        if self.dead_at(rtt, limits).is_some_and(|at| now >= at) {
             Verdict::Dead
         } else if self.suspect_at(rtt, limits).is_some_and(|at| now >= at) {
             Verdict::Suspect
@@ -95,7 +94,7 @@ impl Health {
 
     /// When the verdict may change, or the peer is to be asked again, if nothing more is heard.
     pub(super) fn deadline(&self, now: Instant, rtt: Duration, limits: &Limits) -> Option<Instant> {
-        let dead_at = self.heard.checked_add(dead_after(rtt, limits));
+        let dead_at = self.dead_at(rtt, limits);
         let suspect_at = self.suspect_at(rtt, limits);
         let probe_at = suspect_at.filter(|at| *at <= now).and_then(|_| self.probe_at(limits));
         suspect_at.into_iter().chain(dead_at).chain(probe_at).filter(|at| *at > now).min()
@@ -106,9 +105,19 @@ impl Health {
     }
 
     fn suspect_at(&self, rtt: Duration, limits: &Limits) -> Option<Instant> {
-        let patience = limits.suspect_after.max(probe_timeout(rtt).saturating_mul(3));
-        self.waiting_since.and_then(|since| since.max(self.heard).checked_add(patience))
+        self.waiting_since.and_then(|since| since.max(self.heard).checked_add(patience(rtt, limits)))
     }
+
+    /// Not before the peer had time to answer, however long nobody asked it anything.
+    fn dead_at(&self, rtt: Duration, limits: &Limits) -> Option<Instant> {
+        let silent = self.heard.checked_add(dead_after(rtt, limits))?;
+        let suspect_long = self.suspect_at(rtt, limits).and_then(|at| at.checked_add(patience(rtt, limits)));
+        Some(suspect_long.map_or(silent, |at| silent.max(at)))
+    }
+}
+
+fn patience(rtt: Duration, limits: &Limits) -> Duration {
+    limits.suspect_after.max(probe_timeout(rtt).saturating_mul(3))
 }
 
 fn dead_after(rtt: Duration, limits: &Limits) -> Duration {
@@ -205,6 +214,19 @@ mod tests {
         assert_eq!(health.verdict(start + Duration::from_secs(5), rtt, &limits), Verdict::Alive);
         assert_eq!(health.verdict(start + Duration::from_secs(7), rtt, &limits), Verdict::Suspect);
         assert_eq!(health.verdict(start + Duration::from_secs(14), rtt, &limits), Verdict::Dead);
+    }
+
+    // [P-9.3]
+    #[test]
+    fn silence_that_nobody_broke_is_not_held_against_the_peer() {
+        let (start, limits) = (instant(), Limits::default());
+        let mut health = Health::new(start);
+        let at = |ms| start + Duration::from_millis(ms);
+        health.observe(at(2900), 1200);
+        assert_eq!(health.verdict(at(3000), RTT, &limits), Verdict::Alive);
+        assert_eq!(health.verdict(at(3400), RTT, &limits), Verdict::Suspect);
+        assert_eq!(health.verdict(at(3899), RTT, &limits), Verdict::Suspect);
+        assert_eq!(health.verdict(at(3900), RTT, &limits), Verdict::Dead);
     }
 
     // [P-9.3]
