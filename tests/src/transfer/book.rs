@@ -33,6 +33,8 @@ pub struct Book {
     pub joined: Vec<(usize, SessionHandle)>,
     /// What the primary heard of its paths.
     pub paths: Vec<(Duration, PathEvent)>,
+    /// Which path brought which range of which stream, neighbours joined.
+    pub brought: Vec<(PathId, u32, Range<u64>)>,
     /// When each path last brought something, and the longest between two such moments.
     gaps: BTreeMap<PathId, (Duration, Duration)>,
 }
@@ -59,6 +61,8 @@ pub struct Loss {
     pub path: PathId,
     /// Why.
     pub code: ErrorCode,
+    /// Of which stream.
+    pub stream: u32,
     /// What was delegated.
     pub range: Range<u64>,
     /// What is missing of it.
@@ -80,6 +84,7 @@ impl Book {
             delivered: 0,
             joined: Vec::new(),
             paths: Vec::new(),
+            brought: Vec::new(),
             gaps: BTreeMap::new(),
         }
     }
@@ -114,10 +119,21 @@ impl Book {
         self.gaps.get(&path).map_or(Duration::ZERO, |(_, longest)| *longest)
     }
 
-    pub(super) fn on_read(&mut self, stream: u32, now: Instant, source: PathId, bytes: u64) {
+    /// Bytes of a range of a stream that a path brought.
+    #[must_use]
+    pub fn brought_of(&self, path: PathId, stream: u32, range: &Range<u64>) -> u64 {
+        let of_it = self.brought.iter().filter(|(by, of, _)| (*by, *of) == (path, stream));
+        of_it.map(|(_, _, part)| part.end.min(range.end).saturating_sub(part.start.max(range.start))).sum()
+    }
+
+    pub(super) fn on_read(&mut self, stream: u32, now: Instant, source: PathId, range: Range<u64>) {
         let now = self.time(now);
         if let Some(download) = self.downloads.get_mut(&stream) {
-            download.on_read(now, bytes);
+            download.on_read(now, range.end - range.start);
+        }
+        match self.brought.last_mut() {
+            Some((path, of, last)) if (*path, *of, last.end) == (source, stream, range.start) => last.end = range.end,
+            _ => self.brought.push((source, stream, range)),
         }
         let (last, longest) = self.gaps.entry(source).or_insert((now, Duration::ZERO));
         *longest = (*longest).max(now - *last);

@@ -150,11 +150,10 @@ impl Primary {
             book.delivered += 1;
             return;
         };
-        if let Some(upload) = self.uploads.get_mut(&stream) {
-            upload.lost.extend(missing.iter().cloned());
-        }
-        let at = book.time(now);
-        book.losses.push(Loss { at, path, code, range, missing });
+        let Some(upload) = self.uploads.get_mut(&stream) else { return };
+        upload.lost.extend(missing.iter().cloned());
+        let (at, stream) = (book.time(now), upload.request.map_or(0, |request| request.stream));
+        book.losses.push(Loss { at, path, code, stream, range, missing });
     }
 
     // ---- who writes what
@@ -183,13 +182,14 @@ impl Primary {
         let under_way = self.grants.values().filter(|(of, ..)| *of == path).count();
         let mut free = ahead.saturating_sub(under_way);
         for (stream, upload) in &mut self.uploads {
-            while free > 0 {
+            // What was lost cannot wait: it may be what all other ranges wait for.
+            while free > 0 || !upload.lost.is_empty() {
                 let Some(next) = upload.next(range) else { break };
                 let Some(request) = upload.request else { break };
                 match session.stream(*stream).delegate_range(path, next.clone(), request.encode()) {
                     Ok(info) => {
                         self.grants.insert(info.grant, (path, *stream, next));
-                        free -= 1;
+                        free = free.saturating_sub(1);
                     }
                     Err(_) => {
                         upload.lost.push_front(next);
@@ -221,6 +221,10 @@ impl Upload {
     fn write(&mut self, stream: StreamHandle, most: u64, session: &mut ServerSession<'_>) {
         let Some(request) = self.request else { return };
         loop {
+            if !self.own.is_empty() && self.lost.front().is_some_and(|lost| lost.start < self.own.start) {
+                // Bytes that wait for credit keep no others out.
+                self.lost.push_back(std::mem::take(&mut self.own));
+            }
             if self.own.is_empty() {
                 let Some(next) = (most > 0).then(|| self.next(most)).flatten() else { return };
                 self.own = next;

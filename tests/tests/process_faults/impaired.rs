@@ -1,0 +1,104 @@
+//! Paths that carry less than they did, or not what they were given.
+
+use kwik_core::PathId;
+use kwik_sim::{Ecn, Fault, Link};
+use kwik_tests::transfer::{Place, Plan, Transfer, line};
+
+use super::{is_dead, millis, secs, slow_plan};
+
+#[test]
+fn largest_datagram_may_shrink_in_mid_transfer() {
+    for place in Place::EACH {
+        let mut transfer = Transfer::new(slow_plan(4_000_000));
+        transfer.run_to(1_000_000);
+        let paths = transfer.paths();
+        assert!(paths.iter().all(|path| path.mtu == 1_452), "{paths:?}");
+        for server in transfer.at(place).to_vec() {
+            transfer.world.inject(Fault::Mtu { a: transfer.client, b: server, mtu: 1_280 });
+        }
+        let before = transfer.down(place);
+        transfer.run(secs(20));
+        let after = transfer.down(place);
+        let dropped = (after.lost - after.queue_full) - (before.lost - before.queue_full);
+        assert!(dropped > 5, "{place:?}: {dropped} datagrams were too large");
+        assert!(dropped < 100 * transfer.at(place).len() as u64, "{place:?}: {dropped} datagrams were too large");
+        assert_eq!(transfer.book().count(is_dead), 0, "{place:?}");
+        assert!(transfer.book().longest_stall() < secs(3), "{place:?}: {:?}", transfer.book().longest_stall());
+    }
+}
+
+#[test]
+fn largest_datagram_differs_by_path() {
+    let mut transfer = Transfer::new(Plan { bytes: 4_000_000, ..Plan::default() });
+    for (server, mtu) in [(0, 1_300), (1, 1_472), (2, 1_200)] {
+        let link = Link { mtu, ..line() };
+        transfer.world.set_link_both(transfer.client, transfer.servers[server], link);
+    }
+    transfer.run(secs(10));
+    let mtus: Vec<_> = transfer.paths().iter().map(|path| (path.id, path.mtu)).collect();
+    assert!(mtus[0].0 == PathId(0) && (1_201..=1_300).contains(&mtus[0].1), "{mtus:?}");
+    assert_eq!(mtus[1..], [(PathId(1), 1_452), (PathId(2), 1_200)]);
+    assert!(transfer.shares().iter().all(|share| *share > 500_000), "{:?}", transfer.shares());
+}
+
+/// Each path has its own share of datagrams that come late, twice or damaged, up to 30 % each.
+#[test]
+fn paths_that_mangle_datagrams_are_only_slower() {
+    for seed in 0..12 {
+        let plan = Plan { seed, rejoin: Some(millis(200)), ..Plan::default() };
+        let usual = Transfer::new(plan.clone()).run(secs(10));
+        let mut transfer = Transfer::new(plan);
+        for (number, server) in (0..).zip(transfer.servers.clone()) {
+            let share = |salt: u64| ((seed * 7 + number * 11 + salt * 13) % 31) as f64 / 100.0;
+            let link = Link {
+                reordering: share(1),
+                duplication: share(2),
+                corruption: share(3),
+                ecn: if (seed + number) % 2 == 0 { Ecn::Bleach } else { Ecn::Pass },
+                ..line()
+            };
+            transfer.world.set_link_both(transfer.client, server, link);
+        }
+        let took = transfer.run(secs(60));
+        let stats = transfer.down(Place::All);
+        assert!(stats.reordered > 10 && stats.duplicated > 10 && stats.corrupted > 10, "seed {seed}: {stats:?}");
+        assert_eq!(transfer.shares().iter().sum::<u64>(), 2_000_000, "seed {seed}");
+        assert!(took >= usual, "seed {seed}: {took:?}, and {usual:?} undisturbed");
+    }
+}
+
+#[test]
+fn path_that_flaps_every_second_for_ten_minutes_costs_few_grants() {
+    let link = Link { rate: Some(200_000), ..line() };
+    let plan = Plan { link, range: 16 * 1024, ..Plan::default() };
+    let mut transfer = Transfer::new(Plan { bytes: 40_000_000, ..plan });
+    for turn in 2..602 {
+        transfer.cut(Place::Secondary, secs(turn), millis(500));
+    }
+    transfer.world.run_for(secs(602));
+    let shares = transfer.shares();
+    let book = transfer.book();
+    assert_eq!(book.closed, None);
+    // Half of all probes are lost, and a path dies that loses some in a row. It comes back.
+    let deaths = book.count(is_dead);
+    assert!(deaths < 20, "{deaths}");
+    assert!(book.losses.len() <= 2 * deaths, "{} losses, {deaths} deaths", book.losses.len());
+    assert!(shares[1] * 3 > shares[2], "{shares:?}");
+    assert!(book.longest_stall() < secs(5), "{:?}", book.longest_stall());
+}
+
+#[test]
+fn path_that_dies_every_ten_seconds_costs_what_was_under_way_on_it() {
+    let link = Link { rate: Some(200_000), ..line() };
+    let mut transfer = Transfer::new(Plan { link, range: 16 * 1024, bytes: 20_000_000, ..Plan::default() });
+    for round in 0..30 {
+        transfer.cut(Place::Secondary, secs(10 * round + 5), secs(5));
+    }
+    transfer.world.run_for(secs(300));
+    let book = transfer.book();
+    let deaths = book.count(is_dead);
+    assert!(deaths > 20, "{deaths}");
+    assert!(book.losses.len() <= 2 * deaths, "{} losses, {deaths} deaths", book.losses.len());
+    assert_eq!(book.closed, None);
+    assert!(book.longest_stall() < secs(5), "{:?}", book.longest_stall());
+}
