@@ -1,7 +1,7 @@
 //! How sessions and paths begin over bad networks.
 
 use kwik_core::SessionEvent;
-use kwik_sim::{Fault, Link, TlsMode};
+use kwik_sim::{Fault, Link, Rebind, TlsMode};
 use kwik_tests::transfer::{Place, Plan, Transfer};
 
 use super::{bursts_of_three, millis, secs};
@@ -96,6 +96,20 @@ fn client_that_comes_back_makes_the_whole_handshake_again() {
         // A certificate is some hundred bytes: whoever resumed would not get it again.
         assert!(bytes.abs_diff(first) < 200, "{sent:?}");
         assert!(*took >= millis(60), "answered before the handshake was done: {sent:?}");
+    }
+}
+
+/// QUIC has no migration before the handshake is done: the server answers to where the client was until it gives up,
+/// and takes what the client still repeats for a new beginning.
+#[test]
+fn client_that_moves_during_its_handshake_is_served_in_the_end() {
+    for to in [Rebind::Port, Rebind::Address] {
+        let mut transfer = Transfer::new(Plan::default());
+        let node = transfer.client;
+        // The first datagram is at the server, and its answer is on its way.
+        transfer.world.at(millis(20), Fault::Rebind { node, to });
+        let took = transfer.run(secs(20));
+        assert!(took > secs(5), "{to:?}: {took:?}");
     }
 }
 
