@@ -98,7 +98,7 @@ pub enum TraceKind {
         server: Option<NodeId>,
         /// Its state.
         state: String,
-        /// Stream payload received so far.
+        /// Payload carried so far, both ways.
         bytes: u64,
         /// Its round trip.
         rtt: Duration,

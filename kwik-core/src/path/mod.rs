@@ -124,6 +124,8 @@ pub(crate) struct Path {
     lost: Option<DeadReason>,
     /// Nothing more is read: the path was closed here, or its loss was told.
     ended: bool,
+    /// Nobody ever answered at an address that another named: it hears no more.
+    mute: bool,
 }
 
 impl Path {
@@ -157,6 +159,7 @@ impl Path {
             inputs: VecDeque::new(),
             lost: None,
             ended: false,
+            mute: false,
         }
     }
 
@@ -228,6 +231,9 @@ impl Path {
     }
 
     pub(crate) fn poll_transmit(&mut self, now: Instant, max_datagrams: usize, buf: &mut Vec<u8>) -> Option<Transmit> {
+        if self.mute {
+            return None;
+        }
         let mtu = usize::from(self.quic.current_mtu().max(1));
         let max_datagrams = max_datagrams.min(limits::UDP_BYTES_MAX / mtu).max(1);
         let before = self.probe.bytes_in_flight();
@@ -300,6 +306,7 @@ impl Path {
         let mut text = reason.detail.clone();
         text.truncate(text.floor_char_boundary(limits::CLOSE_REASON_BYTES_MAX));
         self.probe.lift_window();
+        self.mute = self.liveness == Liveness::Judged && self.quic.stats().udp_rx.datagrams == 0;
         self.quic.close(now, code, Bytes::from(text));
         self.lifecycle.move_to_dead(reason);
     }

@@ -10,7 +10,7 @@ use super::run::{PathRun, Run, SessionKey, SessionRun};
 
 /// Into how many steps a lane's rate is divided at most.
 const STEPS: u32 = 300;
-/// How high the part for rates is; lower if nothing arrived.
+/// How high the part for rates is; lower if nothing was carried.
 const RATE_HEIGHT: f64 = 60.0;
 const QUIET_HEIGHT: f64 = 14.0;
 /// How high the parts below it are.
@@ -172,7 +172,7 @@ impl Lane<'_> {
         }
         let _ = writeln!(
             page,
-            "<path class=\"area p{}\" d=\"{shape}H{}V{low}Z\"><title>path {}: payload that arrived at the client, \
+            "<path class=\"area p{}\" d=\"{shape}H{}V{low}Z\"><title>path {}: payload, both ways, \
              at most {} at a time</title></path>",
             self.id % 8,
             Ms(self.run.duration),

@@ -123,7 +123,7 @@ impl Run {
 }
 
 impl PathRun {
-    /// The payload that arrived until a moment, in bytes, as if it came evenly between two samples.
+    /// What was carried both ways until a moment, in bytes, as if it came evenly between two samples.
     pub(super) fn bytes_at(&self, at: Duration) -> f64 {
         let after = self.samples.partition_point(|sample| sample.at <= at);
         let Some(before) = after.checked_sub(1).and_then(|index| self.samples.get(index)) else { return 0.0 };

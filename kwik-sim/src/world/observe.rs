@@ -54,7 +54,7 @@ impl World {
                 path: path.id.0,
                 server: self.by_address.get(&path.address).map(|(server, _)| *server),
                 state,
-                bytes: path.bytes_received,
+                bytes: path.bytes_received.saturating_add(path.bytes_sent),
                 rtt: path.rtt,
             };
             self.trace.push(at, id, kind);
