@@ -21,6 +21,18 @@ pub struct ReadStyle {
     pub stop: Option<(u64, u32)>,
 }
 
+impl ReadStyle {
+    /// Bytes that one read brings at least, as long as some are there, if it may bring that many.
+    const USUAL_READ: usize = 512;
+
+    /// How long a reader of `bytes` pauses in all, about.
+    pub(crate) fn pauses(&self, bytes: u64) -> Duration {
+        let Some((after, span)) = self.pause else { return Duration::ZERO };
+        let step = after.max(self.chunk.min(Self::USUAL_READ) as u64).max(1);
+        span.saturating_mul(u32::try_from(bytes / step).unwrap_or(u32::MAX))
+    }
+}
+
 impl Default for ReadStyle {
     fn default() -> Self {
         Self { chunk: usize::MAX, ordered: true, pause: None, stop: None }

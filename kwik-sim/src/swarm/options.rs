@@ -195,7 +195,7 @@ impl Options {
     }
 
     /// How long everything may take once all is well again: time to notice what is dead, to dial again, and to carry
-    /// all bytes over the slowest link many times.
+    /// all bytes over the slowest link many times; and as long as readers pause.
     #[must_use]
     pub fn patience(&self) -> Duration {
         let slowest = self.links.iter().flatten().filter_map(|link| link.rate).min().unwrap_or(1_000_000);
@@ -204,7 +204,14 @@ impl Options {
         let jobs: usize = self.clients.iter().flat_map(|client| &client.visits).map(|visit| visit.jobs.len()).sum();
         // One who lies may have to be waited for, job by job.
         let waiting = if self.liar.is_some() { 4 * jobs as u64 } else { 0 };
-        Duration::from_secs(60 + 5 * pauses + waiting) + carrying
+        Duration::from_secs(60 + 5 * pauses + waiting) + carrying + self.resting()
+    }
+
+    /// How long the applications themselves pause while they read, about.
+    fn resting(&self) -> Duration {
+        let all = self.clients.iter().flat_map(|client| &client.visits).flat_map(|visit| &visit.jobs);
+        let of_job = |job: &Job| job.read.pauses(job.down) + self.plan.read.pauses(job.up);
+        all.map(of_job).sum()
     }
 }
 
