@@ -4,6 +4,7 @@
 //! Every byte they carry follows from the session and the stream it belongs to, so that a byte in the wrong place is
 //! recognised wherever it turns up. What they do and see goes to a shared [`Model`](crate::checks::Model).
 
+pub mod bulk;
 mod client;
 mod fleet;
 mod message;

@@ -1,0 +1,146 @@
+//! Who writes what: every server takes its next chunk when it is about to run dry, and takes it where the reader will be
+//! when the chunk arrives.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kwik_core::{Dir, PathId, ServerSession, StreamHandle, StreamOffset};
+
+use super::open::Open;
+use super::source::{Source, Speed, bytes_in, time_for};
+use super::{Content, SEND_BUFFER_BYTES};
+use std::ops::Range;
+
+/// The primary's part.
+pub(super) struct Shares {
+    content: Content,
+    stream: Option<StreamHandle>,
+    open: Open,
+    sources: Vec<Source>,
+    own: Speed,
+    own_chunk: Range<u64>,
+    rtt: Duration,
+    is_finished: bool,
+}
+
+impl Shares {
+    const CHUNK_MIN: u64 = 64 * 1024;
+    const CHUNK_MAX: u64 = 1024 * 1024;
+    /// A chunk takes its server about so long.
+    const CHUNK_TIME: Duration = Duration::from_millis(20);
+    /// Where a server begins whose speed is not known, beyond where the reader is: well within the window that streams
+    /// begin with.
+    const LEAD_FIRST: u64 = 512 * 1024;
+    /// Well within the window that a stream grows to.
+    const LEAD_MAX: u64 = 4 * 1024 * 1024;
+
+    pub(super) fn new(bytes: u64, content: Content, paths: impl Iterator<Item = PathId>) -> Self {
+        Self {
+            content,
+            stream: None,
+            open: Open::new(bytes),
+            sources: paths.map(Source::new).collect(),
+            own: Speed::default(),
+            own_chunk: 0..0,
+            rtt: Duration::ZERO,
+            is_finished: false,
+        }
+    }
+
+    /// Something happened in the session: hands out what can be.
+    pub(super) fn act(&mut self, now: Instant, session: &mut ServerSession<'_>) {
+        if self.stream.is_none() {
+            self.stream = session.accept_stream(Dir::Bi);
+        }
+        let Some(stream) = self.stream else { return };
+        self.look(now, session);
+        self.delegate(session, stream);
+        self.write(session, stream);
+        if !self.is_finished && self.open.is_empty() && self.own_chunk.is_empty() {
+            // The end of the stream is known; what is lost below it may still be written.
+            self.is_finished = session.stream(stream).finish().is_ok();
+        }
+    }
+
+    fn look(&mut self, now: Instant, session: &mut ServerSession<'_>) {
+        for info in session.all_paths() {
+            if info.id.is_primary() {
+                self.rtt = info.rtt;
+                self.own.on_total(now, info.bytes);
+            } else if let Some(source) = self.sources.iter_mut().find(|source| source.path == info.id) {
+                source.on_info(&info);
+            }
+        }
+        for source in &mut self.sources {
+            source.look(now, session, &mut self.open);
+        }
+        self.sources.retain(|source| !source.is_dead());
+    }
+
+    fn delegate(&mut self, session: &mut ServerSession<'_>, stream: StreamHandle) {
+        for index in 0..self.sources.len() {
+            while self.sources[index].owes() < self.sources[index].wanted(self.rtt) {
+                let source = &self.sources[index];
+                let (path, rate, all) = (source.path, source.bytes_per_second(), self.bytes_per_second());
+                let lead = self.lead(source.eta(self.rtt)).unwrap_or(Self::LEAD_FIRST);
+                if lead >= self.open.left() && all > rate {
+                    // The others would be through with the rest before.
+                    break;
+                }
+                let Some(range) = self.open.take(lead, chunk(rate, all, self.open.left())) else { break };
+                let Ok(grant) = session.stream(stream).delegate_range(path, range.clone(), Bytes::new()) else {
+                    self.open.give_back(range);
+                    break;
+                };
+                self.sources[index].on_granted(grant);
+            }
+        }
+    }
+
+    /// The primary's own chunks: it takes one when its buffer took the last.
+    fn write(&mut self, session: &mut ServerSession<'_>, stream: StreamHandle) {
+        loop {
+            if self.own_chunk.is_empty() {
+                let (rate, all) = (self.own.bytes_per_second(), self.bytes_per_second());
+                let lead = self.lead(self.own_eta()).unwrap_or(0);
+                if lead >= self.open.left() && all > rate {
+                    return;
+                }
+                let Some(range) = self.open.take(lead, chunk(rate, all, self.open.left())) else { return };
+                self.own_chunk = range;
+            }
+            let Range { start, end } = self.own_chunk;
+            let data = self.content.at(start, end - start);
+            let Ok(taken) = session.stream(stream).write_at(StreamOffset(start), data) else { return };
+            self.own_chunk.start += taken as u64;
+        }
+    }
+
+    /// How far ahead of the reader the bytes of a server belong that arrive after `eta`: as far as all the servers come
+    /// from when the earliest of them arrives.
+    fn lead(&self, eta: Option<Duration>) -> Option<u64> {
+        let etas = self.sources.iter().filter_map(|source| source.eta(self.rtt)).chain(self.own_eta());
+        let ahead = eta?.saturating_sub(etas.min()?);
+        Some(bytes_in(self.bytes_per_second(), ahead).min(Self::LEAD_MAX))
+    }
+
+    fn own_eta(&self) -> Option<Duration> {
+        let wait = time_for(SEND_BUFFER_BYTES as u64, self.own.bytes_per_second())?;
+        // QUIC takes about a round trip's worth ahead of time.
+        Some(wait + self.rtt * 3 / 2)
+    }
+
+    fn bytes_per_second(&self) -> u64 {
+        self.own.bytes_per_second() + self.sources.iter().map(Source::bytes_per_second).sum::<u64>()
+    }
+}
+
+/// The next chunk for a server of such a rate: what it brings in a while, at the end no more than its share of what is
+/// left.
+fn chunk(rate: u64, all: u64, left: u64) -> u64 {
+    /// Less is not worth a grant.
+    const CHUNK_LAST: u64 = 16 * 1024;
+    let usual = bytes_in(rate, Shares::CHUNK_TIME).clamp(Shares::CHUNK_MIN, Shares::CHUNK_MAX);
+    let share = left.saturating_mul(rate) / all.max(1);
+    if rate == 0 { usual } else { usual.min(share.max(CHUNK_LAST)) }
+}
