@@ -146,15 +146,16 @@ pub struct TraceEvent {
 
 impl fmt::Display for TraceEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = String::new();
+        let mut line = Vec::new();
         self.write_line(&mut line);
-        f.write_str(&line)
+        f.write_str(&String::from_utf8_lossy(&line))
     }
 }
 
 impl TraceEvent {
-    /// Appends the line, without its end. Most lines are about datagrams, so this avoids the machinery of `fmt`.
-    fn write_line(&self, line: &mut String) {
+    /// Appends the line, without its end. Most lines are about datagrams, so this avoids the machinery of `fmt`, and text
+    /// where bytes will do.
+    fn write_line(&self, line: &mut Vec<u8>) {
         push_time(line, self.at);
         push_number(line, " #", self.seq);
         push_number(line, " n", self.node.0 as u64);
@@ -162,8 +163,8 @@ impl TraceEvent {
             TraceKind::Sent { to, bytes, fate } => {
                 push_number(line, " sent n", to.0 as u64);
                 push_number(line, " ", *bytes as u64);
-                line.push(' ');
-                line.push_str(fate.name());
+                line.push(b' ');
+                line.extend_from_slice(fate.name().as_bytes());
             }
             TraceKind::Arrived { from, bytes } => {
                 push_number(line, " arrived n", from.0 as u64);
@@ -174,7 +175,7 @@ impl TraceEvent {
                 push_text(line, text);
             }
             TraceKind::Fault { fault } => {
-                line.push_str(" fault");
+                line.extend_from_slice(b" fault");
                 push_text(line, &format!("{fault:?}"));
             }
             TraceKind::Path { session, path, server, state, bytes, rtt } => {
@@ -185,7 +186,7 @@ impl TraceEvent {
                 }
                 push_text(line, state);
                 push_number(line, " bytes ", *bytes);
-                line.push_str(" rtt ");
+                line.extend_from_slice(b" rtt ");
                 push_time(line, *rtt);
             }
             TraceKind::Supplied { session, stream, start, end, path } => {
@@ -196,44 +197,53 @@ impl TraceEvent {
                 push_number(line, " path ", u64::from(*path));
             }
             TraceKind::Note { text } => {
-                line.push_str(" note");
+                line.extend_from_slice(b" note");
                 push_text(line, text);
             }
         }
     }
 }
 
-fn push_time(line: &mut String, time: Duration) {
+fn push_time(line: &mut Vec<u8>, time: Duration) {
     push_number(line, "", time.as_secs());
     let mut nanos = time.subsec_nanos();
-    let mut digits = [b'0'; 9];
-    for digit in digits.iter_mut().rev() {
-        *digit += u8::try_from(nanos % 10).unwrap_or(0);
+    let mut digits = *b".000000000";
+    for digit in digits[1..].iter_mut().rev() {
+        *digit = last_digit(nanos.into());
         nanos /= 10;
     }
-    line.push('.');
-    line.push_str(std::str::from_utf8(&digits).unwrap_or_default());
+    line.extend_from_slice(&digits);
 }
 
-fn push_number(line: &mut String, before: &str, mut number: u64) {
-    line.push_str(before);
+fn push_number(line: &mut Vec<u8>, before: &str, mut number: u64) {
+    line.extend_from_slice(before.as_bytes());
     let mut digits = [b'0'; 20];
     let mut start = digits.len();
     loop {
         start -= 1;
-        digits[start] += u8::try_from(number % 10).unwrap_or(0);
+        digits[start] = last_digit(number);
         number /= 10;
         if number == 0 {
             break;
         }
     }
-    line.push_str(std::str::from_utf8(&digits[start..]).unwrap_or_default());
+    line.extend_from_slice(&digits[start..]);
+}
+
+fn last_digit(number: u64) -> u8 {
+    b"0123456789"[(number % 10) as usize]
 }
 
 /// One event is one line, whatever a peer put into a reason.
-fn push_text(line: &mut String, text: &str) {
-    line.push(' ');
-    line.extend(text.chars().map(|char| if char.is_control() { ' ' } else { char }));
+fn push_text(line: &mut Vec<u8>, text: &str) {
+    line.push(b' ');
+    let begin = line.len();
+    line.extend_from_slice(text.as_bytes());
+    if text.contains(char::is_control) {
+        line.truncate(begin);
+        let clean: String = text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
+        line.extend_from_slice(clean.as_bytes());
+    }
 }
 
 /// The events of a world: all that happened goes into a hash, and the last events are kept if told to. What is only looked
@@ -244,12 +254,12 @@ pub struct Trace {
     count: u64,
     keep: usize,
     events: VecDeque<TraceEvent>,
-    line: String,
+    line: Vec<u8>,
 }
 
 impl Default for Trace {
     fn default() -> Self {
-        Self { hash: 0x4B57_494B, count: 0, keep: 0, events: VecDeque::new(), line: String::new() }
+        Self { hash: 0x4B57_494B, count: 0, keep: 0, events: VecDeque::new(), line: Vec::new() }
     }
 }
 
@@ -269,7 +279,7 @@ impl Trace {
             self.count += 1;
             self.line.clear();
             event.write_line(&mut self.line);
-            self.hash = mix_line(self.hash, self.line.as_bytes());
+            self.hash = mix_line(self.hash, &self.line);
         }
         if self.keep > 0 {
             if self.events.len() >= self.keep {
