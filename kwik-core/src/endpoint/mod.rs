@@ -276,11 +276,7 @@ impl Endpoint {
                 }
                 Key::Session(session) => {
                     if let Some(machine) = self.sessions.get_mut(&session) {
-                        for id in machine.path_ids() {
-                            if let Some(path) = machine.path_mut(id) {
-                                path.handle_timeout(now);
-                            }
-                        }
+                        machine.paths_mut().for_each(|path| path.handle_timeout(now));
                     }
                 }
             }
@@ -411,8 +407,7 @@ impl Endpoint {
     fn exchange_quic_events(&mut self, handle: SessionHandle) -> bool {
         let Some(machine) = self.sessions.get_mut(&handle) else { return false };
         let mut answered = false;
-        for id in machine.path_ids() {
-            let Some(path) = machine.path_mut(id) else { continue };
+        for path in machine.paths_mut() {
             answered |= exchange(&mut self.quic, &mut self.owners, path);
         }
         machine.bury();

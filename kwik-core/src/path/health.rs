@@ -41,6 +41,11 @@ impl Health {
         slept
     }
 
+    /// The last moment noted.
+    pub(super) fn looked_at(&self) -> Instant {
+        self.looked
+    }
+
     pub(super) fn on_heard(&mut self, now: Instant) {
         self.heard = now;
         self.waiting_since = None;

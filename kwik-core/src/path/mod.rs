@@ -563,7 +563,9 @@ impl Path {
     }
 
     fn judge(&mut self, now: Instant) -> Option<PathInput> {
-        if self.liveness == Liveness::Trusted || !self.lifecycle.state().is_usable() {
+        // What a moment means for a path does not change within the moment.
+        let is_judged = self.liveness == Liveness::Trusted || self.health.looked_at() == now;
+        if is_judged || !self.lifecycle.state().is_usable() {
             return None;
         }
         if self.health.look(now, self.quic.rtt(), &self.limits) {

@@ -134,10 +134,16 @@ impl Machine {
         self.paths.get_mut(&path)
     }
 
+    /// The paths whose connections are still open.
+    pub(crate) fn paths_mut(&mut self) -> impl Iterator<Item = &mut Path> {
+        self.paths.values_mut()
+    }
+
     /// Handles what paths received, then hands to them what the session has to say. Returns whether work is left.
     pub(crate) fn pump(&mut self, moment: Moment) -> bool {
         let mut more = false;
-        for id in self.path_ids() {
+        let ids: SmallVec<[PathId; 8]> = self.paths.keys().copied().collect();
+        for id in ids {
             more |= self.drain_path(moment, id);
         }
         self.check_time(moment);
@@ -208,11 +214,6 @@ impl Machine {
         self.events.clear();
         self.delegations_changed.clear();
         self.fail(now, TransportCode::SERVER_BUSY, "nobody accepts sessions");
-    }
-
-    /// The paths whose connections are still open.
-    pub(crate) fn path_ids(&self) -> SmallVec<[PathId; 8]> {
-        self.paths.keys().copied().collect()
     }
 
     // ---- what the roles share

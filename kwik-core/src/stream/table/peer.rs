@@ -167,7 +167,8 @@ impl StreamTable {
             let handle = self.insert(id, None, send, Some(recv));
             self.offer(handle, id.dir());
         }
-        Ok(self.handles_of(id).first().copied())
+        let all = (id, StreamHandle(0))..=(id, StreamHandle(u64::MAX));
+        Ok(self.handles.range(all).next().map(|(_, handle)| *handle))
     }
 
     pub(super) fn handles_of(&self, id: StreamId) -> Vec<StreamHandle> {
