@@ -30,9 +30,9 @@ pub(crate) struct Grant {
 pub(crate) enum Access {
     /// Its bytes are taken.
     Allowed,
-    /// It touches a revoked range: its bytes are dropped, and nobody is blamed.
+    /// It touches a range that was revoked or given back: its bytes are dropped, and nobody is blamed.
     Fenced,
-    /// The path was never granted all of it, or sent too much of what was revoked.
+    /// The path was never granted all of it, or sent too much of what is fenced.
     Violation,
 }
 
@@ -271,10 +271,15 @@ impl GrantBook {
         Ok(())
     }
 
-    /// Draws the conclusion from what arrived and what was ended.
+    /// Draws the conclusion from what arrived and what was ended. What is told to be lost must not arrive later, since the
+    /// primary may end the stream before it: it is fenced.
     fn refresh(&mut self, id: GrantId) {
-        if let Some(verdict) = self.grants.get(&id).map(Entry::verdict) {
-            self.move_to(id, verdict);
+        let Some(entry) = self.grants.get(&id).filter(|entry| entry.is_open()) else { return };
+        let verdict = entry.verdict();
+        let lost = matches!(verdict, State::Lost(_)).then(|| entry.grant.clone());
+        self.move_to(id, verdict);
+        if let Some(grant) = lost {
+            self.fence(&grant);
         }
     }
 
@@ -307,20 +312,20 @@ impl GrantBook {
         }
     }
 
-    /// Fences the range of a revoked grant, except where an open grant of the same path still covers it.
-    fn fence(&mut self, revoked: &Grant) {
-        let Some(writer) = self.writers.get_mut(&(revoked.stream, revoked.path)) else { return };
+    /// Fences the range of a lost grant, except where an open grant of the same path still covers it.
+    fn fence(&mut self, lost: &Grant) {
+        let Some(writer) = self.writers.get_mut(&(lost.stream, lost.path)) else { return };
         let before = writer.spans();
-        writer.fenced.insert(revoked.range.clone());
-        if let Some(lanes) = self.open.get(&revoked.stream) {
-            for id in lanes.overlapping(&revoked.range) {
-                if let Some(other) = self.grants.get(&id).filter(|other| other.grant.path == revoked.path) {
+        writer.fenced.insert(lost.range.clone());
+        if let Some(lanes) = self.open.get(&lost.stream) {
+            for id in lanes.overlapping(&lost.range) {
+                if let Some(other) = self.grants.get(&id).filter(|other| other.grant.path == lost.path) {
                     writer.fenced.remove(other.grant.range.clone());
                 }
             }
         }
         // An honest secondary has at most the rest of the grant under way.
-        let late_bytes_max = (revoked.range.end - revoked.range.start).min(self.fence_bytes_max);
+        let late_bytes_max = (lost.range.end - lost.range.start).min(self.fence_bytes_max);
         writer.fence_bytes_left = writer.fence_bytes_left.saturating_add(late_bytes_max);
         self.spans = self.spans + writer.spans() - before;
     }
@@ -385,7 +390,7 @@ impl Entry {
 struct Writer {
     /// Everything it was ever granted, from `floor` on.
     granted: RangeSet,
-    /// The part of it that was revoked and not granted again.
+    /// The part of it that was revoked or given back, and not granted again.
     fenced: RangeSet,
     /// Bytes it may still send into the fenced part.
     fence_bytes_left: u64,
@@ -467,11 +472,12 @@ fn lane_overlaps(lane: &BTreeMap<u64, (u64, GrantId)>, range: &Range<u64>) -> im
     lane.range(..range.end).rev().map(|(_, value)| *value).take_while(move |(end, _)| *end > start).map(|(_, id)| id)
 }
 
-/// Joins the ranges that are closest to each other until at most `max` are left.
+/// Joins the ranges that are closest to each other until at most `max` are left. The last stays as it is, so that the
+/// highest byte that arrived is never called missing: the primary may end the stream behind what it believes to be there.
 fn merge(ranges: Vec<Range<u64>>, max: usize) -> Vec<Range<u64>> {
     let Some(excess) = ranges.len().checked_sub(max).filter(|excess| *excess > 0) else { return ranges };
     let mut gaps: Vec<(u64, usize)> =
-        ranges.windows(2).zip(1..).map(|(pair, index)| (pair[1].start - pair[0].end, index)).collect();
+        ranges.windows(2).zip(1..ranges.len() - 1).map(|(pair, index)| (pair[1].start - pair[0].end, index)).collect();
     gaps.sort_unstable();
     let mut joins: Vec<usize> = gaps.into_iter().take(excess).map(|(_, index)| index).collect();
     joins.sort_unstable();

@@ -51,7 +51,8 @@ fn operation() -> impl Strategy<Value = Operation> {
 struct Past {
     grant: Grant,
     range: Range<u64>,
-    revoked: Option<usize>,
+    /// It was revoked, or given back in part.
+    fenced: Option<usize>,
     settled: Option<usize>,
     report: Option<GrantReport>,
     ended: Option<u64>,
@@ -112,6 +113,15 @@ impl Model {
             .map(|past| past.grant.id)
             .collect();
         self.settle(|past| due.contains(&past.grant.id), GONE);
+        let step = self.step;
+        let is_new = |past: &&mut Past| past.settled == Some(step) && due.contains(&past.grant.id);
+        for past in self.history.iter_mut().filter(is_new) {
+            if past.fenced.is_none() && matches!(past.report, Some(GrantReport::Lost { .. })) {
+                past.fenced = Some(step);
+                let left = self.fence_units_left.entry((past.grant.stream, past.grant.path)).or_default();
+                *left += (past.range.end - past.range.start).min(FENCE_UNITS_MAX);
+            }
+        }
     }
 
     fn void(&mut self, wanted: impl Fn(StreamId, PathId) -> bool) {
@@ -139,11 +149,11 @@ impl Model {
             if covering.is_empty() {
                 return Access::Violation;
             }
-            // A revoked grant fences the unit, unless another that covers it was open at that time or came later.
+            // A revoked or ended grant fences the unit, unless another that covers it was open at that time or came later.
             is_fenced |= covering
                 .iter()
-                .filter_map(|past| past.revoked)
-                .any(|revoked| covering.iter().all(|other| other.settled.is_some_and(|settled| settled <= revoked)));
+                .filter_map(|past| past.fenced)
+                .any(|fenced| covering.iter().all(|other| other.settled.is_some_and(|settled| settled <= fenced)));
         }
         if !is_fenced {
             return Access::Allowed;
@@ -195,8 +205,8 @@ fn step(book: &mut GrantBook, model: &mut Model, operation: Operation) -> Result
                 prop_assert!(overlaps.count() > GRANT_OVERLAP_MAX, "{:?}", fault);
                 return Ok(());
             }
-            let (revoked, settled, report, ended) = (None, None, None, None);
-            model.history.push(Past { grant, range, revoked, settled, report, ended, reported: 0, is_void: false });
+            let (fenced, settled, report, ended) = (None, None, None, None);
+            model.history.push(Past { grant, range, fenced, settled, report, ended, reported: 0, is_void: false });
         }
         Operation::Repeat { index } => {
             if let Some(past) = model.open(GrantId(place(index) as u64)) {
@@ -216,7 +226,7 @@ fn step(book: &mut GrantBook, model: &mut Model, operation: Operation) -> Result
             if let Some(grant) = revoked {
                 model.settle(|past| past.grant.id == id, REVOKED);
                 let past = &mut model.history[index];
-                past.revoked = Some(model.step);
+                past.fenced = Some(model.step);
                 let left = model.fence_units_left.entry((grant.stream, grant.path)).or_default();
                 *left += (past.range.end - past.range.start).min(FENCE_UNITS_MAX);
             }
