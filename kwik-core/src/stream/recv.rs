@@ -118,7 +118,10 @@ impl RecvStream {
         if fin {
             self.on_final_size(frame_end)?;
         }
-        self.highest = self.highest.max(end);
+        // A frame without bytes says nothing of how far the stream goes: anyone may send it anywhere.
+        if !data.is_empty() {
+            self.highest = self.highest.max(end);
+        }
         match self.state {
             State::Open => match self.assembly.insert(from, offset, data) {
                 Ok(inserted) => Ok(DataOutcome { inserted, conflict: None }),

@@ -107,6 +107,20 @@ fn naming_a_stream_opens_all_lower_ones_of_its_kind() {
     assert_eq!(table.accept(Dir::Bi), None);
 }
 
+/// A secondary's frame without bytes, far behind them, contradicted the primary's final size, and that cost the session.
+// [P-6.12]
+#[test]
+fn regression_frame_without_bytes_says_nothing_of_the_final_size() {
+    let mut table = client();
+    let here = table.open(Dir::Bi, 0).unwrap();
+    let id = client_bidi(0);
+    table.on_data(PathId(1), id, 500, Bytes::new(), 500, false).unwrap();
+    bring(&mut table, 0, id, 0..10, true);
+    assert_eq!(read_all(&mut table, here, id.0), (10, ReadError::Finished));
+    let late = table.on_data(PathId(1), id, 500, Bytes::new(), 500, false);
+    assert_eq!(late.unwrap_err().code, TransportCode::FINAL_SIZE, "of the path that brought it");
+}
+
 // [P-6.12]
 #[test]
 fn final_sizes_must_agree() {
