@@ -184,28 +184,6 @@ fn regression_one_way_black_hole_floods_nobody() {
     }
 }
 
-/// A node slept through its timers; the one it missed left another that was due at once, and the node wanted a turn at
-/// the moment it had just had one. (A sweep over suspended nodes.)
-#[test]
-fn regression_timer_that_fires_late_is_not_due_again_at_once() {
-    let mut fleet = Fleet::new(1);
-    let ends = fleet.connect();
-    let (_here, there) = fleet.open(ends, Dir::Bi);
-    let (primary, client) = (fleet.servers[0], fleet.client);
-    for seconds in [1, 5, 20] {
-        let mut session = fleet.world.session(primary, ends.primary).unwrap();
-        session.stream(there).write(&pattern(0..5000)).unwrap();
-        fleet.world.run_for(Duration::from_millis(1));
-        fleet.world.inject(Fault::Blackhole { from: client, to: primary });
-        fleet.world.inject(Fault::Pause { node: primary, span: Duration::from_secs(seconds) });
-        // The world itself sees to it that nobody has two turns at one moment.
-        fleet.world.run_for(Duration::from_secs(seconds + 1));
-        fleet.world.inject(Fault::HealAll);
-        fleet.world.run_for(Duration::from_secs(10));
-    }
-    assert_eq!(fleet.world.session(primary, ends.primary).unwrap().close_reason(), None);
-}
-
 /// A client that slept found the handshake done and the connection closed in one go, and took it for a defect of its own.
 /// (A sweep over suspended nodes.)
 #[test]

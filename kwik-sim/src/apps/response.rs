@@ -45,8 +45,6 @@ pub(super) const RESET_CODE: u32 = 77;
 
 impl Response {
     const PIECES_MAX: u64 = 16;
-    /// How long a secondary may take for a range, at least.
-    const PATIENCE: Duration = Duration::from_secs(3);
 
     pub(super) fn new(
         stream: StreamHandle,
@@ -227,9 +225,9 @@ impl Response {
                 self.issued += range.end - range.start;
                 let hasty = tools.chance(tools.plan.revoke);
                 let hurry = Duration::from_millis(tools.rng.below(400));
-                let patience = Self::PATIENCE + Duration::from_millis((range.end - range.start) / 20);
-                let patience = if hasty { hurry } else { patience };
-                self.revokes.push((tools.now + patience, grant.grant));
+                let longer = Duration::from_millis((range.end - range.start) / 20);
+                let patience = if hasty { Some(hurry) } else { tools.plan.patience.map(|least| least + longer) };
+                self.revokes.extend(patience.map(|patience| (tools.now + patience, grant.grant)));
                 self.grants.insert(grant.grant, (path, range));
                 self.pieces.pop_front();
                 true

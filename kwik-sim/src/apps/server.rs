@@ -1,7 +1,7 @@
 //! A server: primary of the sessions dialled here, secondary of those it was added to.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kwik_core::{Dir, PathId, PathTarget, Role, SessionEvent, SessionHandle, StreamEvent};
 
@@ -28,6 +28,8 @@ pub struct ServerPlan {
     pub explicit: u32,
     /// The chance that a delegation is revoked.
     pub revoke: u32,
+    /// How long a secondary may take for a range, at least; for ever without it.
+    pub patience: Option<Duration>,
     /// Raw queries to each path that joins.
     pub raw_queries: u32,
     /// How it behaves as a secondary.

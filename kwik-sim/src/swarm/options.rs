@@ -179,7 +179,7 @@ impl Options {
         let liar = lies.then(|| liar(rng)).flatten();
         let stranger = if rng.below(6) == 0 { rng.pick(&Stranger::ALL).copied() } else { None };
         let clients: Vec<ClientOptions> = links.iter().map(|_| client(rng, servers)).collect();
-        let plan = plan(rng);
+        let plan = plan(rng, lies);
         let nodes = |first: usize, count: usize| (first..first + count).map(NodeId).collect::<Vec<_>>();
         let faults = faults::draw(rng, &nodes(0, servers), &nodes(servers, clients.len()), &links, |client| {
             clients.get(client).is_some_and(|client| client.addresses > 1)
@@ -308,11 +308,14 @@ fn job(rng: &mut SimRng) -> Job {
     }
 }
 
-fn plan(rng: &mut SimRng) -> ServerPlan {
+fn plan(rng: &mut SimRng, lies: bool) -> ServerPlan {
     let percent = |rng: &mut SimRng, most: u64| u32::try_from(rng.below(most + 1)).unwrap_or(0);
     let rarely = |rng: &mut SimRng, most: u64| if rng.below(3) == 0 { percent(rng, most) } else { 0 };
+    // A secondary that keeps the rules finishes its part or dies; only a liar must not be waited for.
+    let patience = (lies || rng.below(2) == 0).then_some(Duration::from_secs(3));
     ServerPlan {
         others: Vec::new(),
+        patience,
         path_retries: percent(rng, 3),
         remove_path: rarely(rng, 50),
         delegate: percent(rng, 100),
