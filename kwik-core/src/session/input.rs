@@ -7,7 +7,7 @@ use super::{Machine, Moment, RoleState};
 use crate::error::TransportCode;
 use crate::id::{Dir, PathId, Side, StreamId, StreamOffset};
 use crate::path::{PathInput, PathState};
-use crate::stream::{Access, Fault};
+use crate::stream::{Access, Fault, Overflow};
 use crate::wire::{CarrierItem, ControlFrame};
 use bytes::Bytes;
 
@@ -39,6 +39,7 @@ impl Machine {
 
     fn punish(&mut self, now: Instant, path: PathId, outcome: Result<(), Fault>) {
         if let Err(fault) = outcome.and_then(|()| self.charge(now, path)) {
+            let path = fault.culprit.unwrap_or(path);
             self.on_fault(now, path, fault.code, fault.detail);
         }
     }
@@ -187,7 +188,10 @@ impl Machine {
             }
         }
         match self.streams.on_data(from, stream, offset.0, data, frame_end.0, fin) {
-            Ok(outcome) => self.on_stream_progress(from, stream, &outcome),
+            Ok(outcome) => {
+                self.on_stream_progress(from, stream, &outcome)?;
+                outcome.overflow.map_or(Ok(()), |overflow| Err(self.on_overflow(overflow)))
+            }
             Err(fault) => {
                 if self.streams.is_receiving(stream) == Some(false) {
                     self.on_stream_over(stream, fault.code.into());
@@ -195,6 +199,14 @@ impl Machine {
                 Err(fault)
             }
         }
+    }
+
+    /// A stream was ended for its many pieces.
+    fn on_overflow(&mut self, overflow: Overflow) -> Fault {
+        let code = TransportCode::REASSEMBLY_LIMIT;
+        self.on_stream_over(overflow.stream, code.into());
+        let fault = Fault::new(code, "a stream came in too many separate pieces");
+        Fault { culprit: Some(overflow.culprit), ..fault }
     }
 }
 

@@ -17,27 +17,30 @@ pub(crate) use delegations::{Delegations, Outcome};
 pub(crate) use grants::{Access, Grant, GrantBook, GrantReport};
 
 pub use reassembly::Chunk;
-pub(crate) use recv::DataOutcome;
 pub use recv::ReadError;
+pub(crate) use recv::{DataOutcome, Overflow};
 pub(crate) use send::Segment;
 pub use send::WriteError;
 pub use table::{ClosedStream, FinishError, OpenError, StreamEvent};
 pub(crate) use table::{ReserveError, StreamControl, StreamTable, TableRole};
 
 use crate::error::TransportCode;
+use crate::id::PathId;
 
-/// The peer broke a rule. The path that brought the input is closed with the code.
+/// The peer broke a rule. The path that brought the input is closed with the code, unless another is to blame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fault {
     /// The code the path is closed with.
     pub(crate) code: TransportCode,
     /// What was wrong, for the close reason.
     pub(crate) detail: &'static str,
+    /// Whose fault it is, if not that of the path that brought the input.
+    pub(crate) culprit: Option<PathId>,
 }
 
 impl Fault {
     pub(crate) const fn new(code: TransportCode, detail: &'static str) -> Self {
-        Self { code, detail }
+        Self { code, detail, culprit: None }
     }
 }
 

@@ -141,6 +141,13 @@ impl Reassembly {
         self.received.len().max(self.small)
     }
 
+    /// Who brought the most pieces of those that wait.
+    pub(crate) fn main_source(&self) -> Option<PathId> {
+        let mut pieces = BTreeMap::<PathId, usize>::new();
+        self.pieces.values().for_each(|piece| *pieces.entry(piece.source).or_default() += 1);
+        pieces.into_iter().max_by_key(|(_, count)| *count).map(|(source, _)| source)
+    }
+
     /// Bytes that wait for the application.
     pub(crate) fn buffered_bytes(&self) -> usize {
         self.buffered

@@ -4,7 +4,7 @@ use super::Fault;
 use super::flow::{Budget, Window, WindowRules};
 use super::reassembly::{Chunk, Conflict, Inserted, Reassembly};
 use crate::error::{ErrorCode, TransportCode};
-use crate::id::PathId;
+use crate::id::{PathId, StreamId};
 use crate::limits::VARINT_MAX;
 use crate::range_set::RangeSet;
 use bytes::Bytes;
@@ -39,6 +39,17 @@ pub(crate) struct DataOutcome {
     pub(crate) inserted: Inserted,
     /// Set when the bytes contradict those of another source. The stream is ended here with `RANGE_CONFLICT`.
     pub(crate) conflict: Option<Conflict>,
+    /// Set when too many pieces are held. A stream is ended here with `REASSEMBLY_LIMIT`, maybe another.
+    pub(crate) overflow: Option<Overflow>,
+}
+
+/// A stream of which too many pieces are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Overflow {
+    /// The stream, which is ended.
+    pub(crate) stream: StreamId,
+    /// Who brought most of them.
+    pub(crate) culprit: PathId,
 }
 
 #[derive(Debug)]
@@ -124,13 +135,17 @@ impl RecvStream {
         }
         match self.state {
             State::Open => match self.assembly.insert(from, offset, data) {
-                Ok(inserted) => Ok(DataOutcome { inserted, conflict: None }),
+                Ok(inserted) => Ok(DataOutcome { inserted, ..DataOutcome::default() }),
                 Err(conflict) => Ok(DataOutcome { conflict: Some(conflict), ..DataOutcome::default() }),
             },
-            State::Stopped => Ok(DataOutcome { inserted: self.assembly.insert_discarded(offset..end), conflict: None }),
+            State::Stopped => {
+                let inserted = self.assembly.insert_discarded(offset..end);
+                Ok(DataOutcome { inserted, ..DataOutcome::default() })
+            }
             State::Finished => {
                 let duplicate_bytes = data.len() as u64;
-                Ok(DataOutcome { inserted: Inserted { duplicate_bytes, ..Inserted::default() }, conflict: None })
+                let inserted = Inserted { duplicate_bytes, ..Inserted::default() };
+                Ok(DataOutcome { inserted, ..DataOutcome::default() })
             }
             State::Failed(_) => Ok(DataOutcome::default()),
         }
@@ -287,6 +302,11 @@ impl RecvStream {
     #[cfg(test)]
     pub(super) fn final_size(&self) -> Option<u64> {
         self.final_size
+    }
+
+    /// Who brought the most pieces of those that wait.
+    pub(super) fn main_source(&self) -> Option<PathId> {
+        self.assembly.main_source()
     }
 
     pub(super) fn spans(&self) -> usize {

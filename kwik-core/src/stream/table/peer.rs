@@ -1,12 +1,12 @@
 //! What the peer says about streams.
 
-use super::{RecvHalf, SendHalf, StreamTable, TableRole};
+use super::{RecvHalf, SendHalf, Stream, StreamTable, TableRole};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Dir, PathId, StreamHandle, StreamId};
 use crate::limits::VARINT_MAX;
 use crate::stream::flow::Window;
 use crate::stream::ids::Half;
-use crate::stream::recv::{DataOutcome, RecvStream};
+use crate::stream::recv::{DataOutcome, Overflow, RecvStream};
 use crate::stream::send::SendStream;
 use crate::stream::{Fault, Worth};
 use bytes::Bytes;
@@ -64,12 +64,12 @@ impl StreamTable {
         }
         let Some(handle) = self.resolve(id, Half::Recv)? else { return Ok(DataOutcome::default()) };
         let outcome = self.with_recv(handle, |recv| recv.on_data(from, offset, data, frame_end, fin));
-        let outcome = outcome.unwrap_or_else(|| Ok(DataOutcome::default()))?;
+        let mut outcome = outcome.unwrap_or_else(|| Ok(DataOutcome::default()))?;
         if outcome.conflict.is_some() {
             self.fail_recv(handle, TransportCode::RANGE_CONFLICT);
             return Ok(outcome);
         }
-        self.check_spans(handle)?;
+        outcome.overflow = self.check_spans(handle, from);
         self.advance_credit(handle);
         if fin || !outcome.inserted.new.is_empty() {
             self.announce_readable(handle);
@@ -187,12 +187,22 @@ impl StreamTable {
     }
 
     /// Ends a stream that came in too many pieces.
-    fn check_spans(&mut self, handle: StreamHandle) -> Result<(), Fault> {
-        let Some(half) = self.streams.get(&handle).and_then(|stream| stream.recv.as_ref()) else { return Ok(()) };
-        if half.stream.spans() <= self.caps.spans_stream && self.spans <= self.caps.spans_session {
-            return Ok(());
-        }
-        self.fail_recv(handle, TransportCode::REASSEMBLY_LIMIT);
-        Err(Fault::new(TransportCode::REASSEMBLY_LIMIT, "a stream came in too many separate pieces"))
+    /// Ends a stream of too many pieces; that of the most, if all streams together have too many. To blame is who brought
+    /// most of them: the one that makes them too many may be anybody's.
+    fn check_spans(&mut self, handle: StreamHandle, from: PathId) -> Option<Overflow> {
+        let spans = |stream: &Stream| stream.recv.as_ref().map_or(0, |half| half.stream.spans());
+        let worst = if self.streams.get(&handle).map_or(0, spans) > self.caps.spans_stream {
+            handle
+        } else if self.spans > self.caps.spans_session {
+            let most = self.streams.iter().max_by_key(|(_, stream)| spans(stream));
+            most.map_or(handle, |(worst, _)| *worst)
+        } else {
+            return None;
+        };
+        let stream = self.streams.get(&worst)?;
+        let culprit = stream.recv.as_ref().and_then(|half| half.stream.main_source()).unwrap_or(from);
+        let overflow = Overflow { stream: stream.id, culprit };
+        self.fail_recv(worst, TransportCode::REASSEMBLY_LIMIT);
+        Some(overflow)
     }
 }

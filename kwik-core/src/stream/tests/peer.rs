@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::{ErrorCode, TransportCode};
 use crate::limits::VARINT_MAX;
-use crate::stream::Fault;
+use crate::stream::{Fault, Overflow};
 
 const CODE: ErrorCode = ErrorCode::Application(9);
 
@@ -293,13 +293,12 @@ fn different_bytes_end_the_stream_and_name_both_sources() {
 fn flood(table: &mut StreamTable, id: StreamId, offsets: impl Iterator<Item = u64>, len: u64) -> Option<usize> {
     for (count, start) in offsets.enumerate() {
         let data = bytes(id.0, start..start + len);
-        match table.on_data(PathId(1), id, start, data, start + len, false) {
-            Ok(_) => assert!(table.memory_bytes() < 400 * 1024, "{}", table.memory_bytes()),
-            Err(fault) => {
-                assert_eq!(fault.code, TransportCode::REASSEMBLY_LIMIT);
-                return Some(count);
-            }
+        let outcome = table.on_data(PathId(1), id, start, data, start + len, false).unwrap();
+        if let Some(overflow) = outcome.overflow {
+            assert_eq!(overflow.culprit, PathId(1));
+            return Some(count);
         }
+        assert!(table.memory_bytes() < 400 * 1024, "{}", table.memory_bytes());
         table.assert_ledger();
     }
     None
@@ -331,6 +330,34 @@ fn the_session_bounds_the_gaps_of_all_its_streams() {
     let mut table = client();
     let counts: Vec<_> = (0..3).map(|index| flood(&mut table, server_uni(index), (1..180).map(|i| 2 * i), 1)).collect();
     assert_eq!(counts, [None, None, Some(400 - 2 * 179)]);
+}
+
+/// A secondary parked as many pieces as may be held, and the next piece of the primary cost the session.
+// [P-6.16]
+#[test]
+fn regression_who_parked_the_pieces_is_blamed_for_them() {
+    let mut table = client();
+    let id = server_uni(0);
+    assert_eq!(flood(&mut table, id, (1..=200).map(|i| 2 * i), 1), None);
+    let outcome = table.on_data(PathId::PRIMARY, id, 1000, bytes(id.0, 1000..1001), 1001, false).unwrap();
+    assert_eq!(outcome.overflow, Some(Overflow { stream: id, culprit: PathId(1) }));
+}
+
+/// The stream with the most pieces ends when all of them have too many, not the one whose piece came last.
+// [P-6.16]
+#[test]
+fn regression_who_parked_pieces_in_other_streams_is_blamed_for_them() {
+    let mut table = client();
+    for index in 0..2 {
+        assert_eq!(flood(&mut table, server_uni(index), (1..=200).map(|i| 2 * i), 1), None);
+    }
+    let id = server_uni(2);
+    let outcome = table.on_data(PathId::PRIMARY, id, 0, bytes(id.0, 0..10), 10, false).unwrap();
+    assert_eq!(outcome.overflow.map(|overflow| overflow.culprit), Some(PathId(1)));
+    assert_ne!(outcome.overflow.map(|overflow| overflow.stream), Some(id));
+    let handles: Vec<_> = (0..3).map(|_| table.accept(Dir::Uni).unwrap()).collect();
+    assert_eq!(table.read(handles[2], 10, true).map(|chunk| chunk.data.len()), Ok(10));
+    table.assert_ledger();
 }
 
 #[test]
