@@ -6,8 +6,8 @@
 //! hold. Then the network heals and everything ends that can, each application woken by events alone, or somebody is
 //! told a typed error; and when all sessions are closed, no connection and no timer is left.
 //!
-//! A failure prints the fewest operations that show it: they become a test in `interaction/regressions.rs`. The number of
-//! operation lists is fixed; `PROPTEST_CASES` asks for another:
+//! A failure prints the fewest operations that show it: they become a test in `interaction/regressions.rs`. The operation
+//! lists are always the same; `PROPTEST_CASES` asks for so many others:
 //!
 //!     PROPTEST_CASES=20000 cargo nextest run --release -p kwik-tests --test interaction
 
@@ -28,14 +28,17 @@ mod stage;
 
 use op::{Op, Setup};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use stage::Stage;
 
 /// Operation lists that a test tries, unless `PROPTEST_CASES` says otherwise.
 const CASES: u32 = 512;
 
 fn config() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES);
-    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 20_000, ..ProptestConfig::default() }
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    let rng_seed = if asked.is_some() { RngSeed::Random } else { RngSeed::Fixed(1) };
+    let cases = asked.unwrap_or(CASES);
+    ProptestConfig { cases, rng_seed, failure_persistence: None, max_shrink_iters: 20_000, ..ProptestConfig::default() }
 }
 
 /// Plays one run from its beginning until nothing is left.
