@@ -16,6 +16,9 @@ pub(super) const ROWS: &[Row] = &[
     ("a byte before the grant", When::Placed, OUTSIDE, |stage| {
         write(stage, |grant| (grant.start.0.saturating_sub(1), 1))
     }),
+    ("all that the credit allows past the grant", When::Placed, OUTSIDE, |stage| {
+        write(stage, |grant| (end(grant), grant.limit.0.saturating_sub(end(grant)).clamp(1, 48 * 1024)))
+    }),
     ("bytes across the end of the grant", When::Placed, OUTSIDE, |stage| write(stage, |grant| (end(grant) - 1, 2))),
     ("a byte at offset 0", When::Placed, OUTSIDE, |stage| write(stage, |_| (0, 1))),
     ("a byte at the last offset", When::Placed, OUTSIDE, |stage| write(stage, |_| ((1 << 62) - 2, 1))),

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use kwik_core::{Congestion, Dir, Limits};
+use kwik_core::{Congestion, Dir, Limits, TransportCode};
 
 use super::faults::{self, FaultPlan};
 use crate::apps::{Header, Job, ReadStyle, Reliability, ServerPlan};
-use crate::byzantine::{Behaviour, Part};
+use crate::byzantine::{Behaviour, Cost, Part};
 use crate::link::{Ecn, Link};
 use crate::node::NodeId;
 use crate::rng::SimRng;
@@ -334,7 +334,12 @@ fn plan(rng: &mut SimRng, lies: bool) -> ServerPlan {
 
 fn liar(rng: &mut SimRng) -> Option<Liar> {
     let part = *rng.pick(&[Part::Primary, Part::Secondary, Part::Secondary, Part::Client, Part::Joiner])?;
-    let behaviour = *rng.pick(&Behaviour::all(part))?;
+    let mut behaviours = Behaviour::all(part);
+    // What nobody granted is what a secondary must be kept from above all.
+    if rng.below(3) == 0 && part == Part::Secondary {
+        behaviours.retain(|behaviour| behaviour.cost == Cost::Code(TransportCode::GRANT_VIOLATION));
+    }
+    let behaviour = *rng.pick(&behaviours)?;
     Some(Liar { behaviour, seed: rng.draw() })
 }
 
