@@ -166,7 +166,8 @@ impl Stream<'_> {
         self.machine.streams.write_at(self.stream, offset.0, data)
     }
 
-    /// Ends the stream after what was written. Holes below its end may still be filled. At a secondary: ends the part.
+    /// Ends the stream after all that was written or delegated. Holes below its end may still be filled, and must be if a
+    /// delegated range is lost: the reader waits for it. At a secondary: ends the part.
     ///
     /// # Errors
     /// [`FinishError::Stopped`] if the peer wants no more.

@@ -250,13 +250,14 @@ impl SendStream {
         }
     }
 
-    /// No more plain writes. Holes below the final size may still be filled. A second time changes nothing.
+    /// No more plain writes. Holes below the final size may still be filled; a delegated range that was lost is one, since
+    /// the application may not have heard of it yet. A second time changes nothing.
     pub(super) fn finish(&mut self) -> Result<(), WriteError> {
         self.check_open()?;
         if self.final_size.is_some() {
             return Ok(());
         }
-        self.final_size = Some(self.cursor.max(self.covered.end()));
+        self.final_size = Some(self.cursor.max(self.covered.end()).max(self.promised_end));
         if let Some(part) = &self.part {
             let end = prefix_end(&self.covered, part.start);
             if end < part.end {

@@ -7,7 +7,7 @@ mod ranges;
 mod watch;
 
 pub use coverage::Coverage;
-pub use model::{Flow, Model, ReadEnd, SharedModel};
+pub use model::{Flow, Model, NEVER_HONEST, ReadEnd, SharedModel};
 
 pub use watch::Watch;
 

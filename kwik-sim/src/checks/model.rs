@@ -106,7 +106,7 @@ pub struct Model {
 }
 
 /// Codes that peers which keep the rules never give each other.
-const NEVER_HONEST: &[TransportCode] = &[
+pub const NEVER_HONEST: &[TransportCode] = &[
     TransportCode::INTERNAL,
     TransportCode::PROTOCOL_VIOLATION,
     TransportCode::FRAME_TOO_LARGE,

@@ -78,8 +78,9 @@ impl SendStream {
         Ok(())
     }
 
-    /// Ends the stream after what was written. At a secondary it ends this server's part; the stream's end is the
-    /// primary's to set.
+    /// Ends the stream after all that was written or delegated. A delegated range that is lost later is a hole below the
+    /// end: the reader waits until it is written or delegated again, or the stream is reset. At a secondary it ends this
+    /// server's part; the stream's end is the primary's to set.
     ///
     /// # Errors
     /// [`WriteError`], when the stream was reset or stopped before, or the session ended.

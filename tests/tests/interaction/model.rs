@@ -232,9 +232,10 @@ impl Record {
         }
     }
 
-    /// Where the stream would end now.
+    /// Where the stream would end now: after all that was ever written or delegated, lost or not.
     pub(crate) fn end(&self) -> u64 {
-        self.size.unwrap_or_else(|| self.cursor.max(self.covered.end()))
+        let furthest = self.leave.values().map(Spans::end).max();
+        self.size.unwrap_or_else(|| furthest.unwrap_or(0).max(self.cursor))
     }
 
     /// The first offset that nobody is to write.

@@ -10,29 +10,12 @@ use kwik_core::{
     Session, SessionError, SessionEvent, SessionHandle, Side, StreamEvent, StreamHandle, StreamId, TransportCode,
 };
 use kwik_sim::byzantine::{Behaviour, Byzantine, Part as PartPlayed};
-use kwik_sim::checks::{Model as Audit, SharedModel, Watch};
+use kwik_sim::checks::{Model as Audit, NEVER_HONEST, SharedModel, Watch};
 use kwik_sim::{Link, NodeId, Pki, World, WorldConfig};
 use kwik_tests::NAME;
 
 use crate::model::{Flow, Model, Spans};
 use crate::op::{SLOTS, Sender, Setup, Who};
-
-/// Codes that ends which keep the rules never give each other.
-const NEVER_HONEST: &[TransportCode] = &[
-    TransportCode::INTERNAL,
-    TransportCode::PROTOCOL_VIOLATION,
-    TransportCode::FRAME_TOO_LARGE,
-    TransportCode::GRANT_VIOLATION,
-    TransportCode::RANGE_CONFLICT,
-    TransportCode::FINAL_SIZE,
-    TransportCode::FLOW_CONTROL,
-    TransportCode::STREAM_LIMIT,
-    TransportCode::REASSEMBLY_LIMIT,
-    TransportCode::CONTROL_FLOOD,
-    TransportCode::TLS_FAILED,
-    TransportCode::IDENTITY_MISMATCH,
-    TransportCode::VERSION,
-];
 
 /// A handle that an application of the client or the primary holds.
 #[derive(Debug, Clone, Copy)]

@@ -112,6 +112,20 @@ fn holes_stay_open_below_the_final_size() {
 }
 
 // [P-5.14]
+/// The last range was lost before the application heard of it: its stream ended before that range, and nobody could write
+/// what was lost.
+#[test]
+fn regression_loss_that_is_not_heard_of_yet_shortens_no_stream() {
+    let mut send = SendStream::new(VARINT_MAX);
+    write(&mut send, Position::At(0), 10).unwrap();
+    send.reserve_range(10..30).unwrap();
+    send.unreserve(10..30);
+    send.finish().unwrap();
+    assert_eq!(drain(&mut send, 100), [(0, 10, false), (30, 0, true)]);
+    write(&mut send, Position::At(10), 20).unwrap();
+    assert_eq!(drain(&mut send, 100), [(10, 20, false)]);
+}
+
 #[test]
 fn lost_ranges_reopen_and_only_them() {
     let mut send = SendStream::new(VARINT_MAX);
