@@ -25,8 +25,8 @@ const EVENTS_PER_TURN: usize = 1024;
 /// While the socket is full the core's queue keeps its deadline in the past; timers, and a socket that cannot be read,
 /// are then looked at this often.
 const BLOCKED_TICK: Duration = Duration::from_millis(5);
-/// A task that runs reads the wall clock no more often than this.
-const WALL_CLOCK_EVERY: Duration = Duration::from_secs(1);
+/// The core hears of the wall clock when it is so far from what its own time tells.
+const WALL_CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// Whether a step has more to do at once.
 #[derive(PartialEq, Eq)]
@@ -43,7 +43,8 @@ pub(crate) struct Driver {
     timer: Pin<Box<Sleep>>,
     outgoing: Option<Outgoing>,
     send_buf: Vec<u8>,
-    wall_clock_at: Instant,
+    /// Both clocks, when the core last heard of them.
+    clocks: (Instant, Duration),
     // Dropped after the socket: when the end is told, the port is free.
     end: EndOfDriver,
 }
@@ -52,20 +53,23 @@ impl Driver {
     /// Starts the task. Must be called in a tokio runtime.
     pub(crate) fn spawn(socket: UdpIo, shared: Arc<Shared>) {
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-        let (send_buf, wall_clock_at, end) = (Vec::new(), now(), EndOfDriver(shared));
-        tokio::spawn(Self { socket, timer, outgoing: None, send_buf, wall_clock_at, end });
+        let (send_buf, clocks, end) = (Vec::new(), (now(), unix_now()), EndOfDriver(shared));
+        tokio::spawn(Self { socket, timer, outgoing: None, send_buf, clocks, end });
     }
 
     fn shared(&self) -> &Shared {
         &self.end.0
     }
 
-    /// Before anything is received that might be judged by it.
+    /// The wall clock may have been set, or have gone on while the machine slept. To be read before anything is received
+    /// that is judged by it.
     fn read_wall_clock(&mut self) {
-        let now = now();
-        if now.saturating_duration_since(self.wall_clock_at) >= WALL_CLOCK_EVERY {
-            self.wall_clock_at = now;
-            self.shared().lock().core.handle_wall_clock(now, unix_now());
+        let (now, unix) = (now(), unix_now());
+        let (then, unix_then) = self.clocks;
+        let expected = unix_then.saturating_add(now.saturating_duration_since(then));
+        if unix.abs_diff(expected) > WALL_CLOCK_TOLERANCE {
+            self.clocks = (now, unix);
+            self.shared().lock().core.handle_wall_clock(now, unix);
         }
     }
 

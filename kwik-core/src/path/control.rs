@@ -92,10 +92,11 @@ impl ControlStream {
         self.stalled_since = None;
     }
 
-    /// A peer that leaves too much unread for too long. `owing` is for how long it acknowledged nothing of what is in
-    /// flight: after a while nothing reaches it, and that is for the idle timeout to judge.
-    pub(super) fn check(&self, now: Instant, owing: Duration, limits: &Limits) -> Result<(), WireError> {
-        let stalled = !is_long(owing, limits)
+    /// A peer that leaves too much unread for too long. `unreached` is for how long nothing may have reached it: if that is
+    /// long it is excused, but not for ever: one that is only silent is gone before.
+    pub(super) fn check(&self, now: Instant, unreached: Duration, limits: &Limits) -> Result<(), WireError> {
+        let excused = is_long(unreached, limits) && unreached < limits.idle_timeout.saturating_mul(2);
+        let stalled = !excused
             && self
                 .stalled_since
                 .is_some_and(|since| now.saturating_duration_since(since) >= limits.control_stall_timeout);
@@ -110,9 +111,9 @@ impl ControlStream {
         Ok(())
     }
 
-    /// The peer acknowledged something. If it was owing for long, it gets its time anew.
-    pub(super) fn on_acknowledged(&mut self, now: Instant, owing: Duration, limits: &Limits) {
-        if is_long(owing, limits) {
+    /// The peer was heard, or acknowledged something. If nothing may have reached it for long, it gets its time anew.
+    pub(super) fn on_reached(&mut self, now: Instant, unreached: Duration, limits: &Limits) {
+        if is_long(unreached, limits) {
             self.stalled_since = self.stalled_since.map(|_| now);
         }
     }
@@ -142,6 +143,6 @@ impl ControlStream {
     }
 }
 
-fn is_long(owing: Duration, limits: &Limits) -> bool {
-    owing >= limits.control_stall_timeout / 2
+fn is_long(unreached: Duration, limits: &Limits) -> bool {
+    unreached >= limits.control_stall_timeout / 2
 }

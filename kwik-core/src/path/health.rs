@@ -67,6 +67,11 @@ impl Health {
         self.owing_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
+    /// For how long nothing may have reached the peer: it is silent, or owes acknowledgements.
+    pub(super) fn unreached(&self, now: Instant) -> Duration {
+        self.silence(now).max(self.owing(now))
+    }
+
     /// Notes whether anything is in flight.
     pub(super) fn observe(&mut self, now: Instant, bytes_in_flight: u64) {
         if bytes_in_flight == 0 {

@@ -167,6 +167,7 @@ impl Path {
 
     pub(crate) fn handle_event(&mut self, now: Instant, event: ConnectionEvent) {
         let silence = self.health.silence(now);
+        self.control.on_reached(now, silence, &self.limits);
         self.health.on_heard(now);
         if silence >= self.limits.suspect_after {
             // One datagram, which is less than the window in bytes.
@@ -179,7 +180,7 @@ impl Path {
         let acks = self.probe.acks();
         if acks != self.acks {
             self.acks = acks;
-            self.control.on_acknowledged(now, self.health.owing(now), &self.limits);
+            self.control.on_reached(now, self.health.owing(now), &self.limits);
             self.health.on_acknowledged(now);
         }
     }
@@ -521,7 +522,7 @@ impl Path {
     }
 
     fn read(&mut self, now: Instant) -> Result<Option<PathInput>, WireError> {
-        self.control.check(now, self.health.owing(now), &self.limits)?;
+        self.control.check(now, self.health.unreached(now), &self.limits)?;
         if self.carriers.is_broken() && self.lost.is_none() {
             return Err(WireError {
                 code: TransportCode::PROTOCOL_VIOLATION,
@@ -572,7 +573,7 @@ impl Path {
             self.quic.ping();
         }
         let verdict = self.health.verdict(now, self.quic.rtt(), &self.limits);
-        if verdict == Verdict::Suspect && self.health.probe(now, &self.limits) {
+        if verdict != Verdict::Alive && self.health.probe(now, &self.limits) {
             self.quic.ping();
         }
         match verdict {

@@ -189,8 +189,8 @@ impl Machine {
         }
         match self.streams.on_data(from, stream, offset.0, data, frame_end.0, fin) {
             Ok(outcome) => {
-                self.on_stream_progress(from, stream, &outcome)?;
-                outcome.overflow.map_or(Ok(()), |overflow| Err(self.on_overflow(overflow)))
+                let progress = self.on_stream_progress(from, stream, &outcome);
+                outcome.overflow.map_or(progress, |overflow| Err(self.on_overflow(overflow)))
             }
             Err(fault) => {
                 if self.streams.is_receiving(stream) == Some(false) {

@@ -153,7 +153,7 @@ impl GrantBook {
         let entry = self.grants.get(&id).filter(|entry| entry.is_open() && entry.grant.epoch <= epoch)?;
         let grant = entry.grant.clone();
         self.move_to(id, State::Lost(TransportCode::REVOKED.into()));
-        self.fence(&grant);
+        self.fence(&grant, self.fence_bytes_max);
         Some(grant)
     }
 
@@ -279,7 +279,7 @@ impl GrantBook {
         let lost = matches!(verdict, State::Lost(_)).then(|| entry.grant.clone());
         self.move_to(id, verdict);
         if let Some(grant) = lost {
-            self.fence(&grant);
+            self.fence(&grant, u64::MAX);
         }
     }
 
@@ -313,7 +313,9 @@ impl GrantBook {
     }
 
     /// Fences the range of a lost grant, except where an open grant of the same path still covers it.
-    fn fence(&mut self, lost: &Grant) {
+    /// Of its bytes, `late_bytes_max` may still come: all of them if the secondary gave it back, since it may have sent them
+    /// before.
+    fn fence(&mut self, lost: &Grant, late_bytes_max: u64) {
         let Some(writer) = self.writers.get_mut(&(lost.stream, lost.path)) else { return };
         let before = writer.spans();
         writer.fenced.insert(lost.range.clone());
@@ -325,7 +327,7 @@ impl GrantBook {
             }
         }
         // An honest secondary has at most the rest of the grant under way.
-        let late_bytes_max = (lost.range.end - lost.range.start).min(self.fence_bytes_max);
+        let late_bytes_max = (lost.range.end - lost.range.start).min(late_bytes_max);
         writer.fence_bytes_left = writer.fence_bytes_left.saturating_add(late_bytes_max);
         self.spans = self.spans + writer.spans() - before;
     }

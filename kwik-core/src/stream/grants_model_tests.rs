@@ -119,7 +119,7 @@ impl Model {
             if past.fenced.is_none() && matches!(past.report, Some(GrantReport::Lost { .. })) {
                 past.fenced = Some(step);
                 let left = self.fence_units_left.entry((past.grant.stream, past.grant.path)).or_default();
-                *left += (past.range.end - past.range.start).min(FENCE_UNITS_MAX);
+                *left += past.range.end - past.range.start;
             }
         }
     }

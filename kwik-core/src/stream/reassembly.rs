@@ -5,7 +5,7 @@ use crate::id::{PathId, StreamOffset};
 use crate::range_set::RangeSet;
 use bytes::Bytes;
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// Small pieces that may be added before neighbours are merged again.
@@ -51,6 +51,8 @@ pub(crate) struct IllegalOrderedRead;
 pub(crate) struct Reassembly {
     pieces: BTreeMap<u64, Piece>,
     received: RangeSet,
+    /// Who opened each received span, by where it began. Holds some that were joined since.
+    openers: BTreeMap<u64, PathId>,
     read_offset: u64,
     read_unordered: bool,
     consumed: u64,
@@ -80,7 +82,7 @@ impl Reassembly {
         if let Some(conflict) = self.conflict(from, offset, &data) {
             return Err(conflict);
         }
-        let inserted = self.mark(range);
+        let inserted = self.mark(from, range);
         for new in &inserted.new {
             self.store(from, new.start, slice(&data, offset, new));
         }
@@ -91,8 +93,8 @@ impl Reassembly {
     }
 
     /// Notes bytes as received and consumed without keeping them.
-    pub(crate) fn insert_discarded(&mut self, range: Range<u64>) -> Inserted {
-        let inserted = self.mark(range);
+    pub(crate) fn insert_discarded(&mut self, from: PathId, range: Range<u64>) -> Inserted {
+        let inserted = self.mark(from, range);
         self.consumed = self.received.total();
         inserted
     }
@@ -141,11 +143,14 @@ impl Reassembly {
         self.received.len().max(self.small)
     }
 
-    /// Who brought the most pieces of those that wait.
+    /// Who made the stream as separate as it is: by the spans it opened, and the small pieces of it that wait. Long runs
+    /// of bytes in a row are nobody's fault, in however many pieces they came.
     pub(crate) fn main_source(&self) -> Option<PathId> {
-        let mut pieces = BTreeMap::<PathId, usize>::new();
-        self.pieces.values().for_each(|piece| *pieces.entry(piece.source).or_default() += 1);
-        pieces.into_iter().max_by_key(|(_, count)| *count).map(|(source, _)| source)
+        let mut counts = BTreeMap::<PathId, usize>::new();
+        let openers = self.received.iter().filter_map(|span| self.openers.get(&span.start));
+        let small = self.pieces.values().filter(|piece| piece.is_small()).map(|piece| &piece.source);
+        openers.chain(small).for_each(|source| *counts.entry(*source).or_default() += 1);
+        counts.into_iter().max_by_key(|(source, count)| (*count, *source)).map(|(source, _)| source)
     }
 
     /// Bytes that wait for the application.
@@ -155,17 +160,24 @@ impl Reassembly {
 
     /// What the waiting bytes are accounted for, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.memory + self.received.len() * super::buffer::ENTRY_BYTES
+        self.memory + (self.received.len() + self.openers.len()) * super::buffer::ENTRY_BYTES
     }
 
     fn has_next(&self) -> bool {
         self.pieces.first_key_value().is_some_and(|(&start, _)| start == self.read_offset)
     }
 
-    fn mark(&mut self, range: Range<u64>) -> Inserted {
-        let len = range.end - range.start;
+    fn mark(&mut self, from: PathId, range: Range<u64>) -> Inserted {
+        let (len, start, before) = (range.end - range.start, range.start, self.received.len());
         let new = SmallVec::from_vec(self.received.gaps_in(range.clone()));
         let duplicate_bytes = len - self.received.insert(range);
+        if self.received.len() > before {
+            self.openers.insert(start, from);
+            if self.openers.len() > 2 * self.received.len() + COMPACT_AFTER {
+                let starts: BTreeSet<u64> = self.received.iter().map(|span| span.start).collect();
+                self.openers.retain(|start, _| starts.contains(start));
+            }
+        }
         Inserted { new, duplicate_bytes }
     }
 

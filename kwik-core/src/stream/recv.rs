@@ -48,7 +48,7 @@ pub(crate) struct DataOutcome {
 pub(crate) struct Overflow {
     /// The stream, which is ended.
     pub(crate) stream: StreamId,
-    /// Who brought most of them.
+    /// Who made it so.
     pub(crate) culprit: PathId,
 }
 
@@ -139,7 +139,7 @@ impl RecvStream {
                 Err(conflict) => Ok(DataOutcome { conflict: Some(conflict), ..DataOutcome::default() }),
             },
             State::Stopped => {
-                let inserted = self.assembly.insert_discarded(offset..end);
+                let inserted = self.assembly.insert_discarded(from, offset..end);
                 Ok(DataOutcome { inserted, ..DataOutcome::default() })
             }
             State::Finished => {
@@ -304,7 +304,7 @@ impl RecvStream {
         self.final_size
     }
 
-    /// Who brought the most pieces of those that wait.
+    /// Who made the stream as separate as it is.
     pub(super) fn main_source(&self) -> Option<PathId> {
         self.assembly.main_source()
     }

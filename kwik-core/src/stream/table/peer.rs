@@ -186,7 +186,6 @@ impl StreamTable {
         rose
     }
 
-    /// Ends a stream that came in too many pieces.
     /// Ends a stream of too many pieces; that of the most, if all streams together have too many. To blame is who brought
     /// most of them: the one that makes them too many may be anybody's.
     fn check_spans(&mut self, handle: StreamHandle, from: PathId) -> Option<Overflow> {

@@ -360,6 +360,39 @@ fn regression_who_parked_pieces_in_other_streams_is_blamed_for_them() {
     table.assert_ledger();
 }
 
+/// Who had many pieces in a row waiting was blamed for the gaps of another.
+// [P-6.16]
+#[test]
+fn regression_pieces_in_a_row_are_no_fault() {
+    let mut table = client();
+    let id = server_uni(0);
+    for piece in 0..8 {
+        bring(&mut table, 0, id, 4000 + 1500 * piece..5500 + 1500 * piece, false);
+    }
+    let mut culprit = None;
+    for start in (1..1000).map(|step| 2 * step) {
+        let outcome = table.on_data(PathId(1), id, start, bytes(id.0, start..start + 1), start + 1, false).unwrap();
+        culprit = culprit.or_else(|| outcome.overflow.map(|overflow| overflow.culprit));
+    }
+    assert_eq!(culprit, Some(PathId(1)));
+}
+
+/// Gaps whose bytes were read out of order were nobody's, and the next piece was blamed for them.
+// [P-6.16]
+#[test]
+fn regression_gaps_that_were_read_are_still_their_openers() {
+    let mut table = client();
+    let id = server_uni(0);
+    bring(&mut table, 1, id, 2..3, false);
+    let handle = table.accept(Dir::Uni).unwrap();
+    for start in (1..=200).map(|step| 2 * step) {
+        bring(&mut table, 1, id, start..start + 1, false);
+        while table.read(handle, 10, false).is_ok() {}
+    }
+    let outcome = table.on_data(PathId::PRIMARY, id, 1000, bytes(id.0, 1000..1001), 1001, false).unwrap();
+    assert_eq!(outcome.overflow.map(|overflow| overflow.culprit), Some(PathId(1)));
+}
+
 #[test]
 fn gap_floods_on_a_stopped_stream_are_bounded_too() {
     let mut table = client();

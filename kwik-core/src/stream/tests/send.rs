@@ -111,7 +111,6 @@ fn holes_stay_open_below_the_final_size() {
     assert!(send.is_done() && !send.has_abandoned_holes());
 }
 
-// [P-5.14]
 /// The last range was lost before the application heard of it: its stream ended before that range, and nobody could write
 /// what was lost.
 #[test]
@@ -126,6 +125,7 @@ fn regression_loss_that_is_not_heard_of_yet_shortens_no_stream() {
     assert_eq!(drain(&mut send, 100), [(10, 20, false)]);
 }
 
+// [P-5.14]
 #[test]
 fn lost_ranges_reopen_and_only_them() {
     let mut send = SendStream::new(VARINT_MAX);
