@@ -146,3 +146,30 @@ impl ControlStream {
 fn is_long(unreached: Duration, limits: &Limits) -> bool {
     unreached >= limits.control_stall_timeout / 2
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::instant;
+
+    // [P-5.15]
+    #[test]
+    fn unread_control_plane_is_excused_while_nothing_reaches_the_peer_and_not_for_ever() {
+        let (start, limits) = (instant(), Limits::default());
+        let seconds = Duration::from_secs;
+        let mut control = ControlStream { stalled_since: Some(start), ..ControlStream::default() };
+        assert!(control.check(start + seconds(9), Duration::ZERO, &limits).is_ok());
+        assert!(control.check(start + seconds(10), Duration::ZERO, &limits).is_err());
+        assert!(control.check(start + seconds(10), seconds(4), &limits).is_err());
+        assert!(control.check(start + seconds(59), seconds(59), &limits).is_ok());
+        assert!(control.check(start + seconds(60), seconds(60), &limits).is_err());
+        control.on_reached(start + seconds(20), seconds(4), &limits);
+        assert!(
+            control.check(start + seconds(20), Duration::ZERO, &limits).is_err(),
+            "a short silence changes nothing"
+        );
+        control.on_reached(start + seconds(20), seconds(5), &limits);
+        assert!(control.check(start + seconds(29), Duration::ZERO, &limits).is_ok());
+        assert!(control.check(start + seconds(30), Duration::ZERO, &limits).is_err());
+    }
+}
