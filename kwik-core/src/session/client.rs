@@ -35,7 +35,8 @@ pub(super) struct ClientRole {
     members: BTreeMap<PathId, Member>,
     /// No command up to this epoch is executed again.
     epoch: Epoch,
-    next_path: u32,
+    /// The largest path id that was added.
+    last_path: PathId,
     dials: DialBudget,
     pub(super) grants: GrantBook,
     pub(super) relay: Relay,
@@ -152,7 +153,7 @@ impl Machine {
             key,
             members: BTreeMap::new(),
             epoch: Epoch::default(),
-            next_path: 1,
+            last_path: PathId::PRIMARY,
             dials: DialBudget::default(),
             relay: Relay::default(),
             reports: BTreeMap::new(),
@@ -270,13 +271,13 @@ impl Machine {
 
     pub(super) fn on_add_path(&mut self, moment: Moment, add: AddPath) -> Result<(), Fault> {
         let RoleState::Client(client) = &mut self.role else { return Ok(()) };
-        if add.epoch <= client.epoch || add.path.0 < client.next_path {
+        if add.epoch <= client.epoch || add.path <= client.last_path {
             return Err(violation("ADD_PATH with a used path id or an old epoch"));
         }
         let identity = PublicIdentity::from_bytes(&add.identity)
             .map_err(|_| violation("ADD_PATH names an identity that cannot be one"))?;
         client.epoch = add.epoch;
-        client.next_path = add.path.0.saturating_add(1);
+        client.last_path = add.path;
         let verdict = if client.members.len() + 1 >= self.limits.paths_max {
             Err(DeadReason::new(TransportCode::PATH_LIMIT, ""))
         } else if let Err(refusal) = client.config.policy.judge(client.primary_address, add.address, &add.server_name) {
@@ -313,7 +314,7 @@ impl Machine {
             return Err(violation("REMOVE_PATH with an old epoch"));
         }
         client.epoch = remove.epoch;
-        if remove.path.is_primary() || remove.path.0 >= client.next_path {
+        if remove.path.is_primary() || remove.path > client.last_path {
             return Err(violation("REMOVE_PATH of a path that was never added"));
         }
         let reason = DeadReason::new(remove.code, "removed by the primary");
@@ -394,7 +395,7 @@ impl Machine {
         if client.grants.is_known(frame.grant) {
             return Err(violation("a grant id was used twice"));
         }
-        if frame.path.is_primary() || frame.path.0 >= client.next_path {
+        if frame.path.is_primary() || frame.path > client.last_path {
             return Err(violation("GRANT for a path that was never added"));
         }
         let limit = self.streams.receive_limit(frame.stream)?;
@@ -527,7 +528,7 @@ impl Machine {
         let RoleState::Client(client) = &mut self.role else { return Ok(()) };
         // A receipt may cross the end of the path whose server sent the packet: nobody waits for it any more.
         let from = status.from;
-        let is_gone = !from.is_primary() && from.0 < client.next_path && !client.members.contains_key(&from);
+        let is_gone = !from.is_primary() && from <= client.last_path && !client.members.contains_key(&from);
         if status.to == receiver && (client.relay.on_receipt(status) || is_gone) {
             return Ok(());
         }

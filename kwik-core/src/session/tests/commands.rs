@@ -8,7 +8,7 @@ use super::{CLIENT, OTHER, PRIMARY, PathInput, SECONDARY, Trio};
 use crate::auth::{self, Identity, SealContext};
 use crate::error::{ErrorCode, SessionError, TransportCode};
 use crate::id::{Dir, Epoch, GrantId, PathId, SessionId, StreamId, StreamOffset};
-use crate::limits::{Limits, RAW_BYTES_MAX, REQUEST_BYTES_MAX};
+use crate::limits::{Limits, RAW_BYTES_MAX, REQUEST_BYTES_MAX, VARINT_MAX};
 use crate::path::PathState;
 use crate::session::relay::Relay;
 use crate::session::{PathTarget, RoleState};
@@ -139,7 +139,8 @@ fn remove_path(path: u32, epoch: u64) -> RemovePath {
 #[test]
 fn path_commands_are_new_and_about_paths_that_were_added() {
     // The primary added paths 1 and 2 with epochs 1 and 2.
-    let cases: [(&str, Vec<ControlFrame>, bool); 8] = [
+    let (last, last_epoch) = (u32::MAX, VARINT_MAX);
+    let cases: [(&str, Vec<ControlFrame>, bool); 12] = [
         ("new", vec![add_path(3, 3).into(), add_path(7, 9).into()], true),
         ("an old epoch", vec![add_path(3, 2).into()], false),
         ("a path again", vec![add_path(2, 3).into()], false),
@@ -148,6 +149,10 @@ fn path_commands_are_new_and_about_paths_that_were_added() {
         ("removal of the primary", vec![remove_path(0, 3).into()], false),
         ("removal of what was never added", vec![remove_path(3, 3).into()], false),
         ("removal of a dead path", vec![remove_path(1, 3).into(), remove_path(1, 4).into()], true),
+        ("the last id there is", vec![add_path(last, 3).into(), remove_path(last, 4).into()], true),
+        ("the last id again", vec![add_path(last, 3).into(), add_path(last, 4).into()], false),
+        ("the last epoch there is", vec![add_path(3, last_epoch).into()], true),
+        ("the last epoch again", vec![add_path(3, last_epoch).into(), add_path(4, last_epoch).into()], false),
     ];
     for (what, frames, legal) in cases {
         let mut trio = Trio::new();
@@ -164,6 +169,38 @@ fn path_commands_are_new_and_about_paths_that_were_added() {
     trio.settle();
     let closed = SessionError::ClosedByPeer { code: 5, reason: "removed by the primary".to_owned() };
     assert_eq!(trio.close_reason(SECONDARY), Some(closed), "with the code of REMOVE_PATH");
+}
+
+/// Each took the place of the one before, whose connection nobody owned any more.
+// [P-8.1]
+#[test]
+fn regression_last_path_id_is_dialled_once_and_leaves_no_connection_behind() {
+    let mut trio = Trio::new();
+    let address = trio.nodes[OTHER].0;
+    for epoch in 3..8 {
+        trio.forge_control(CLIENT, PathId::PRIMARY, AddPath { address, ..add_path(u32::MAX, epoch) });
+        trio.exchange();
+    }
+    let (now, client) = (trio.now, trio.sessions[CLIENT]);
+    trio.nodes[CLIENT].1.release(now, client);
+    for _ in 0..100 {
+        trio.settle();
+    }
+    assert!(trio.nodes[CLIENT].1.is_idle(), "a connection stayed");
+}
+
+// [P-8.1] [P-8.7]
+#[test]
+fn last_path_id_is_granted_to_and_gone_like_any_other() {
+    let mut trio = Trio::new();
+    let delegated = trio.delegated();
+    trio.forge_control(CLIENT, PathId::PRIMARY, add_path(u32::MAX, 9));
+    let frame = Grant { stream: delegated.id, ..grant(77, u32::MAX, 0) };
+    trio.forge_control(CLIENT, PathId::PRIMARY, frame);
+    assert!(trio.is_open(CLIENT), "a grant for the last path id");
+    let late = RawStatus { from: PathId(u32::MAX), to: PathId(1), sequence: 0, code: TransportCode::NO_ERROR.into() };
+    trio.forge_control(CLIENT, PathId(1), late);
+    assert!(!trio.state(CLIENT, PathId(1)).is_some_and(|state| state.is_dead()), "a receipt for a path that is gone");
 }
 
 // [P-8.6]
