@@ -152,6 +152,8 @@ transport_codes! {
     REVOKED = 0x4B1E, "the primary revoked the grant";
     /// The client no longer wants the stream.
     STREAM_GONE = 0x4B1F, "the stream is finished, reset or no longer read";
+    /// The client left a command or a raw packet without an answer. No peer sends it.
+    UNANSWERED = 0x4B20, "the client did not answer in time";
 }
 
 impl fmt::Display for TransportCode {

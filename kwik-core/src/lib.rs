@@ -53,6 +53,7 @@
 //! A loop that runs for long tells the endpoint at times what the wall clock shows:
 //! [`Endpoint::handle_wall_clock`].
 
+mod address;
 mod auth;
 mod config;
 mod endpoint;

@@ -83,10 +83,15 @@ pub struct Limits {
     pub paths_max: usize,
     /// Dials a client runs at the same time.
     pub dials_parallel_max: usize,
-    /// Dials a client starts in one minute.
+    /// Dials in one minute that do not succeed, to addresses where none did before; at least as many as `paths_max`.
+    /// All dials together may be `paths_max` times as many.
     pub dials_per_minute_max: usize,
     /// How long a dial and its authentication may take.
     pub dial_timeout: Duration,
+    /// How long a server waits for what the client is to say of a path it was told to add or to remove, and for the
+    /// receipt of a raw packet. At least `dial_timeout`; the client may have to dial several servers before, and the
+    /// primary may be out of reach for a while.
+    pub answer_timeout: Duration,
     /// Grants that may be outstanding in a session.
     pub grants_session_max: usize,
     /// Grants that may be outstanding on one path.
@@ -176,6 +181,7 @@ impl Default for Limits {
             dials_parallel_max: 2,
             dials_per_minute_max: 8,
             dial_timeout: Duration::from_secs(5),
+            answer_timeout: Duration::from_secs(60),
             grants_session_max: 1024,
             grants_path_max: 256,
             grant_spans_session: 16 * 1024,
@@ -245,6 +251,7 @@ impl Limits {
             ((1..=16).contains(&self.streams_per_carrier), "streams_per_carrier must be 1 to 16"),
             ((2..=1024).contains(&self.carriers_max), "carriers_max must be 2 to 1024"),
             ((1..=16).contains(&self.paths_max), "paths_max must be 1 to 16"),
+            (self.answer_timeout >= self.dial_timeout, "answer_timeout must be at least dial_timeout"),
             (self.send_buffer_stream_bytes > 0, "send_buffer_stream_bytes must not be 0"),
             (
                 self.idle_timeout >= self.dead_after && self.dead_after >= self.suspect_after,

@@ -122,22 +122,108 @@ fn refused_path_costs_no_datagram() {
     assert_eq!(fleet.world.link_stats(fleet.client, fleet.servers[1]).sent, 0);
 }
 
-// [P-8.2]
+/// E-02: what a primary can have its clients send to somebody who has nothing to do with it.
+// [P-8.2] [P-8.4]
 #[test]
-fn dials_within_a_minute_are_bounded() {
+fn storm_of_dials_to_a_silent_victim_is_bounded() {
     let mut fleet = Fleet::new(2);
     let ends = fleet.connect();
-    let limits = Limits::default();
-    for _ in 0..limits.dials_per_minute_max {
-        let (path, _) = fleet.join(ends, 1);
-        fleet.world.server_session(fleet.servers[0], ends.primary).unwrap().remove_path(path).unwrap();
-        fleet.await_death(ends, path);
+    let (victim, primary) = (fleet.servers[1], fleet.servers[0]);
+    fleet.world.crash(victim);
+    let (target, start) = (fleet.target(1), fleet.world.elapsed());
+    let (mut dialled, mut refused) = (0, 0);
+    let minutes = 10;
+    while fleet.world.elapsed() - start < Duration::from_secs(60) * minutes {
+        let path = fleet.add_path(ends, target.clone());
+        match fleet.await_death(ends, path).code {
+            code if code == transport(TransportCode::UNREACHABLE) => dialled += 1,
+            code => {
+                assert_eq!(code, transport(TransportCode::PATH_POLICY));
+                refused += 1;
+                fleet.world.run_for(Duration::from_secs(1));
+            }
+        }
+        while fleet.world.poll_event(primary).is_some() {}
     }
-    let target = fleet.target(1);
-    let path = fleet.add_path(ends, target);
-    assert_eq!(fleet.await_death(ends, path).code, transport(TransportCode::PATH_POLICY));
-    fleet.world.run_for(Duration::from_secs(60));
+    assert!(refused > 0 && dialled <= 8 * (minutes + 1), "{dialled} dials, {refused} refused");
+    let sent = fleet.world.link_stats(fleet.client, victim).sent;
+    assert!(sent <= 5 * u64::from(dialled), "{sent} datagrams for {dialled} dials");
+    fleet.open(ends, Dir::Bi);
+}
+
+/// E-04: servers that are added and removed again and again.
+// [P-8.2]
+#[test]
+fn paths_that_are_added_and_removed_in_turns_are_bounded() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let primary = fleet.servers[0];
+    let (target, start) = (fleet.target(1), fleet.world.elapsed());
+    let mut joined = 0;
+    let refusal = loop {
+        let path = fleet.add_path(ends, target.clone());
+        let settled = |event: &SessionEvent| matches!(event, SessionEvent::Path(event) if event.path() == path);
+        assert!(fleet.world.run_until(LONG, |world| world.saw(primary, settled)));
+        let session = fleet.world.server_session(primary, ends.primary).unwrap();
+        if let PathState::Dead(reason) = session.path(path).unwrap().state {
+            break reason;
+        }
+        joined += 1;
+        fleet.world.server_session(primary, ends.primary).unwrap().remove_path(path).unwrap();
+        fleet.await_death(ends, path);
+    };
+    assert_eq!(refusal.code, transport(TransportCode::PATH_POLICY));
+    let limits = Limits::default();
+    let seconds = (fleet.world.elapsed() - start).as_secs();
+    let most = limits.paths_max * limits.dials_per_minute_max;
+    assert!((most..=most + 2 * usize::try_from(seconds).unwrap() + 1).contains(&joined), "{joined} in {seconds} s");
+    fleet.world.run_for(Duration::from_secs(2));
     fleet.join(ends, 1);
+}
+
+// [P-8.2]
+#[test]
+fn session_gets_all_its_servers_back_after_every_outage() {
+    let servers = 7;
+    let mut fleet = Fleet::new(servers + 1);
+    let ends = fleet.connect();
+    let (client, primary) = (fleet.client, fleet.servers[0]);
+    let mut missing: Vec<usize> = (1..=usize::from(servers)).collect();
+    let mut server_of = std::collections::BTreeMap::new();
+    let link = Link::with_delay(Duration::from_millis(10));
+    for (round, outage) in [0, 4, 8, 4, 12, 30].into_iter().enumerate() {
+        let healed = fleet.world.elapsed() + Duration::from_secs(outage);
+        for node in &fleet.servers[1..] {
+            fleet.world.set_link_both(client, *node, Link { up: outage == 0, ..link.clone() });
+        }
+        let mut is_down = outage > 0;
+        let mut all_back = false;
+        while !all_back {
+            // What is dead is added again, without a thought.
+            for server in std::mem::take(&mut missing) {
+                let target = fleet.target(server);
+                server_of.insert(fleet.add_path(ends, target), server);
+            }
+            fleet.world.run_for(Duration::from_millis(100));
+            while let Some((_, event)) = fleet.world.poll_event(primary) {
+                if let SessionEvent::Path(PathEvent::Dead { path, reason }) = event {
+                    let policy = transport(TransportCode::PATH_POLICY);
+                    assert_ne!(reason.code, policy, "round {round}: an honest dial was refused");
+                    missing.push(server_of[&path]);
+                }
+            }
+            let now = fleet.world.elapsed();
+            if is_down && now >= healed {
+                is_down = false;
+                for node in &fleet.servers[1..] {
+                    fleet.world.set_link_both(client, *node, link.clone());
+                }
+            }
+            let session = fleet.world.server_session(primary, ends.primary).unwrap();
+            all_back = !is_down && session.active_paths().len() == usize::from(servers) + 1;
+            assert!(now < healed + Duration::from_secs(25), "round {round}: not all came back");
+        }
+    }
 }
 
 #[test]
@@ -237,6 +323,27 @@ fn two_dials_run_at_once_and_five_seconds_each() {
         (fleet.world.elapsed() - before).as_secs()
     });
     assert_eq!(died, [5, 5, 10]);
+}
+
+// [P-8.20]
+#[test]
+fn client_that_never_says_what_became_of_a_path_is_waited_for_a_minute() {
+    let mut limits = Limits::default();
+    (limits.dial_timeout, limits.answer_timeout) = (Duration::from_secs(600), Duration::from_secs(600));
+    limits.idle_timeout = Duration::from_secs(600);
+    let mut fleet = Fleet::new(1);
+    let config = fleet.pki.client().limits(limits);
+    let ends = fleet.connect_with(config);
+    let identity = fleet.pki.public_identity(1);
+    let target = PathTarget { address: "10.9.9.9:4433".parse().unwrap(), server_name: NAME.to_owned(), identity };
+    let before = fleet.world.elapsed();
+    let path = fleet.add_path(ends, target);
+    fleet.world.run_for(Duration::from_secs(50));
+    assert_eq!(fleet.await_death(ends, path).code, transport(TransportCode::UNANSWERED));
+    assert_eq!((fleet.world.elapsed() - before).as_secs(), 60);
+    fleet.world.run_for(Duration::from_secs(1));
+    assert!(path_state(&mut fleet, ends, path).is_some_and(|state| state.is_dead()), "the client was told");
+    fleet.open(ends, Dir::Bi);
 }
 
 fn path_state(fleet: &mut Fleet, ends: kwik_tests::Ends, path: PathId) -> Option<PathState> {

@@ -17,10 +17,11 @@ const FILE_LINES_MAX: usize = 700;
 const FUNCTION_LINES_MAX: usize = 100;
 
 /// What every module of `kwik-core` may use.
-const BASE: &[&str] = &["id", "limits", "error", "range_set"];
+const BASE: &[&str] = &["address", "id", "limits", "error", "range_set"];
 
 /// What each module of `kwik-core` may use besides itself (ARCHITECTURE.md, import direction).
 const MAY_USE: &[(&str, &[&[&str]])] = &[
+    ("address", &[]),
     ("limits", &[]),
     ("id", &[&["limits"]]),
     ("error", &[]),

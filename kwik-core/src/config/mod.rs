@@ -1,5 +1,6 @@
 //! What an endpoint, a client and a server are told at the start.
 
+mod dials;
 mod policy;
 mod tls;
 
@@ -19,7 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::auth::{Identity, PublicIdentity};
 use crate::limits::{self, Limits};
 
-pub(crate) use policy::DialBudget;
+pub(crate) use dials::{DialBudget, Fare};
 pub use policy::PathPolicy;
 pub use tls::WallClock;
 use tls::default_provider;

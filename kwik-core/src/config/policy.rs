@@ -1,21 +1,21 @@
 //! What a primary may make a client dial (PROTOCOL.md §8).
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use crate::limits::Limits;
+use crate::address::{Address, Reach};
 
 type Check = dyn Fn(&SocketAddr, &str) -> bool + Send + Sync;
 
 /// Bounds which servers a primary may add to a client's session. What the policy refuses costs no datagram.
 ///
-/// Always refused: unspecified, broadcast and multicast addresses, ports below 1024 other than 443 (unless the primary
-/// itself is on that port), and addresses of a narrower scope than the primary's: a primary on the internet cannot make
-/// its clients dial their own loopback, link-local or private network.
+/// Always refused: unspecified, broadcast, multicast and reserved addresses; ports below 1024 other than 443 (unless the
+/// primary itself is on that port); the client's own address, unless it is the primary's too; and addresses of a
+/// narrower scope than the primary's: a primary on the internet cannot make its clients dial their own loopback,
+/// link-local or private network. An IPv6 address is judged by the IPv4 address inside as well, wherever translators and
+/// tunnels put one. A provider that translates under a prefix of its own is to be refused by [`PathPolicy::check`].
 #[derive(Clone, Default)]
 pub struct PathPolicy {
     refuse_all: bool,
@@ -29,30 +29,47 @@ impl PathPolicy {
         Self { refuse_all: true, check: None }
     }
 
-    /// A further check of address and server name, after the built-in ones.
+    /// A further check of address and server name, after the built-in ones. It is asked about the address that would be
+    /// dialled, with IPv4 never written as IPv6, then about every IPv4 address inside it; one refusal is enough.
     #[must_use]
     pub fn check(mut self, check: impl Fn(&SocketAddr, &str) -> bool + Send + Sync + 'static) -> Self {
         self.check = Some(Arc::new(check));
         self
     }
 
-    pub(crate) fn judge(&self, primary: SocketAddr, target: SocketAddr, name: &str) -> Result<(), PolicyRefusal> {
+    /// Gives the address to dial, if the policy allows it to a client that reached `primary` from its address `own`.
+    pub(crate) fn judge(
+        &self,
+        primary: Address,
+        own: Option<IpAddr>,
+        target: SocketAddr,
+        name: &str,
+    ) -> Result<Address, PolicyRefusal> {
         if self.refuse_all {
             return Err(PolicyRefusal("the client takes no secondaries"));
         }
-        if target.port() == 0 || (target.port() < 1024 && target.port() != 443 && target.port() != primary.port()) {
+        let unreal = PolicyRefusal("unspecified, broadcast, multicast or reserved address, or no port");
+        let target = Address::new(target).ok_or(unreal)?;
+        let reach = target.reach().ok_or(unreal)?;
+        if target.port() < 1024 && target.port() != 443 && target.port() != primary.port() {
             return Err(PolicyRefusal("port not allowed"));
         }
-        let Some(scope) = Scope::of(target.ip()) else {
-            return Err(PolicyRefusal("unspecified, broadcast or multicast address"));
-        };
-        if scope != Scope::Global && Some(scope) != Scope::of(primary.ip()) {
+        if reach != Reach::Global && Some(reach) != primary.reach() {
             return Err(PolicyRefusal("address of a narrower scope than the primary's"));
         }
-        let Some(check) = &self.check else { return Ok(()) };
+        if own == Some(target.ip()) && own != Some(primary.ip()) {
+            return Err(PolicyRefusal("the client's own address"));
+        }
+        let target =
+            target.on_link_of(primary).ok_or(PolicyRefusal("a link-local address on no link of the primary's"))?;
+        let Some(check) = &self.check else { return Ok(target) };
         // A check that panics refuses.
-        let allows = catch_unwind(AssertUnwindSafe(|| check(&target, name))).unwrap_or(false);
-        if allows { Ok(()) } else { Err(PolicyRefusal("refused by the application's check")) }
+        let allows = |spelling| catch_unwind(AssertUnwindSafe(|| check(&spelling, name))).unwrap_or(false);
+        if target.spellings().all(allows) {
+            Ok(target)
+        } else {
+            Err(PolicyRefusal("refused by the application's check"))
+        }
     }
 }
 
@@ -66,92 +83,22 @@ impl fmt::Debug for PathPolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PolicyRefusal(pub(crate) &'static str);
 
-/// How far an address reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scope {
-    Loopback,
-    LinkLocal,
-    Private,
-    Global,
-}
-
-impl Scope {
-    /// `None` for addresses that name no single host.
-    fn of(address: IpAddr) -> Option<Self> {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::of_v4(address),
-            IpAddr::V6(address) => Self::of_v6(address),
-        }
-    }
-
-    fn of_v4(address: Ipv4Addr) -> Option<Self> {
-        let [a, b, ..] = address.octets();
-        if address.is_multicast() || address.is_broadcast() || a == 0 || a >= 240 {
-            None
-        } else if address.is_loopback() {
-            Some(Self::Loopback)
-        } else if address.is_link_local() {
-            Some(Self::LinkLocal)
-        } else if address.is_private() || (a == 100 && (64..128).contains(&b)) {
-            Some(Self::Private)
-        } else {
-            Some(Self::Global)
-        }
-    }
-
-    fn of_v6(address: Ipv6Addr) -> Option<Self> {
-        if address.is_multicast() || address.is_unspecified() {
-            None
-        } else if address.is_loopback() {
-            Some(Self::Loopback)
-        } else if address.is_unicast_link_local() {
-            Some(Self::LinkLocal)
-        } else if address.is_unique_local() {
-            Some(Self::Private)
-        } else {
-            Self::embedded_v4(address).map_or(Some(Self::Global), Self::of_v4)
-        }
-    }
-
-    /// The IPv4 address that a transition mechanism would reach through this one.
-    fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
-        let octets = address.octets();
-        let v4 = |at: usize| Ipv4Addr::new(octets[at], octets[at + 1], octets[at + 2], octets[at + 3]);
-        match address.segments() {
-            [0x64, 0xff9b, 0, 0, 0, 0, _, _] | [0, 0, 0, 0, 0, 0, _, _] => Some(v4(12)),
-            [0x2002, ..] => Some(v4(2)),
-            _ => None,
-        }
-    }
-}
-
-/// Counts dials, so that a primary cannot turn its clients into a scanner.
-#[derive(Debug, Default)]
-pub(crate) struct DialBudget {
-    recent: VecDeque<Instant>,
-}
-
-impl DialBudget {
-    /// Whether one more dial may start within the last minute's allowance; counts it if so.
-    pub(crate) fn take(&mut self, now: Instant, limits: &Limits) -> bool {
-        while self.recent.front().is_some_and(|start| now.duration_since(*start) >= Duration::from_secs(60)) {
-            self.recent.pop_front();
-        }
-        let free = self.recent.len() < limits.dials_per_minute_max;
-        if free {
-            self.recent.push_back(now);
-        }
-        free
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddrV6;
+
     use super::*;
 
+    fn parse(text: &str) -> SocketAddr {
+        text.parse().expect("test address")
+    }
+
+    fn host(text: &str) -> Address {
+        Address::new(parse(text)).expect("a host")
+    }
+
     fn judge(primary: &str, target: &str) -> bool {
-        let parse = |text: &str| text.parse::<SocketAddr>().expect("test address");
-        PathPolicy::default().judge(parse(primary), parse(target), "name").is_ok()
+        PathPolicy::default().judge(host(primary), None, parse(target), "name").is_ok()
     }
 
     // [P-8.3]
@@ -163,8 +110,17 @@ mod tests {
             "[::1]:4433",
             "[::ffff:127.0.0.1]:4433",
             "[64:ff9b::7f00:1]:4433",
+            "[64:ff9b:1::7f00:1]:4433",
+            "[64:ff9b:1::203.0.113.9]:4433",
             "[2002:7f00:1::1]:4433",
+            "[2001::80ff:fffe]:4433",
+            "[2001:0:7f00:1::34ff:8ef6]:4433",
+            "[2001:db8::5efe:192.168.1.1]:4433",
+            "[::ffff:0:127.0.0.1]:4433",
             "[::127.0.0.1]:4433",
+            "[fec0::1]:4433",
+            "[100::1]:4433",
+            "198.18.0.1:4433",
             "169.254.169.254:4433",
             "[fe80::1]:4433",
             "10.1.2.3:4433",
@@ -198,25 +154,49 @@ mod tests {
 
     // [P-8.3]
     #[test]
-    fn application_check_comes_last_and_can_only_narrow() {
-        let policy = PathPolicy::default().check(|_, name| name == "good");
-        let primary = "127.0.0.1:4433".parse().expect("test address");
-        assert!(policy.judge(primary, primary, "good").is_ok());
-        assert!(policy.judge(primary, primary, "bad").is_err());
-        assert!(policy.judge(primary, "224.0.0.1:4433".parse().expect("test address"), "good").is_err());
-        assert!(PathPolicy::refuse_all().judge(primary, primary, "good").is_err());
+    fn clients_own_address_is_refused_unless_the_primary_is_there_too() {
+        let judge = |primary, own: &str, target| {
+            let own = Some(own.parse().expect("an address"));
+            PathPolicy::default().judge(host(primary), own, parse(target), "name").is_ok()
+        };
+        assert!(!judge("203.0.113.9:4433", "198.51.100.7", "198.51.100.7:4433"));
+        assert!(!judge("203.0.113.9:4433", "198.51.100.7", "[::ffff:198.51.100.7]:4433"));
+        assert!(!judge("10.0.0.1:4433", "10.0.0.2", "10.0.0.2:4433"));
+        assert!(judge("203.0.113.9:4433", "198.51.100.7", "198.51.100.8:4433"));
+        assert!(judge("127.0.0.1:4433", "127.0.0.1", "127.0.0.1:5000"));
     }
 
-    // [P-8.2]
+    // [P-8.3]
     #[test]
-    fn dials_are_counted_by_the_minute() {
-        let limits = Limits::default();
-        let mut budget = DialBudget::default();
-        // The only Instant a pure test can have is one the standard library makes.
-        let start = crate::test_support::instant();
-        let taken = (0..20).filter(|_| budget.take(start, &limits)).count();
-        assert_eq!(taken, limits.dials_per_minute_max);
-        assert!(!budget.take(start + Duration::from_secs(59), &limits));
-        assert!(budget.take(start + Duration::from_secs(60), &limits));
+    fn link_local_target_is_dialled_on_the_primarys_link() {
+        let on_link = |ip: &str, port| SocketAddr::from(SocketAddrV6::new(ip.parse().unwrap(), port, 0, 3));
+        let primary = Address::new(on_link("fe80::9", 4433)).expect("a host");
+        let dialled = PathPolicy::default().judge(primary, None, parse("[fe80::1]:5000"), "name");
+        assert_eq!(dialled.map(SocketAddr::from), Ok(on_link("fe80::1", 5000)));
+        assert!(!judge("169.254.1.1:4433", "[fe80::1]:5000"), "nobody knows on which link");
+        assert!(judge("169.254.1.1:4433", "169.254.1.2:5000"));
+    }
+
+    // [P-8.3]
+    #[test]
+    fn application_check_sees_every_spelling_of_the_host() {
+        let policy = PathPolicy::default().check(|address, _| address.ip().to_string() != "198.51.100.7");
+        let primary = host("203.0.113.9:4433");
+        for target in ["198.51.100.7:1024", "[::ffff:198.51.100.7]:1024", "[64:ff9b::198.51.100.7]:1024"] {
+            assert!(policy.judge(primary, None, parse(target), "name").is_err(), "{target}");
+        }
+        assert!(policy.judge(primary, None, parse("[64:ff9b::198.51.100.8]:1024"), "name").is_ok());
+    }
+
+    // [P-8.3]
+    #[test]
+    fn application_check_comes_last_and_can_only_narrow() {
+        let policy = PathPolicy::default().check(|_, name| name == "good");
+        let primary = host("127.0.0.1:4433");
+        let judge = |policy: &PathPolicy, target, name| policy.judge(primary, None, parse(target), name).is_ok();
+        assert!(judge(&policy, "127.0.0.1:4433", "good"));
+        assert!(!judge(&policy, "127.0.0.1:4433", "bad"));
+        assert!(!judge(&policy, "224.0.0.1:4433", "good"));
+        assert!(!judge(&PathPolicy::refuse_all(), "127.0.0.1:4433", "good"));
     }
 }

@@ -15,16 +15,18 @@ use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, 
 use self::incoming::{Gate, Incoming};
 use self::seeded::{Entropy, SeededIds};
 use self::timer::Timers;
+use crate::address::Address;
 use crate::auth::Identity;
-use crate::config::{self, ClientConfig, ConfigError, EndpointConfig, SecondaryTrust, ServerConfig, WallClock};
+use crate::config::{self, ClientConfig, ConfigError, EndpointConfig, ServerConfig, WallClock};
 use crate::id::{PathId, SessionHandle, Side};
 use crate::path::{LinkSettings, Liveness, Path, PathSetup};
 use crate::session::{Clock, Dial, Machine, ServerSession, Session, SessionEvent};
 
-/// Where a datagram came from, and how.
+/// Where a datagram came from, and how. In a `Transmit` an IPv4 address never comes as an IPv6 one: a loop around a
+/// dual-stack socket maps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DatagramMeta {
-    /// The sender.
+    /// The sender. An IPv4 address may be given as itself or mapped into IPv6.
     pub remote: SocketAddr,
     /// The local address it was sent to, if the socket tells.
     pub local_ip: Option<IpAddr>,
@@ -163,6 +165,7 @@ impl Endpoint {
     ) -> Result<SessionHandle, ConnectError> {
         self.advance(now);
         config.check()?;
+        let server = Address::new(server).ok_or(ConnectError::InvalidAddress(server))?;
         let limit = self.config.limits.sessions_max;
         if self.sessions.len() >= limit {
             return Err(ConnectError::TooManySessions { limit });
@@ -173,7 +176,7 @@ impl Endpoint {
         let connection = path.handle().0;
         let handle = self.next_session_handle();
         let key = Identity::generate(self.entropy.rng());
-        self.sessions.insert(handle, Machine::dial(config, key, path));
+        self.sessions.insert(handle, Machine::dial(now, config, key, server, path));
         self.owners.insert(connection, Owner::Session(handle, PathId::PRIMARY));
         self.work.push(Key::Session(handle));
         Ok(handle)
@@ -250,16 +253,32 @@ impl Endpoint {
     /// A datagram arrived.
     pub fn handle_datagram(&mut self, now: Instant, meta: DatagramMeta, data: BytesMut) {
         self.advance(now);
+        // What came from no host cannot be answered.
+        let Some(remote) = Address::new(meta.remote).map(SocketAddr::from) else { return };
+        let local_ip = meta.local_ip.map(|ip| ip.to_canonical());
         let mut response = Vec::new();
-        let event = self.quic.handle(now, meta.remote, meta.local_ip, meta.ecn, data, &mut response);
+        let event = self.quic.handle(now, remote, local_ip, meta.ecn, data, &mut response);
         match event {
             None => {}
             Some(DatagramEvent::Response(transmit)) => self.respond(transmit, response),
             Some(DatagramEvent::NewConnection(incoming)) => self.on_incoming(now, incoming),
             Some(DatagramEvent::ConnectionEvent(ConnectionHandle(connection), event)) => {
                 let Some((key, path)) = self.path_of(connection) else { return };
-                path.handle_event(now, event);
+                path.handle_event(now, local_ip, event);
                 self.work.push(key);
+            }
+        }
+    }
+
+    /// The system or the network says that nothing reaches `remote`, for `reason`: no route leads there, or nobody listens
+    /// on the port. Dials to it end with [`UNREACHABLE`](crate::TransportCode::UNREACHABLE) if they heard nothing yet;
+    /// since such word can be forged, it harms nothing else. The number of sessions bounds the cost (PROTOCOL.md §8).
+    pub fn handle_unreachable(&mut self, now: Instant, remote: SocketAddr, reason: &str) {
+        self.advance(now);
+        let Some(remote) = Address::new(remote) else { return };
+        for (handle, machine) in &mut self.sessions {
+            if machine.on_unreachable(now, remote, reason) {
+                self.work.push(Key::Session(*handle));
             }
         }
     }
@@ -457,8 +476,8 @@ impl Endpoint {
         config: Option<ClientConfig>,
     ) -> Result<Path, String> {
         let config = config.ok_or("not a client")?;
-        let trust: Option<SecondaryTrust> = Some(dial.trust);
-        let crypto = config::client_crypto(&config.tls, trust, &self.wall).map_err(|error| error.to_string())?;
+        let crypto = config::client_crypto(&config.tls, Some(config.secondary_trust), &self.wall)
+            .map_err(|error| error.to_string())?;
         let setup = PathSetup::new(Side::Client, Liveness::Judged, config.limits.clone(), self.link());
         let path = self
             .dial_quic(self.now, crypto, setup, dial.address, &dial.server_name)
@@ -472,7 +491,7 @@ impl Endpoint {
         now: Instant,
         crypto: Arc<dyn quinn_proto::crypto::ClientConfig>,
         setup: PathSetup,
-        server: SocketAddr,
+        server: Address,
         server_name: &str,
     ) -> Result<Path, ConnectError> {
         let mut config = quinn_proto::ClientConfig::new(crypto);
@@ -481,7 +500,7 @@ impl Endpoint {
             .transport_config(setup.transport())
             .initial_dst_cid_provider(Arc::new(move || ids.initial_destination()));
         let (handle, connection) =
-            self.quic.connect(now, config, server, server_name).map_err(|error| match error {
+            self.quic.connect(now, config, server.into(), server_name).map_err(|error| match error {
                 quinn_proto::ConnectError::InvalidServerName(name) => ConnectError::InvalidServerName(name),
                 quinn_proto::ConnectError::InvalidRemoteAddress(address) => ConnectError::InvalidAddress(address),
                 quinn_proto::ConnectError::CidsExhausted => {

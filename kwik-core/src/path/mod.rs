@@ -13,7 +13,7 @@ mod state;
 mod transport;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -126,6 +126,8 @@ pub(crate) struct Path {
     ended: bool,
     /// Nobody ever answered at an address that another named: it hears no more.
     mute: bool,
+    /// Where the peer reached this end last, if the socket tells.
+    local_address: Option<IpAddr>,
 }
 
 impl Path {
@@ -160,12 +162,14 @@ impl Path {
             lost: None,
             ended: false,
             mute: false,
+            local_address: None,
         }
     }
 
     // ---- environment in
 
-    pub(crate) fn handle_event(&mut self, now: Instant, event: ConnectionEvent) {
+    pub(crate) fn handle_event(&mut self, now: Instant, local_address: Option<IpAddr>, event: ConnectionEvent) {
+        self.local_address = local_address.or(self.local_address);
         let silence = self.health.silence(now);
         self.control.on_reached(now, silence, &self.limits);
         self.health.on_heard(now);
@@ -307,7 +311,7 @@ impl Path {
         let mut text = reason.detail.clone();
         text.truncate(text.floor_char_boundary(limits::CLOSE_REASON_BYTES_MAX));
         self.probe.lift_window();
-        self.mute = self.liveness == Liveness::Judged && self.quic.stats().udp_rx.datagrams == 0;
+        self.mute = self.liveness == Liveness::Judged && self.has_heard_nothing();
         self.quic.close(now, code, Bytes::from(text));
         self.lifecycle.move_to_dead(reason);
     }
@@ -424,6 +428,16 @@ impl Path {
         self.quic.remote_address()
     }
 
+    /// This end's own address, as far as it is known.
+    pub(crate) fn local_address(&self) -> Option<IpAddr> {
+        self.local_address
+    }
+
+    /// Whether this end dials, and nobody answered yet.
+    pub(crate) fn is_unheard_dial(&self) -> bool {
+        self.side == Side::Client && !self.ended && self.has_heard_nothing()
+    }
+
     pub(crate) fn rtt(&self) -> Duration {
         self.quic.rtt()
     }
@@ -504,6 +518,10 @@ impl Path {
             })),
             StreamEvent::Available { .. } => {}
         }
+    }
+
+    fn has_heard_nothing(&self) -> bool {
+        self.quic.stats().udp_rx.datagrams == 0
     }
 
     fn check_protocol(&self) -> PathInput {

@@ -1,7 +1,6 @@
 //! The client's part: it executes the primary's path commands, carries grants, and reports (PROTOCOL.md §8).
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 #[cfg(feature = "__test_exports")]
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -10,39 +9,33 @@ use bytes::Bytes;
 
 use super::event::SessionEvent;
 use super::input::violation;
+use super::members::Members;
 use super::relay::{CargoRecord, Relay};
-use super::{Machine, Moment, RoleState, unborn_stats};
+use super::{Machine, Moment, RoleState};
 use crate::VERSION;
+use crate::address::Address;
 use crate::auth::{self, Identity, PublicIdentity};
-use crate::config::{ClientConfig, DialBudget, SecondaryTrust};
-use crate::error::{DeadReason, ErrorCode, TransportCode};
-use crate::id::{Epoch, GrantId, PathId, Side, StreamId};
-use crate::limits::Limits;
+use crate::config::{ClientConfig, SecondaryTrust};
+use crate::error::{ErrorCode, TransportCode};
+use crate::id::{GrantId, PathId, Side, StreamId};
 use crate::path::{Path, PathState};
 use crate::stream::{DataOutcome, Fault, Grant, GrantBook, GrantReport, StreamTable, TableRole, Worth};
 use crate::wire::{
-    self, AddPath, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame, Hello, Join, MaxStreamData, PathStatus, Raw,
-    RawStatus, RemovePath, Revoke, StopSending, Welcome, WirePathState,
+    self, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame, Hello, Join, MaxStreamData, PathStatus, Raw, RawStatus,
+    Revoke, StopSending, Welcome, WirePathState,
 };
 
 /// What only a client keeps.
 pub(super) struct ClientRole {
-    config: ClientConfig,
+    pub(super) config: ClientConfig,
     /// Drawn for this session; tickets name its public half.
     pub(super) key: Identity,
-    primary_address: SocketAddr,
-    /// Paths the primary added that are not dead.
-    members: BTreeMap<PathId, Member>,
-    /// No command up to this epoch is executed again.
-    epoch: Epoch,
-    /// The largest path id that was added.
-    last_path: PathId,
-    dials: DialBudget,
+    pub(super) members: Members,
     pub(super) grants: GrantBook,
     pub(super) relay: Relay,
     /// Paths whose state is to be reported.
-    reports: BTreeMap<PathId, DeadOrAlive>,
-    repeated_bytes: BTreeMap<PathId, u64>,
+    pub(super) reports: BTreeMap<PathId, DeadOrAlive>,
+    pub(super) repeated_bytes: BTreeMap<PathId, u64>,
     /// Until when the primary must have answered HELLO.
     welcome_deadline: Option<Instant>,
     /// When the figures of all paths were last reported.
@@ -52,69 +45,18 @@ pub(super) struct ClientRole {
     pub(super) supplied: Option<Vec<(StreamId, Range<u64>, PathId)>>,
 }
 
-/// A secondary as the primary named it.
-struct Member {
-    address: SocketAddr,
-    server_name: String,
-    identity: PublicIdentity,
-    ticket: Bytes,
-    stage: Stage,
-}
-
-/// How far a secondary has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Queued,
-    Joining {
-        deadline: Instant,
-    },
-    Joined,
-    /// It said that it is closing.
-    Leaving {
-        deadline: Instant,
-    },
-}
-
 /// What is reported of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum DeadOrAlive {
+pub(super) enum DeadOrAlive {
     Alive,
     Dead(ErrorCode),
-}
-
-/// A connection to be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Dial {
-    pub(crate) path: PathId,
-    pub(crate) address: SocketAddr,
-    pub(crate) server_name: String,
-    pub(crate) trust: SecondaryTrust,
 }
 
 impl ClientRole {
     const FIGURES_EVERY: Duration = Duration::from_millis(250);
 
-    pub(super) fn poll_dial(&mut self, now: Instant, limits: &Limits) -> Option<Dial> {
-        let joining = self.members.values().filter(|member| matches!(member.stage, Stage::Joining { .. })).count();
-        if joining >= limits.dials_parallel_max {
-            return None;
-        }
-        let (path, member) = self.members.iter_mut().find(|(_, member)| member.stage == Stage::Queued)?;
-        member.stage = Stage::Joining { deadline: now + limits.dial_timeout };
-        Some(Dial {
-            path: *path,
-            address: member.address,
-            server_name: member.server_name.clone(),
-            trust: self.config.secondary_trust,
-        })
-    }
-
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let deadline = |member: &Member| match member.stage {
-            Stage::Joining { deadline } | Stage::Leaving { deadline } => Some(deadline),
-            Stage::Queued | Stage::Joined => None,
-        };
-        self.members.values().filter_map(deadline).chain(self.welcome_deadline).min()
+        self.members.deadline().into_iter().chain(self.welcome_deadline).min()
     }
 
     /// Has the figures of every secondary reported, if that was not done lately. They go with the progress of grants,
@@ -124,8 +66,8 @@ impl ClientRole {
             return;
         }
         self.figures_at = Some(now);
-        for (path, _) in self.members.iter().filter(|(_, member)| member.stage == Stage::Joined) {
-            self.reports.entry(*path).or_insert(DeadOrAlive::Alive);
+        for path in self.members.joined() {
+            self.reports.entry(path).or_insert(DeadOrAlive::Alive);
         }
     }
 
@@ -144,17 +86,13 @@ impl ClientRole {
 
 impl Machine {
     /// A client's session around its first connection.
-    pub(crate) fn dial(config: ClientConfig, key: Identity, path: Path) -> Self {
+    pub(crate) fn dial(now: Instant, config: ClientConfig, key: Identity, primary: Address, path: Path) -> Self {
         let limits = config.limits.clone();
         let role = ClientRole {
-            primary_address: path.remote_address(),
             grants: GrantBook::new(&limits),
             config,
             key,
-            members: BTreeMap::new(),
-            epoch: Epoch::default(),
-            last_path: PathId::PRIMARY,
-            dials: DialBudget::default(),
+            members: Members::new(primary, now, &limits),
             relay: Relay::default(),
             reports: BTreeMap::new(),
             repeated_bytes: BTreeMap::new(),
@@ -173,19 +111,6 @@ impl Machine {
         match &self.role {
             RoleState::Client(client) => Some(client.config.clone()),
             RoleState::Primary(_) | RoleState::Secondary(_) => None,
-        }
-    }
-
-    /// The endpoint made a connection, or could not.
-    pub(crate) fn on_dialed(&mut self, path: PathId, outcome: Result<Path, String>) {
-        match outcome {
-            Ok(connection) => {
-                self.paths.insert(path, connection);
-            }
-            Err(detail) => {
-                let reason = DeadReason::new(TransportCode::UNREACHABLE, detail);
-                self.on_secondary_lost(path, &reason);
-            }
         }
     }
 
@@ -218,7 +143,7 @@ impl Machine {
             if client.config.primary_identity.is_none() {
                 self.emit(SessionEvent::Connected);
             }
-        } else if let Some(member) = client.members.get(&id) {
+        } else if let Some(member) = client.members.get(id) {
             let ticket = member.ticket.clone();
             let proof = auth::join_proof(&client.key, &exporter, &ticket);
             path.queue_control(&Join { version: VERSION, params, ticket, proof }.into());
@@ -234,7 +159,7 @@ impl Machine {
         let expected = if id.is_primary() {
             client.config.primary_identity
         } else {
-            client.members.get(&id).map(|member| member.identity)
+            client.members.get(id).map(|member| member.identity)
         };
         if expected.is_some_and(|expected| expected != identity) {
             return Err(mismatch("WELCOME names another identity than the one expected"));
@@ -248,9 +173,7 @@ impl Machine {
             .map_err(|_| mismatch("the signature of WELCOME does not prove the identity it names"))?;
         path.move_to_active();
         if !id.is_primary() {
-            if let Some(member) = client.members.get_mut(&id) {
-                member.stage = Stage::Joined;
-            }
+            client.members.on_joined(id, &self.limits);
             client.reports.insert(id, DeadOrAlive::Alive);
             return Ok(());
         }
@@ -267,93 +190,9 @@ impl Machine {
         Ok(())
     }
 
-    // ---- path commands
-
-    pub(super) fn on_add_path(&mut self, moment: Moment, add: AddPath) -> Result<(), Fault> {
-        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
-        if add.epoch <= client.epoch || add.path <= client.last_path {
-            return Err(violation("ADD_PATH with a used path id or an old epoch"));
-        }
-        let identity = PublicIdentity::from_bytes(&add.identity)
-            .map_err(|_| violation("ADD_PATH names an identity that cannot be one"))?;
-        client.epoch = add.epoch;
-        client.last_path = add.path;
-        let verdict = if client.members.len() + 1 >= self.limits.paths_max {
-            Err(DeadReason::new(TransportCode::PATH_LIMIT, ""))
-        } else if let Err(refusal) = client.config.policy.judge(client.primary_address, add.address, &add.server_name) {
-            Err(DeadReason::new(TransportCode::PATH_POLICY, refusal.0))
-        } else if !client.dials.take(moment.now, &self.limits) {
-            Err(DeadReason::new(TransportCode::PATH_POLICY, "too many dials within a minute"))
-        } else {
-            Ok(())
-        };
-        match verdict {
-            Ok(()) => {
-                let AddPath { path, address, server_name, ticket, .. } = add;
-                let member = Member { address, server_name, identity, ticket, stage: Stage::Queued };
-                client.members.insert(path, member);
-            }
-            Err(_) if client.reports.len() >= self.limits.control_queue_frames_max => {
-                return Err(Fault::new(
-                    TransportCode::CONTROL_FLOOD,
-                    "paths added without reading what became of them",
-                ));
-            }
-            Err(reason) => {
-                self.worth = Worth::Nothing;
-                client.reports.insert(add.path, DeadOrAlive::Dead(reason.code));
-                self.remember(unborn_stats(add.path, add.address, reason));
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn on_remove_path(&mut self, now: Instant, remove: &RemovePath) -> Result<(), Fault> {
-        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
-        if remove.epoch <= client.epoch {
-            return Err(violation("REMOVE_PATH with an old epoch"));
-        }
-        client.epoch = remove.epoch;
-        if remove.path.is_primary() || remove.path > client.last_path {
-            return Err(violation("REMOVE_PATH of a path that was never added"));
-        }
-        let reason = DeadReason::new(remove.code, "removed by the primary");
-        if client.members.contains_key(&remove.path) {
-            if let Some(path) = self.paths.get_mut(&remove.path) {
-                path.close(now, reason.clone());
-            }
-            self.on_path_lost(now, remove.path, reason);
-        }
-        Ok(())
-    }
-
-    /// A secondary is gone: what it owes is reported missing.
-    pub(super) fn on_secondary_lost(&mut self, id: PathId, reason: &DeadReason) {
-        let RoleState::Client(client) = &mut self.role else { return };
-        let Some(member) = client.members.remove(&id) else { return };
-        client.grants.path_lost(id, reason.code);
-        client.relay.on_path_lost(id);
-        client.repeated_bytes.remove(&id);
-        client.reports.insert(id, DeadOrAlive::Dead(reason.code));
-        if !self.paths.contains_key(&id) {
-            self.remember(unborn_stats(id, member.address, reason.clone()));
-        }
-    }
-
     pub(super) fn on_path_judged(&mut self, id: PathId) {
         if let RoleState::Client(client) = &mut self.role {
             client.reports.entry(id).or_insert(DeadOrAlive::Alive);
-        }
-    }
-
-    /// A secondary announced its end. It may still deliver what it finished, for a while.
-    pub(super) fn on_secondary_closing(&mut self, now: Instant, id: PathId) {
-        let RoleState::Client(client) = &mut self.role else { return };
-        if let Some(path) = self.paths.get_mut(&id) {
-            path.move_to_closing();
-        }
-        if let Some(member) = client.members.get_mut(&id).filter(|member| member.stage == Stage::Joined) {
-            member.stage = Stage::Leaving { deadline: now + self.limits.drain_timeout };
         }
     }
 
@@ -363,25 +202,7 @@ impl Machine {
             self.fail(moment.now, TransportCode::AUTH_TIMEOUT, "the primary did not answer HELLO in time");
             return;
         }
-        let leaving = client
-            .members
-            .iter()
-            .filter(|(_, member)| matches!(member.stage, Stage::Leaving { deadline } if moment.now >= deadline));
-        for id in leaving.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.on_fault(moment.now, id, TransportCode::GOING_AWAY, "the server did not close in time");
-        }
-        let RoleState::Client(client) = &self.role else { return };
-        let late: Vec<PathId> = client
-            .members
-            .iter()
-            .filter(|(_, member)| matches!(member.stage, Stage::Joining { deadline } if moment.now >= deadline))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in late {
-            let connecting = self.paths.get(&id).is_some_and(|path| *path.state() == PathState::Connecting);
-            let code = if connecting { TransportCode::UNREACHABLE } else { TransportCode::AUTH_TIMEOUT };
-            self.on_fault(moment.now, id, code, "the server did not answer in time");
-        }
+        self.check_members(moment.now);
     }
 
     // ---- grants
@@ -395,7 +216,7 @@ impl Machine {
         if client.grants.is_known(frame.grant) {
             return Err(violation("a grant id was used twice"));
         }
-        if frame.path.is_primary() || frame.path > client.last_path {
+        if !client.members.was_added(frame.path) {
             return Err(violation("GRANT for a path that was never added"));
         }
         let limit = self.streams.receive_limit(frame.stream)?;
@@ -407,7 +228,7 @@ impl Machine {
             client.grants.forget_stream(frame.stream);
             return Ok(());
         };
-        if !client.members.contains_key(&frame.path) {
+        if client.members.get(frame.path).is_none() {
             client.grants.path_lost(frame.path, TransportCode::PATH_UNKNOWN.into());
             return Ok(());
         }
@@ -509,7 +330,7 @@ impl Machine {
 
     pub(super) fn on_raw_to_relay(&mut self, from: PathId, raw: Raw) -> Result<(), Fault> {
         let RoleState::Client(client) = &mut self.role else { return Ok(()) };
-        let known = raw.to.is_primary() || client.members.contains_key(&raw.to);
+        let known = raw.to.is_primary() || client.members.get(raw.to).is_some();
         if !known || raw.to == from {
             let sequence = raw.seal.sequence;
             self.worth = Worth::Nothing;
@@ -518,7 +339,7 @@ impl Machine {
         let between_secondaries = !from.is_primary() && !raw.to.is_primary();
         let endorsement = client
             .members
-            .get(&from)
+            .get(from)
             .filter(|_| between_secondaries)
             .map_or_else(Bytes::new, |member| member.ticket.clone());
         client.relay.push_raw(from, raw.to, endorsement, raw.seal, &self.limits)
@@ -528,7 +349,7 @@ impl Machine {
         let RoleState::Client(client) = &mut self.role else { return Ok(()) };
         // A receipt may cross the end of the path whose server sent the packet: nobody waits for it any more.
         let from = status.from;
-        let is_gone = !from.is_primary() && from <= client.last_path && !client.members.contains_key(&from);
+        let is_gone = client.members.was_added(from) && client.members.get(from).is_none();
         if status.to == receiver && (client.relay.on_receipt(status) || is_gone) {
             return Ok(());
         }
@@ -585,7 +406,7 @@ impl Machine {
 
     fn tell_revoked(&mut self, path: PathId, grant: GrantId) {
         let RoleState::Client(client) = &self.role else { return };
-        let epoch = client.epoch;
+        let epoch = client.members.epoch();
         if let Some(path) = self.paths.get_mut(&path).filter(|path| path.state().is_usable()) {
             path.queue_control(&Revoke { grant, epoch }.into());
         }

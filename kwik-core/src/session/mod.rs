@@ -4,6 +4,7 @@ mod client;
 mod close;
 mod event;
 mod input;
+mod members;
 mod primary;
 mod raw;
 mod relay;
@@ -35,11 +36,11 @@ use crate::path::{Path, PathState};
 use crate::stream::{StreamControl, StreamTable, Worth};
 use crate::wire::{ControlFrame, GrantEnd, MaxStreamData, MaxStreams, OpenStream, Params, ResetStream, StopSending};
 
-pub(crate) use self::client::Dial;
 pub use self::event::{
     AddPathError, DelegateError, GrantInfo, PathError, PathEvent, PathInfo, PathStats, PathTarget, RawError, RawPacket,
     Role, SessionEvent, SessionStats,
 };
+pub(crate) use self::members::Dial;
 pub(crate) use self::primary::Founding;
 pub(crate) use self::secondary::Joining;
 pub use self::server_view::ServerSession;
@@ -177,8 +178,8 @@ impl Machine {
         let paths = self.paths.values_mut().filter_map(|path| path.poll_timeout(now)).min();
         let role = match &self.role {
             RoleState::Client(client) => client.deadline(),
-            RoleState::Primary(_) => None,
-            RoleState::Secondary(secondary) => Some(secondary.lease_end()),
+            RoleState::Primary(primary) => primary.deadline(),
+            RoleState::Secondary(secondary) => secondary.deadline(),
         };
         let role = role.filter(|_| !self.phase.is_closed());
         [paths, role, self.phase.deadline()].into_iter().flatten().min()
@@ -190,7 +191,7 @@ impl Machine {
             return None;
         }
         match &mut self.role {
-            RoleState::Client(client) => client.poll_dial(moment.now, &self.limits),
+            RoleState::Client(client) => client.members.poll_dial(moment.now, &self.limits),
             RoleState::Primary(_) | RoleState::Secondary(_) => None,
         }
     }
@@ -252,8 +253,8 @@ impl Machine {
         self.flush_stream_control();
         match &self.role {
             RoleState::Client(_) => self.flush_client(moment),
-            RoleState::Primary(_) => self.flush_primary(),
-            RoleState::Secondary(_) => self.flush_secondary(),
+            RoleState::Primary(_) => self.flush_primary(moment.now),
+            RoleState::Secondary(_) => self.flush_secondary(moment.now),
         }
         self.flush_close();
         let mut more = false;
@@ -333,9 +334,12 @@ impl Machine {
     }
 
     fn check_time(&mut self, moment: Moment) {
+        if self.phase.is_closed() {
+            return;
+        }
         match &self.role {
             RoleState::Client(_) => self.check_deadlines(moment),
-            RoleState::Primary(_) => {}
+            RoleState::Primary(_) => self.check_answers(moment.now),
             RoleState::Secondary(_) => self.check_lease(moment),
         }
     }

@@ -1,8 +1,9 @@
 //! The primary's part: it founds the session, commands paths and delegates ranges (PROTOCOL.md §8).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -10,6 +11,7 @@ use super::event::{AddPathError, DelegateError, GrantInfo, PathError, PathEvent,
 use super::input::violation;
 use super::raw::RawEnd;
 use super::{Machine, Moment, RoleState};
+use crate::address::Address;
 use crate::auth::{self, Identity, PublicIdentity, SealContext, TICKET_LIFETIME, Ticket};
 use crate::error::{DeadReason, TransportCode};
 use crate::id::{Epoch, GrantId, PathId, SessionId, Side, StreamHandle, StreamOffset};
@@ -28,7 +30,10 @@ pub(super) struct PrimaryRole {
     client_key: PublicIdentity,
     paths: BTreeMap<PathId, RemotePath>,
     epoch: Epoch,
-    next_path: u32,
+    /// The largest path id that was added.
+    last_path: PathId,
+    /// Until when the client must have said what became of a path that it was told to add or to remove.
+    unanswered: BTreeMap<PathId, Instant>,
     delegations: Delegations,
     pub(super) raw: RawEnd,
     /// Commands for the client, in order. Bounded by the caps on paths and grants.
@@ -87,6 +92,11 @@ impl PrimaryRole {
         lost
     }
 
+    /// When the client's next answer is overdue.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.unanswered.values().copied().chain(self.raw.deadline()).min()
+    }
+
     fn live_paths(&self) -> usize {
         self.paths.values().filter(|path| !path.info.state.is_dead()).count()
     }
@@ -121,7 +131,8 @@ impl Machine {
             client_key,
             paths: BTreeMap::new(),
             epoch: Epoch::default(),
-            next_path: 1,
+            last_path: PathId::PRIMARY,
+            unanswered: BTreeMap::new(),
             delegations: Delegations::new(&limits),
             commands: VecDeque::new(),
         };
@@ -150,14 +161,12 @@ impl Machine {
         {
             return Err(AddPathError::InvalidServerName(target.server_name));
         }
-        if target.address.port() == 0 || target.address.ip().is_unspecified() {
+        let Some(address) = Address::new(target.address).map(SocketAddr::from) else {
             return Err(AddPathError::InvalidAddress(target.address));
-        }
-        if primary.live_paths() + 1 >= limit {
-            return Err(AddPathError::LimitReached { limit });
-        }
-        let path = PathId(primary.next_path);
-        primary.next_path += 1;
+        };
+        let next = primary.last_path.0.checked_add(1).filter(|_| primary.live_paths() + 1 < limit);
+        let path = PathId(next.ok_or(AddPathError::LimitReached { limit })?);
+        primary.last_path = path;
         let epoch = primary.next_epoch();
         let ticket = Ticket {
             session: primary.session,
@@ -174,14 +183,14 @@ impl Machine {
         primary.commands.push_back(ControlFrame::from(AddPath {
             path,
             epoch,
-            address: target.address,
+            address,
             server_name: target.server_name,
             identity: *target.identity.as_bytes(),
             ticket: ticket.sign(&primary.identity),
         }));
         let info = PathInfo {
             id: path,
-            address: target.address,
+            address,
             identity: target.identity,
             state: PathState::Connecting,
             rtt: Duration::ZERO,
@@ -296,6 +305,9 @@ impl Machine {
             WirePathState::Dead => PathState::Dead(DeadReason::new(status.code, "")),
         };
         let removing = info.state == PathState::Closing;
+        if state.is_dead() || !removing {
+            primary.unanswered.remove(&status.path);
+        }
         if info.state == state || (removing && !state.is_dead()) {
             return Ok(());
         }
@@ -336,11 +348,52 @@ impl Machine {
         Ok(())
     }
 
-    pub(super) fn flush_primary(&mut self) {
+    /// What the client left without an answer for too long is not waited for any more.
+    pub(super) fn check_answers(&mut self, now: Instant) {
+        let RoleState::Primary(primary) = &mut self.role else { return };
+        let overdue: Vec<PathId> =
+            primary.unanswered.iter().filter(|(_, due)| now >= **due).map(|(path, _)| *path).collect();
+        for path in overdue {
+            self.give_up_path(path);
+        }
+        self.check_receipts(now);
+    }
+
+    /// The client says nothing of a path: it is dead as far as this end can tell, and its ranges are free again.
+    fn give_up_path(&mut self, id: PathId) {
+        let RoleState::Primary(primary) = &mut self.role else { return };
+        primary.unanswered.remove(&id);
+        let Some(path) = primary.paths.get_mut(&id) else { return };
+        let code = TransportCode::UNANSWERED;
+        let reason = DeadReason::new(code, "the client did not say what became of the path");
+        let was_removed = path.info.state == PathState::Closing;
+        path.info.state = PathState::Dead(reason.clone());
+        if !was_removed {
+            let epoch = primary.next_epoch();
+            let code = TransportCode::PATH_REMOVED.into();
+            primary.commands.push_back(RemovePath { path: id, epoch, code }.into());
+        }
+        for change in primary.delegations.path_lost(id, code.into()) {
+            if let Outcome::Settled { missing, .. } = &change.outcome {
+                self.streams.unreserve(change.stream, missing);
+            }
+            self.delegations_changed.insert(change.grant);
+        }
+        self.emit(SessionEvent::Path(PathEvent::Dead { path: id, reason }));
+    }
+
+    pub(super) fn flush_primary(&mut self, now: Instant) {
+        let due = now.checked_add(self.limits.answer_timeout);
         let RoleState::Primary(primary) = &mut self.role else { return };
         let Some(home) = self.paths.get_mut(&PathId::PRIMARY) else { return };
         while home.is_control_ready() {
-            let Some(frame) = primary.commands.pop_front().or_else(|| primary.raw.poll_control()) else { return };
+            let Some(frame) = primary.commands.pop_front().or_else(|| primary.raw.poll_control(now)) else { return };
+            if let ControlFrame::AddPath(AddPath { path, .. }) | ControlFrame::RemovePath(RemovePath { path, .. }) =
+                &frame
+                && !primary.path(*path).is_some_and(|info| info.state.is_dead())
+            {
+                primary.unanswered.extend(due.map(|due| (*path, due)));
+            }
             home.queue_control(&frame);
         }
     }
@@ -356,6 +409,20 @@ impl Machine {
         match raw.on_status(status) {
             Some(result) => self.emit(SessionEvent::RawStatus { to: status.to, sequence: status.sequence, result }),
             None => self.note_idle(),
+        }
+    }
+
+    /// What has no receipt for too long may or may not have arrived.
+    pub(super) fn check_receipts(&mut self, now: Instant) {
+        loop {
+            let overdue = match &mut self.role {
+                RoleState::Primary(primary) => primary.raw.poll_overdue(now),
+                RoleState::Secondary(secondary) => secondary.raw.poll_overdue(now),
+                RoleState::Client(_) => None,
+            };
+            let Some((to, sequence)) = overdue else { return };
+            let result = Err(TransportCode::UNANSWERED.into());
+            self.emit(SessionEvent::RawStatus { to, sequence, result });
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -21,6 +22,7 @@ pub(super) struct RawEnd {
     packets_max: usize,
     bytes_max: usize,
     answers_max: usize,
+    answer_timeout: Duration,
     lanes: BTreeMap<PathId, Lane>,
     senders: BTreeMap<PathId, Sender>,
     queue: VecDeque<RawPacket>,
@@ -31,8 +33,15 @@ pub(super) struct RawEnd {
 #[derive(Default)]
 struct Lane {
     next: u64,
-    waiting: BTreeMap<u64, usize>,
+    waiting: BTreeMap<u64, Sent>,
     waiting_bytes: usize,
+}
+
+/// A packet without a receipt.
+struct Sent {
+    bytes: usize,
+    /// Until when the receipt must have come, once the packet was handed to the control plane.
+    due: Option<Instant>,
 }
 
 /// What is known of a server that sends here.
@@ -41,6 +50,13 @@ struct Sender {
     window: SealWindow,
     queued: usize,
     queued_bytes: usize,
+}
+
+impl Lane {
+    /// When the oldest packet's receipt is overdue.
+    fn due(&self) -> Option<Instant> {
+        self.waiting.values().next().and_then(|sent| sent.due)
+    }
 }
 
 impl RawEnd {
@@ -52,6 +68,7 @@ impl RawEnd {
             packets_max: limits.raw_packets_max,
             bytes_max: limits.raw_queue_bytes_max,
             answers_max: limits.control_queue_frames_max,
+            answer_timeout: limits.answer_timeout,
             lanes: BTreeMap::new(),
             senders: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -73,7 +90,7 @@ impl RawEnd {
         }
         let sequence = lane.next;
         lane.next += 1;
-        lane.waiting.insert(sequence, payload.len());
+        lane.waiting.insert(sequence, Sent { bytes: payload.len(), due: None });
         lane.waiting_bytes += payload.len();
         let context = SealContext { session: self.session, from: self.own, to, sequence };
         let signature = auth::seal_raw(&self.identity, context, &payload);
@@ -91,8 +108,27 @@ impl RawEnd {
     }
 
     /// The next frame for this server's control plane.
-    pub(super) fn poll_control(&mut self) -> Option<ControlFrame> {
-        self.out.pop_front()
+    pub(super) fn poll_control(&mut self, now: Instant) -> Option<ControlFrame> {
+        let frame = self.out.pop_front()?;
+        if let ControlFrame::Raw(raw) = &frame
+            && let Some(sent) = self.lanes.get_mut(&raw.to).and_then(|lane| lane.waiting.get_mut(&raw.seal.sequence))
+        {
+            sent.due = now.checked_add(self.answer_timeout);
+        }
+        Some(frame)
+    }
+
+    /// When the next receipt is overdue.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.lanes.values().filter_map(Lane::due).min()
+    }
+
+    /// A packet whose receipt is overdue: nothing more is waited for.
+    pub(super) fn poll_overdue(&mut self, now: Instant) -> Option<(PathId, u64)> {
+        let (to, lane) = self.lanes.iter_mut().find(|(_, lane)| lane.due().is_some_and(|due| now >= due))?;
+        let (sequence, sent) = lane.waiting.pop_first()?;
+        lane.waiting_bytes -= sent.bytes;
+        Some((*to, sequence))
     }
 
     /// A packet came. `identity_of` names the sender's identity when it is not known yet. Returns whether the queue was
@@ -118,8 +154,8 @@ impl RawEnd {
     /// A receipt came. `None` if nothing was waiting for it.
     pub(super) fn on_status(&mut self, status: &RawStatus) -> Option<Result<(), ErrorCode>> {
         let lane = self.lanes.get_mut(&status.to)?;
-        let bytes = lane.waiting.remove(&status.sequence)?;
-        lane.waiting_bytes -= bytes;
+        let sent = lane.waiting.remove(&status.sequence)?;
+        lane.waiting_bytes -= sent.bytes;
         let delivered = status.code == TransportCode::NO_ERROR.into();
         Some(if delivered { Ok(()) } else { Err(status.code) })
     }

@@ -35,8 +35,8 @@ pub(crate) struct Joining {
 }
 
 impl SecondaryRole {
-    pub(super) fn lease_end(&self) -> Instant {
-        self.lease_end
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.raw.deadline().into_iter().chain([self.lease_end]).min()
     }
 
     pub(super) fn own_identity(&self) -> PublicIdentity {
@@ -118,14 +118,16 @@ impl Machine {
         let RoleState::Secondary(secondary) = &self.role else { return };
         if moment.now >= secondary.lease_end {
             self.fail(moment.now, TransportCode::LEASE_EXPIRED, "");
+            return;
         }
+        self.check_receipts(moment.now);
     }
 
-    pub(super) fn flush_secondary(&mut self) {
+    pub(super) fn flush_secondary(&mut self, now: Instant) {
         let RoleState::Secondary(secondary) = &mut self.role else { return };
         let Some(home) = self.paths.get_mut(&self.home) else { return };
         while home.is_control_ready() {
-            let Some(frame) = secondary.raw.poll_control() else { return };
+            let Some(frame) = secondary.raw.poll_control(now) else { return };
             home.queue_control(&frame);
         }
     }

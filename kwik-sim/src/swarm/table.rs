@@ -18,6 +18,7 @@ const OUT_OF_REACH: &[(TransportCode, &str)] = &[
     (TransportCode::NO_ERROR, "it tells of no error"),
     (TransportCode::INTERNAL, "a defect of the implementation"),
     (TransportCode::SLOW_PEER, "nothing gives it"),
+    (TransportCode::UNANSWERED, "it takes a minute, and only a client that is at fault leaves a command unanswered"),
 ];
 
 /// Every count of a sweep, by kind.

@@ -405,10 +405,11 @@ fn every_raw_packet_is_answered_once_and_taken_in_order() {
     for (packet, code) in packets {
         let (from, sequence) = (packet.from, packet.seal.sequence);
         trio.forge(SECONDARY, path, PathInput::Data(CarrierItem::Raw(packet)));
+        let now = trio.now;
         let RoleState::Secondary(secondary) = &mut trio.machine(SECONDARY).role else { panic!("no secondary") };
         let answer = RawStatus { from, to: path, sequence, code: code.into() };
-        assert_eq!(secondary.raw.poll_control(), Some(answer.into()));
-        assert_eq!(secondary.raw.poll_control(), None);
+        assert_eq!(secondary.raw.poll_control(now), Some(answer.into()));
+        assert_eq!(secondary.raw.poll_control(now), None);
     }
     let mut view = trio.nodes[SECONDARY].1.server_session(trio.sessions[SECONDARY]).unwrap();
     assert_eq!(std::iter::from_fn(|| view.recv_raw()).count(), 2);

@@ -1,6 +1,7 @@
 //! Three endpoints joined without a network, and inputs that no honest peer would send.
 
 mod abuse;
+mod answers;
 mod commands;
 mod forged;
 mod rogue;
@@ -49,6 +50,11 @@ impl Trio {
 
     /// With the client's limits adjusted.
     fn with(adjust: impl Fn(&mut Limits)) -> Self {
+        Self::with_both(adjust, |_| ())
+    }
+
+    /// With the client's and the servers' limits adjusted.
+    fn with_both(adjust: impl Fn(&mut Limits), adjust_servers: impl Fn(&mut Limits)) -> Self {
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["kwik.test".to_owned()]).unwrap();
         let key = || PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
         let identity = |node: usize| Identity::from_seed([u8::try_from(node).unwrap() + 1; 32]);
@@ -59,7 +65,10 @@ impl Trio {
             let mut endpoint = Endpoint::new(config, now).unwrap();
             if node != CLIENT {
                 let server = ServerConfig::new(identity(node), vec![cert.der().clone()], key()).unwrap();
-                endpoint.listen(Some(server.trust_primary(identity(PRIMARY).public()))).unwrap();
+                let mut limits = Limits::default();
+                adjust_servers(&mut limits);
+                let server = server.trust_primary(identity(PRIMARY).public()).limits(limits);
+                endpoint.listen(Some(server)).unwrap();
             }
             nodes.push((SocketAddr::from(([10, 0, 0, 1], 5000 + u16::try_from(node).unwrap())), endpoint));
         }

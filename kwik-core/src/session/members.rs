@@ -1,0 +1,277 @@
+//! The servers that the primary added, at the client: commands, dials and their deadlines (PROTOCOL.md §8).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::client::DeadOrAlive;
+use super::input::violation;
+use super::{Machine, Moment, RoleState, unborn_stats};
+use crate::address::Address;
+use crate::auth::PublicIdentity;
+use crate::config::{DialBudget, Fare, PathPolicy};
+use crate::error::{DeadReason, TransportCode};
+use crate::id::{Epoch, PathId};
+use crate::limits::Limits;
+use crate::path::{Path, PathState};
+use crate::stream::{Fault, Worth};
+use crate::wire::{AddPath, RemovePath};
+
+/// The secondaries of a session, as the primary named them.
+pub(super) struct Members {
+    primary: Address,
+    /// Those that are not dead.
+    alive: BTreeMap<PathId, Member>,
+    /// No command up to this epoch is executed again.
+    epoch: Epoch,
+    /// The largest path id that was added.
+    last_path: PathId,
+    dials: DialBudget,
+}
+
+/// One secondary.
+pub(super) struct Member {
+    address: Address,
+    server_name: String,
+    pub(super) identity: PublicIdentity,
+    pub(super) ticket: Bytes,
+    fare: Fare,
+    stage: Stage,
+}
+
+/// How far a secondary has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Queued,
+    /// Until when the server must have joined; `None` if ever.
+    Joining {
+        deadline: Option<Instant>,
+    },
+    Joined,
+    /// It said that it is closing.
+    Leaving {
+        deadline: Option<Instant>,
+    },
+}
+
+/// A connection to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Dial {
+    pub(crate) path: PathId,
+    pub(crate) address: Address,
+    pub(crate) server_name: String,
+}
+
+impl Members {
+    pub(super) fn new(primary: Address, now: Instant, limits: &Limits) -> Self {
+        Self {
+            primary,
+            alive: BTreeMap::new(),
+            epoch: Epoch::default(),
+            last_path: PathId::PRIMARY,
+            dials: DialBudget::new(now, limits),
+        }
+    }
+
+    /// The largest epoch of a path command.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// One that is not dead.
+    pub(super) fn get(&self, path: PathId) -> Option<&Member> {
+        self.alive.get(&path)
+    }
+
+    /// Whether the primary ever added the path.
+    pub(super) fn was_added(&self, path: PathId) -> bool {
+        !path.is_primary() && path <= self.last_path
+    }
+
+    /// Those that joined and did not say that they leave.
+    pub(super) fn joined(&self) -> impl Iterator<Item = PathId> {
+        self.alive.iter().filter(|(_, member)| member.stage == Stage::Joined).map(|(id, _)| *id)
+    }
+
+    /// The server proved itself.
+    pub(super) fn on_joined(&mut self, path: PathId, limits: &Limits) {
+        if let Some(member) = self.alive.get_mut(&path) {
+            member.stage = Stage::Joined;
+            self.dials.on_joined(member.address, member.fare, limits);
+        }
+    }
+
+    pub(super) fn poll_dial(&mut self, now: Instant, limits: &Limits) -> Option<Dial> {
+        let joining = self.alive.values().filter(|member| matches!(member.stage, Stage::Joining { .. })).count();
+        if joining >= limits.dials_parallel_max {
+            return None;
+        }
+        let (path, member) = self.alive.iter_mut().find(|(_, member)| member.stage == Stage::Queued)?;
+        member.stage = Stage::Joining { deadline: now.checked_add(limits.dial_timeout) };
+        Some(Dial { path: *path, address: member.address, server_name: member.server_name.clone() })
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let deadline = |member: &Member| match member.stage {
+            Stage::Joining { deadline } | Stage::Leaving { deadline } => deadline,
+            Stage::Queued | Stage::Joined => None,
+        };
+        self.alive.values().filter_map(deadline).min()
+    }
+
+    fn admit(
+        &mut self,
+        now: Instant,
+        own: Option<IpAddr>,
+        add: &AddPath,
+        policy: &PathPolicy,
+        limits: &Limits,
+    ) -> Result<(Address, Fare), DeadReason> {
+        if self.alive.len() + 1 >= limits.paths_max {
+            return Err(DeadReason::new(TransportCode::PATH_LIMIT, ""));
+        }
+        let refuse = |detail| DeadReason::new(TransportCode::PATH_POLICY, detail);
+        let address = policy.judge(self.primary, own, add.address, &add.server_name).map_err(|why| refuse(why.0))?;
+        let fare = self.dials.take(now, address).ok_or_else(|| refuse("too many dials for now"))?;
+        Ok((address, fare))
+    }
+
+    fn remove(&mut self, path: PathId) -> Option<Member> {
+        let member = self.alive.remove(&path)?;
+        if member.stage == Stage::Queued {
+            self.dials.give_back(member.address, member.fare);
+        }
+        Some(member)
+    }
+
+    /// Those whose stage has a deadline that is over, of the stages chosen.
+    fn overdue(&self, now: Instant, chosen: fn(Stage) -> Option<Instant>) -> Vec<PathId> {
+        let is_over = |member: &Member| chosen(member.stage).is_some_and(|deadline| now >= deadline);
+        self.alive.iter().filter(|(_, member)| is_over(member)).map(|(id, _)| *id).collect()
+    }
+}
+
+impl Machine {
+    /// The endpoint made a connection, or could not.
+    pub(crate) fn on_dialed(&mut self, path: PathId, outcome: Result<Path, String>) {
+        match outcome {
+            Ok(connection) => {
+                self.paths.insert(path, connection);
+            }
+            Err(detail) => {
+                let reason = DeadReason::new(TransportCode::UNREACHABLE, detail);
+                self.on_secondary_lost(path, &reason);
+            }
+        }
+    }
+
+    /// Nothing reaches an address, somebody says who need not speak the truth: ends dials to it that heard nothing yet.
+    /// Returns whether there were any.
+    pub(crate) fn on_unreachable(&mut self, now: Instant, remote: Address, reason: &str) -> bool {
+        let dials =
+            self.paths.iter().filter(|(_, path)| path.is_unheard_dial() && path.remote_address() == remote.into());
+        let dials: Vec<PathId> = dials.map(|(id, _)| *id).collect();
+        for id in &dials {
+            self.on_fault(now, *id, TransportCode::UNREACHABLE, reason);
+        }
+        !dials.is_empty()
+    }
+
+    pub(super) fn on_add_path(&mut self, moment: Moment, add: AddPath) -> Result<(), Fault> {
+        let own = self.home_mut().and_then(|home| home.local_address());
+        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
+        let members = &mut client.members;
+        if add.epoch <= members.epoch || add.path <= members.last_path {
+            return Err(violation("ADD_PATH with a used path id or an old epoch"));
+        }
+        let identity = PublicIdentity::from_bytes(&add.identity)
+            .map_err(|_| violation("ADD_PATH names an identity that cannot be one"))?;
+        members.epoch = add.epoch;
+        members.last_path = add.path;
+        match members.admit(moment.now, own, &add, &client.config.policy, &self.limits) {
+            Ok((address, fare)) => {
+                let AddPath { path, server_name, ticket, .. } = add;
+                let member = Member { address, server_name, identity, ticket, fare, stage: Stage::Queued };
+                members.alive.insert(path, member);
+            }
+            Err(_) if client.reports.len() >= self.limits.control_queue_frames_max => {
+                return Err(Fault::new(
+                    TransportCode::CONTROL_FLOOD,
+                    "paths added without reading what became of them",
+                ));
+            }
+            Err(reason) => {
+                self.worth = Worth::Nothing;
+                client.reports.insert(add.path, DeadOrAlive::Dead(reason.code));
+                self.remember(unborn_stats(add.path, add.address, reason));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_remove_path(&mut self, now: Instant, remove: &RemovePath) -> Result<(), Fault> {
+        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
+        let members = &mut client.members;
+        if remove.epoch <= members.epoch {
+            return Err(violation("REMOVE_PATH with an old epoch"));
+        }
+        members.epoch = remove.epoch;
+        if !members.was_added(remove.path) {
+            return Err(violation("REMOVE_PATH of a path that was never added"));
+        }
+        let reason = DeadReason::new(remove.code, "removed by the primary");
+        if members.alive.contains_key(&remove.path) {
+            if let Some(path) = self.paths.get_mut(&remove.path) {
+                path.close(now, reason.clone());
+            }
+            self.on_path_lost(now, remove.path, reason);
+        }
+        Ok(())
+    }
+
+    /// A secondary is gone: what it owes is reported missing.
+    pub(super) fn on_secondary_lost(&mut self, id: PathId, reason: &DeadReason) {
+        let RoleState::Client(client) = &mut self.role else { return };
+        let Some(member) = client.members.remove(id) else { return };
+        client.grants.path_lost(id, reason.code);
+        client.relay.on_path_lost(id);
+        client.repeated_bytes.remove(&id);
+        client.reports.insert(id, DeadOrAlive::Dead(reason.code));
+        if !self.paths.contains_key(&id) {
+            self.remember(unborn_stats(id, member.address.into(), reason.clone()));
+        }
+    }
+
+    /// A secondary announced its end. It may still deliver what it finished, for a while.
+    pub(super) fn on_secondary_closing(&mut self, now: Instant, id: PathId) {
+        let RoleState::Client(client) = &mut self.role else { return };
+        if let Some(path) = self.paths.get_mut(&id) {
+            path.move_to_closing();
+        }
+        if let Some(member) = client.members.alive.get_mut(&id).filter(|member| member.stage == Stage::Joined) {
+            member.stage = Stage::Leaving { deadline: now.checked_add(self.limits.drain_timeout) };
+        }
+    }
+
+    pub(super) fn check_members(&mut self, now: Instant) {
+        let RoleState::Client(client) = &self.role else { return };
+        let leaving = client.members.overdue(now, |stage| match stage {
+            Stage::Leaving { deadline } => deadline,
+            Stage::Queued | Stage::Joining { .. } | Stage::Joined => None,
+        });
+        let joining = client.members.overdue(now, |stage| match stage {
+            Stage::Joining { deadline } => deadline,
+            Stage::Queued | Stage::Joined | Stage::Leaving { .. } => None,
+        });
+        for id in leaving {
+            self.on_fault(now, id, TransportCode::GOING_AWAY, "the server did not close in time");
+        }
+        for id in joining {
+            let connecting = self.paths.get(&id).is_some_and(|path| *path.state() == PathState::Connecting);
+            let code = if connecting { TransportCode::UNREACHABLE } else { TransportCode::AUTH_TIMEOUT };
+            self.on_fault(now, id, code, "the server did not answer in time");
+        }
+    }
+}
