@@ -54,6 +54,7 @@
 //! [`Endpoint::handle_wall_clock`].
 
 mod address;
+mod allowance;
 mod auth;
 mod config;
 mod endpoint;

@@ -39,6 +39,8 @@ pub const MISSING_RANGES_MAX: usize = 256;
 pub const GRANT_OVERLAP_MAX: usize = 16;
 /// Newly delivered bytes of a grant after which the primary is told of its progress.
 pub const GRANT_PROGRESS_BYTES: u64 = 256 * 1024;
+/// Paths whose raw packets one server of a session accepts. Path ids are never reused.
+pub const RAW_SENDERS_MAX: usize = 1024;
 /// Packets a sender may have unacknowledged on a path. A receiver closes the path beyond it.
 pub const PACKETS_OUTSTANDING_MAX: u64 = 4096;
 /// Streams of each direction every endpoint accepts before its parameters are known.
@@ -106,6 +108,10 @@ pub struct Limits {
     pub raw_packets_max: usize,
     /// Bytes of such raw packets.
     pub raw_queue_bytes_max: usize,
+    /// Wrong seals of raw packets that are looked at, by sender; more are refused unseen.
+    pub forged_seals_burst: u32,
+    /// Such seals by sender and second, beyond the burst.
+    pub forged_seals_per_second: u32,
     /// Control frames queued on a path whose peer does not read them, and answers that wait to be queued.
     pub control_queue_frames_max: usize,
     /// Bytes of such control frames.
@@ -125,14 +131,26 @@ pub struct Limits {
     pub accept_queue_sessions: usize,
     /// Handshakes in progress, by endpoint.
     pub incoming_max: usize,
-    /// Handshakes in progress above which addresses are validated with a Retry.
+    /// Connections that have not authenticated, by endpoint, above which addresses are validated with a Retry.
     pub incoming_before_retry: usize,
-    /// Connections that have not authenticated, by endpoint.
+    /// The same by network: an IPv4 address, or 56 bits of an IPv6 address.
+    pub incoming_network_before_retry: usize,
+    /// Connections that have not authenticated, by endpoint. One more takes the place of the first that came from the
+    /// network that has most.
     pub unauthenticated_max: usize,
+    /// The same by network. One more takes the place of the first. As many as `handshakes_network_per_second` lets in
+    /// within a round trip, or honest clients behind one address would put each other out.
+    pub unauthenticated_network_max: usize,
     /// How long a connection may stay unauthenticated.
     pub auth_timeout: Duration,
-    /// Signature verifications each second, by endpoint.
+    /// Handshakes begun each second, by endpoint, and as many at once. More are not answered, and QUIC asks again.
+    pub handshakes_per_second: u32,
+    /// The same by network.
+    pub handshakes_network_per_second: u32,
+    /// First frames whose signatures are verified each second, by endpoint, and as many at once. More are refused.
     pub verifications_per_second: u32,
+    /// The same by network.
+    pub verifications_network_per_second: u32,
     /// Spent tickets remembered until they expire, by endpoint.
     pub tickets_remembered_max: usize,
     /// QUIC connection-level receive window of a path.
@@ -189,6 +207,8 @@ impl Default for Limits {
             duplicate_bytes_slack: MIB,
             raw_packets_max: 64,
             raw_queue_bytes_max: 256 * 1024,
+            forged_seals_burst: 16,
+            forged_seals_per_second: 1,
             control_queue_frames_max: 1024,
             control_queue_bytes_max: 64 * 1024,
             idle_frames_burst: 1000,
@@ -199,9 +219,14 @@ impl Default for Limits {
             accept_queue_sessions: 64,
             incoming_max: 1024,
             incoming_before_retry: 128,
+            incoming_network_before_retry: 16,
             unauthenticated_max: 1024,
+            unauthenticated_network_max: 256,
             auth_timeout: Duration::from_secs(5),
+            handshakes_per_second: 1000,
+            handshakes_network_per_second: 200,
             verifications_per_second: 1000,
+            verifications_network_per_second: 200,
             tickets_remembered_max: 16 * 1024,
             quic_receive_window_bytes: 2 * MIB_U32,
             quic_stream_receive_window_bytes: MIB_U32,
@@ -253,6 +278,12 @@ impl Limits {
             ((1..=16).contains(&self.paths_max), "paths_max must be 1 to 16"),
             (self.answer_timeout >= self.dial_timeout, "answer_timeout must be at least dial_timeout"),
             (self.send_buffer_stream_bytes > 0, "send_buffer_stream_bytes must not be 0"),
+            (self.forged_seals_burst > 0, "forged_seals_burst must not be 0"),
+            (self.unauthenticated_network_max > 0, "unauthenticated_network_max must not be 0"),
+            (self.handshakes_per_second > 0, "handshakes_per_second must not be 0"),
+            (self.handshakes_network_per_second > 0, "handshakes_network_per_second must not be 0"),
+            (self.verifications_per_second > 0, "verifications_per_second must not be 0"),
+            (self.verifications_network_per_second > 0, "verifications_network_per_second must not be 0"),
             (
                 self.idle_timeout >= self.dead_after && self.dead_after >= self.suspect_after,
                 "suspect_after, dead_after and idle_timeout must ascend",

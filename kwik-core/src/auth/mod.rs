@@ -17,7 +17,7 @@ pub(crate) use proof::{EXPORTER_LABEL, join_proof, verify_welcome, welcome_proof
 pub(crate) use seal::{
     SealContext, SealWindow, seal_grant, seal_raw, verify_endorsement, verify_grant_seal, verify_raw_seal,
 };
-pub(crate) use ticket::{CLOCK_SKEW, TICKET_LIFETIME, Ticket, verify_join};
+pub(crate) use ticket::{CLOCK_SKEW, TICKET_LIFETIME, Ticket, read_join};
 pub use time::UnixTime;
 
 use crate::error::TransportCode;

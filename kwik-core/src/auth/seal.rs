@@ -108,13 +108,18 @@ pub(crate) struct SealWindow {
 }
 
 impl SealWindow {
+    /// Whether `sequence` is not used up. To be asked before the signature is looked at, because it is cheap.
+    pub(crate) fn is_new(&self, sequence: u64) -> bool {
+        self.last.is_none_or(|last| sequence > last)
+    }
+
     /// Uses up `sequence`. To be called only after the signature was found good, or a liar could use up them all.
     ///
     /// # Errors
     ///
     /// [`AuthError::Replayed`] if this sequence number, or a later one, was used before.
     pub(crate) fn accept(&mut self, sequence: u64) -> Result<(), AuthError> {
-        if self.last.is_some_and(|last| sequence <= last) {
+        if !self.is_new(sequence) {
             return Err(AuthError::Replayed);
         }
         self.last = Some(sequence);

@@ -27,6 +27,7 @@ const ISSUER: Range<usize> = 29..61;
 const SECONDARY: Range<usize> = 61..93;
 const CLIENT: Range<usize> = 93..125;
 const NAME_FIELD: Range<usize> = 125..137;
+const TIMES: Range<usize> = 137..153;
 const LEASE: Range<usize> = 153..161;
 const CLAIMS_BYTES: usize = 161;
 
@@ -66,7 +67,7 @@ fn claims() -> Ticket {
 }
 
 fn join_at(ticket: &[u8], proof: &[u8; 64], now: UnixTime) -> Result<Ticket, AuthError> {
-    verify_join(ticket, proof, &EXPORTER, &secondary().public(), now, |issuer| *issuer == primary().public())
+    read_join(ticket, &secondary().public(), now, |issuer| *issuer == primary().public())?.verify(proof, &EXPORTER)
 }
 
 fn join(ticket: &[u8], proof: &[u8; 64]) -> Result<Ticket, AuthError> {
@@ -111,10 +112,12 @@ fn every_flipped_bit_of_a_ticket_is_refused() {
             byte if NAME_FIELD.contains(&byte) || LEASE.contains(&byte) => {
                 matches!(fresh, AuthError::Signature | AuthError::Malformed(_))
             }
+            byte if TIMES.contains(&byte) => matches!(fresh, AuthError::Signature | AuthError::Time),
             _ => fresh == AuthError::Signature,
         };
         assert!(expected, "bit {bit}: {fresh}");
-        assert_eq!(fresh.code(), TransportCode::AUTH_FAILED, "bit {bit} tells more than that authentication failed");
+        let told = if fresh == AuthError::Time { TransportCode::AUTH_TIME } else { TransportCode::AUTH_FAILED };
+        assert_eq!(fresh.code(), told, "bit {bit} tells more than that authentication failed");
     }
 }
 
@@ -251,10 +254,9 @@ fn relayed_join_is_refused_on_another_connection() {
 #[test]
 fn ticket_is_refused_by_whom_it_is_not_for() {
     let ticket = claims().sign(&primary());
-    let proof = join_proof(&client(), &EXPORTER, &ticket);
     let now = at(ISSUED_MS);
-    assert_eq!(verify_join(&ticket, &proof, &EXPORTER, &thief().public(), now, |_| true), Err(AuthError::Audience));
-    assert_eq!(verify_join(&ticket, &proof, &EXPORTER, &secondary().public(), now, |_| false), Err(AuthError::Issuer));
+    assert_eq!(read_join(&ticket, &thief().public(), now, |_| true).err(), Some(AuthError::Audience));
+    assert_eq!(read_join(&ticket, &secondary().public(), now, |_| false).err(), Some(AuthError::Issuer));
     let own = Ticket { issuer: thief().public(), ..claims() }.sign(&thief());
     assert_eq!(join_with_fresh_proof(&own), Err(AuthError::Issuer));
 }
@@ -266,9 +268,11 @@ fn cheap_checks_come_before_signatures() {
     ticket[CLAIMS_BYTES] ^= 1;
     let me = secondary().public();
     let late = at(ISSUED_MS + 600_000);
-    assert_eq!(verify_join(&ticket, &[0; 64], &EXPORTER, &thief().public(), late, |_| false), Err(AuthError::Audience));
-    assert_eq!(verify_join(&ticket, &[0; 64], &EXPORTER, &me, late, |_| false), Err(AuthError::Issuer));
-    assert_eq!(verify_join(&ticket, &[0; 64], &EXPORTER, &me, late, |_| true), Err(AuthError::Signature));
+    assert_eq!(read_join(&ticket, &thief().public(), late, |_| false).err(), Some(AuthError::Audience));
+    assert_eq!(read_join(&ticket, &me, late, |_| false).err(), Some(AuthError::Issuer));
+    assert_eq!(read_join(&ticket, &me, late, |_| true).err(), Some(AuthError::Time));
+    let unverified = read_join(&ticket, &me, at(ISSUED_MS), |_| true).expect("all but its signatures is good");
+    assert_eq!(unverified.verify(&[0; 64], &EXPORTER), Err(AuthError::Signature));
 }
 
 // [P-4.5] [P-4.7]

@@ -83,7 +83,7 @@ impl Ticket {
         if !reader.0.is_empty() {
             return Err(AuthError::Malformed("too long"));
         }
-        Ok(UnverifiedTicket { claims, encoded, signature })
+        Ok(UnverifiedTicket { claims, encoded, signature, bytes })
     }
 
     fn encode_claims(&self) -> Vec<u8> {
@@ -119,6 +119,7 @@ pub(crate) struct UnverifiedTicket<'a> {
     claims: Ticket,
     encoded: &'a [u8],
     signature: &'a [u8; SIGNATURE_BYTES],
+    bytes: &'a [u8],
 }
 
 impl UnverifiedTicket<'_> {
@@ -136,18 +137,24 @@ impl UnverifiedTicket<'_> {
             Err(AuthError::Signature)
         }
     }
+
+    /// The ticket, if the issuer it names signed it and the client it names signed the `exporter` of this connection.
+    pub(crate) fn verify(self, proof: &[u8; SIGNATURE_BYTES], exporter: &[u8; 32]) -> Result<Ticket, AuthError> {
+        let bytes = self.bytes;
+        let claims = self.check_signature()?;
+        verify_join_proof(&claims.client_key, proof, exporter, bytes)?;
+        Ok(claims)
+    }
 }
 
-/// Checks all that a JOIN at the secondary `me` claims, cheap things first: the ticket's form, audience and issuer,
-/// then its signature, that the client it names signed the `exporter` of this connection, and its time.
-pub(crate) fn verify_join(
-    ticket: &[u8],
-    proof: &[u8; SIGNATURE_BYTES],
-    exporter: &[u8; 32],
+/// Checks all that a ticket in a JOIN at the secondary `me` claims and that costs nothing: its form, its audience, its
+/// issuer, its time. What is left are its signatures.
+pub(crate) fn read_join<'a>(
+    ticket: &'a [u8],
     me: &PublicIdentity,
     now: UnixTime,
     trusts: impl FnOnce(&PublicIdentity) -> bool,
-) -> Result<Ticket, AuthError> {
+) -> Result<UnverifiedTicket<'a>, AuthError> {
     let unverified = Ticket::decode(ticket)?;
     let claims = unverified.claims();
     if claims.secondary != *me {
@@ -156,11 +163,8 @@ pub(crate) fn verify_join(
     if !trusts(&claims.issuer) {
         return Err(AuthError::Issuer);
     }
-    let claims = unverified.check_signature()?;
-    verify_join_proof(&claims.client_key, proof, exporter, ticket)?;
-    // Last, so that only a genuine client learns that its ticket's time is the matter.
     claims.check_time(now)?;
-    Ok(claims)
+    Ok(unverified)
 }
 
 /// Takes fixed big-endian fields off the front of a ticket.

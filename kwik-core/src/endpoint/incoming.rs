@@ -1,16 +1,17 @@
 //! Connections before they authenticate: what they may cost, and how they become sessions (PROTOCOL.md §4).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use quinn_proto::{ConnectionHandle, EndpointEvent};
+
+use super::gate::{Admission, Network, Place};
 use super::{Endpoint, Key, Owner, exchange};
 use crate::VERSION;
-use crate::auth::{AuthError, PublicIdentity, UnixTime, verify_join};
+use crate::auth::{self, AuthError, PublicIdentity};
 use crate::config::{self, ConfigError, ServerConfig};
 use crate::error::{DeadReason, TransportCode};
-use crate::id::{PathId, SessionHandle, SessionId, Side};
-use crate::limits::Limits;
+use crate::id::{PathId, SessionHandle, Side};
 use crate::path::{Liveness, Path, PathInput, PathSetup};
 use crate::session::{Founding, Joining, Machine};
 use crate::wire::{ControlFrame, Hello, Join};
@@ -18,6 +19,8 @@ use crate::wire::{ControlFrame, Hello, Join};
 /// A connection that has not authenticated.
 pub(super) struct Incoming {
     pub(super) path: Path,
+    network: Network,
+    place: Place,
     deadline: Instant,
     /// It was closed here and only drains.
     ended: bool,
@@ -35,77 +38,6 @@ impl Incoming {
     /// Whether the connection can be forgotten when it has nothing more to send.
     pub(super) fn is_over(&self) -> bool {
         self.lost || self.path.is_drained()
-    }
-
-    fn refuse(&mut self, now: Instant, code: TransportCode, detail: &str) {
-        self.ended = true;
-        self.path.close(now, DeadReason::new(code, detail));
-    }
-}
-
-/// Who may come in.
-pub(super) struct Gate {
-    server: Option<(ServerConfig, quinn_proto::ServerConfig)>,
-    verifications: Allowance,
-    /// Tickets that were used and might be used again, until they expire.
-    spent: BTreeMap<(SessionId, PathId), UnixTime>,
-}
-
-impl Gate {
-    pub(super) fn new(now: Instant, limits: &Limits) -> Self {
-        Self {
-            server: None,
-            verifications: Allowance::new(now, limits.verifications_per_second),
-            spent: BTreeMap::new(),
-        }
-    }
-
-    pub(super) fn listen(&mut self, server: Option<(ServerConfig, quinn_proto::ServerConfig)>) {
-        self.server = server;
-    }
-
-    /// Notes that a ticket is used. Each is good for one connection.
-    fn spend(
-        &mut self,
-        ticket: (SessionId, PathId),
-        until: UnixTime,
-        now: UnixTime,
-        max: usize,
-    ) -> Result<(), TransportCode> {
-        if self.spent.len() >= max {
-            self.spent.retain(|_, until| *until >= now);
-        }
-        if self.spent.contains_key(&ticket) {
-            return Err(TransportCode::SUPERSEDED);
-        }
-        if self.spent.len() >= max {
-            return Err(TransportCode::SERVER_BUSY);
-        }
-        self.spent.insert(ticket, until);
-        Ok(())
-    }
-}
-
-/// So many of something each second, and as many at once.
-struct Allowance {
-    per_second: u32,
-    left: u32,
-    since: Instant,
-}
-
-impl Allowance {
-    fn new(now: Instant, per_second: u32) -> Self {
-        Self { per_second, left: per_second, since: now }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        if now.saturating_duration_since(self.since) >= Duration::from_secs(1) {
-            self.since = now;
-            self.left = self.per_second;
-        }
-        let free = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        free
     }
 }
 
@@ -125,27 +57,39 @@ impl Endpoint {
 
     /// A client began a handshake.
     pub(super) fn on_incoming(&mut self, now: Instant, incoming: quinn_proto::Incoming) {
-        let limits = &self.config.limits;
-        let waiting = self.incoming.len();
-        let Some((server, quic)) = self.gate.server.clone().filter(|_| waiting < limits.unauthenticated_max) else {
+        let Some(listener) = self.gate.listener.clone() else {
             self.quic.ignore(incoming);
             return;
         };
+        let network = Network::of(incoming.remote_address().ip());
+        let validated = incoming.remote_address_validated();
         let mut buf = Vec::new();
-        if waiting >= limits.incoming_before_retry && !incoming.remote_address_validated() && incoming.may_retry() {
-            if let Ok(transmit) = self.quic.retry(incoming, &mut buf) {
-                self.respond(transmit, buf);
+        match self.gate.judge(now, network, validated, &self.config.limits) {
+            Admission::Accept => {}
+            Admission::Ignore => {
+                self.quic.ignore(incoming);
+                return;
             }
-            return;
+            Admission::Retry => {
+                if let Ok(transmit) = self.quic.retry(incoming, &mut buf) {
+                    self.respond(transmit, buf);
+                }
+                return;
+            }
         }
-        let auth_timeout = limits.auth_timeout;
-        let setup = PathSetup::new(Side::Server, Liveness::Trusted, server.limits.clone(), self.link());
-        let mut quic = quic;
+        let setup = PathSetup::new(Side::Server, Liveness::Trusted, listener.server.limits.clone(), self.link());
+        let mut quic = listener.quic.clone();
         quic.transport_config(setup.transport());
         match self.quic.accept(incoming, now, &mut buf, Some(Arc::new(quic))) {
             Ok((handle, connection)) => {
+                if let Some(victim) = self.gate.evict(network, &self.config.limits) {
+                    self.refuse_incoming(victim, TransportCode::SERVER_BUSY, "");
+                }
+                let limits = &self.config.limits;
+                let place = self.gate.enter(now, network, (handle.0, validated), limits);
                 let path = Path::new(setup, handle, connection, now);
-                let incoming = Incoming { path, deadline: now + auth_timeout, ended: false, lost: false };
+                let deadline = now + limits.auth_timeout;
+                let incoming = Incoming { path, network, place, deadline, ended: false, lost: false };
                 self.incoming.insert(handle.0, incoming);
                 self.owners.insert(handle.0, Owner::Incoming);
                 self.work.push(Key::Incoming(handle.0));
@@ -162,17 +106,22 @@ impl Endpoint {
         let now = self.now;
         while let Some(incoming) = self.incoming.get_mut(&connection) {
             if now >= incoming.deadline && !incoming.ended {
-                incoming.refuse(now, TransportCode::AUTH_TIMEOUT, "");
+                self.refuse_incoming(connection, TransportCode::AUTH_TIMEOUT, "");
+                continue;
             }
             let Some(input) = incoming.path.poll(now) else { break };
             match input {
-                PathInput::Connected => incoming.path.move_to_authenticating(),
+                PathInput::Connected => {
+                    incoming.path.move_to_authenticating();
+                    self.gate.validate(incoming.network, &mut incoming.place);
+                }
                 PathInput::Control(ControlFrame::Hello(hello)) => self.on_hello(connection, hello),
                 PathInput::Control(ControlFrame::Join(join)) => self.on_join(connection, &join),
                 PathInput::Control(_) => {
-                    incoming.refuse(now, TransportCode::PROTOCOL_VIOLATION, "the first frame must be HELLO or JOIN");
+                    let detail = "the first frame must be HELLO or JOIN";
+                    self.refuse_incoming(connection, TransportCode::PROTOCOL_VIOLATION, detail);
                 }
-                PathInput::Fault(error) => incoming.refuse(now, error.code, error.detail),
+                PathInput::Fault(error) => self.refuse_incoming(connection, error.code, error.detail),
                 PathInput::Lost(_) => (incoming.ended, incoming.lost) = (true, true),
                 PathInput::Data(_) | PathInput::Acknowledged(_) | PathInput::Suspect | PathInput::Recovered => {}
             }
@@ -186,21 +135,45 @@ impl Endpoint {
         self.sending.push(key);
     }
 
-    /// A client wants this server as its primary.
-    fn on_hello(&mut self, connection: usize, hello: Hello) {
-        if let Err(code) = self.found_session(connection, hello)
-            && let Some(incoming) = self.incoming.get_mut(&connection)
-        {
-            incoming.refuse(self.now, code, "");
+    /// Ends a connection that has not authenticated. It gives its place to others at once.
+    fn refuse_incoming(&mut self, connection: usize, code: TransportCode, detail: &str) {
+        let Some(incoming) = self.incoming.get_mut(&connection) else { return };
+        incoming.ended = true;
+        incoming.path.close(self.now, DeadReason::new(code, detail));
+        self.work.push(Key::Incoming(connection));
+        if let Some(drained_enough) = self.gate.close(incoming.network, &mut incoming.place, &self.config.limits) {
+            self.forget_incoming(drained_enough);
         }
     }
 
+    /// Lets go of a connection that has not authenticated, without a further word.
+    pub(super) fn forget_incoming(&mut self, connection: usize) {
+        let Some(incoming) = self.incoming.remove(&connection) else { return };
+        self.gate.leave(incoming.network, incoming.place);
+        self.timers.set(Key::Incoming(connection), None);
+        if self.owners.remove(&connection).is_some() {
+            self.quic.handle_event(ConnectionHandle(connection), EndpointEvent::drained());
+        }
+    }
+
+    /// A client wants this server as its primary.
+    fn on_hello(&mut self, connection: usize, hello: Hello) {
+        if let Err(code) = self.found_session(connection, hello) {
+            self.refuse_incoming(connection, code, "");
+        }
+    }
+
+    /// What costs nothing is checked first, and signatures only if it is the turn of the client's network.
     fn found_session(&mut self, connection: usize, hello: Hello) -> Result<(), TransportCode> {
-        self.check_admission(hello.version)?;
-        let (server, _) = self.gate.server.as_ref().ok_or(TransportCode::GOING_AWAY)?;
+        self.check_capacity(hello.version)?;
+        let listener = self.gate.listener.clone().ok_or(TransportCode::GOING_AWAY)?;
         let incoming = self.incoming.get(&connection).ok_or(TransportCode::INTERNAL)?;
         let client_key = PublicIdentity::from_bytes(&hello.client_key).map_err(|_| TransportCode::AUTH_FAILED)?;
         let exporter = incoming.path.exporter().ok_or(TransportCode::INTERNAL)?;
+        if !self.gate.admit_verification(self.now, incoming.network, &self.config.limits) {
+            return Err(TransportCode::SERVER_BUSY);
+        }
+        let server = &listener.server;
         if !server.authorizes(&hello.credential, incoming.path.remote_address()) {
             return Err(TransportCode::AUTH_FAILED);
         }
@@ -214,39 +187,41 @@ impl Endpoint {
 
     /// A client was sent here by its primary.
     fn on_join(&mut self, connection: usize, join: &Join) {
-        if let Err(code) = self.join_session(connection, join)
-            && let Some(incoming) = self.incoming.get_mut(&connection)
-        {
-            incoming.refuse(self.now, code, "");
+        if let Err(code) = self.join_session(connection, join) {
+            self.refuse_incoming(connection, code, "");
         }
     }
 
     fn join_session(&mut self, connection: usize, join: &Join) -> Result<(), TransportCode> {
-        self.check_admission(join.version)?;
+        self.check_capacity(join.version)?;
         let moment = self.clock.at(self.now);
-        let (server, _) = self.gate.server.as_ref().ok_or(TransportCode::GOING_AWAY)?;
+        let listener = self.gate.listener.clone().ok_or(TransportCode::GOING_AWAY)?;
         let incoming = self.incoming.get(&connection).ok_or(TransportCode::INTERNAL)?;
         let exporter = incoming.path.exporter().ok_or(TransportCode::INTERNAL)?;
+        let server = &listener.server;
         let me = server.identity.public();
         let trusts = |issuer: &PublicIdentity| server.trusted_primaries.contains(issuer);
-        let ticket =
-            verify_join(&join.ticket, &join.proof, &exporter, &me, moment.wall, trusts).map_err(AuthError::code)?;
+        let unverified = auth::read_join(&join.ticket, &me, moment.wall, trusts).map_err(AuthError::code)?;
+        let (session, path) = (unverified.claims().session, unverified.claims().path);
+        let limits = &self.config.limits;
+        self.gate.check_ticket((session, path), moment.wall, limits)?;
+        if !self.gate.admit_verification(self.now, incoming.network, limits) {
+            return Err(TransportCode::SERVER_BUSY);
+        }
+        let ticket = unverified.verify(&join.proof, &exporter).map_err(AuthError::code)?;
+        self.gate.spend_ticket((session, path), ticket.expires_at.saturating_add(auth::CLOCK_SKEW));
         let (identity, limits) = (server.identity.clone(), server.limits.clone());
-        let path = ticket.path;
-        let until = ticket.expires_at.saturating_add(crate::auth::CLOCK_SKEW);
-        let max = self.config.limits.tickets_remembered_max;
-        self.gate.spend((ticket.session, path), until, moment.wall, max)?;
         let handle = self.next_session_handle();
         let joining = Joining { ticket, identity, limits, params: join.params, exporter };
         self.admit(connection, handle, path, |path| Machine::join(moment, joining, path))
     }
 
-    /// What is checked before any signature.
-    fn check_admission(&mut self, version: u64) -> Result<(), TransportCode> {
+    /// What is checked before anything else.
+    fn check_capacity(&self, version: u64) -> Result<(), TransportCode> {
         if version != VERSION {
             return Err(TransportCode::VERSION);
         }
-        if self.sessions.len() >= self.config.limits.sessions_max || !self.gate.verifications.take(self.now) {
+        if self.sessions.len() >= self.config.limits.sessions_max {
             return Err(TransportCode::SERVER_BUSY);
         }
         Ok(())
@@ -261,6 +236,7 @@ impl Endpoint {
         session: impl FnOnce(Path) -> Machine,
     ) -> Result<(), TransportCode> {
         let incoming = self.incoming.remove(&connection).ok_or(TransportCode::INTERNAL)?;
+        self.gate.leave(incoming.network, incoming.place);
         self.sessions.insert(handle, session(incoming.path));
         self.owners.insert(connection, Owner::Session(handle, path));
         self.timers.set(Key::Incoming(connection), None);

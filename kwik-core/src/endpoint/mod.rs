@@ -1,5 +1,6 @@
 //! The one public machine: QUIC's endpoint, the connections that have not authenticated, and the sessions.
 
+mod gate;
 mod incoming;
 mod seeded;
 mod timer;
@@ -10,9 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Transmit};
+use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Transmit};
 
-use self::incoming::{Gate, Incoming};
+use self::gate::{Gate, Listener};
+use self::incoming::Incoming;
 use self::seeded::{Entropy, SeededIds};
 use self::timer::Timers;
 use crate::address::Address;
@@ -139,15 +141,16 @@ impl Endpoint {
     /// # Errors
     /// If the limits or the certificate cannot be used; what was there before stays in force.
     pub fn listen(&mut self, config: Option<ServerConfig>) -> Result<(), ConfigError> {
-        let quic = match &config {
-            Some(config) => {
-                config.limits.check().map_err(ConfigError::Limits)?;
-                Some(self.quic_server_config(config)?)
+        let listener = match config {
+            Some(server) => {
+                server.limits.check().map_err(ConfigError::Limits)?;
+                let quic = self.quic_server_config(&server)?;
+                Some(Arc::new(Listener { server, quic }))
             }
             None => None,
         };
-        self.quic.set_server_config(quic.clone().map(Arc::new));
-        self.gate.listen(config.zip(quic));
+        self.quic.set_server_config(listener.as_ref().map(|listener| Arc::new(listener.quic.clone())));
+        self.gate.listener = listener;
         Ok(())
     }
 
@@ -235,7 +238,7 @@ impl Endpoint {
     pub fn close_all(&mut self, now: Instant, code: u32, reason: &str) {
         self.advance(now);
         self.quic.set_server_config(None);
-        self.gate.listen(None);
+        self.gate.listener = None;
         for (handle, machine) in &mut self.sessions {
             machine.close(now, code, reason);
             self.work.push(Key::Session(*handle));
@@ -439,10 +442,7 @@ impl Endpoint {
         let deadline = match key {
             Key::Incoming(connection) => {
                 if self.incoming.get(&connection).is_some_and(Incoming::is_over) {
-                    self.incoming.remove(&connection);
-                    if self.owners.remove(&connection).is_some() {
-                        self.quic.handle_event(ConnectionHandle(connection), EndpointEvent::drained());
-                    }
+                    self.forget_incoming(connection);
                 }
                 self.incoming.get_mut(&connection).and_then(|incoming| incoming.poll_timeout(now))
             }

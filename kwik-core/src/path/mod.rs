@@ -1,7 +1,7 @@
 //! One QUIC connection of a session: control plane, carriers, packet numbers, liveness. The only home of
 //! [`quinn_proto::Connection`]. It knows no logical stream.
 
-mod allowance;
+mod allowances;
 mod carriers;
 mod control;
 mod health;
@@ -24,7 +24,7 @@ use quinn_proto::{
 };
 use smallvec::SmallVec;
 
-use self::allowance::Allowances;
+use self::allowances::Allowances;
 use self::carriers::CarrierPool;
 use self::control::ControlStream;
 use self::health::{Health, RateMeter};

@@ -20,7 +20,7 @@ impl Machine {
                 self.punish(moment.now, path, outcome);
             }
             PathInput::Data(item) => {
-                let outcome = self.on_data(path, item);
+                let outcome = self.on_data(moment.now, path, item);
                 self.punish(moment.now, path, outcome);
             }
             PathInput::Acknowledged(packet) => {
@@ -135,14 +135,14 @@ impl Machine {
         }
     }
 
-    fn on_data(&mut self, from: PathId, item: CarrierItem) -> Result<(), Fault> {
+    fn on_data(&mut self, now: Instant, from: PathId, item: CarrierItem) -> Result<(), Fault> {
         match (&self.role, item) {
             (
                 RoleState::Client(_) | RoleState::Primary(_),
                 CarrierItem::Stream { stream, offset, data, frame_end, fin },
             ) => self.on_stream_data(from, stream, offset, data, frame_end, fin),
             (RoleState::Primary(_) | RoleState::Secondary(_), CarrierItem::Raw(raw)) => {
-                if self.on_raw_forward(raw)? {
+                if self.on_raw_forward(now, raw)? {
                     self.emit(SessionEvent::RawReadable);
                 }
                 Ok(())

@@ -126,7 +126,7 @@ impl Machine {
         path.move_to_active();
         let role = PrimaryRole {
             session,
-            raw: RawEnd::new(session, PathId::PRIMARY, identity.clone(), &limits),
+            raw: RawEnd::new(moment.now, (session, PathId::PRIMARY), identity.clone(), &limits),
             identity,
             client_key,
             paths: BTreeMap::new(),
@@ -427,13 +427,13 @@ impl Machine {
     }
 
     /// Returns whether the application should be told that there is something to receive.
-    pub(super) fn on_raw_forward(&mut self, forward: wire::RawForward) -> Result<bool, Fault> {
+    pub(super) fn on_raw_forward(&mut self, now: Instant, forward: wire::RawForward) -> Result<bool, Fault> {
         match &mut self.role {
             RoleState::Primary(primary) => {
                 let paths = &primary.paths;
-                primary.raw.on_forward(forward, |frame| paths.get(&frame.from).map(|path| path.info.identity))
+                primary.raw.on_forward(now, forward, |frame| paths.get(&frame.from).map(|path| path.info.identity))
             }
-            RoleState::Secondary(secondary) => secondary.on_raw_forward(forward),
+            RoleState::Secondary(secondary) => secondary.on_raw_forward(now, forward),
             RoleState::Client(_) => Ok(false),
         }
     }

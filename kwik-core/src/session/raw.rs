@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::event::{RawError, RawPacket};
+use crate::allowance::Allowance;
 use crate::auth::{self, Identity, PublicIdentity, SealContext, SealWindow};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{PathId, SessionId};
@@ -23,8 +24,12 @@ pub(super) struct RawEnd {
     bytes_max: usize,
     answers_max: usize,
     answer_timeout: Duration,
+    /// How many wrong seals are looked at, at once and each second.
+    forged_max: (u32, u32),
     lanes: BTreeMap<PathId, Lane>,
     senders: BTreeMap<PathId, Sender>,
+    /// Packets that did not prove who their sender is.
+    forged_endorsements: Allowance,
     queue: VecDeque<RawPacket>,
     out: VecDeque<ControlFrame>,
 }
@@ -48,6 +53,8 @@ struct Sent {
 struct Sender {
     identity: PublicIdentity,
     window: SealWindow,
+    /// Seals that were not this sender's.
+    forged: Allowance,
     queued: usize,
     queued_bytes: usize,
 }
@@ -60,7 +67,8 @@ impl Lane {
 }
 
 impl RawEnd {
-    pub(super) fn new(session: SessionId, own: PathId, identity: Identity, limits: &Limits) -> Self {
+    pub(super) fn new(now: Instant, (session, own): (SessionId, PathId), identity: Identity, limits: &Limits) -> Self {
+        let forged_max = (limits.forged_seals_burst, limits.forged_seals_per_second);
         Self {
             session,
             own,
@@ -69,8 +77,10 @@ impl RawEnd {
             bytes_max: limits.raw_queue_bytes_max,
             answers_max: limits.control_queue_frames_max,
             answer_timeout: limits.answer_timeout,
+            forged_max,
             lanes: BTreeMap::new(),
             senders: BTreeMap::new(),
+            forged_endorsements: Allowance::new(now, forged_max.0, forged_max.1),
             queue: VecDeque::new(),
             out: VecDeque::new(),
         }
@@ -135,6 +145,7 @@ impl RawEnd {
     /// empty and is not any more.
     pub(super) fn on_forward(
         &mut self,
+        now: Instant,
         forward: RawForward,
         identity_of: impl FnOnce(&RawForward) -> Option<PublicIdentity>,
     ) -> Result<bool, Fault> {
@@ -143,7 +154,7 @@ impl RawEnd {
         }
         let (from, sequence) = (forward.from, forward.seal.sequence);
         let was_empty = self.queue.is_empty();
-        let code = match self.take(forward, identity_of) {
+        let code = match self.take(now, forward, identity_of) {
             Ok(()) => TransportCode::NO_ERROR,
             Err(code) => code,
         };
@@ -160,8 +171,11 @@ impl RawEnd {
         Some(if delivered { Ok(()) } else { Err(status.code) })
     }
 
+    /// A sender whose seals are wrong is not looked at for a while: who forged them, it or the client, is not known, and
+    /// other senders suffer nothing.
     fn take(
         &mut self,
+        now: Instant,
         forward: RawForward,
         identity_of: impl FnOnce(&RawForward) -> Option<PublicIdentity>,
     ) -> Result<(), TransportCode> {
@@ -169,11 +183,18 @@ impl RawEnd {
         if from == self.own {
             return Err(TransportCode::PATH_UNKNOWN);
         }
+        let is_full = self.senders.len() >= limits::RAW_SENDERS_MAX;
         let sender = match self.senders.entry(from) {
             Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(_) if is_full => return Err(TransportCode::RAW_LIMIT),
+            Entry::Vacant(_) if !self.forged_endorsements.has(now) => return Err(TransportCode::AUTH_FAILED),
             Entry::Vacant(vacant) => {
-                let identity = identity_of(&forward).ok_or(TransportCode::AUTH_FAILED)?;
-                vacant.insert(Sender { identity, window: SealWindow::default(), queued: 0, queued_bytes: 0 })
+                let Some(identity) = identity_of(&forward) else {
+                    self.forged_endorsements.take(now);
+                    return Err(TransportCode::AUTH_FAILED);
+                };
+                let forged = Allowance::new(now, self.forged_max.0, self.forged_max.1);
+                vacant.insert(Sender { identity, window: SealWindow::default(), forged, queued: 0, queued_bytes: 0 })
             }
         };
         let Seal { sequence, payload, signature } = forward.seal;
@@ -183,10 +204,15 @@ impl RawEnd {
         {
             return Err(TransportCode::RAW_LIMIT);
         }
+        if !sender.window.is_new(sequence) || !sender.forged.has(now) {
+            return Err(TransportCode::AUTH_FAILED);
+        }
         let context = SealContext { session: self.session, from, to: self.own, sequence };
-        auth::verify_raw_seal(&sender.identity, &signature, context, &payload)
-            .and_then(|()| sender.window.accept(sequence))
-            .map_err(auth::AuthError::code)?;
+        if let Err(error) = auth::verify_raw_seal(&sender.identity, &signature, context, &payload) {
+            sender.forged.take(now);
+            return Err(error.code());
+        }
+        sender.window.accept(sequence).map_err(auth::AuthError::code)?;
         sender.queued += 1;
         sender.queued_bytes += payload.len();
         self.queue.push_back(RawPacket { from, data: payload });

@@ -43,9 +43,9 @@ impl SecondaryRole {
         self.identity.public()
     }
 
-    pub(super) fn on_raw_forward(&mut self, forward: RawForward) -> Result<bool, Fault> {
+    pub(super) fn on_raw_forward(&mut self, now: Instant, forward: RawForward) -> Result<bool, Fault> {
         let (session, primary) = (self.session, self.primary);
-        self.raw.on_forward(forward, |frame| {
+        self.raw.on_forward(now, forward, |frame| {
             if frame.from.is_primary() {
                 return Some(primary);
             }
@@ -75,7 +75,7 @@ impl Machine {
             session,
             path: id,
             primary: ticket.issuer,
-            raw: RawEnd::new(session, id, identity.clone(), &limits),
+            raw: RawEnd::new(moment.now, (session, id), identity.clone(), &limits),
             identity,
             grants: SealWindow::default(),
             lease_end: moment.now + ticket.lease,
@@ -99,6 +99,11 @@ impl Machine {
             sequence: grant.seal.sequence,
         };
         let seal = &grant.seal;
+        let sealed =
+            |error: auth::AuthError| Fault::new(error.code(), "a grant that the primary did not seal, or twice");
+        if !secondary.grants.is_new(seal.sequence) {
+            return Err(sealed(auth::AuthError::Replayed));
+        }
         auth::verify_grant_seal(
             &secondary.primary,
             &seal.signature,
@@ -109,7 +114,7 @@ impl Machine {
             &seal.payload,
         )
         .and_then(|()| secondary.grants.accept(seal.sequence))
-        .map_err(|error| Fault::new(error.code(), "a grant that the primary did not seal, or twice"))?;
+        .map_err(sealed)?;
         self.streams.open_part(grant.grant, grant.stream, range, grant.limit.0, grant.seal.payload)?;
         Ok(())
     }

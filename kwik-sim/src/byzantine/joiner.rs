@@ -15,7 +15,10 @@ pub(super) const ROWS: &[Row] = &[
     ("JOIN with a bit of the ticket flipped", When::First, REFUSED, |stage| {
         let Some(mut join) = stage.join() else { return false };
         let mut ticket = join.ticket.to_vec();
-        let at = stage.rng.random_range(0..ticket.len());
+        // Not of its times, which are judged before its signature.
+        let times = ticket.len() - 64 - 3 * 8;
+        let at = stage.rng.random_range(0..ticket.len() - 16);
+        let at = if at < times { at } else { at + 16 };
         ticket[at] ^= 1 << stage.rng.random_range(0..8);
         join.ticket = ticket.into();
         say(stage, join)

@@ -6,6 +6,7 @@
 mod behaviour;
 mod client;
 mod common;
+mod flood;
 mod joiner;
 mod mutate;
 mod primary;
@@ -33,6 +34,7 @@ use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 
 pub use self::behaviour::{Behaviour, Cost, Part, When};
+pub use self::flood::{Dialer, Flood};
 use self::quic::{Heard, Quic};
 use self::stage::{Scene, Shared, Stage, params};
 use crate::clock::VirtualClock;

@@ -27,12 +27,8 @@ pub(super) struct Quic {
 impl Quic {
     /// A server with `server`, or a client without.
     pub(super) fn new(rng: &mut StdRng, server: Option<Arc<dyn crypto::ServerConfig>>) -> Self {
-        let ids = SeededIds(StdRng::from_rng(rng));
-        let mut config = quinn_proto::EndpointConfig::new(Arc::new(ResetKey(rng.next_u64())));
-        let mut seed = [0; 32];
-        rng.fill_bytes(&mut seed);
-        let generator = ids.clone();
-        config.rng_seed(Some(seed)).cid_generator(move || Box::new(generator.clone()));
+        let ids = SeededIds::new(rng);
+        let config = endpoint_config(rng, &ids);
         let server = server.map(|crypto| {
             let mut config = quinn_proto::ServerConfig::with_crypto(crypto);
             let mut tokens = ValidationTokenConfig::default();
@@ -321,7 +317,17 @@ fn take(quic: &mut quinn_proto::Connection, stream: QuicStreamId) -> Option<Byte
     chunk.map(|chunk| chunk.bytes)
 }
 
-fn transport() -> TransportConfig {
+/// Everything random in the endpoint follows from `rng`.
+pub(super) fn endpoint_config(rng: &mut StdRng, ids: &SeededIds) -> quinn_proto::EndpointConfig {
+    let mut config = quinn_proto::EndpointConfig::new(Arc::new(ResetKey(rng.next_u64())));
+    let mut seed = [0; 32];
+    rng.fill_bytes(&mut seed);
+    let generator = ids.clone();
+    config.rng_seed(Some(seed)).cid_generator(move || Box::new(generator.clone()));
+    config
+}
+
+pub(super) fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
@@ -333,10 +339,14 @@ fn transport() -> TransportConfig {
 
 /// Connection ids from a seed.
 #[derive(Clone)]
-struct SeededIds(StdRng);
+pub(super) struct SeededIds(StdRng);
 
 impl SeededIds {
-    fn draw(&mut self, len: usize) -> ConnectionId {
+    pub(super) fn new(rng: &mut StdRng) -> Self {
+        Self(StdRng::from_rng(rng))
+    }
+
+    pub(super) fn draw(&mut self, len: usize) -> ConnectionId {
         let mut bytes = [0; 20];
         self.0.fill_bytes(&mut bytes[..len]);
         ConnectionId::new(&bytes[..len])

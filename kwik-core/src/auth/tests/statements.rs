@@ -153,7 +153,7 @@ fn statements_do_not_pass_for_their_neighbours() {
         let read = [
             join(&[encoded, signature].concat(), &proof).is_ok()
                 || Ticket::decode(&[encoded, signature].concat()).and_then(UnverifiedTicket::check_signature).is_ok(),
-            verify_join(&ticket, signature, &EXPORTER, &public, at(ISSUED_MS), |_| true).is_ok(),
+            read_join(&ticket, &public, at(ISSUED_MS), |_| true).unwrap().verify(signature, &EXPORTER).is_ok(),
             verify_welcome(&public, signature, &EXPORTER, session, path, &public).is_ok(),
             verify_grant_seal(&public, signature, context(), GrantId(1), StreamId(0), 0..9, request).is_ok(),
             verify_raw_seal(&public, signature, context(), request).is_ok(),

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::{CLIENT, OTHER, PRIMARY, SECONDARY, Trio};
+use crate::auth::{self, Identity, SealContext, Ticket, UnixTime};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Epoch, GrantId, PathId, StreamId, StreamOffset};
 use crate::limits::Limits;
@@ -171,6 +172,65 @@ fn raw_packet_that_nobody_sealed_is_refused_and_costs_nothing_else() {
     }
 }
 
+// [P-7.3]
+#[test]
+fn wrong_seals_of_one_sender_are_looked_at_so_often_and_cost_nobody_else() {
+    let mut trio = Trio::new();
+    let session = trio.machine(PRIMARY).id.expect("a session");
+    let arrives = |trio: &mut Trio, node: usize, from: PathId, sequence: u64| {
+        let identity = Identity::from_seed([u8::try_from(node).unwrap() + 1; 32]);
+        let context = SealContext { session, from, to: PathId::PRIMARY, sequence };
+        let (payload, signature) = (Bytes::new(), auth::seal_raw(&identity, context, b""));
+        let raw = RawForward { from, endorsement: Bytes::new(), seal: Seal { sequence, payload, signature } };
+        trio.forge(PRIMARY, PathId::PRIMARY, super::PathInput::Data(CarrierItem::Raw(raw)));
+        let primary = trio.sessions[PRIMARY];
+        trio.nodes[PRIMARY].1.server_session(primary).unwrap().recv_raw().is_some()
+    };
+    let (path, other) = (trio.path, trio.other_path);
+    assert!(arrives(&mut trio, SECONDARY, path, 0));
+    let most = u64::from(Limits::default().forged_seals_burst);
+    (1..most).for_each(|sequence| assert!(!arrives(&mut trio, OTHER, path, sequence)));
+    assert!(arrives(&mut trio, SECONDARY, path, 100));
+    // What was used before is not looked at.
+    (0..most).for_each(|_| assert!(!arrives(&mut trio, OTHER, path, 100)));
+    assert!(arrives(&mut trio, SECONDARY, path, 101));
+    assert!(!arrives(&mut trio, OTHER, path, 102));
+    assert!(!arrives(&mut trio, SECONDARY, path, 103), "more were looked at than are bargained for");
+    assert!(arrives(&mut trio, OTHER, other, 0), "another sender suffers for it");
+    trio.now += std::time::Duration::from_secs(1);
+    assert!(arrives(&mut trio, SECONDARY, path, 104));
+    assert!(trio.is_open(PRIMARY));
+
+    // From a sender that is not known and does not prove itself.
+    let endorsed = |path| Ticket {
+        session,
+        path,
+        epoch: Epoch(1),
+        issuer: Identity::from_seed([2; 32]).public(),
+        secondary: Identity::from_seed([4; 32]).public(),
+        server_name: "kwik.test".to_owned(),
+        client_key: Identity::from_seed([9; 32]).public(),
+        issued_at: UnixTime::new(std::time::Duration::ZERO),
+        expires_at: UnixTime::new(std::time::Duration::ZERO),
+        lease: std::time::Duration::ZERO,
+    };
+    let endorsed_by = |trio: &mut Trio, issuer: u8, from: PathId| {
+        let context = SealContext { session, from, to: trio.path, sequence: 0 };
+        let signature = auth::seal_raw(&Identity::from_seed([4; 32]), context, b"");
+        let endorsement = endorsed(from).sign(&Identity::from_seed([issuer; 32]));
+        let raw = RawForward { from, endorsement, seal: Seal { sequence: 0, payload: Bytes::new(), signature } };
+        trio.forge(SECONDARY, trio.path, super::PathInput::Data(CarrierItem::Raw(raw)));
+        let secondary = trio.sessions[SECONDARY];
+        trio.nodes[SECONDARY].1.server_session(secondary).unwrap().recv_raw().is_some()
+    };
+    assert!(endorsed_by(&mut trio, 2, PathId(5)));
+    (10..10 + u32::try_from(most).unwrap()).for_each(|from| assert!(!endorsed_by(&mut trio, 7, PathId(from))));
+    assert!(!endorsed_by(&mut trio, 2, PathId(6)), "more were looked at than are bargained for");
+    trio.now += std::time::Duration::from_secs(1);
+    assert!(endorsed_by(&mut trio, 2, PathId(6)));
+    assert!(trio.is_open(SECONDARY));
+}
+
 // [P-5.15]
 #[test]
 fn answers_to_refused_raw_packets_do_not_pile_up() {
@@ -209,7 +269,7 @@ fn paths_that_are_refused_do_not_pile_up() {
             epoch: Epoch(10 + u64::from(number)),
             address: "224.0.0.1:4433".parse().unwrap(),
             server_name: "kwik.test".to_owned(),
-            identity: *crate::auth::Identity::from_seed([9; 32]).public().as_bytes(),
+            identity: *Identity::from_seed([9; 32]).public().as_bytes(),
             ticket: Bytes::new(),
         };
         trio.forge_control(CLIENT, PathId::PRIMARY, add);

@@ -367,13 +367,52 @@ fn join_is_checked_in_order_and_refused_without_a_reason() {
     let mut rogue = rogue.again();
     let late = Ticket { expires_at: UnixTime::new(UNIX_AT_START - Duration::from_secs(1)), ..rogue.ticket() };
     rogue.begin(Join { proof: [0; 64], ..rogue.join(&late) });
+    rogue.assert_refused(TransportCode::AUTH_TIME, "its time before any signature");
+    let mut rogue = rogue.again();
+    rogue.begin(Join { proof: [0; 64], ..rogue.join(&rogue.ticket()) });
     rogue.assert_refused(TransportCode::AUTH_FAILED, "and the proof");
     let mut rogue = rogue.again();
     let control = rogue.begin(rogue.join(&rogue.ticket()));
     assert_eq!(rogue.assert_welcomed(control).path, PathId(1));
     let mut rogue = rogue.again();
+    rogue.begin(Join { proof: [0; 64], ..rogue.join(&rogue.ticket()) });
+    rogue.assert_refused(TransportCode::SUPERSEDED, "whether it was used before any signature, too");
+    let mut rogue = rogue.again();
     rogue.begin(rogue.join(&late));
-    rogue.assert_refused(TransportCode::AUTH_TIME, "the time before whether it was used");
+    rogue.assert_refused(TransportCode::AUTH_TIME, "and the time before that");
+}
+
+// [P-4.4] [P-4.5]
+#[test]
+fn verifications_are_spent_on_what_passed_the_free_checks_only() {
+    let mut rogue = Rogue::at(Server::new(|limits| limits.verifications_network_per_second = 1), instant());
+    let stale = Ticket { issued_at: UnixTime::new(UNIX_AT_START - Duration::from_secs(600)), ..rogue.ticket() };
+    let stranger = Identity::from_seed([8; 32]).public();
+    for bad in [
+        Join { version: 2, ..rogue.join(&rogue.ticket()) },
+        Join { ticket: Bytes::from_static(b"garbage"), ..rogue.join(&rogue.ticket()) },
+        rogue.join(&stale),
+        rogue.join(&Ticket { issuer: stranger, ..rogue.ticket() }),
+        rogue.join(&Ticket { secondary: stranger, ..rogue.ticket() }),
+    ] {
+        rogue.begin(bad);
+        assert_ne!(rogue.closed.take().map(|(code, _)| code), Some(TransportCode::SERVER_BUSY.0));
+        rogue = rogue.again();
+    }
+    rogue.begin(Hello { client_key: [0; 32], ..rogue.hello() });
+    rogue.assert_refused(TransportCode::AUTH_FAILED, "a key that is none");
+
+    let mut rogue = rogue.again();
+    rogue.begin(Join { proof: [0; 64], ..rogue.join(&rogue.ticket()) });
+    rogue.assert_refused(TransportCode::AUTH_FAILED, "the one verification of the second");
+    // Dialling takes no virtual time, only `settle` does: a fifth of a second.
+    let mut rogue = rogue.again();
+    rogue.begin(rogue.hello());
+    rogue.assert_refused(TransportCode::SERVER_BUSY, "no verification is left");
+    rogue.pass(Duration::from_secs(1));
+    let mut rogue = rogue.again();
+    let control = rogue.begin(rogue.join(&rogue.ticket()));
+    rogue.assert_welcomed(control);
 }
 
 // [P-4.8]

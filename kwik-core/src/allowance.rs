@@ -2,29 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::limits::Limits;
-
-/// What one peer may do on one path without getting anywhere.
-#[derive(Debug)]
-pub(super) struct Allowances {
-    /// Frames that achieve nothing.
-    pub(super) idle_frames: Allowance,
-    /// Streams opened and abandoned.
-    pub(super) stream_churn: Allowance,
-}
-
-impl Allowances {
-    pub(super) fn new(now: Instant, limits: &Limits) -> Self {
-        Self {
-            idle_frames: Allowance::new(now, limits.idle_frames_burst, limits.idle_frames_per_second),
-            stream_churn: Allowance::new(now, limits.stream_churn_burst, limits.stream_churn_per_second),
-        }
-    }
-}
-
 /// A bucket of tokens.
 #[derive(Debug)]
-pub(super) struct Allowance {
+pub(crate) struct Allowance {
     burst: u32,
     per_second: u32,
     left: u32,
@@ -33,20 +13,31 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    pub(super) fn new(now: Instant, burst: u32, per_second: u32) -> Self {
+    pub(crate) fn new(now: Instant, burst: u32, per_second: u32) -> Self {
         Self { burst, per_second, left: burst, since: now }
     }
 
     /// Whether it may happen once more; counts it if so.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
-        self.refill(now);
-        let free = self.left > 0;
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
+        let free = self.has(now);
         self.left = self.left.saturating_sub(1);
         free
     }
 
+    /// Whether it may happen once more.
+    pub(crate) fn has(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        self.left > 0
+    }
+
+    /// Whether nothing of it is used up.
+    pub(crate) fn is_whole(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        self.left == self.burst
+    }
+
     /// Something useful happened, which makes up for one time.
-    pub(super) fn give_back(&mut self) {
+    pub(crate) fn give_back(&mut self) {
         self.left = self.left.saturating_add(1).min(self.burst);
     }
 

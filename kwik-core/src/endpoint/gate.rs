@@ -1,0 +1,400 @@
+//! Who may come in: the places of strangers, what is done for them, and the tickets that were used (PROTOCOL.md §4).
+//!
+//! Everything that costs something is counted by the network a stranger comes from, so that one network cannot use up
+//! what there is for all.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::allowance::Allowance;
+use crate::auth::UnixTime;
+use crate::config::ServerConfig;
+use crate::error::TransportCode;
+use crate::id::{PathId, SessionId};
+use crate::limits::Limits;
+
+/// What a server accepts sessions with.
+pub(super) struct Listener {
+    pub(super) server: ServerConfig,
+    pub(super) quic: quinn_proto::ServerConfig,
+}
+
+/// The addresses that one owner is taken to have: one of IPv4, or 2^72 of IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Network {
+    V4([u8; 4]),
+    V6([u8; 7]),
+}
+
+impl Network {
+    pub(super) fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.octets()),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, ..] = address.octets();
+                Self::V6([a, b, c, d, e, f, g])
+            }
+        }
+    }
+}
+
+/// The place of a connection that has not authenticated. Whoever has the least is the first to lose it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    /// Its address was proved.
+    validated: bool,
+    /// Larger for those that came, or ended, later.
+    order: u64,
+    pub(super) connection: usize,
+}
+
+/// What becomes of somebody who begins a handshake.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    Accept,
+    /// The address must be proved first, which costs nothing here.
+    Retry,
+    /// Not now. QUIC asks again.
+    Ignore,
+}
+
+/// Who may come in.
+pub(super) struct Gate {
+    pub(super) listener: Option<Arc<Listener>>,
+    sources: BTreeMap<Network, Source>,
+    /// Connections with a place.
+    waiting: usize,
+    /// Connections that ended here and only drain, in the order in which they ended.
+    closing: BTreeSet<(u64, usize)>,
+    handshakes: Allowance,
+    verifications: Allowance,
+    next_order: u64,
+    /// How many sources there may be before those that want nothing are forgotten.
+    sources_max: usize,
+    /// Tickets that were used and might be used again, until they expire.
+    spent: BTreeMap<(SessionId, PathId), UnixTime>,
+}
+
+/// A network that strangers come from.
+struct Source {
+    places: BTreeSet<Place>,
+    handshakes: Allowance,
+    verifications: Allowance,
+}
+
+impl Gate {
+    /// Networks that are remembered without counting what they are worth.
+    const SOURCES_MIN: usize = 1024;
+
+    pub(super) fn new(now: Instant, limits: &Limits) -> Self {
+        let each_second = |rate| Allowance::new(now, rate, rate);
+        Self {
+            listener: None,
+            sources: BTreeMap::new(),
+            waiting: 0,
+            closing: BTreeSet::new(),
+            handshakes: each_second(limits.handshakes_per_second),
+            verifications: each_second(limits.verifications_per_second),
+            next_order: 0,
+            sources_max: Self::SOURCES_MIN,
+            spent: BTreeMap::new(),
+        }
+    }
+
+    // ---- places
+
+    /// Judges somebody who begins a handshake. One whose address is not proved is let in where there is plenty, and
+    /// takes nothing from anybody: the address may be another's.
+    pub(super) fn judge(&mut self, now: Instant, network: Network, validated: bool, limits: &Limits) -> Admission {
+        let (all, own) = (self.waiting, self.places_of(network));
+        let is_crowded = all >= limits.incoming_before_retry.min(limits.unauthenticated_max)
+            || own >= limits.incoming_network_before_retry.min(limits.unauthenticated_network_max);
+        if is_crowded && !validated {
+            return Admission::Retry;
+        }
+        if self.source(now, network, limits).handshakes.has(now) && self.handshakes.take(now) {
+            self.source(now, network, limits).handshakes.take(now);
+            return Admission::Accept;
+        }
+        Admission::Ignore
+    }
+
+    /// Who must go when one more of this network comes: if there is no room, the one that is worth least of the network
+    /// that has most.
+    pub(super) fn evict(&self, network: Network, limits: &Limits) -> Option<usize> {
+        let own = self.places_of(network);
+        if own < limits.unauthenticated_network_max && self.waiting < limits.unauthenticated_max {
+            return None;
+        }
+        let first = |source: &Source| source.places.first().map(|place| Reverse(*place));
+        let most = self.sources.values().max_by_key(|source| (source.places.len(), first(source)));
+        let most = most.filter(|most| own < limits.unauthenticated_network_max && own < most.places.len());
+        most.or_else(|| self.sources.get(&network))?.places.first().map(|place| place.connection)
+    }
+
+    /// Gives a connection a place.
+    pub(super) fn enter(
+        &mut self,
+        now: Instant,
+        network: Network,
+        (connection, validated): (usize, bool),
+        limits: &Limits,
+    ) -> Place {
+        let place = Place { validated, order: self.next_order(), connection };
+        self.source(now, network, limits).places.insert(place);
+        self.waiting += 1;
+        place
+    }
+
+    /// The address of a connection was proved.
+    pub(super) fn validate(&mut self, network: Network, place: &mut Place) {
+        let Some(source) = self.sources.get_mut(&network) else { return };
+        if source.places.remove(place) {
+            place.validated = true;
+            source.places.insert(*place);
+        }
+    }
+
+    /// A connection ended here: it has no place any more, but its memory until it drained. If too many drain, the first
+    /// of them is returned, to be forgotten.
+    pub(super) fn close(&mut self, network: Network, place: &mut Place, limits: &Limits) -> Option<usize> {
+        self.leave(network, *place);
+        place.order = self.next_order();
+        self.closing.insert((place.order, place.connection));
+        let (_, first) = *self.closing.first()?;
+        (self.closing.len() > limits.unauthenticated_max).then_some(first)
+    }
+
+    /// A connection is a stranger's no more, or gone.
+    pub(super) fn leave(&mut self, network: Network, place: Place) {
+        if self.sources.get_mut(&network).is_some_and(|source| source.places.remove(&place)) {
+            self.waiting -= 1;
+        }
+        self.closing.remove(&(place.order, place.connection));
+    }
+
+    // ---- what is done for strangers
+
+    /// Whether signatures of a stranger of this network may be checked now.
+    pub(super) fn admit_verification(&mut self, now: Instant, network: Network, limits: &Limits) -> bool {
+        let may = self.source(now, network, limits).verifications.has(now) && self.verifications.take(now);
+        may && self.source(now, network, limits).verifications.take(now)
+    }
+
+    /// Whether a ticket could be used now.
+    pub(super) fn check_ticket(
+        &mut self,
+        ticket: (SessionId, PathId),
+        now: UnixTime,
+        limits: &Limits,
+    ) -> Result<(), TransportCode> {
+        if self.spent.contains_key(&ticket) {
+            return Err(TransportCode::SUPERSEDED);
+        }
+        if self.spent.len() >= limits.tickets_remembered_max {
+            self.spent.retain(|_, until| *until >= now);
+        }
+        if self.spent.len() >= limits.tickets_remembered_max {
+            return Err(TransportCode::SERVER_BUSY);
+        }
+        Ok(())
+    }
+
+    /// Notes that a ticket is used, until it could not be used any more. Each is good for one connection.
+    pub(super) fn spend_ticket(&mut self, ticket: (SessionId, PathId), until: UnixTime) {
+        self.spent.insert(ticket, until);
+    }
+
+    fn next_order(&mut self) -> u64 {
+        self.next_order += 1;
+        self.next_order
+    }
+
+    fn places_of(&self, network: Network) -> usize {
+        self.sources.get(&network).map_or(0, |source| source.places.len())
+    }
+
+    fn source(&mut self, now: Instant, network: Network, limits: &Limits) -> &mut Source {
+        if self.sources.len() >= self.sources_max && !self.sources.contains_key(&network) {
+            self.sources.retain(|_, source| !source.is_forgettable(now));
+            // Those that stay used some of what there is for all: there cannot be more of them than that.
+            self.sources_max = Self::SOURCES_MIN.max(2 * self.sources.len());
+        }
+        self.sources.entry(network).or_insert_with(|| {
+            let each_second = |rate| Allowance::new(now, rate, rate);
+            Source {
+                places: BTreeSet::new(),
+                handshakes: each_second(limits.handshakes_network_per_second),
+                verifications: each_second(limits.verifications_network_per_second),
+            }
+        })
+    }
+}
+
+impl Source {
+    fn is_forgettable(&mut self, now: Instant) -> bool {
+        self.places.is_empty() && self.handshakes.is_whole(now) && self.verifications.is_whole(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::test_support::instant;
+
+    const LEFT: Network = Network::V4([10, 0, 0, 1]);
+    const RIGHT: Network = Network::V4([10, 0, 0, 2]);
+
+    /// A gate, and the connections of strangers in it.
+    struct Scene {
+        now: Instant,
+        limits: Limits,
+        gate: Gate,
+        inside: BTreeMap<usize, (Network, Place)>,
+        next: usize,
+    }
+
+    impl Scene {
+        fn new(adjust: impl FnOnce(&mut Limits)) -> Self {
+            let mut limits = Limits::default();
+            adjust(&mut limits);
+            let now = instant();
+            Self { now, gate: Gate::new(now, &limits), limits, inside: BTreeMap::new(), next: 0 }
+        }
+
+        /// Somebody comes; returns the verdict and who had to go for it.
+        fn come(&mut self, network: Network, validated: bool) -> (Admission, Option<usize>) {
+            let admission = self.gate.judge(self.now, network, validated, &self.limits);
+            if admission != Admission::Accept {
+                return (admission, None);
+            }
+            let victim = self.gate.evict(network, &self.limits);
+            if let Some((network, mut place)) = victim.and_then(|victim| self.inside.remove(&victim)) {
+                self.gate.close(network, &mut place, &self.limits);
+            }
+            let place = self.gate.enter(self.now, network, (self.next, validated), &self.limits);
+            self.inside.insert(self.next, (network, place));
+            self.next += 1;
+            (admission, victim)
+        }
+
+        fn of(&self, network: Network) -> usize {
+            self.inside.values().filter(|(of, _)| *of == network).count()
+        }
+    }
+
+    fn network(number: u32) -> Network {
+        Network::V4(number.to_be_bytes())
+    }
+
+    #[test]
+    fn network_is_an_address_of_ipv4_or_56_bits_of_ipv6() {
+        let of = |address: &str| Network::of(address.parse().unwrap());
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+        assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"), "one address in two spellings");
+        assert_ne!(of("::ffff:192.0.2.1"), of("::ffff:192.0.2.2"));
+        assert_eq!(of("2001:db8:1:2300::1"), of("2001:db8:1:23ff:ffff::2"));
+        assert_ne!(of("2001:db8:1:2300::1"), of("2001:db8:1:2400::1"));
+    }
+
+    #[test]
+    fn newcomer_takes_the_place_of_the_first_of_the_network_that_has_most() {
+        let mut scene = Scene::new(|limits| limits.unauthenticated_max = 6);
+        for from in [RIGHT, LEFT, LEFT, LEFT, LEFT, RIGHT] {
+            assert_eq!(scene.come(from, true), (Admission::Accept, None));
+        }
+        assert_eq!(scene.come(network(1), true).1, Some(1), "the first of the left");
+        assert_eq!(scene.come(RIGHT, true).1, Some(2));
+        assert_eq!((scene.of(LEFT), scene.of(RIGHT)), (2, 3));
+        assert_eq!(scene.come(RIGHT, true).1, Some(0), "whoever would have most takes from its own");
+        assert_eq!(scene.come(network(2), true).1, Some(5));
+        assert_eq!(scene.inside.len(), 6);
+    }
+
+    #[test]
+    fn network_that_has_all_it_may_takes_from_itself() {
+        let mut scene = Scene::new(|limits| limits.unauthenticated_network_max = 2);
+        for from in [LEFT, LEFT, RIGHT, RIGHT, RIGHT] {
+            scene.come(from, true);
+        }
+        assert_eq!(scene.come(LEFT, true).1, Some(0));
+        assert_eq!((scene.of(LEFT), scene.of(RIGHT)), (2, 2));
+    }
+
+    #[test]
+    fn address_that_proved_nothing_takes_nothing_from_anybody() {
+        let mut scene = Scene::new(|limits| (limits.unauthenticated_max, limits.incoming_before_retry) = (6, 4));
+        for number in 0..4 {
+            assert_eq!(scene.come(network(number), false), (Admission::Accept, None));
+        }
+        for number in 0..100 {
+            assert_eq!(scene.come(network(number), false), (Admission::Retry, None));
+        }
+        for _ in 0..2 {
+            assert_eq!(scene.come(LEFT, true), (Admission::Accept, None));
+        }
+        assert_eq!(scene.come(RIGHT, true).1, Some(4), "the left has most");
+        scene.limits.unauthenticated_max = 5;
+        let (_, proved) = scene.inside.get_mut(&0).unwrap();
+        scene.gate.validate(network(0), proved);
+        assert_eq!(scene.come(network(9), true).1, Some(1), "the first of those that proved nothing");
+
+        let mut scene = Scene::new(|limits| limits.incoming_network_before_retry = 3);
+        assert_eq!((0..50).filter(|_| scene.come(LEFT, false).0 == Admission::Accept).count(), 3);
+        assert_eq!(scene.come(RIGHT, false), (Admission::Accept, None));
+    }
+
+    #[test]
+    fn network_has_its_handshakes_and_verifications_and_leaves_the_rest_to_others() {
+        let mut scene = Scene::new(|limits| {
+            (limits.handshakes_per_second, limits.handshakes_network_per_second) = (10, 4);
+            (limits.verifications_per_second, limits.verifications_network_per_second) = (10, 4);
+        });
+        for (from, admitted) in [(LEFT, 4), (RIGHT, 4), (network(1), 2), (network(2), 0)] {
+            assert_eq!((0..100).filter(|_| scene.come(from, true).0 == Admission::Accept).count(), admitted);
+            let verify = |scene: &mut Scene| scene.gate.admit_verification(scene.now, from, &scene.limits);
+            assert_eq!((0..100).filter(|_| verify(&mut scene)).count(), admitted);
+        }
+        scene.now += Duration::from_secs(1);
+        assert_eq!((0..100).filter(|_| scene.come(LEFT, true).0 == Admission::Accept).count(), 4);
+    }
+
+    #[test]
+    fn networks_that_want_nothing_are_forgotten() {
+        let mut scene = Scene::new(|limits| limits.incoming_before_retry = 0);
+        for number in 0..100_000 {
+            scene.now += Duration::from_micros(10);
+            scene.come(network(number), false);
+            assert!(scene.gate.sources.len() <= Gate::SOURCES_MIN, "{}", scene.gate.sources.len());
+        }
+        for number in 0..100_000 {
+            scene.now += Duration::from_micros(10);
+            scene.come(network(number), true);
+            let inside = std::mem::take(&mut scene.inside);
+            inside.into_values().for_each(|(network, place)| scene.gate.leave(network, place));
+        }
+        assert!(scene.gate.sources.len() <= 2 * Gate::SOURCES_MIN, "{}", scene.gate.sources.len());
+        assert_eq!(scene.gate.waiting, 0);
+    }
+
+    #[test]
+    fn what_drains_is_forgotten_beyond_a_number() {
+        let mut scene = Scene::new(|limits| limits.unauthenticated_max = 3);
+        let mut forgotten = Vec::new();
+        for number in 0..10 {
+            scene.come(network(number), true);
+            let (connection, (network, mut place)) = scene.inside.pop_first().unwrap();
+            if let Some(first) = scene.gate.close(network, &mut place, &scene.limits) {
+                scene.gate.closing.retain(|(_, connection)| *connection != first);
+                forgotten.push(first);
+            }
+            assert_eq!(connection, place.connection);
+        }
+        assert_eq!(forgotten, [0, 1, 2, 3, 4, 5, 6]);
+    }
+}

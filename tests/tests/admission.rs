@@ -1,0 +1,177 @@
+//! Strangers: what a flood of them costs those who are there, and those who want to come.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kwik_core::{Dir, Limits, SessionEvent, SessionHandle, StreamHandle, WriteError};
+use kwik_sim::byzantine::{Dialer, Flood};
+use kwik_sim::{Link, NodeId, Pki, World, WorldConfig};
+use kwik_tests::{LONG, NAME};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DELAY: Duration = Duration::from_millis(10);
+
+/// A server, and hosts around it that each have a network of their own.
+struct Site {
+    world: World,
+    pki: Pki,
+    server: NodeId,
+    hosts: u16,
+}
+
+impl Site {
+    fn new() -> Self {
+        let mut world = World::with_config(WorldConfig::null_tls(1));
+        let pki = world.pki(NAME);
+        let server = world.add_server("10.0.0.1:4433".parse().expect("an address"), pki.server(0)).expect("a server");
+        Self { world, pki, server, hosts: 0 }
+    }
+
+    /// One more host, at 10.1.x.y, that floods. Returns how many of its handshakes were completed.
+    fn flood(&mut self, dialer: Dialer, dials: usize, per_second: u32) -> Rc<Cell<usize>> {
+        let [high, low] = self.hosts.to_be_bytes();
+        let address = format!("10.1.{high}.{low}:7000").parse().expect("an address");
+        let server = self.world.address(self.server);
+        let plan = (dials, SECOND / per_second);
+        let flood = Flood::new(&self.world, &self.pki, server, u64::from(self.hosts), dialer, plan);
+        let connected = flood.connected();
+        let node = self.world.add_raw_node(address, Box::new(flood));
+        self.world.set_link_both(node, self.server, Link::with_delay(DELAY));
+        self.hosts += 1;
+        connected
+    }
+
+    /// How long an honest client takes to be welcomed.
+    fn welcome(&mut self, address: &str) -> Option<Duration> {
+        let client = self.world.add_client(address.parse().expect("an address")).expect("a client");
+        self.world.set_link_both(client, self.server, Link::with_delay(DELAY));
+        self.world.dial(client, self.server, self.pki.client(), NAME).expect("dialled");
+        let begun = self.world.elapsed();
+        let welcomed = |world: &mut World| world.saw(client, |event| *event == SessionEvent::Welcomed);
+        self.world.run_until(Duration::from_secs(20), welcomed).then(|| self.world.elapsed() - begun)
+    }
+}
+
+/// An established session: its client reads what the server writes without end, at 20 Mbit/s.
+struct Download {
+    client: (NodeId, SessionHandle),
+    server: (NodeId, SessionHandle),
+    here: StreamHandle,
+    there: StreamHandle,
+    read: usize,
+}
+
+impl Download {
+    fn begin(site: &mut Site) -> Self {
+        let client = site.world.add_client("10.2.0.1:5000".parse().expect("an address")).expect("a client");
+        site.world.set_link_both(client, site.server, Link::with_rate(20_000_000, DELAY));
+        let session = site.world.dial(client, site.server, site.pki.client(), NAME).expect("dialled");
+        let here = site.world.session(client, session).expect("a session").open_stream(Dir::Bi).expect("opened");
+        let mut found = None;
+        let came = site.world.run_until(LONG, |world| {
+            found = world.poll_event(site.server).map(|(session, _)| session);
+            found.is_some()
+        });
+        assert!(came);
+        let server = (site.server, found.expect("just found"));
+        let mut there = None;
+        site.world.run_until(LONG, |world| {
+            there = world.session(server.0, server.1).and_then(|mut session| session.accept_stream(Dir::Bi));
+            there.is_some()
+        });
+        Self { client: (client, session), server, here, there: there.expect("the stream came"), read: 0 }
+    }
+
+    fn run(&mut self, world: &mut World, span: Duration) {
+        let block = Bytes::from(vec![7; 64 * 1024]);
+        let end = world.elapsed() + span;
+        while world.elapsed() < end {
+            let mut session = world.session(self.server.0, self.server.1).expect("the session lives");
+            loop {
+                match session.stream(self.there).write_chunk(block.clone()) {
+                    Ok(_) => {}
+                    Err(WriteError::Blocked) => break,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            world.run_for(Duration::from_millis(5));
+            let mut session = world.session(self.client.0, self.client.1).expect("the session lives");
+            while let Ok(chunk) = session.stream(self.here).read(usize::MAX) {
+                self.read += chunk.data.len();
+            }
+        }
+    }
+}
+
+/// A flood from one network held every place for five seconds, and nobody else came in.
+// [P-4.13]
+#[test]
+fn newcomer_comes_in_at_once_while_one_network_floods() {
+    for dialer in [Dialer::Silent, Dialer::Forger, Dialer::Spoofed] {
+        let mut site = Site::new();
+        site.flood(dialer, 1_100, 10_000);
+        site.world.run_for(SECOND / 2);
+        let took = site.welcome("10.2.0.2:5000").expect("welcomed");
+        assert!(took < SECOND / 5, "{dialer:?}: {took:?}");
+
+        let mut site = Site::new();
+        let connected = site.flood(dialer, 5_000, 1_000);
+        site.world.run_for(3 * SECOND);
+        for host in 1..20 {
+            let took = site.welcome(&format!("10.2.0.{host}:5000")).expect("welcomed");
+            assert!(took < SECOND / 5, "{dialer:?}, host {host}: {took:?}");
+        }
+        let limits = Limits::default();
+        let most = usize::try_from(limits.handshakes_network_per_second).unwrap() * 6;
+        assert!(connected.get() <= most, "{dialer:?}: the flood got {} handshakes", connected.get());
+    }
+}
+
+/// Its silent connections go, the first of them first.
+// [P-4.13]
+#[test]
+fn newcomer_of_the_network_that_floods_comes_in_too() {
+    let mut site = Site::new();
+    site.flood(Dialer::Silent, 1_100, 10_000);
+    site.world.run_for(2 * SECOND);
+    let took = site.welcome("10.1.0.0:5000").expect("welcomed");
+    assert!(took < SECOND / 5, "{took:?}");
+}
+
+// [P-4.13]
+#[test]
+fn newcomer_comes_in_while_many_networks_flood() {
+    for dialer in [Dialer::Silent, Dialer::Spoofed] {
+        let mut site = Site::new();
+        (0..600).for_each(|_| {
+            site.flood(dialer, 6, 1);
+        });
+        site.world.run_for(3 * SECOND);
+        let took = site.welcome("10.2.0.2:5000").expect("welcomed");
+        assert!(took < SECOND, "{dialer:?}: {took:?}");
+    }
+}
+
+// [P-4.13]
+#[test]
+fn established_session_keeps_its_goodput_while_its_listener_is_flooded() {
+    let goodput = |hosts: usize, dialer, per_second| {
+        let mut site = Site::new();
+        let mut download = Download::begin(&mut site);
+        (0..hosts).for_each(|_| {
+            site.flood(dialer, 5_000, per_second);
+        });
+        download.run(&mut site.world, 3 * SECOND);
+        download.read
+    };
+    let undisturbed = goodput(0, Dialer::Silent, 1);
+    assert!(undisturbed > 6_000_000, "{undisturbed} bytes in three seconds");
+    for dialer in [Dialer::Silent, Dialer::Forger, Dialer::Spoofed] {
+        for (hosts, per_second) in [(1, 2_000), (60, 20)] {
+            let flooded = goodput(hosts, dialer, per_second);
+            assert!(flooded * 10 >= undisturbed * 9, "{dialer:?} from {hosts}: {flooded} of {undisturbed} bytes");
+        }
+    }
+}
