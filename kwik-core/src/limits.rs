@@ -41,6 +41,10 @@ pub const GRANT_OVERLAP_MAX: usize = 16;
 pub const GRANT_PROGRESS_BYTES: u64 = 256 * 1024;
 /// Paths whose raw packets one server of a session accepts. Path ids are never reused.
 pub const RAW_SENDERS_MAX: usize = 1024;
+/// How much of a control plane that waits a peer reads within [`Limits::control_stall_timeout`], at least.
+pub const CONTROL_PROGRESS_BYTES: usize = 512;
+/// Paths that a primary remembers, the live ones included; of the dead ones it forgets the first.
+pub const PATHS_REMEMBERED_MAX: usize = 1024;
 /// Packets a sender may have unacknowledged on a path. A receiver closes the path beyond it.
 pub const PACKETS_OUTSTANDING_MAX: u64 = 4096;
 /// Streams of each direction every endpoint accepts before its parameters are known.
@@ -98,13 +102,16 @@ pub struct Limits {
     pub grants_session_max: usize,
     /// Grants that may be outstanding on one path.
     pub grants_path_max: usize,
+    /// Bytes of a primary's commands that the client did not take yet, requests included.
+    pub command_bytes_max: usize,
     /// Separate ranges that a session remembers as granted or revoked, of all its streams and paths.
     pub grant_spans_session: usize,
     /// Bytes of a revoked grant that are dropped silently.
     pub fence_bytes_max: u64,
     /// Bytes that arrive twice on one path before it is closed, beyond a quarter of what it delivered.
     pub duplicate_bytes_slack: u64,
-    /// Raw packets queued from one path to another, and received but not yet taken by the application.
+    /// Raw packets from one path to another whose receipt was not passed on, and those received but not yet taken by the
+    /// application. Of all paths together, `paths_max` times as many.
     pub raw_packets_max: usize,
     /// Bytes of such raw packets.
     pub raw_queue_bytes_max: usize,
@@ -171,7 +178,7 @@ pub struct Limits {
     pub path_lease: Duration,
     /// How long a close waits for what was finished.
     pub drain_timeout: Duration,
-    /// How long a peer may leave its control plane unread.
+    /// How long a peer may leave its control plane unread, or read less than [`CONTROL_PROGRESS_BYTES`] of it.
     pub control_stall_timeout: Duration,
 }
 
@@ -202,6 +209,7 @@ impl Default for Limits {
             answer_timeout: Duration::from_secs(60),
             grants_session_max: 1024,
             grants_path_max: 256,
+            command_bytes_max: MIB_USIZE,
             grant_spans_session: 16 * 1024,
             fence_bytes_max: 4 * MIB,
             duplicate_bytes_slack: MIB,

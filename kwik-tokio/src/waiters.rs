@@ -85,7 +85,7 @@ impl Waiters {
     /// Notes what an event tells and collects whom it wakes.
     pub(crate) fn on_event(&mut self, event: SessionEvent, wakes: &mut Wakes) {
         match event {
-            SessionEvent::Incoming => {}
+            SessionEvent::Incoming | SessionEvent::DelegationRoom(_) => {}
             SessionEvent::Connected => {
                 self.is_connected = true;
                 wakes.notify(&self.signals.life);

@@ -222,23 +222,44 @@ fn client_that_wants_no_more_stops_every_writer() {
 
 // [P-8.11] [P-8.15]
 #[test]
-fn grant_that_was_revoked_before_it_was_forwarded_is_taken_back_behind_it() {
+fn grant_that_was_revoked_on_its_way_is_taken_back_behind_it() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (path, secondary) = fleet.join(ends, 1);
+    let (_, there) = fleet.open(ends, Dir::Bi);
+    let (client, primary, node) = (fleet.client, fleet.servers[0], fleet.servers[1]);
+    fleet.world.set_link_both(client, node, Link::with_delay(Duration::from_millis(300)));
+    let grant = delegate(&mut fleet, ends, there, path, 1000);
+    fleet.world.run_for(Duration::from_millis(100));
+    fleet.world.server_session(primary, ends.primary).unwrap().revoke(grant).unwrap();
+    assert_eq!(fleet.await_delegation(ends, grant), lost(TransportCode::REVOKED, 0..1000));
+    let part = fleet.accept(1, secondary, Dir::Bi);
+    let told = fleet.world.run_until(LONG, |world| {
+        let code = world.session(node, secondary).unwrap().stream(part).stop_code();
+        code == Some(TransportCode::REVOKED.into())
+    });
+    assert!(told, "the secondary writes for nobody");
+}
+
+// [P-8.9]
+#[test]
+fn grant_that_was_revoked_before_it_was_forwarded_reaches_no_secondary() {
     let mut fleet = Fleet::new(2);
     let ends = fleet.connect();
     let (_, there) = fleet.open(ends, Dir::Bi);
     let primary = fleet.servers[0];
     let target = fleet.target(1);
     let path = fleet.add_path(ends, target);
-    let grant = delegate(&mut fleet, ends, there, path, 1000);
-    fleet.world.server_session(primary, ends.primary).unwrap().revoke(grant).unwrap();
-    assert_eq!(fleet.await_delegation(ends, grant), lost(TransportCode::REVOKED, 0..1000));
+    let revoked = delegate(&mut fleet, ends, there, path, 1000);
+    // The client has it, and nobody to carry it to.
+    fleet.world.run_for(Duration::from_millis(15));
+    fleet.world.server_session(primary, ends.primary).unwrap().revoke(revoked).unwrap();
+    let next = delegate(&mut fleet, ends, there, path, 1000);
+    assert_eq!(fleet.await_delegation(ends, revoked), lost(TransportCode::REVOKED, 0..1000));
     let secondary = fleet.await_incoming(1);
     let (node, part) = (fleet.servers[1], fleet.accept(1, secondary, Dir::Bi));
-    let told = fleet.world.run_until(LONG, |world| {
-        let code = world.session(node, secondary).unwrap().stream(part).stop_code();
-        code == Some(TransportCode::REVOKED.into())
-    });
-    assert!(told, "the secondary writes for nobody");
+    let grant = fleet.world.session(node, secondary).unwrap().stream(part).grant().map(|granted| granted.grant);
+    assert_eq!(grant, Some(next), "the first that the secondary hears of");
 }
 
 // [P-5.11] [P-8.11]

@@ -8,6 +8,8 @@ mod loss;
 mod outage;
 #[path = "network/rate.rs"]
 mod rate;
+#[path = "network/thin.rs"]
+mod thin;
 
 use std::time::Duration;
 

@@ -1,9 +1,11 @@
 //! Raw packets from server to server through the client.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use kwik_core::limits::RAW_BYTES_MAX;
 use kwik_core::{ErrorCode, Limits, PathId, RawError, RawPacket, SessionEvent, SessionHandle, TransportCode};
-use kwik_sim::NodeId;
+use kwik_sim::{Link, NodeId};
 use kwik_tests::{Fleet, LONG};
 
 fn send(fleet: &mut Fleet, from: NodeId, session: SessionHandle, to: PathId, data: &'static [u8]) -> u64 {
@@ -145,4 +147,41 @@ fn raw_packet_on_its_way_to_a_crashed_server_is_reported_lost() {
     fleet.world.crash(b);
     let sequence = send(&mut fleet, a, ends.primary, path, b"anyone?");
     assert!(await_receipt(&mut fleet, a, path, sequence).is_err());
+}
+
+// [P-7.2]
+#[test]
+fn sender_that_knows_no_pause_is_slowed_by_a_thin_line_and_loses_nothing() {
+    let mut fleet = Fleet::new(3);
+    let ends = fleet.connect();
+    let (_, session_1) = fleet.join(ends, 1);
+    let (path_2, session_2) = fleet.join(ends, 2);
+    let (one, two) = (fleet.servers[1], fleet.servers[2]);
+    let thin = Link { rate: Some(400_000), ..Link::with_delay(Duration::from_millis(100)) };
+    fleet.world.set_link_both(fleet.client, two, thin);
+    let (mut sent, mut came, mut blocked, mut refused) = (0_u32, 0_u32, 0, 0);
+    let packet = |number: u32| Bytes::from(number.to_be_bytes().repeat(1_000));
+    let all = fleet.world.run_until(LONG, |world| {
+        let mut session = world.server_session(one, session_1).expect("a session");
+        while sent < 500 {
+            match session.send_raw(path_2, packet(sent)) {
+                Ok(_) => sent += 1,
+                Err(RawError::Blocked) => {
+                    blocked += 1;
+                    break;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        while let Some((_, event)) = world.poll_event(one) {
+            refused += u32::from(matches!(event, SessionEvent::RawStatus { result: Err(_), .. }));
+        }
+        while let Some(received) = world.server_session(two, session_2).expect("a session").recv_raw() {
+            assert_eq!(received.data, packet(came));
+            came += 1;
+        }
+        came == 500
+    });
+    assert!(all, "{came} of {sent}");
+    assert!(blocked > 10 && refused == 0, "blocked {blocked} times, refused {refused} times");
 }

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use quinn_proto::{Connection, ReadError, StreamId as QuicStreamId, WriteError};
 
 use crate::error::TransportCode;
-use crate::limits::Limits;
+use crate::limits::{CONTROL_PROGRESS_BYTES, Limits};
 use crate::wire::{ControlFrame, ControlReader, WireError};
 
 /// Both directions of the control plane.
@@ -16,7 +16,24 @@ pub(super) struct ControlStream {
     reader: ControlReader,
     readable: bool,
     out: BytesMut,
-    stalled_since: Option<Instant>,
+    stall: Option<Stall>,
+}
+
+/// QUIC takes no more.
+#[derive(Debug, Clone, Copy)]
+struct Stall {
+    since: Instant,
+    /// Bytes that QUIC took all the same.
+    taken: usize,
+}
+
+/// What is to be made of a stall.
+#[derive(Debug, PartialEq, Eq)]
+enum Patience {
+    Left,
+    /// There is none with the peer; there is if it is the line that takes no more.
+    WithALine,
+    Out,
 }
 
 impl ControlStream {
@@ -80,46 +97,93 @@ impl ControlStream {
             match quic.send_stream(stream).write(&self.out) {
                 Ok(written) => {
                     let _ = self.out.split_to(written);
-                    self.stalled_since = None;
+                    if let Some(stall) = &mut self.stall {
+                        stall.on_taken(now, written);
+                    }
                 }
                 Err(WriteError::Blocked) => {
-                    self.stalled_since.get_or_insert(now);
+                    self.stall.get_or_insert(Stall { since: now, taken: 0 });
                     return;
                 }
                 Err(WriteError::Stopped(_) | WriteError::ClosedStream) => self.out.clear(),
             }
         }
-        self.stalled_since = None;
+        self.stall = None;
     }
 
-    /// A peer that leaves too much unread for too long. `unreached` is for how long nothing may have reached it: if that is
-    /// long it is excused, but not for ever: one that is only silent is gone before.
-    pub(super) fn check(&self, now: Instant, unreached: Duration, limits: &Limits) -> Result<(), WireError> {
-        let excused = is_long(unreached, limits) && unreached < limits.idle_timeout.saturating_mul(2);
-        let stalled = !excused
-            && self
-                .stalled_since
-                .is_some_and(|since| now.saturating_duration_since(since) >= limits.control_stall_timeout);
-        let overfull = self.stalled_since.is_some() && self.out.len() > limits.control_queue_bytes_max;
-        if stalled || overfull {
+    /// Whether the peer is to be judged by [`Self::check`] now.
+    pub(super) fn is_suspect(&self, now: Instant, limits: &Limits) -> bool {
+        self.is_overfull(limits) || self.is_overdue(now, limits)
+    }
+
+    /// A peer that leaves too much unread for too long, or reads so little that it comes to the same. To be asked when
+    /// QUIC was given what it takes; changes its window. `unreached` is for how long nothing may have reached the peer.
+    pub(super) fn check(
+        &mut self,
+        quic: &mut Connection,
+        now: Instant,
+        unreached: Duration,
+        limits: &Limits,
+    ) -> Result<(), WireError> {
+        let at_fault = self.is_overfull(limits)
+            || match self.patience(now, unreached, limits) {
+                Patience::Left => false,
+                Patience::WithALine => self.is_out_of_credit(quic),
+                Patience::Out => true,
+            };
+        if at_fault {
             return Err(WireError {
                 code: TransportCode::CONTROL_FLOOD,
                 frame: "control plane",
                 detail: "the peer does not read its control plane",
             });
         }
+        if self.is_overdue(now, limits) && !is_long(unreached, limits) {
+            self.stall = Some(Stall { since: now, taken: 0 });
+        }
         Ok(())
+    }
+
+    fn is_overfull(&self, limits: &Limits) -> bool {
+        self.stall.is_some() && self.out.len() > limits.control_queue_bytes_max
+    }
+
+    fn is_overdue(&self, now: Instant, limits: &Limits) -> bool {
+        let waited = |stall: Stall| now.saturating_duration_since(stall.since) >= limits.control_stall_timeout;
+        self.stall.is_some_and(waited)
+    }
+
+    /// What is to be made of a stall. If nothing may have reached the peer for long it is excused, but not for ever: one
+    /// that is only silent is gone before.
+    fn patience(&self, now: Instant, unreached: Duration, limits: &Limits) -> Patience {
+        if !self.is_overdue(now, limits) {
+            Patience::Left
+        } else if unreached >= limits.idle_timeout.saturating_mul(2) {
+            Patience::Out
+        } else if is_long(unreached, limits) {
+            Patience::Left
+        } else {
+            Patience::WithALine
+        }
+    }
+
+    /// Whether the peer must give credit before QUIC takes more. Otherwise QUIC has its fill of what is not acknowledged,
+    /// as on a line that is slow.
+    fn is_out_of_credit(&self, quic: &mut Connection) -> bool {
+        let Some(stream) = self.quic else { return false };
+        quic.set_send_window(u64::MAX);
+        quic.send_stream(stream).write(&[]) == Err(WriteError::Blocked)
     }
 
     /// The peer was heard, or acknowledged something. If nothing may have reached it for long, it gets its time anew.
     pub(super) fn on_reached(&mut self, now: Instant, unreached: Duration, limits: &Limits) {
         if is_long(unreached, limits) {
-            self.stalled_since = self.stalled_since.map(|_| now);
+            self.stall = self.stall.map(|_| Stall { since: now, taken: 0 });
         }
     }
 
     pub(super) fn deadline(&self, now: Instant, limits: &Limits) -> Option<Instant> {
-        self.stalled_since.and_then(|since| since.checked_add(limits.control_stall_timeout)).filter(|at| *at > now)
+        self.stall.and_then(|stall| stall.since.checked_add(limits.control_stall_timeout)).filter(|at| *at > now)
     }
 
     /// The next bytes, if any are there. The control plane lives as long as the path, so its end is a fault.
@@ -143,6 +207,16 @@ impl ControlStream {
     }
 }
 
+impl Stall {
+    /// A few bytes now and then are no progress.
+    fn on_taken(&mut self, now: Instant, bytes: usize) {
+        self.taken = self.taken.saturating_add(bytes);
+        if self.taken >= CONTROL_PROGRESS_BYTES {
+            *self = Self { since: now, taken: 0 };
+        }
+    }
+}
+
 fn is_long(unreached: Duration, limits: &Limits) -> bool {
     unreached >= limits.control_stall_timeout / 2
 }
@@ -157,19 +231,38 @@ mod tests {
     fn unread_control_plane_is_excused_while_nothing_reaches_the_peer_and_not_for_ever() {
         let (start, limits) = (instant(), Limits::default());
         let seconds = Duration::from_secs;
-        let mut control = ControlStream { stalled_since: Some(start), ..ControlStream::default() };
-        assert!(control.check(start + seconds(9), Duration::ZERO, &limits).is_ok());
-        assert!(control.check(start + seconds(10), Duration::ZERO, &limits).is_err());
-        assert!(control.check(start + seconds(10), seconds(4), &limits).is_err());
-        assert!(control.check(start + seconds(59), seconds(59), &limits).is_ok());
-        assert!(control.check(start + seconds(60), seconds(60), &limits).is_err());
+        let mut control = ControlStream { stall: Some(Stall { since: start, taken: 0 }), ..ControlStream::default() };
+        let patience =
+            |control: &ControlStream, at, unreached| control.patience(start + seconds(at), seconds(unreached), &limits);
+        assert_eq!(patience(&control, 9, 0), Patience::Left);
+        assert_eq!(patience(&control, 10, 0), Patience::WithALine);
+        assert_eq!(patience(&control, 10, 4), Patience::WithALine);
+        assert_eq!(patience(&control, 59, 59), Patience::Left);
+        assert_eq!(patience(&control, 60, 60), Patience::Out);
         control.on_reached(start + seconds(20), seconds(4), &limits);
-        assert!(
-            control.check(start + seconds(20), Duration::ZERO, &limits).is_err(),
-            "a short silence changes nothing"
-        );
+        assert_eq!(patience(&control, 20, 0), Patience::WithALine, "a short silence changes nothing");
         control.on_reached(start + seconds(20), seconds(5), &limits);
-        assert!(control.check(start + seconds(29), Duration::ZERO, &limits).is_ok());
-        assert!(control.check(start + seconds(30), Duration::ZERO, &limits).is_err());
+        assert_eq!(patience(&control, 29, 0), Patience::Left);
+        assert_eq!(patience(&control, 30, 0), Patience::WithALine);
+    }
+
+    // [P-5.15]
+    #[test]
+    fn stall_ends_with_progress_and_not_with_a_drip() {
+        let (start, limits) = (instant(), Limits::default());
+        let at = |second| start + Duration::from_secs(second);
+        let stalled = |drip: usize| {
+            let mut control =
+                ControlStream { stall: Some(Stall { since: start, taken: 0 }), ..ControlStream::default() };
+            (0..100).find(|second| {
+                if let Some(stall) = control.stall.as_mut().filter(|_| second % 9 == 0) {
+                    stall.on_taken(at(*second), drip);
+                }
+                control.is_overdue(at(*second), &limits)
+            })
+        };
+        assert_eq!(stalled(1), Some(10));
+        assert_eq!(stalled(CONTROL_PROGRESS_BYTES / 2 - 1), Some(10));
+        assert_eq!(stalled(CONTROL_PROGRESS_BYTES), None);
     }
 }

@@ -316,6 +316,12 @@ impl Path {
         self.lifecycle.move_to_dead(reason);
     }
 
+    /// Whether the peer hears what is said on the control plane. One that is still connecting must hear HELLO or JOIN
+    /// first.
+    pub(crate) fn is_hearing(&self) -> bool {
+        !self.state().is_dead() && *self.state() != PathState::Connecting
+    }
+
     /// Whether more state may be turned into control frames now.
     pub(crate) fn is_control_ready(&self) -> bool {
         !self.ended && self.control.is_ready()
@@ -336,11 +342,7 @@ impl Path {
         {
             self.control.queue(&PacketAck { ranges }.into());
         }
-        let window = self.quic.congestion_state().window().saturating_mul(2);
-        let window = window.clamp(Self::SEND_WINDOW_MIN, self.limits.quic_send_window_bytes);
-        self.quic.set_send_window(window.saturating_add(Self::CONTROL_RESERVE));
-        self.control.flush(&mut self.quic, now);
-        self.quic.set_send_window(window);
+        self.flush_control(now);
         self.carriers.flush_all(&mut self.quic);
     }
 
@@ -539,8 +541,32 @@ impl Path {
         })
     }
 
+    /// The window is larger for the control plane than for data.
+    fn flush_control(&mut self, now: Instant) {
+        let window = self.send_window();
+        self.quic.set_send_window(window.saturating_add(Self::CONTROL_RESERVE));
+        self.control.flush(&mut self.quic, now);
+        self.quic.set_send_window(window);
+    }
+
+    fn send_window(&self) -> u64 {
+        let window = self.quic.congestion_state().window().saturating_mul(2);
+        window.clamp(Self::SEND_WINDOW_MIN, self.limits.quic_send_window_bytes)
+    }
+
+    fn check_control(&mut self, now: Instant) -> Result<(), WireError> {
+        if !self.control.is_suspect(now, &self.limits) {
+            return Ok(());
+        }
+        // What the peer gave credit for until now counts.
+        self.flush_control(now);
+        let verdict = self.control.check(&mut self.quic, now, self.health.unreached(now), &self.limits);
+        self.quic.set_send_window(self.send_window());
+        verdict
+    }
+
     fn read(&mut self, now: Instant) -> Result<Option<PathInput>, WireError> {
-        self.control.check(now, self.health.unreached(now), &self.limits)?;
+        self.check_control(now)?;
         if self.carriers.is_broken() && self.lost.is_none() {
             return Err(WireError {
                 code: TransportCode::PROTOCOL_VIOLATION,

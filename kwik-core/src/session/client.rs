@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::event::SessionEvent;
 use super::input::violation;
 use super::members::Members;
+use super::notices::{Notice, Notices};
 use super::relay::{CargoRecord, Relay};
 use super::{Machine, Moment, RoleState};
 use crate::VERSION;
@@ -17,7 +18,7 @@ use crate::address::Address;
 use crate::auth::{self, Identity, PublicIdentity};
 use crate::config::{ClientConfig, SecondaryTrust};
 use crate::error::{ErrorCode, TransportCode};
-use crate::id::{GrantId, PathId, Side, StreamId};
+use crate::id::{PathId, Side, StreamId, StreamOffset};
 use crate::path::{Path, PathState};
 use crate::stream::{DataOutcome, Fault, Grant, GrantBook, GrantReport, StreamTable, TableRole, Worth};
 use crate::wire::{
@@ -33,6 +34,8 @@ pub(super) struct ClientRole {
     pub(super) members: Members,
     pub(super) grants: GrantBook,
     pub(super) relay: Relay,
+    /// For secondaries.
+    pub(super) notices: Notices,
     /// Paths whose state is to be reported.
     pub(super) reports: BTreeMap<PathId, DeadOrAlive>,
     pub(super) repeated_bytes: BTreeMap<PathId, u64>,
@@ -93,7 +96,8 @@ impl Machine {
             config,
             key,
             members: Members::new(primary, now, &limits),
-            relay: Relay::default(),
+            relay: Relay::new(&limits),
+            notices: Notices::new(&limits),
             reports: BTreeMap::new(),
             repeated_bytes: BTreeMap::new(),
             welcome_deadline: None,
@@ -229,7 +233,7 @@ impl Machine {
             return Ok(());
         };
         if client.members.get(frame.path).is_none() {
-            client.grants.path_lost(frame.path, TransportCode::PATH_UNKNOWN.into());
+            client.grants.path_unknown(frame.grant);
             return Ok(());
         }
         let open = GrantOpen {
@@ -238,17 +242,20 @@ impl Machine {
             stream: frame.stream,
             start: frame.start,
             len: frame.len,
-            limit: crate::id::StreamOffset(limit),
+            limit: StreamOffset(limit),
             seal: frame.seal,
         };
-        client.relay.push_grant(frame.path, open, |grant| client.grants.is_open(grant), &self.limits);
+        if client.grants.is_open(frame.grant) {
+            client.relay.push_grant(frame.path, &open);
+        }
         Ok(())
     }
 
     pub(super) fn on_revoke(&mut self, revoke: &Revoke) -> Result<(), Fault> {
         let RoleState::Client(client) = &mut self.role else { return Ok(()) };
         match client.grants.revoke(revoke.grant, revoke.epoch) {
-            Some(grant) => self.tell_revoked(grant.path, revoke.grant),
+            Some(grant) if client.relay.drop_grant(grant.path, grant.id) => {}
+            Some(grant) => client.notices.push(grant.path, Notice::Revoked(grant.id)),
             None => self.note_idle(),
         }
         Ok(())
@@ -266,17 +273,12 @@ impl Machine {
 
     /// A server has the grant: what it was told may be old by now, and what was said meanwhile it may have missed.
     pub(super) fn on_cargo_acknowledged(&mut self, path: PathId, record: CargoRecord) {
-        let RoleState::Client(client) = &self.role else { return };
+        let RoleState::Client(client) = &mut self.role else { return };
         let CargoRecord::Grant { grant, stream, limit } = record else { return };
         if !client.grants.is_open(grant) {
-            self.tell_revoked(path, grant);
-            return;
-        }
-        let now = self.streams.receive_limit(stream).ok().flatten();
-        if let Some(now) = now.filter(|now| *now > limit.0)
-            && let Some(path) = self.paths.get_mut(&path).filter(|path| path.state().is_usable())
-        {
-            path.queue_control(&MaxStreamData { stream, limit: crate::id::StreamOffset(now) }.into());
+            client.notices.push(path, Notice::Revoked(grant));
+        } else if self.streams.receive_limit(stream).ok().flatten() > Some(limit.0) {
+            client.notices.push(path, Notice::Raised(stream));
         }
     }
 
@@ -311,12 +313,11 @@ impl Machine {
     /// will not come.
     pub(super) fn on_stream_over(&mut self, id: StreamId, code: ErrorCode) {
         let RoleState::Client(client) = &mut self.role else { return };
-        for writer in client.grants.writers(id) {
-            if let Some(path) = self.paths.get_mut(&writer).filter(|path| path.state().is_usable()) {
-                path.queue_control(&StopSending { stream: id, code }.into());
+        for (path, grant) in client.grants.stream_gone(id, TransportCode::STREAM_GONE.into()) {
+            if !client.relay.drop_grant(path, grant) {
+                client.notices.push(path, Notice::Stopped(id, code));
             }
         }
-        client.grants.stream_gone(id, TransportCode::STREAM_GONE.into());
     }
 
     /// The application wants nothing more of a stream.
@@ -334,7 +335,7 @@ impl Machine {
         if !known || raw.to == from {
             let sequence = raw.seal.sequence;
             self.worth = Worth::Nothing;
-            return client.relay.refuse_raw(from, raw.to, sequence, TransportCode::PATH_UNKNOWN, &self.limits);
+            return client.relay.refuse_raw(from, raw.to, sequence, TransportCode::PATH_UNKNOWN);
         }
         let between_secondaries = !from.is_primary() && !raw.to.is_primary();
         let endorsement = client
@@ -342,7 +343,7 @@ impl Machine {
             .get(from)
             .filter(|_| between_secondaries)
             .map_or_else(Bytes::new, |member| member.ticket.clone());
-        client.relay.push_raw(from, raw.to, endorsement, raw.seal, &self.limits)
+        client.relay.push_raw(from, raw.to, endorsement, raw.seal)
     }
 
     pub(super) fn on_receipt_to_relay(&mut self, receiver: PathId, status: RawStatus) -> Result<(), Fault> {
@@ -350,10 +351,15 @@ impl Machine {
         // A receipt may cross the end of the path whose server sent the packet: nobody waits for it any more.
         let from = status.from;
         let is_gone = client.members.was_added(from) && client.members.get(from).is_none();
-        if status.to == receiver && (client.relay.on_receipt(status) || is_gone) {
-            return Ok(());
+        if status.to != receiver {
+            return Err(violation("RAW_STATUS about another path than its own"));
         }
-        Err(violation("RAW_STATUS for a packet that is not on its way"))
+        if is_gone {
+            self.note_idle();
+        } else if !client.relay.on_receipt(status) {
+            return Err(violation("RAW_STATUS for a packet that was not carried, or was answered"));
+        }
+        Ok(())
     }
 
     // ---- out
@@ -362,9 +368,14 @@ impl Machine {
         while let Some(stream) = self.streams.poll_gone() {
             if let RoleState::Client(client) = &mut self.role {
                 client.grants.forget_stream(stream);
+                client.notices.forget_stream(stream);
             }
         }
+        self.flush_notices(moment.now);
         let RoleState::Client(client) = &mut self.role else { return };
+        while let Some((path, grant)) = client.grants.poll_settled() {
+            client.relay.drop_grant(path, grant);
+        }
         for (id, path) in &mut self.paths {
             while path.state().is_usable() && path.is_control_ready() {
                 let Some(receipt) = client.relay.pop_receipt(*id) else { break };
@@ -404,11 +415,24 @@ impl Machine {
         }
     }
 
-    fn tell_revoked(&mut self, path: PathId, grant: GrantId) {
-        let RoleState::Client(client) = &self.role else { return };
-        let epoch = client.members.epoch();
-        if let Some(path) = self.paths.get_mut(&path).filter(|path| path.state().is_usable()) {
-            path.queue_control(&Revoke { grant, epoch }.into());
+    fn flush_notices(&mut self, now: Instant) {
+        let RoleState::Client(client) = &mut self.role else { return };
+        for (id, path) in self.paths.iter_mut().filter(|(id, path)| !id.is_primary() && path.is_hearing()) {
+            while path.is_control_ready() {
+                let frame = match client.notices.pop(*id) {
+                    Some(Notice::Revoked(grant)) => Revoke { grant, epoch: client.members.epoch() }.into(),
+                    Some(Notice::Stopped(stream, code)) => StopSending { stream, code }.into(),
+                    Some(Notice::Raised(stream)) => match self.streams.receive_limit(stream) {
+                        Ok(Some(limit)) => MaxStreamData { stream, limit: StreamOffset(limit) }.into(),
+                        _ => continue,
+                    },
+                    None => break,
+                };
+                path.queue_control(&frame);
+            }
+        }
+        if let Some(path) = client.notices.overfull() {
+            self.on_fault(now, path, TransportCode::CONTROL_FLOOD, "the server hears of nothing that ended");
         }
     }
 }

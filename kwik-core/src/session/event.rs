@@ -40,6 +40,9 @@ pub enum SessionEvent {
     /// Primary: a delegation progressed or ended; ask
     /// [`ServerSession::delegation`](super::ServerSession::delegation).
     Delegation(GrantId),
+    /// Primary: after [`DelegateError::TooMany`] for this path, one more delegation to it may be made. Once for each time
+    /// that there was no room.
+    DelegationRoom(PathId),
     /// The session ended; its last event. What streams had buffered stays readable until the session is released.
     Closed(SessionError),
 }
@@ -198,7 +201,8 @@ pub enum DelegateError {
         /// Its length in bytes.
         len: usize,
     },
-    /// As many unfinished delegations as allowed.
+    /// As many unfinished delegations as allowed, or the client does not take the commands it was given so far. A
+    /// [`SessionEvent::DelegationRoom`] tells when there is room.
     #[error("too many unfinished delegations in the session or on the path; wait for one to be delivered")]
     TooMany,
     /// The range is empty, or ends beyond the largest offset.

@@ -192,7 +192,9 @@ impl Machine {
         members.last_path = add.path;
         match members.admit(moment.now, own, &add, &client.config.policy, &self.limits) {
             Ok((address, fare)) => {
-                let AddPath { path, server_name, ticket, .. } = add;
+                let AddPath { path, server_name, .. } = add;
+                // A slice of what was received would hold much more for as long as the path lives.
+                let ticket = Bytes::copy_from_slice(&add.ticket);
                 let member = Member { address, server_name, identity, ticket, fare, stage: Stage::Queued };
                 members.alive.insert(path, member);
             }
@@ -237,6 +239,7 @@ impl Machine {
         let Some(member) = client.members.remove(id) else { return };
         client.grants.path_lost(id, reason.code);
         client.relay.on_path_lost(id);
+        client.notices.on_path_lost(id);
         client.repeated_bytes.remove(&id);
         client.reports.insert(id, DeadOrAlive::Dead(reason.code));
         if !self.paths.contains_key(&id) {

@@ -2,9 +2,11 @@
 
 mod client;
 mod close;
+mod commands;
 mod event;
 mod input;
 mod members;
+mod notices;
 mod primary;
 mod raw;
 mod relay;
@@ -25,6 +27,7 @@ use smallvec::SmallVec;
 
 use self::client::ClientRole;
 use self::close::Phase;
+use self::notices::Notice;
 use self::primary::PrimaryRole;
 use self::secondary::SecondaryRole;
 use self::transmit::Transmit;
@@ -277,16 +280,17 @@ impl Machine {
         }
     }
 
-    /// Sends one piece of stream state to every path it concerns.
+    /// Tells one piece of stream state on every path it concerns.
     fn route(&mut self, control: StreamControl) {
-        let (frame, stream) = match control {
+        let (frame, raised) = match control {
             StreamControl::Open { id, priority, limit } => {
                 (OpenStream { stream: id, priority, limit: StreamOffset(limit) }.into(), None)
             }
             StreamControl::Reset { id, code, final_size } => {
                 (ResetStream { stream: id, code, final_size: StreamOffset(final_size) }.into(), None)
             }
-            StreamControl::Stop { id, code } => (StopSending { stream: id, code }.into(), Some(id)),
+            // Secondaries were told when the stream was over for them.
+            StreamControl::Stop { id, code } => (StopSending { stream: id, code }.into(), None),
             StreamControl::MaxStreamData { id, limit } => {
                 (MaxStreamData { stream: id, limit: StreamOffset(limit) }.into(), Some(id))
             }
@@ -295,15 +299,14 @@ impl Machine {
                 (ControlFrame::from(GrantEnd { grant, end: StreamOffset(end), code }), None)
             }
         };
-        let mut to: SmallVec<[PathId; 4]> = SmallVec::from_slice(&[self.home]);
-        if let (RoleState::Client(client), Some(stream)) = (&self.role, stream) {
-            to.extend(client.grants.writers(stream));
+        if let Some(home) = self.paths.get_mut(&self.home).filter(|home| home.is_hearing()) {
+            home.queue_control(&frame);
         }
-        for id in to {
-            // A path that is still connecting must hear JOIN first; what it misses comes with its grants.
-            let hears = |path: &&mut Path| !path.state().is_dead() && *path.state() != PathState::Connecting;
-            if let Some(path) = self.paths.get_mut(&id).filter(hears) {
-                path.queue_control(&frame);
+        if let (RoleState::Client(client), Some(stream)) = (&mut self.role, raised) {
+            // What a path that hears nothing yet misses comes with its grants.
+            let hears = |path: &PathId| self.paths.get(path).is_some_and(Path::is_hearing);
+            for path in client.grants.writers(stream).filter(hears) {
+                client.notices.push(path, Notice::Raised(stream));
             }
         }
     }

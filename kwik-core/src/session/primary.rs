@@ -1,12 +1,13 @@
 //! The primary's part: it founds the session, commands paths and delegates ranges (PROTOCOL.md §8).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::commands::Commands;
 use super::event::{AddPathError, DelegateError, GrantInfo, PathError, PathEvent, PathInfo, PathTarget, SessionEvent};
 use super::input::violation;
 use super::raw::RawEnd;
@@ -15,9 +16,9 @@ use crate::address::Address;
 use crate::auth::{self, Identity, PublicIdentity, SealContext, TICKET_LIFETIME, Ticket};
 use crate::error::{DeadReason, TransportCode};
 use crate::id::{Epoch, GrantId, PathId, SessionId, Side, StreamHandle, StreamOffset};
-use crate::limits::{self, Limits};
+use crate::limits::{self, Limits, PATHS_REMEMBERED_MAX};
 use crate::path::{Path, PathState};
-use crate::stream::{DelegationState, Delegations, Fault, GrantReport, Outcome, StreamTable, TableRole, Worth};
+use crate::stream::{Change, DelegationState, Delegations, Fault, GrantReport, Outcome, StreamTable, TableRole, Worth};
 use crate::wire::{
     self, AddPath, ControlFrame, GrantStatus, GrantStatusFrame, Hello, PathStatus, RemovePath, Revoke, Seal, Welcome,
     WirePathState,
@@ -36,8 +37,9 @@ pub(super) struct PrimaryRole {
     unanswered: BTreeMap<PathId, Instant>,
     delegations: Delegations,
     pub(super) raw: RawEnd,
-    /// Commands for the client, in order. Bounded by the caps on paths and grants.
-    commands: VecDeque<ControlFrame>,
+    pub(super) commands: Commands,
+    /// Paths for which a delegation was refused for want of room, until the application is told that there is some.
+    crowded: BTreeSet<PathId>,
 }
 
 /// A path of the client to another server, as the client reports it.
@@ -84,12 +86,8 @@ impl PrimaryRole {
 
     /// The session is over: what was delegated will not be reported any more.
     pub(super) fn on_session_end(&mut self) -> Vec<GrantId> {
-        let mut lost = Vec::new();
-        for path in self.paths.keys() {
-            let changes = self.delegations.path_lost(*path, TransportCode::SOURCE_LOST.into());
-            lost.extend(changes.into_iter().map(|change| change.grant));
-        }
-        lost
+        let changes = self.delegations.session_lost(TransportCode::SOURCE_LOST.into());
+        changes.into_iter().map(|change| change.grant).collect()
     }
 
     /// When the client's next answer is overdue.
@@ -104,6 +102,15 @@ impl PrimaryRole {
     fn next_epoch(&mut self) -> Epoch {
         self.epoch.0 += 1;
         self.epoch
+    }
+
+    /// Forgets the path that died first, if there are too many to remember.
+    fn forget_dead_path(&mut self) {
+        if self.paths.len() >= PATHS_REMEMBERED_MAX
+            && let Some(id) = self.paths.iter().find(|(_, path)| path.info.state.is_dead()).map(|(id, _)| *id)
+        {
+            self.paths.remove(&id);
+        }
     }
 }
 
@@ -134,7 +141,8 @@ impl Machine {
             last_path: PathId::PRIMARY,
             unanswered: BTreeMap::new(),
             delegations: Delegations::new(&limits),
-            commands: VecDeque::new(),
+            commands: Commands::new(&limits),
+            crowded: BTreeSet::new(),
         };
         let role = RoleState::Primary(Box::new(role));
         let mut machine = Self::assemble(Some(session), limits, role, (PathId::PRIMARY, path), streams);
@@ -180,14 +188,15 @@ impl Machine {
             expires_at: moment.wall.saturating_add(TICKET_LIFETIME),
             lease: self.limits.path_lease,
         };
-        primary.commands.push_back(ControlFrame::from(AddPath {
+        primary.forget_dead_path();
+        primary.commands.add_path(AddPath {
             path,
             epoch,
             address,
             server_name: target.server_name,
             identity: *target.identity.as_bytes(),
             ticket: ticket.sign(&primary.identity),
-        }));
+        });
         let info = PathInfo {
             id: path,
             address,
@@ -210,11 +219,39 @@ impl Machine {
         if path.info.state.is_dead() || path.info.state == PathState::Closing {
             return Ok(());
         }
+        if primary.commands.holds_add_path(id) {
+            // The client never hears of it.
+            self.on_remote_path_dead(id, DeadReason::new(TransportCode::PATH_REMOVED, ""));
+            return Ok(());
+        }
         path.info.state = PathState::Closing;
         let epoch = primary.next_epoch();
         let code = TransportCode::PATH_REMOVED.into();
-        primary.commands.push_back(RemovePath { path: id, epoch, code }.into());
+        primary.commands.remove_path(RemovePath { path: id, epoch, code });
         Ok(())
+    }
+
+    /// A path is over. What the client was still to be told of it, or to carry there, goes away.
+    fn on_remote_path_dead(&mut self, id: PathId, reason: DeadReason) {
+        let RoleState::Primary(primary) = &mut self.role else { return };
+        primary.crowded.remove(&id);
+        primary.commands.drop_path(id);
+        let mut changes = Vec::new();
+        for grant in primary.commands.grants_for(id) {
+            primary.commands.drop_grant(grant);
+            changes.extend(primary.delegations.annul(grant, reason.code));
+        }
+        let unsent = primary.raw.on_path_lost(id);
+        if let Some(path) = primary.paths.get_mut(&id) {
+            path.info.state = PathState::Dead(reason.clone());
+        }
+        self.emit(SessionEvent::Path(PathEvent::Dead { path: id, reason }));
+        for sequence in unsent {
+            let result = Err(TransportCode::PATH_UNKNOWN.into());
+            self.emit(SessionEvent::RawStatus { to: id, sequence, result });
+        }
+        changes.into_iter().for_each(|change| self.on_delegation_changed(change));
+        self.announce_room();
     }
 
     pub(super) fn delegate(
@@ -239,7 +276,8 @@ impl Machine {
         if request.len() > limits::REQUEST_BYTES_MAX {
             return Err(DelegateError::RequestTooLong { len: request.len() });
         }
-        if !primary.delegations.has_room(path) {
+        if !primary.delegations.has_room(path) || !primary.commands.has_room(request.len()) {
+            primary.crowded.insert(path);
             return Err(DelegateError::TooMany);
         }
         let id = self.streams.stream_id(stream).ok_or(DelegateError::ClosedStream)?;
@@ -256,7 +294,7 @@ impl Machine {
         let context = SealContext { session: primary.session, from: PathId::PRIMARY, to: path, sequence };
         let signature = auth::seal_grant(&primary.identity, context, grant, id, range.clone(), &request);
         let epoch = primary.next_epoch();
-        primary.commands.push_back(ControlFrame::from(wire::Grant {
+        primary.commands.grant(wire::Grant {
             grant,
             epoch,
             path,
@@ -264,15 +302,22 @@ impl Machine {
             start: StreamOffset(range.start),
             len: range.end - range.start,
             seal: Seal { sequence, payload: request, signature },
-        }));
+        });
         Ok(GrantInfo { grant, range })
     }
 
     pub(super) fn revoke(&mut self, grant: GrantId) -> Result<(), DelegateError> {
         let RoleState::Primary(primary) = &mut self.role else { return Err(DelegateError::NotPrimary) };
-        if primary.delegations.revoke(grant).ok_or(DelegateError::GrantUnknown(grant))? {
+        let is_news = primary.delegations.revoke(grant).ok_or(DelegateError::GrantUnknown(grant))?;
+        if primary.commands.holds_grant(grant) {
+            // The client never hears of it.
+            primary.commands.drop_grant(grant);
+            let change = primary.delegations.annul(grant, TransportCode::REVOKED.into());
+            change.into_iter().for_each(|change| self.on_delegation_changed(change));
+            self.announce_room();
+        } else if is_news {
             let epoch = primary.next_epoch();
-            primary.commands.push_back(Revoke { grant, epoch }.into());
+            primary.commands.revoke(Revoke { grant, epoch });
         }
         Ok(())
     }
@@ -286,11 +331,11 @@ impl Machine {
         if status.path.is_primary() {
             return Ok(());
         }
-        let path = primary
-            .paths
-            .get_mut(&status.path)
-            .ok_or_else(|| violation("PATH_STATUS of a path that was never added"))?;
-        let info = &mut path.info;
+        if status.path > primary.last_path || primary.commands.holds_add_path(status.path) {
+            return Err(violation("PATH_STATUS of a path that was never added"));
+        }
+        // Those that died long ago are forgotten.
+        let Some(RemotePath { info, .. }) = primary.paths.get_mut(&status.path) else { return Ok(()) };
         if info.state.is_dead() {
             return Ok(());
         }
@@ -312,13 +357,17 @@ impl Machine {
             return Ok(());
         }
         let event = match (&info.state, &state) {
-            (_, PathState::Dead(reason)) => PathEvent::Dead { path: status.path, reason: reason.clone() },
+            (_, PathState::Dead(reason)) => {
+                self.worth = Worth::Progress;
+                self.on_remote_path_dead(status.path, reason.clone());
+                return Ok(());
+            }
             (PathState::Suspect, PathState::Active) => PathEvent::Recovered(status.path),
             (_, PathState::Suspect) => PathEvent::Suspect(status.path),
             _ => PathEvent::Joined(status.path),
         };
         info.state = state;
-        if matches!(event, PathEvent::Joined(_) | PathEvent::Dead { .. }) {
+        if matches!(event, PathEvent::Joined(_)) {
             self.worth = Worth::Progress;
         }
         self.emit(SessionEvent::Path(event));
@@ -332,10 +381,26 @@ impl Machine {
             GrantStatus::Delivered => GrantReport::Delivered,
             GrantStatus::Lost { code, missing } => GrantReport::Lost { code, missing },
         };
-        let Some(change) = primary.delegations.on_status(frame.grant, report)? else {
-            self.note_idle();
-            return Ok(());
-        };
+        if primary.commands.holds_grant(frame.grant) {
+            return Err(violation("GRANT_STATUS of a grant that was never issued"));
+        }
+        let is_last = !matches!(report, GrantReport::Progress { .. });
+        let change = primary.delegations.on_status(frame.grant, report)?;
+        if is_last {
+            // It need not be revoked any more.
+            primary.commands.drop_grant(frame.grant);
+        }
+        match change {
+            Some(change) => self.on_delegation_changed(change),
+            None => self.note_idle(),
+        }
+        if is_last {
+            self.announce_room();
+        }
+        Ok(())
+    }
+
+    fn on_delegation_changed(&mut self, change: Change) {
         if let Outcome::Settled { arrived, missing } = change.outcome {
             for range in arrived {
                 self.streams.delivered(change.stream, range);
@@ -345,7 +410,19 @@ impl Machine {
             }
         }
         self.delegations_changed.insert(change.grant);
-        Ok(())
+    }
+
+    /// Something was freed: tells an application that was refused for want of room.
+    fn announce_room(&mut self) {
+        let RoleState::Primary(primary) = &mut self.role else { return };
+        if !primary.commands.has_room(0) {
+            return;
+        }
+        let has_room = |path: &PathId| primary.delegations.has_room(*path);
+        let (free, crowded) = std::mem::take(&mut primary.crowded).into_iter().partition(has_room);
+        primary.crowded = crowded;
+        let free: BTreeSet<PathId> = free;
+        free.into_iter().for_each(|path| self.emit(SessionEvent::DelegationRoom(path)));
     }
 
     /// What the client left without an answer for too long is not waited for any more.
@@ -363,31 +440,28 @@ impl Machine {
     fn give_up_path(&mut self, id: PathId) {
         let RoleState::Primary(primary) = &mut self.role else { return };
         primary.unanswered.remove(&id);
-        let Some(path) = primary.paths.get_mut(&id) else { return };
+        let Some(path) = primary.paths.get(&id) else { return };
         let code = TransportCode::UNANSWERED;
         let reason = DeadReason::new(code, "the client did not say what became of the path");
         let was_removed = path.info.state == PathState::Closing;
-        path.info.state = PathState::Dead(reason.clone());
+        let changes = primary.delegations.path_lost(id, code.into());
+        self.on_remote_path_dead(id, reason);
+        changes.into_iter().for_each(|change| self.on_delegation_changed(change));
+        let RoleState::Primary(primary) = &mut self.role else { return };
         if !was_removed {
             let epoch = primary.next_epoch();
             let code = TransportCode::PATH_REMOVED.into();
-            primary.commands.push_back(RemovePath { path: id, epoch, code }.into());
+            primary.commands.remove_path(RemovePath { path: id, epoch, code });
         }
-        for change in primary.delegations.path_lost(id, code.into()) {
-            if let Outcome::Settled { missing, .. } = &change.outcome {
-                self.streams.unreserve(change.stream, missing);
-            }
-            self.delegations_changed.insert(change.grant);
-        }
-        self.emit(SessionEvent::Path(PathEvent::Dead { path: id, reason }));
     }
 
     pub(super) fn flush_primary(&mut self, now: Instant) {
         let due = now.checked_add(self.limits.answer_timeout);
         let RoleState::Primary(primary) = &mut self.role else { return };
         let Some(home) = self.paths.get_mut(&PathId::PRIMARY) else { return };
+        let mut sent = 0;
         while home.is_control_ready() {
-            let Some(frame) = primary.commands.pop_front().or_else(|| primary.raw.poll_control(now)) else { return };
+            let Some(frame) = primary.commands.pop() else { break };
             if let ControlFrame::AddPath(AddPath { path, .. }) | ControlFrame::RemovePath(RemovePath { path, .. }) =
                 &frame
                 && !primary.path(*path).is_some_and(|info| info.state.is_dead())
@@ -395,6 +469,14 @@ impl Machine {
                 primary.unanswered.extend(due.map(|due| (*path, due)));
             }
             home.queue_control(&frame);
+            sent += 1;
+        }
+        while home.is_control_ready() {
+            let Some(frame) = primary.raw.poll_control(now) else { break };
+            home.queue_control(&frame);
+        }
+        if sent > 0 {
+            self.announce_room();
         }
     }
 

@@ -26,25 +26,31 @@ pub(super) struct RawEnd {
     answer_timeout: Duration,
     /// How many wrong seals are looked at, at once and each second.
     forged_max: (u32, u32),
+    /// How much more all paths together may have than one.
+    paths_max: usize,
     lanes: BTreeMap<PathId, Lane>,
     senders: BTreeMap<PathId, Sender>,
     /// Packets that did not prove who their sender is.
     forged_endorsements: Allowance,
     queue: VecDeque<RawPacket>,
-    out: VecDeque<ControlFrame>,
+    queued_bytes: usize,
+    /// Packets and answers that were not sent yet.
+    packets: VecDeque<Raw>,
+    answers: VecDeque<RawStatus>,
 }
 
 /// What was sent to one path and has no receipt yet.
 #[derive(Default)]
 struct Lane {
     next: u64,
-    waiting: BTreeMap<u64, Sent>,
+    waiting: BTreeMap<u64, Waiting>,
     waiting_bytes: usize,
 }
 
 /// A packet without a receipt.
-struct Sent {
-    bytes: usize,
+struct Waiting {
+    len: usize,
+    is_sent: bool,
     /// Until when the receipt must have come, once the packet was handed to the control plane.
     due: Option<Instant>,
 }
@@ -78,11 +84,14 @@ impl RawEnd {
             answers_max: limits.control_queue_frames_max,
             answer_timeout: limits.answer_timeout,
             forged_max,
+            paths_max: limits.paths_max,
             lanes: BTreeMap::new(),
             senders: BTreeMap::new(),
             forged_endorsements: Allowance::new(now, forged_max.0, forged_max.1),
             queue: VecDeque::new(),
-            out: VecDeque::new(),
+            queued_bytes: 0,
+            packets: VecDeque::new(),
+            answers: VecDeque::new(),
         }
     }
 
@@ -95,21 +104,25 @@ impl RawEnd {
             return Err(RawError::OwnPath(to));
         }
         let lane = self.lanes.entry(to).or_default();
-        if lane.waiting.len() >= self.packets_max || lane.waiting_bytes + payload.len() > self.bytes_max {
+        let full = lane.waiting.len() >= self.packets_max
+            || lane.waiting_bytes.saturating_add(payload.len()) > self.bytes_max
+            || self.packets.len() >= self.packets_max.saturating_mul(self.paths_max);
+        if full {
             return Err(RawError::Blocked);
         }
         let sequence = lane.next;
         lane.next += 1;
-        lane.waiting.insert(sequence, Sent { bytes: payload.len(), due: None });
+        lane.waiting.insert(sequence, Waiting { len: payload.len(), is_sent: false, due: None });
         lane.waiting_bytes += payload.len();
         let context = SealContext { session: self.session, from: self.own, to, sequence };
         let signature = auth::seal_raw(&self.identity, context, &payload);
-        self.out.push_back(Raw { to, seal: Seal { sequence, payload, signature } }.into());
+        self.packets.push_back(Raw { to, seal: Seal { sequence, payload, signature } });
         Ok(sequence)
     }
 
     pub(super) fn recv(&mut self) -> Option<RawPacket> {
         let packet = self.queue.pop_front()?;
+        self.queued_bytes -= packet.data.len();
         if let Some(sender) = self.senders.get_mut(&packet.from) {
             sender.queued -= 1;
             sender.queued_bytes -= packet.data.len();
@@ -119,13 +132,15 @@ impl RawEnd {
 
     /// The next frame for this server's control plane.
     pub(super) fn poll_control(&mut self, now: Instant) -> Option<ControlFrame> {
-        let frame = self.out.pop_front()?;
-        if let ControlFrame::Raw(raw) = &frame
-            && let Some(sent) = self.lanes.get_mut(&raw.to).and_then(|lane| lane.waiting.get_mut(&raw.seal.sequence))
-        {
-            sent.due = now.checked_add(self.answer_timeout);
+        if let Some(answer) = self.answers.pop_front() {
+            return Some(answer.into());
         }
-        Some(frame)
+        let packet = self.packets.pop_front()?;
+        let lane = self.lanes.get_mut(&packet.to);
+        if let Some(waiting) = lane.and_then(|lane| lane.waiting.get_mut(&packet.seal.sequence)) {
+            (waiting.is_sent, waiting.due) = (true, now.checked_add(self.answer_timeout));
+        }
+        Some(packet.into())
     }
 
     /// When the next receipt is overdue.
@@ -136,9 +151,21 @@ impl RawEnd {
     /// A packet whose receipt is overdue: nothing more is waited for.
     pub(super) fn poll_overdue(&mut self, now: Instant) -> Option<(PathId, u64)> {
         let (to, lane) = self.lanes.iter_mut().find(|(_, lane)| lane.due().is_some_and(|due| now >= due))?;
-        let (sequence, sent) = lane.waiting.pop_first()?;
-        lane.waiting_bytes -= sent.bytes;
+        let (sequence, packet) = lane.waiting.pop_first()?;
+        lane.waiting_bytes -= packet.len;
         Some((*to, sequence))
+    }
+
+    /// A path is over: packets for it that were not sent need not be. Returns their sequence numbers.
+    pub(super) fn on_path_lost(&mut self, to: PathId) -> Vec<u64> {
+        let Some(lane) = self.lanes.get_mut(&to) else { return Vec::new() };
+        self.packets.retain(|packet| packet.to != to);
+        let unsent: Vec<u64> =
+            lane.waiting.iter().filter(|(_, packet)| !packet.is_sent).map(|(sequence, _)| *sequence).collect();
+        for sequence in &unsent {
+            lane.waiting_bytes -= lane.waiting.remove(sequence).map_or(0, |packet| packet.len);
+        }
+        unsent
     }
 
     /// A packet came. `identity_of` names the sender's identity when it is not known yet. Returns whether the queue was
@@ -149,7 +176,7 @@ impl RawEnd {
         forward: RawForward,
         identity_of: impl FnOnce(&RawForward) -> Option<PublicIdentity>,
     ) -> Result<bool, Fault> {
-        if self.out.len() >= self.answers_max {
+        if self.answers.len() >= self.answers_max {
             return Err(Fault::new(TransportCode::CONTROL_FLOOD, "raw packets sent on without reading the answers"));
         }
         let (from, sequence) = (forward.from, forward.seal.sequence);
@@ -158,15 +185,16 @@ impl RawEnd {
             Ok(()) => TransportCode::NO_ERROR,
             Err(code) => code,
         };
-        self.out.push_back(RawStatus { from, to: self.own, sequence, code: code.into() }.into());
+        self.answers.push_back(RawStatus { from, to: self.own, sequence, code: code.into() });
         Ok(was_empty && !self.queue.is_empty())
     }
 
-    /// A receipt came. `None` if nothing was waiting for it.
+    /// A receipt came. `None` if nothing that was sent is waiting for it.
     pub(super) fn on_status(&mut self, status: &RawStatus) -> Option<Result<(), ErrorCode>> {
         let lane = self.lanes.get_mut(&status.to)?;
-        let sent = lane.waiting.remove(&status.sequence)?;
-        lane.waiting_bytes -= sent.bytes;
+        let len = lane.waiting.get(&status.sequence).filter(|packet| packet.is_sent)?.len;
+        lane.waiting.remove(&status.sequence);
+        lane.waiting_bytes -= len;
         let delivered = status.code == TransportCode::NO_ERROR.into();
         Some(if delivered { Ok(()) } else { Err(status.code) })
     }
@@ -200,7 +228,9 @@ impl RawEnd {
         let Seal { sequence, payload, signature } = forward.seal;
         if payload.len() > limits::RAW_BYTES_MAX
             || sender.queued >= self.packets_max
-            || sender.queued_bytes + payload.len() > self.bytes_max
+            || sender.queued_bytes.saturating_add(payload.len()) > self.bytes_max
+            || self.queue.len() >= self.packets_max.saturating_mul(self.paths_max)
+            || self.queued_bytes.saturating_add(payload.len()) > self.bytes_max.saturating_mul(self.paths_max)
         {
             return Err(TransportCode::RAW_LIMIT);
         }
@@ -215,7 +245,9 @@ impl RawEnd {
         sender.window.accept(sequence).map_err(auth::AuthError::code)?;
         sender.queued += 1;
         sender.queued_bytes += payload.len();
-        self.queue.push_back(RawPacket { from, data: payload });
+        self.queued_bytes += payload.len();
+        // A slice of what was received would hold much more than its own bytes, until the application takes it.
+        self.queue.push_back(RawPacket { from, data: Bytes::copy_from_slice(&payload) });
         Ok(())
     }
 }

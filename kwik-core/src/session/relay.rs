@@ -1,4 +1,7 @@
 //! The client carries grants and raw packets to servers, and receipts back (PROTOCOL.md §7). It reads none of them.
+//!
+//! A raw packet counts against its caps from the moment it comes until its receipt was passed on, so that neither a
+//! receiver that takes nothing nor a sender that reads no receipts makes anything pile up.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,92 +13,129 @@ use crate::limits::Limits;
 use crate::stream::Fault;
 use crate::wire::{GrantOpen, RawForward, RawStatus, Seal};
 
-/// Something to carry to one server.
+/// Something to carry to one server, as it goes on the wire. It is encoded when it comes: a slice of what was received
+/// would hold much more than its own bytes.
 #[derive(Debug)]
-pub(super) enum Cargo {
-    Grant(GrantOpen),
-    Raw(RawForward),
-}
-
-impl Cargo {
-    pub(super) fn encode(&self) -> Bytes {
-        let mut out = BytesMut::new();
-        match self {
-            Self::Grant(frame) => frame.encode(&mut out),
-            Self::Raw(frame) => frame.encode(&mut out),
-        }
-        out.freeze()
-    }
-
-    /// What to remember until the server acknowledged it.
-    pub(super) fn record(&self) -> CargoRecord {
-        match self {
-            Self::Grant(frame) => CargoRecord::Grant { grant: frame.grant, stream: frame.stream, limit: frame.limit },
-            Self::Raw(_) => CargoRecord::Raw,
-        }
-    }
+pub(super) struct Cargo {
+    pub(super) frame: Bytes,
+    pub(super) record: CargoRecord,
 }
 
 /// What travels in a packet that only carries cargo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CargoRecord {
     Grant { grant: GrantId, stream: StreamId, limit: StreamOffset },
-    Raw,
+    Raw { from: PathId, sequence: u64, payload_len: usize },
 }
 
-/// Queues to and receipts from each server. Grants are bounded by the grant caps, raw packets by caps of their own.
-#[derive(Default)]
+/// What waits for each server, and the raw packets of each.
 pub(super) struct Relay {
-    to: BTreeMap<PathId, VecDeque<Cargo>>,
-    /// Raw packets without a receipt, by sender and receiver.
-    waiting: BTreeMap<(PathId, PathId), Waiting>,
-    receipts: BTreeMap<PathId, VecDeque<RawStatus>>,
+    caps: Caps,
+    /// What waits for a carrier, by receiver.
+    routes: BTreeMap<PathId, Route>,
+    senders: BTreeMap<PathId, Sender>,
 }
 
+struct Caps {
+    lane_packets: usize,
+    lane_bytes: usize,
+    /// Raw packets of one sender, and to one receiver, whatever became of the paths they were for and came from.
+    packets: usize,
+    bytes: usize,
+    refusals: usize,
+}
+
+/// What waits for one receiver, in the order it came.
 #[derive(Default)]
-struct Waiting {
-    packets: BTreeMap<u64, usize>,
+struct Route {
+    queue: BTreeMap<u64, Cargo>,
+    next: u64,
+    /// The places of grants. Open grants only, which are bounded by the caps on grants.
+    grants: BTreeMap<GrantId, u64>,
+    raw_packets: usize,
+    raw_bytes: usize,
+}
+
+/// The raw packets of one server, until it was told what became of them.
+#[derive(Default)]
+struct Sender {
+    lanes: BTreeMap<PathId, Lane>,
+    /// Packets of all lanes.
+    packets: usize,
+    answers: VecDeque<Answer>,
+    /// Answers about packets that were never in a lane.
+    refusals: usize,
+}
+
+/// Those for one receiver.
+#[derive(Default)]
+struct Lane {
+    packets: BTreeMap<u64, Stage>,
+    /// Of those that have no receipt.
     bytes: usize,
 }
 
+#[derive(Clone, Copy)]
+enum Stage {
+    Waiting(usize),
+    /// On its way to the receiver, or there.
+    Carried(usize),
+    /// What became of it is known, and not yet passed on.
+    Answered,
+}
+
+struct Answer {
+    status: RawStatus,
+    is_refusal: bool,
+}
+
 impl Relay {
-    /// Takes a grant for `to`. Those that were settled while they waited are left out once they are many: a primary may
-    /// grant and revoke faster than a server takes it.
-    pub(super) fn push_grant(
-        &mut self,
-        to: PathId,
-        grant: GrantOpen,
-        is_open: impl Fn(GrantId) -> bool,
-        limits: &Limits,
-    ) {
-        let queue = self.to.entry(to).or_default();
-        if queue.len() >= limits.grants_path_max {
-            queue.retain(|cargo| match cargo {
-                Cargo::Grant(waiting) => is_open(waiting.grant),
-                Cargo::Raw(_) => true,
-            });
-        }
-        queue.push_back(Cargo::Grant(grant));
+    pub(super) fn new(limits: &Limits) -> Self {
+        let caps = Caps {
+            lane_packets: limits.raw_packets_max,
+            lane_bytes: limits.raw_queue_bytes_max,
+            packets: limits.raw_packets_max.saturating_mul(limits.paths_max),
+            bytes: limits.raw_queue_bytes_max.saturating_mul(limits.paths_max),
+            refusals: limits.control_queue_frames_max,
+        };
+        Self { caps, routes: BTreeMap::new(), senders: BTreeMap::new() }
+    }
+
+    /// Takes an open grant for `to`.
+    pub(super) fn push_grant(&mut self, to: PathId, grant: &GrantOpen) {
+        let record = CargoRecord::Grant { grant: grant.grant, stream: grant.stream, limit: grant.limit };
+        let route = self.routes.entry(to).or_default();
+        route.grants.insert(grant.grant, route.next);
+        route.push(record, |out| grant.encode(out));
+    }
+
+    /// A grant is over: it need not be carried any more. Returns whether it still waited.
+    pub(super) fn drop_grant(&mut self, to: PathId, grant: GrantId) -> bool {
+        let Some(route) = self.routes.get_mut(&to) else { return false };
+        route.grants.remove(&grant).is_some_and(|place| route.queue.remove(&place).is_some())
     }
 
     /// Takes a raw packet for `to`, or answers its sender with the code.
-    pub(super) fn push_raw(
-        &mut self,
-        from: PathId,
-        to: PathId,
-        endorsement: Bytes,
-        seal: Seal,
-        limits: &Limits,
-    ) -> Result<(), Fault> {
+    pub(super) fn push_raw(&mut self, from: PathId, to: PathId, endorsement: Bytes, seal: Seal) -> Result<(), Fault> {
         let (sequence, len) = (seal.sequence, seal.payload.len());
-        let waiting = self.waiting.entry((from, to)).or_default();
-        let full = waiting.packets.len() >= limits.raw_packets_max || waiting.bytes + len > limits.raw_queue_bytes_max;
-        if full || waiting.packets.contains_key(&sequence) {
-            return self.refuse_raw(from, to, sequence, TransportCode::RAW_LIMIT, limits);
+        let (caps, route) = (&self.caps, self.routes.entry(to).or_default());
+        let sender = self.senders.entry(from).or_default();
+        let lane = sender.lanes.entry(to).or_default();
+        let fits = lane.packets.len() < caps.lane_packets
+            && lane.bytes.saturating_add(len) <= caps.lane_bytes
+            && sender.packets < caps.packets
+            && route.raw_packets < caps.packets
+            && route.raw_bytes.saturating_add(len) <= caps.bytes;
+        if !fits || lane.packets.contains_key(&sequence) {
+            return self.refuse_raw(from, to, sequence, TransportCode::RAW_LIMIT);
         }
-        waiting.packets.insert(sequence, len);
-        waiting.bytes += len;
-        self.to.entry(to).or_default().push_back(Cargo::Raw(RawForward { from, endorsement, seal }));
+        lane.packets.insert(sequence, Stage::Waiting(len));
+        lane.bytes += len;
+        sender.packets += 1;
+        route.raw_packets += 1;
+        route.raw_bytes += len;
+        let record = CargoRecord::Raw { from, sequence, payload_len: len };
+        route.push(record, |out| RawForward { from, endorsement, seal }.encode(out));
         Ok(())
     }
 
@@ -106,84 +146,133 @@ impl Relay {
         to: PathId,
         sequence: u64,
         code: TransportCode,
-        limits: &Limits,
     ) -> Result<(), Fault> {
-        if self.receipts.get(&from).is_some_and(|queue| queue.len() >= limits.control_queue_frames_max) {
+        let sender = self.senders.entry(from).or_default();
+        if sender.refusals >= self.caps.refusals {
             return Err(Fault::new(TransportCode::CONTROL_FLOOD, "raw packets sent on without reading the answers"));
         }
-        self.push_receipt(RawStatus { from, to, sequence, code: code.into() });
+        sender.refusals += 1;
+        let status = RawStatus { from, to, sequence, code: code.into() };
+        sender.answers.push_back(Answer { status, is_refusal: true });
         Ok(())
     }
 
-    /// A receipt came from the receiver. Returns whether a packet was waiting for it.
+    /// A receipt came from the receiver. Returns whether a packet that was carried to it waits for one.
     pub(super) fn on_receipt(&mut self, status: RawStatus) -> bool {
-        let Some(waiting) = self.waiting.get_mut(&(status.from, status.to)) else { return false };
-        let Some(len) = waiting.packets.remove(&status.sequence) else { return false };
-        waiting.bytes -= len;
-        self.push_receipt(status);
+        let Some(sender) = self.senders.get_mut(&status.from) else { return false };
+        let Some(lane) = sender.lanes.get_mut(&status.to) else { return false };
+        let Some(stage @ Stage::Carried(_)) = lane.packets.get_mut(&status.sequence) else { return false };
+        lane.bytes -= stage.settle();
+        sender.answers.push_back(Answer { status, is_refusal: false });
         true
     }
 
-    /// The server at `path` is gone: nothing more reaches it, and it wants no receipts.
+    /// The server at `path` is gone: nothing more reaches it, and it wants no receipts. What it sent is still carried.
     pub(super) fn on_path_lost(&mut self, path: PathId) {
-        self.to.remove(&path);
-        self.receipts.remove(&path);
-        let concerned: Vec<_> =
-            self.waiting.keys().copied().filter(|(from, to)| *from == path || *to == path).collect();
-        for (from, to) in concerned {
-            let Some(waiting) = self.waiting.remove(&(from, to)) else { continue };
-            if from != path {
-                for sequence in waiting.packets.into_keys() {
-                    self.push_receipt(RawStatus { from, to, sequence, code: TransportCode::SOURCE_LOST.into() });
-                }
+        self.routes.remove(&path);
+        self.senders.remove(&path);
+        for (&from, sender) in &mut self.senders {
+            let Some(lane) = sender.lanes.get_mut(&path) else { continue };
+            if lane.packets.is_empty() {
+                sender.lanes.remove(&path);
+                continue;
+            }
+            for (&sequence, stage) in lane.packets.iter_mut().filter(|(_, stage)| !matches!(stage, Stage::Answered)) {
+                lane.bytes -= stage.settle();
+                let status = RawStatus { from, to: path, sequence, code: TransportCode::SOURCE_LOST.into() };
+                sender.answers.push_back(Answer { status, is_refusal: false });
             }
         }
     }
 
     pub(super) fn pop_cargo(&mut self, to: PathId) -> Option<Cargo> {
-        self.to.get_mut(&to)?.pop_front()
+        let route = self.routes.get_mut(&to)?;
+        let (_, cargo) = route.queue.pop_first()?;
+        match cargo.record {
+            CargoRecord::Grant { grant, .. } => {
+                route.grants.remove(&grant);
+            }
+            CargoRecord::Raw { from, sequence, payload_len } => {
+                route.raw_packets -= 1;
+                route.raw_bytes -= payload_len;
+                let lane = self.senders.get_mut(&from).and_then(|sender| sender.lanes.get_mut(&to));
+                if let Some(stage) = lane.and_then(|lane| lane.packets.get_mut(&sequence)) {
+                    *stage = Stage::Carried(payload_len);
+                }
+            }
+        }
+        Some(cargo)
     }
 
     pub(super) fn has_cargo(&self, to: PathId) -> bool {
-        self.to.get(&to).is_some_and(|queue| !queue.is_empty())
+        self.routes.get(&to).is_some_and(|route| !route.queue.is_empty())
     }
 
+    /// The next answer for a sender.
     pub(super) fn pop_receipt(&mut self, for_path: PathId) -> Option<RawStatus> {
-        self.receipts.get_mut(&for_path)?.pop_front()
-    }
-
-    fn push_receipt(&mut self, status: RawStatus) {
-        self.receipts.entry(status.from).or_default().push_back(status);
+        let sender = self.senders.get_mut(&for_path)?;
+        let Answer { status, is_refusal } = sender.answers.pop_front()?;
+        if is_refusal {
+            sender.refusals -= 1;
+        } else if let Some(lane) = sender.lanes.get_mut(&status.to) {
+            lane.packets.remove(&status.sequence);
+            sender.packets -= 1;
+            if lane.packets.is_empty() {
+                sender.lanes.remove(&status.to);
+            }
+        }
+        Some(status)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::Epoch;
+impl Route {
+    fn push(&mut self, record: CargoRecord, encode: impl FnOnce(&mut BytesMut)) {
+        let mut frame = BytesMut::new();
+        encode(&mut frame);
+        self.queue.insert(self.next, Cargo { frame: frame.freeze(), record });
+        self.next += 1;
+    }
+}
 
-    fn open(number: u64) -> GrantOpen {
-        GrantOpen {
-            grant: GrantId(number),
-            epoch: Epoch(number),
-            stream: StreamId(0),
-            start: StreamOffset(0),
-            len: 1,
-            limit: StreamOffset(1),
-            seal: Seal { sequence: number, payload: Bytes::new(), signature: [0; 64] },
+impl Stage {
+    /// What becomes of the packet is known. Returns the bytes that waited for that.
+    fn settle(&mut self) -> usize {
+        match std::mem::replace(self, Self::Answered) {
+            Self::Waiting(len) | Self::Carried(len) => len,
+            Self::Answered => 0,
         }
     }
+}
 
-    /// A primary that granted and revoked in turns filled the client's memory while the secondary took nothing.
-    #[test]
-    fn regression_grants_settled_while_they_wait_do_not_pile_up() {
-        let limits = Limits::default();
-        let mut relay = Relay::default();
-        for number in 0..10_000 {
-            // The last is open, those before it were revoked.
-            relay.push_grant(PathId(1), open(number), |grant| grant == GrantId(number), &limits);
+/// What a relay holds.
+#[cfg(test)]
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    /// What waits for a carrier, and its bytes.
+    pub(super) waiting: usize,
+    pub(super) bytes: usize,
+    /// Raw packets whose sender was not told yet what became of them.
+    pub(super) packets: usize,
+    pub(super) answers: usize,
+}
+
+#[cfg(test)]
+impl Relay {
+    pub(super) fn held(&self) -> Held {
+        let queues = || self.routes.values().map(|route| &route.queue);
+        let (lanes, senders) =
+            (|| self.senders.values().flat_map(|sender| sender.lanes.values()), || self.senders.values());
+        for route in self.routes.values() {
+            let raws = route.queue.values().filter(|cargo| matches!(cargo.record, CargoRecord::Raw { .. })).count();
+            assert_eq!((raws, route.queue.len() - raws), (route.raw_packets, route.grants.len()));
         }
-        let waiting = relay.to.get(&PathId(1)).map_or(0, VecDeque::len);
-        assert!(waiting <= limits.grants_path_max, "{waiting} grants wait");
+        let packets = lanes().map(|lane| lane.packets.len()).sum();
+        assert_eq!(packets, senders().map(|sender| sender.packets).sum::<usize>());
+        Held {
+            waiting: queues().map(BTreeMap::len).sum(),
+            bytes: queues().flat_map(BTreeMap::values).map(|cargo| cargo.frame.len()).sum(),
+            packets,
+            answers: senders().map(|sender| sender.answers.len()).sum(),
+        }
     }
 }

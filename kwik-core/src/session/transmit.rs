@@ -79,11 +79,10 @@ impl Transmit {
                 return;
             }
             let Some(cargo) = relay.pop_cargo(id) else { return };
-            let frame = cargo.encode();
             let mut header = BytesMut::new();
-            wire::encode_packet_header(path.next_packet(), frame.len(), &mut header);
-            let number = path.submit_packet(carrier, smallvec![header.freeze(), frame]);
-            self.cargo.insert((id, number), cargo.record());
+            wire::encode_packet_header(path.next_packet(), cargo.frame.len(), &mut header);
+            let number = path.submit_packet(carrier, smallvec![header.freeze(), cargo.frame]);
+            self.cargo.insert((id, number), cargo.record);
         }
     }
 

@@ -61,6 +61,8 @@ pub(crate) struct Delegations {
     known: BTreeMap<GrantId, Entry>,
     /// Grants of each path whose last status did not come yet. The client counts the same.
     outstanding: BTreeMap<PathId, usize>,
+    /// Those of all paths.
+    outstanding_total: usize,
 }
 
 impl Delegations {
@@ -71,13 +73,13 @@ impl Delegations {
             next: 0,
             known: BTreeMap::new(),
             outstanding: BTreeMap::new(),
+            outstanding_total: 0,
         }
     }
 
     /// Whether one more range may be granted to `path`.
     pub(crate) fn has_room(&self, path: PathId) -> bool {
-        self.outstanding.values().sum::<usize>() < self.grants_session_max
-            && self.outstanding.get(&path).is_none_or(|count| *count < self.grants_path_max)
+        self.outstanding_total < self.grants_session_max && self.outstanding_on(path) < self.grants_path_max
     }
 
     /// Enters a grant for `path` to write `range` of a stream, which the application opened as `handle`. The entry stays
@@ -95,6 +97,7 @@ impl Delegations {
         let id = GrantId(self.next);
         self.next += 1;
         *self.outstanding.entry(path).or_default() += 1;
+        self.outstanding_total += 1;
         let state = DelegationState::Active { delivered: 0 };
         let (is_outstanding, is_revoked, is_forgotten) = (true, false, false);
         self.known.insert(id, Entry { path, stream, handle, range, state, is_outstanding, is_revoked, is_forgotten });
@@ -124,17 +127,21 @@ impl Delegations {
         Ok(change)
     }
 
+    /// Takes back a grant that the client was never told of. All of its range is missing.
+    pub(crate) fn annul(&mut self, id: GrantId, code: ErrorCode) -> Option<Change> {
+        let missing = vec![self.known.get(&id)?.range.clone()];
+        self.on_status(id, GrantReport::Lost { code, missing }).ok().flatten()
+    }
+
     /// Gives up the active delegations of a path without waiting for what the client says. Everything they granted is
     /// reported missing, although the client may have some of it.
     pub(crate) fn path_lost(&mut self, path: PathId, code: ErrorCode) -> Vec<Change> {
-        let active = self.known.iter_mut().filter(|(_, entry)| entry.path == path && entry.is_active());
-        active
-            .map(|(id, entry)| {
-                let missing = vec![entry.range.clone()];
-                entry.state = DelegationState::Lost { code, missing: missing.clone() };
-                entry.change(*id, Outcome::Settled { arrived: Vec::new(), missing })
-            })
-            .collect()
+        self.give_up(code, |entry| entry.path == path)
+    }
+
+    /// As [`Self::path_lost`], for every path.
+    pub(crate) fn session_lost(&mut self, code: ErrorCode) -> Vec<Change> {
+        self.give_up(code, |_| true)
     }
 
     /// How far a delegation came. `None` once it was forgotten.
@@ -151,7 +158,7 @@ impl Delegations {
 
     /// Whether the client said its last about every grant.
     pub(crate) fn is_settled(&self) -> bool {
-        self.outstanding.values().all(|count| *count == 0)
+        self.outstanding_total == 0
     }
 
     /// The application does not ask for this delegation any more. Its bytes are still awaited.
@@ -163,9 +170,25 @@ impl Delegations {
         }
     }
 
+    fn give_up(&mut self, code: ErrorCode, concerns: impl Fn(&Entry) -> bool) -> Vec<Change> {
+        let active = self.known.iter_mut().filter(|(_, entry)| entry.is_active() && concerns(entry));
+        active
+            .map(|(id, entry)| {
+                let missing = vec![entry.range.clone()];
+                entry.state = DelegationState::Lost { code, missing: missing.clone() };
+                entry.change(*id, Outcome::Settled { arrived: Vec::new(), missing })
+            })
+            .collect()
+    }
+
+    fn outstanding_on(&self, path: PathId) -> usize {
+        self.outstanding.get(&path).copied().unwrap_or_default()
+    }
+
     fn free(&mut self, path: PathId) {
         if let Some(count) = self.outstanding.get_mut(&path) {
             *count -= 1;
+            self.outstanding_total -= 1;
             if *count == 0 {
                 self.outstanding.remove(&path);
             }

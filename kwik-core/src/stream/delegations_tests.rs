@@ -118,6 +118,7 @@ fn delegations_of_a_lost_path_are_given_up_at_once() {
     assert_eq!(book.path_lost(ONE, CODE), [expected]);
     assert_eq!(book.path_lost(ONE, CODE), []);
     assert_eq!(book.state(other), Some(&DelegationState::Active { delivered: 0 }));
+    assert_eq!(book.session_lost(CODE).into_iter().map(|change| change.grant).collect::<Vec<_>>(), [other]);
 
     book.forget(first);
     assert_eq!(book.on_status(first, GrantReport::Progress { delivered: 4 }), Ok(None), "crossed");
@@ -134,8 +135,19 @@ fn forgotten_delegation_still_settles() {
     book.forget(id);
     assert_eq!(book.state(id), None);
     assert!(book.on_status(id, GrantReport::Delivered).unwrap().is_some());
-    assert!(book.known.is_empty() && book.outstanding.is_empty());
+    assert!(book.known.is_empty() && book.outstanding.is_empty() && book.is_settled());
     book.forget(id);
+}
+
+#[test]
+fn grant_that_the_client_never_got_leaves_nothing_behind() {
+    let mut book = new();
+    let id = issue(&mut book, ONE, 0..10);
+    book.forget(id);
+    let (arrived, missing) = (vec![], ranges(&[(0, 10)]));
+    assert_eq!(book.annul(id, CODE), Some(change(id, ONE, Outcome::Settled { arrived, missing })));
+    assert_eq!(book.annul(id, CODE), None);
+    assert!(book.known.is_empty() && book.is_settled());
 }
 
 // [P-8.8]

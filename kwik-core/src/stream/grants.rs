@@ -64,6 +64,8 @@ pub(crate) struct GrantBook {
     spans: usize,
     /// Grants with something to report, each at most once.
     due: VecDeque<GrantId>,
+    /// Grants that were settled and not polled as such; what waits to be carried of them need not be.
+    settled: Vec<(PathId, GrantId)>,
 }
 
 impl GrantBook {
@@ -79,6 +81,7 @@ impl GrantBook {
             writers: BTreeMap::new(),
             spans: 0,
             due: VecDeque::new(),
+            settled: Vec::new(),
         }
     }
 
@@ -196,12 +199,24 @@ impl GrantBook {
         });
     }
 
-    /// A stream is reset, or no longer read: what its open grants miss is not wanted.
-    pub(crate) fn stream_gone(&mut self, stream: StreamId, code: ErrorCode) {
-        let gone: Vec<GrantId> = self.open.get(&stream).into_iter().flat_map(Lanes::ids).collect();
-        for id in gone {
-            self.move_to(id, State::Lost(code));
+    /// The path of a grant that was just recorded is no live one: nothing of it will come, nor may.
+    pub(crate) fn path_unknown(&mut self, id: GrantId) {
+        let Some(entry) = self.grants.get(&id) else { return };
+        let key = (entry.grant.stream, entry.grant.path);
+        self.move_to(id, State::Lost(TransportCode::PATH_UNKNOWN.into()));
+        if let Some(writer) = self.writers.remove(&key) {
+            self.spans -= writer.spans();
         }
+    }
+
+    /// A stream is reset, or no longer read: what its open grants miss is not wanted. Gives them, each with its path.
+    pub(crate) fn stream_gone(&mut self, stream: StreamId, code: ErrorCode) -> Vec<(PathId, GrantId)> {
+        let open = self.open.get(&stream).into_iter().flat_map(Lanes::ids);
+        let gone: Vec<_> = open.filter_map(|id| Some((self.grants.get(&id)?.grant.path, id))).collect();
+        for (_, id) in &gone {
+            self.move_to(*id, State::Lost(code));
+        }
+        gone
     }
 
     /// The slot of a stream was freed: who might write it need not be known any more. Grants that are still open, as
@@ -244,6 +259,11 @@ impl GrantBook {
         };
         self.grants.remove(&id);
         Some((id, report))
+    }
+
+    /// The next grant that was settled, and its path.
+    pub(crate) fn poll_settled(&mut self) -> Option<(PathId, GrantId)> {
+        self.settled.pop()
     }
 
     /// The paths with open grants of a stream.
@@ -295,6 +315,7 @@ impl GrantBook {
             return;
         }
         let Grant { path, stream, ref range, .. } = entry.grant;
+        self.settled.push((path, id));
         if let Some(lanes) = self.open.get_mut(&stream) {
             lanes.remove(range, id);
             if lanes.is_empty() {

@@ -13,7 +13,7 @@ mod send;
 mod table;
 
 pub use delegations::DelegationState;
-pub(crate) use delegations::{Delegations, Outcome};
+pub(crate) use delegations::{Change, Delegations, Outcome};
 pub(crate) use grants::{Access, Grant, GrantBook, GrantReport};
 
 pub use reassembly::Chunk;

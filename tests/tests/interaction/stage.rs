@@ -320,7 +320,10 @@ impl Stage {
                 assert!(honest || self.model.is_liar(to), "packet {sequence} from {path} to {to}: {result:?}");
             }
             SessionEvent::Stream(event) => self.on_stream_event(node, session, event),
-            SessionEvent::Path(_) | SessionEvent::Connected | SessionEvent::Welcomed => {}
+            SessionEvent::Path(_)
+            | SessionEvent::DelegationRoom(_)
+            | SessionEvent::Connected
+            | SessionEvent::Welcomed => {}
         }
     }
 

@@ -372,9 +372,11 @@ fn receipts_come_from_the_receiver_of_the_packet() {
     let (path, other) = (trio.path, trio.other_path);
     let receipt = RawStatus { from: PathId::PRIMARY, to: other, sequence: 0, code: TransportCode::NO_ERROR.into() };
     trio.forge_control(CLIENT, PathId::PRIMARY, raw(other, 0, 10));
+    trio.turn(CLIENT);
     trio.forge_control(CLIENT, other, receipt.clone());
     assert!(trio.client_path_state(other).is_usable());
     trio.forge_control(CLIENT, PathId::PRIMARY, raw(other, 1, 10));
+    trio.turn(CLIENT);
     trio.forge_control(CLIENT, path, RawStatus { sequence: 1, ..receipt.clone() });
     trio.assert_path_died(path, TransportCode::PROTOCOL_VIOLATION);
     trio.forge_control(CLIENT, other, receipt);

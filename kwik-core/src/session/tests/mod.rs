@@ -4,6 +4,7 @@ mod abuse;
 mod answers;
 mod commands;
 mod forged;
+mod hoard;
 mod rogue;
 mod roles;
 
@@ -133,6 +134,12 @@ impl Trio {
             }
         }
         any
+    }
+
+    /// A turn of the machine at a node, whose datagrams go nowhere.
+    fn turn(&mut self, node: usize) {
+        let moment = self.nodes[node].1.moment(self.now);
+        self.machine(node).pump(moment);
     }
 
     fn machine(&mut self, node: usize) -> &mut Machine {

@@ -459,15 +459,13 @@ fn connection_that_says_nothing_is_closed_after_five_seconds() {
     rogue.assert_closed(TransportCode::AUTH_TIMEOUT, "half a HELLO");
 }
 
-// [P-5.15]
-#[test]
-fn control_plane_that_is_not_read_ends_the_session() {
+/// A client that is there and acknowledges, and has much to read on its control plane.
+fn with_much_to_read() -> (Rogue, StreamId) {
     let mut transport = TransportConfig::default();
-    // It is there and acknowledges, it only does not read.
     transport.stream_receive_window(VarInt::from_u32(400)).keep_alive_interval(Some(Duration::from_secs(1)));
     let resumption = Resumption::disabled();
     let mut rogue = Rogue::with(Server::new(|_| ()), instant(), &[b"kwik/1"], transport, resumption);
-    rogue.begin(rogue.hello());
+    let control = rogue.begin(rogue.hello());
     let (session, now) = (rogue.server.events[0].0, rogue.now);
     for port in 5000..5007 {
         let target = crate::session::PathTarget {
@@ -477,6 +475,31 @@ fn control_plane_that_is_not_read_ends_the_session() {
         };
         rogue.server.endpoint.server_session(session).unwrap().add_path(now, target).unwrap();
     }
+    (rogue, control)
+}
+
+// [P-5.15]
+#[test]
+fn control_plane_that_is_read_by_the_drop_ends_the_session() {
+    let (mut rogue, control) = with_much_to_read();
+    let begin = rogue.now;
+    while rogue.closed.is_none() && rogue.now < begin + Duration::from_secs(60) {
+        rogue.pass(Duration::from_secs(9));
+        // The least that QUIC gives credit for.
+        let mut stream = rogue.connection.recv_stream(control);
+        if let Ok(mut chunks) = stream.read(true) {
+            let _ = chunks.next(50);
+            let _ = chunks.finalize();
+        }
+    }
+    rogue.assert_closed(TransportCode::CONTROL_FLOOD, "50 bytes in nine seconds");
+    assert!(rogue.now <= begin + Duration::from_secs(18), "{:?}", rogue.now - begin);
+}
+
+// [P-5.15]
+#[test]
+fn control_plane_that_is_not_read_ends_the_session() {
+    let (mut rogue, _) = with_much_to_read();
     rogue.pass(Duration::from_millis(9900));
     assert_eq!(rogue.closed, None);
     rogue.pass(Duration::from_millis(500));

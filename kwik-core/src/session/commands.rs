@@ -1,0 +1,134 @@
+//! A primary's commands that were not sent yet. A command that undoes another one which was not sent goes away with it,
+//! so that there is at most one for each path and each grant, and both are counted.
+
+use std::collections::BTreeMap;
+
+use crate::id::{Epoch, GrantId, PathId};
+use crate::limits::Limits;
+use crate::wire::{AddPath, ControlFrame, Grant, RemovePath, Revoke};
+
+/// In the order of their epochs.
+pub(super) struct Commands {
+    bytes_max: usize,
+    queue: BTreeMap<Epoch, ControlFrame>,
+    /// The one of each path: to add it, or to remove it.
+    paths: BTreeMap<PathId, Epoch>,
+    /// The one of each grant: to grant, or to revoke.
+    grants: BTreeMap<GrantId, Epoch>,
+    bytes: usize,
+}
+
+impl Commands {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let (paths, grants) = (BTreeMap::new(), BTreeMap::new());
+        Self { bytes_max: limits.command_bytes_max, queue: BTreeMap::new(), paths, grants, bytes: 0 }
+    }
+
+    /// Whether there is room for one more grant with a request of so many bytes. There always is for one.
+    pub(super) fn has_room(&self, request_bytes: usize) -> bool {
+        self.grants.is_empty() || self.bytes.saturating_add(Self::cost(request_bytes)) <= self.bytes_max
+    }
+
+    pub(super) fn add_path(&mut self, add: AddPath) {
+        self.paths.insert(add.path, add.epoch);
+        self.push(add.epoch, add.into());
+    }
+
+    pub(super) fn remove_path(&mut self, remove: RemovePath) {
+        self.paths.insert(remove.path, remove.epoch);
+        self.push(remove.epoch, remove.into());
+    }
+
+    pub(super) fn grant(&mut self, grant: Grant) {
+        self.grants.insert(grant.grant, grant.epoch);
+        self.push(grant.epoch, grant.into());
+    }
+
+    pub(super) fn revoke(&mut self, revoke: Revoke) {
+        self.grants.insert(revoke.grant, revoke.epoch);
+        self.push(revoke.epoch, revoke.into());
+    }
+
+    /// Whether the client was not told of a path yet.
+    pub(super) fn holds_add_path(&self, path: PathId) -> bool {
+        let epoch = self.paths.get(&path);
+        epoch.is_some_and(|epoch| matches!(self.queue.get(epoch), Some(ControlFrame::AddPath(_))))
+    }
+
+    /// Whether the client was not told of a grant yet.
+    pub(super) fn holds_grant(&self, grant: GrantId) -> bool {
+        let epoch = self.grants.get(&grant);
+        epoch.is_some_and(|epoch| matches!(self.queue.get(epoch), Some(ControlFrame::Grant(_))))
+    }
+
+    /// The grants for a path of which the client was not told yet.
+    pub(super) fn grants_for(&self, path: PathId) -> Vec<GrantId> {
+        let grants = self.queue.values().filter_map(|frame| match frame {
+            ControlFrame::Grant(grant) if grant.path == path => Some(grant.grant),
+            _ => None,
+        });
+        grants.collect()
+    }
+
+    /// What was to be told of a path is of no interest any more.
+    pub(super) fn drop_path(&mut self, path: PathId) {
+        if let Some(epoch) = self.paths.get(&path).copied() {
+            self.take(epoch);
+        }
+    }
+
+    /// What was to be told of a grant is of no interest any more.
+    pub(super) fn drop_grant(&mut self, grant: GrantId) {
+        if let Some(epoch) = self.grants.get(&grant).copied() {
+            self.take(epoch);
+        }
+    }
+
+    /// The next one to be sent.
+    pub(super) fn pop(&mut self) -> Option<ControlFrame> {
+        let epoch = *self.queue.first_key_value()?.0;
+        self.take(epoch)
+    }
+
+    fn push(&mut self, epoch: Epoch, frame: ControlFrame) {
+        self.bytes += Self::cost(request_len(&frame));
+        self.queue.insert(epoch, frame);
+    }
+
+    fn take(&mut self, epoch: Epoch) -> Option<ControlFrame> {
+        let frame = self.queue.remove(&epoch)?;
+        self.bytes -= Self::cost(request_len(&frame));
+        match &frame {
+            ControlFrame::AddPath(AddPath { path, .. }) | ControlFrame::RemovePath(RemovePath { path, .. }) => {
+                self.paths.remove(path);
+            }
+            ControlFrame::Grant(Grant { grant, .. }) | ControlFrame::Revoke(Revoke { grant, .. }) => {
+                self.grants.remove(grant);
+            }
+            _ => {}
+        }
+        Some(frame)
+    }
+
+    /// What a command is accounted for, in bytes.
+    fn cost(request_bytes: usize) -> usize {
+        size_of::<ControlFrame>() + request_bytes
+    }
+}
+
+fn request_len(frame: &ControlFrame) -> usize {
+    match frame {
+        ControlFrame::Grant(grant) => grant.seal.payload.len(),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+impl Commands {
+    /// What waits, as accounted.
+    pub(super) fn bytes(&self) -> usize {
+        let bytes = self.queue.values().map(|frame| Self::cost(request_len(frame))).sum();
+        assert_eq!((self.bytes, self.queue.len()), (bytes, self.paths.len() + self.grants.len()));
+        bytes
+    }
+}

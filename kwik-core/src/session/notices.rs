@@ -1,0 +1,111 @@
+//! What a client has to tell each secondary of the streams it writes: credit, and that bytes are not wanted any more
+//! (PROTOCOL.md §8). It is state: a server that reads slowly hears the latest and no more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::error::ErrorCode;
+use crate::id::{GrantId, PathId, StreamId};
+use crate::limits::Limits;
+
+/// What waits to be told, by path.
+pub(super) struct Notices {
+    endings_max: usize,
+    paths: BTreeMap<PathId, Waiting>,
+}
+
+/// What waits for one path.
+#[derive(Default)]
+struct Waiting {
+    revoked: BTreeSet<GrantId>,
+    stopped: BTreeMap<StreamId, ErrorCode>,
+    /// Streams whose limit rose.
+    raised: BTreeSet<StreamId>,
+}
+
+/// One thing to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Notice {
+    Revoked(GrantId),
+    Stopped(StreamId, ErrorCode),
+    Raised(StreamId),
+}
+
+impl Notices {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self { endings_max: limits.control_queue_frames_max, paths: BTreeMap::new() }
+    }
+
+    pub(super) fn push(&mut self, path: PathId, notice: Notice) {
+        let waiting = self.paths.entry(path).or_default();
+        match notice {
+            Notice::Revoked(grant) => {
+                waiting.revoked.insert(grant);
+            }
+            Notice::Stopped(stream, code) => {
+                waiting.raised.remove(&stream);
+                waiting.stopped.entry(stream).or_insert(code);
+            }
+            Notice::Raised(stream) => {
+                waiting.raised.insert(stream);
+            }
+        }
+    }
+
+    pub(super) fn pop(&mut self, path: PathId) -> Option<Notice> {
+        let waiting = self.paths.get_mut(&path)?;
+        let revoked = waiting.revoked.pop_first().map(Notice::Revoked);
+        let stopped = || waiting.stopped.pop_first().map(|(stream, code)| Notice::Stopped(stream, code));
+        revoked.or_else(stopped).or_else(|| waiting.raised.pop_first().map(Notice::Raised))
+    }
+
+    /// A path that was told so little of what ended that too much waits.
+    pub(super) fn overfull(&self) -> Option<PathId> {
+        let endings = |waiting: &Waiting| waiting.revoked.len() + waiting.stopped.len();
+        self.paths.iter().find(|(_, waiting)| endings(waiting) > self.endings_max).map(|(path, _)| *path)
+    }
+
+    /// A stream is gone, and with it what was to be told of its credit.
+    pub(super) fn forget_stream(&mut self, stream: StreamId) {
+        for waiting in self.paths.values_mut() {
+            waiting.raised.remove(&stream);
+        }
+    }
+
+    pub(super) fn on_path_lost(&mut self, path: PathId) {
+        self.paths.remove(&path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::TransportCode;
+
+    #[test]
+    fn credit_is_told_once_however_often_it_rose_and_not_after_the_end() {
+        let mut notices = Notices::new(&Limits::default());
+        let (path, code) = (PathId(1), ErrorCode::from(TransportCode::STREAM_GONE));
+        for stream in [4, 0, 4, 8, 0] {
+            notices.push(path, Notice::Raised(StreamId(stream)));
+        }
+        notices.push(path, Notice::Stopped(StreamId(4), code));
+        notices.push(path, Notice::Revoked(GrantId(3)));
+        notices.forget_stream(StreamId(8));
+        let told: Vec<_> = std::iter::from_fn(|| notices.pop(path)).collect();
+        let [revoked, stopped] = [Notice::Revoked(GrantId(3)), Notice::Stopped(StreamId(4), code)];
+        assert_eq!(told, [revoked, stopped, Notice::Raised(StreamId(0))]);
+    }
+
+    // [P-5.15]
+    #[test]
+    fn path_that_hears_of_no_end_is_found() {
+        let mut notices = Notices::new(&Limits { control_queue_frames_max: 2, ..Limits::default() });
+        (0..100).for_each(|stream| notices.push(PathId(1), Notice::Raised(StreamId(stream))));
+        (0..2).for_each(|grant| notices.push(PathId(2), Notice::Revoked(GrantId(grant))));
+        assert_eq!(notices.overfull(), None);
+        notices.push(PathId(2), Notice::Revoked(GrantId(2)));
+        assert_eq!(notices.overfull(), Some(PathId(2)));
+        notices.on_path_lost(PathId(2));
+        assert_eq!(notices.overfull(), None);
+    }
+}
