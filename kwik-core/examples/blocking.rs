@@ -129,7 +129,7 @@ fn drive(
         match socket.recv_from(&mut datagram) {
             Ok((len, remote)) => {
                 let meta = DatagramMeta { remote, local_ip: None, ecn: None };
-                endpoint.handle_datagram(Instant::now(), meta, datagram[..len].into());
+                endpoint.handle_datagram(Instant::now(), meta, &datagram[..len]);
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             Err(error) => return Err(error.into()),

@@ -112,16 +112,16 @@ transport_codes! {
     PATH_POLICY = 0x4B0A, "the client's path policy refused the address or name";
     /// Bytes outside a grant.
     GRANT_VIOLATION = 0x4B0B, "a secondary wrote outside its grant";
-    /// Two sources wrote different bytes at one offset.
-    RANGE_CONFLICT = 0x4B0C, "two servers wrote different bytes at one offset";
+    /// Different bytes at one offset.
+    RANGE_CONFLICT = 0x4B0C, "different bytes were written at one offset";
     /// Final sizes that contradict each other.
     FINAL_SIZE = 0x4B0D, "the final size of a stream was contradicted";
     /// Bytes beyond the credit given.
     FLOW_CONTROL = 0x4B0E, "bytes beyond the credit given";
     /// A stream beyond the limit.
     STREAM_LIMIT = 0x4B0F, "a stream beyond the limit";
-    /// A stream came in too many separate pieces.
-    REASSEMBLY_LIMIT = 0x4B10, "a stream came in too many separate pieces";
+    /// A stream came with too many gaps.
+    REASSEMBLY_LIMIT = 0x4B10, "a stream came with too many gaps";
     /// Too many frames that achieve nothing.
     CONTROL_FLOOD = 0x4B11, "too many frames that achieve nothing";
     /// Too many raw packets.

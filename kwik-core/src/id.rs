@@ -67,6 +67,16 @@ impl PathId {
     }
 }
 
+/// Two writers of a stream wrote different bytes at one offset (PROTOCOL.md §6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RangeConflict {
+    /// The first byte that differs.
+    pub offset: StreamOffset,
+    /// The path that wrote it first, and the one that wrote it otherwise. Twice the latter, if several wrote there first, a
+    /// few bytes each.
+    pub paths: [PathId; 2],
+}
+
 impl fmt::Display for PathId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "path {}", self.0)

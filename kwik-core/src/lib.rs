@@ -32,7 +32,7 @@
 //!         match socket.recv_from(&mut datagram) {
 //!             Ok((len, remote)) => {
 //!                 let meta = DatagramMeta { remote, local_ip: None, ecn: None };
-//!                 endpoint.handle_datagram(Instant::now(), meta, datagram[..len].into());
+//!                 endpoint.handle_datagram(Instant::now(), meta, &datagram[..len]);
 //!             }
 //!             Err(_timeout) => endpoint.handle_timeout(Instant::now()),
 //!         }
@@ -82,7 +82,8 @@ pub use config::{
 pub use endpoint::{ConnectError, DatagramMeta, Endpoint};
 pub use error::{DeadReason, ErrorCode, SessionError, TransportCode};
 pub use id::{
-    Dir, Epoch, GrantId, PacketNumber, PathId, SessionHandle, SessionId, Side, StreamHandle, StreamId, StreamOffset,
+    Dir, Epoch, GrantId, PacketNumber, PathId, RangeConflict, SessionHandle, SessionId, Side, StreamHandle, StreamId,
+    StreamOffset,
 };
 pub use limits::Limits;
 pub use path::PathState;

@@ -71,9 +71,9 @@ pub struct Limits {
     pub stream_window_bytes_max: u64,
     /// Sum over streams of (limit − consumed) that a session gives out.
     pub reassembly_budget_bytes: u64,
-    /// Separate received spans of one stream.
+    /// Separate ranges in which one stream may be received: one more than there are gaps between them.
     pub reassembly_spans_stream: usize,
-    /// Separate received spans of all streams of a session.
+    /// Separate ranges in which all streams of a session may be received, the first 8 of each not counted.
     pub reassembly_spans_session: usize,
     /// Bytes written but not yet handed to QUIC, by stream; a write waits beyond it.
     pub send_buffer_stream_bytes: usize,
@@ -108,8 +108,6 @@ pub struct Limits {
     pub grant_spans_session: usize,
     /// Bytes of a revoked grant that are dropped silently.
     pub fence_bytes_max: u64,
-    /// Bytes that arrive twice on one path before it is closed, beyond a quarter of what it delivered.
-    pub duplicate_bytes_slack: u64,
     /// Raw packets from one path to another whose receipt was not passed on, and those received but not yet taken by the
     /// application. Of all paths together, `paths_max` times as many.
     pub raw_packets_max: usize,
@@ -212,7 +210,6 @@ impl Default for Limits {
             command_bytes_max: MIB_USIZE,
             grant_spans_session: 16 * 1024,
             fence_bytes_max: 4 * MIB,
-            duplicate_bytes_slack: MIB,
             raw_packets_max: 64,
             raw_queue_bytes_max: 256 * 1024,
             forged_seals_burst: 16,

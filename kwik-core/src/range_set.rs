@@ -17,6 +17,15 @@ impl RangeSet {
             return 0;
         }
         let before = self.total;
+        // What goes on where a span ends makes that longer, as most often.
+        if self.spans.range(range.start..=range.end).next().is_none()
+            && let Some((_, end)) = self.spans.range_mut(..range.start).next_back()
+            && *end == range.start
+        {
+            *end = range.end;
+            self.total += range.end - range.start;
+            return range.end - range.start;
+        }
         let (mut start, mut end) = (range.start, range.end);
         while let Some((&span_start, &span_end)) = self.spans.range(..=end).next_back() {
             if span_end < start {
@@ -74,6 +83,12 @@ impl RangeSet {
             .range(first..end.max(first))
             .map(move |(&span_start, &span_end)| span_start.max(start)..span_end.min(end))
             .filter(|part| !part.is_empty())
+    }
+
+    /// The ranges that overlap or touch a range, in order.
+    pub(crate) fn touching(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
+        let before = self.spans.range(..range.start).next_back().filter(|(_, end)| **end >= range.start);
+        before.into_iter().chain(self.spans.range(range.start..=range.end)).map(|(&start, &end)| start..end)
     }
 
     /// The parts of the range that are not in the set, in order.
@@ -199,7 +214,9 @@ mod tests {
             prop_assert_eq!(set.intersects(&probe), !inside.is_empty());
             prop_assert_eq!(set.contains(probe.start), naive.0[index(probe.start)]);
             prop_assert_eq!(set.overlaps(probe.clone()).collect::<Vec<_>>(), inside);
-            prop_assert_eq!(set.gaps_in(probe), outside);
+            prop_assert_eq!(set.gaps_in(probe.clone()), outside);
+            let touching = set.iter().filter(|span| span.start <= probe.end && span.end >= probe.start);
+            prop_assert_eq!(set.touching(&probe).collect::<Vec<_>>(), touching.collect::<Vec<_>>());
         }
     }
 

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use crate::auth::{self, Identity, PublicIdentity, SealContext, UnixTime};
 use crate::error::ErrorCode;
-use crate::id::{Dir, Epoch, GrantId, PacketNumber, PathId, SessionId, StreamId, StreamOffset};
+use crate::id::{Dir, Epoch, GrantId, PacketNumber, PathId, RangeConflict, SessionId, StreamId, StreamOffset};
 use crate::wire;
 
 /// The label of the TLS exporter.
@@ -58,7 +58,7 @@ mirror! {
     }
     OpenStream(wire::OpenStream) { stream: StreamId, priority: i32, limit: StreamOffset }
     ResetStream(wire::ResetStream) { stream: StreamId, code: ErrorCode, final_size: StreamOffset }
-    StopSending(wire::StopSending) { stream: StreamId, code: ErrorCode }
+    StopSending(wire::StopSending) { stream: StreamId, code: ErrorCode, conflict: Option<RangeConflict> }
     MaxStreamData(wire::MaxStreamData) { stream: StreamId, limit: StreamOffset }
     MaxStreams(wire::MaxStreams) { dir: Dir, max: u64 }
     PacketAck(wire::PacketAck) { ranges: SmallVec<[Range<u64>; 4]> }

@@ -5,7 +5,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use kwik_core::{
     Congestion, DatagramMeta, EcnCodepoint, Endpoint, EndpointConfig, Limits, PathId, PathState, ServerConfig,
     SessionEvent, SessionHandle, Transmit,
@@ -109,7 +108,7 @@ pub(crate) struct Arrival {
     /// As the sender saw it.
     pub(crate) to_address: SocketAddr,
     pub(crate) ecn: Option<EcnCodepoint>,
-    pub(crate) data: BytesMut,
+    pub(crate) data: Vec<u8>,
 }
 
 pub(crate) struct Node {
@@ -207,7 +206,7 @@ impl Node {
     }
 
     /// Hands a datagram to the endpoint.
-    pub(crate) fn receive(&mut self, now: Instant, arrival: Arrival) {
+    pub(crate) fn receive(&mut self, now: Instant, arrival: &Arrival) {
         self.touched = true;
         if let Some(raw) = &mut self.raw {
             raw.handle_datagram(now, arrival.from_address, &arrival.data);
@@ -215,7 +214,7 @@ impl Node {
         }
         let local_ip = self.interfaces.get(arrival.interface).map(|interface| interface.local.ip());
         let meta = DatagramMeta { remote: arrival.from_address, local_ip, ecn: arrival.ecn };
-        self.endpoint.handle_datagram(now, meta, arrival.data);
+        self.endpoint.handle_datagram(now, meta, &arrival.data);
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {

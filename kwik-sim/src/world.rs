@@ -78,6 +78,8 @@ pub struct World {
     owners: Vec<NodeId>,
     /// In boxes, since a heap moves what it holds.
     arrivals: BinaryHeap<Due<Box<Arrival>>>,
+    /// Memory of datagrams that arrived, for those to come.
+    spare: Vec<Vec<u8>>,
     schedule: BTreeMap<(Instant, u64), Fault>,
     /// Counts what is put into `arrivals` and `schedule`: what is due at one moment happens in the order it was put there.
     queued: u64,
@@ -116,6 +118,7 @@ impl World {
             wires: BTreeMap::new(),
             owners: Vec::new(),
             arrivals: BinaryHeap::new(),
+            spare: Vec::new(),
             schedule: BTreeMap::new(),
             queued: 0,
             trace: Trace::default(),

@@ -74,17 +74,16 @@ impl Driver {
     }
 
     fn receive(&mut self, cx: &mut Context<'_>) -> Step {
-        let mut batch = Vec::new();
         for _ in 0..RECEIVES_PER_TURN {
-            match self.socket.poll_receive(cx, |meta, data| batch.push((meta, data))) {
+            let batch = match self.socket.poll_receive(cx) {
                 Poll::Pending => return Step::Done,
-                Poll::Ready(false) => return Step::Blocked,
-                Poll::Ready(true) => {}
-            }
+                Poll::Ready(None) => return Step::Blocked,
+                Poll::Ready(Some(batch)) => batch,
+            };
             let now = now();
             let mut state = self.end.0.lock();
-            for (meta, data) in batch.drain(..) {
-                state.core.handle_datagram(now, meta, data);
+            for (meta, datagram) in batch.datagrams() {
+                state.core.handle_datagram(now, meta, datagram);
             }
         }
         Step::More

@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::BytesMut;
 use kwik_core::{DatagramMeta, EcnCodepoint, Transmit};
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -41,6 +40,27 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     pub(crate) fn new(transmit: Transmit) -> Self {
         Self { transmit, sent: 0 }
+    }
+}
+
+/// Received datagrams.
+pub(crate) struct Batch<'a> {
+    metas: [RecvMeta; BATCH_SIZE],
+    count: usize,
+    buf: &'a [u8],
+}
+
+impl Batch<'_> {
+    pub(crate) fn datagrams(&self) -> impl Iterator<Item = (DatagramMeta, &[u8])> {
+        self.metas.iter().take(self.count).zip(self.buf.chunks(RECEIVE_BYTES)).flat_map(|(meta, buf)| {
+            let datagram = DatagramMeta {
+                remote: canonical(meta.addr),
+                local_ip: meta.dst_ip.map(|ip| ip.to_canonical()),
+                ecn: meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8)),
+            };
+            let gathered = buf.get(..meta.len).unwrap_or(buf);
+            split_by_stride(gathered, meta.stride).map(move |data| (datagram, data))
+        })
     }
 }
 
@@ -85,33 +105,17 @@ impl UdpIo {
         self.state.max_gso_segments().max(1)
     }
 
-    /// Receives one batch and gives each datagram to `sink`; returns whether the socket could be read. Errors are those
-    /// of single datagrams or of the moment: try again a little later.
-    pub(crate) fn poll_receive(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut sink: impl FnMut(DatagramMeta, BytesMut),
-    ) -> Poll<bool> {
+    /// Receives one batch; `None` if the socket cannot be read now. Errors are those of single datagrams or of the
+    /// moment: try again a little later.
+    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch<'_>>> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
-        let received = ready!(self.poll_receive_batch(cx, &mut metas));
-        let received = match received {
-            Ok(count) => count,
+        Poll::Ready(match ready!(self.poll_receive_batch(cx, &mut metas)) {
+            Ok(count) => Some(Batch { metas, count, buf: &self.receive_buf }),
             Err(error) => {
                 self.log("receive", &error);
-                return Poll::Ready(false);
+                None
             }
-        };
-        for (meta, buf) in metas.iter().take(received).zip(self.receive_buf.chunks(RECEIVE_BYTES)) {
-            let datagram = DatagramMeta {
-                remote: canonical(meta.addr),
-                local_ip: meta.dst_ip.map(|ip| ip.to_canonical()),
-                ecn: meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8)),
-            };
-            for data in split_by_stride(buf.get(..meta.len).unwrap_or(buf), meta.stride) {
-                sink(datagram, data);
-            }
-        }
-        Poll::Ready(true)
+        })
     }
 
     /// Hands `outgoing`, whose bytes are the head of `contents`, to the kernel. Pending when the kernel's buffer is
@@ -181,11 +185,8 @@ fn batch_bytes(segment: usize, segments_max: usize) -> usize {
 }
 
 /// The datagrams that the kernel gathered in one buffer.
-fn split_by_stride(gathered: &[u8], stride: usize) -> impl Iterator<Item = BytesMut> {
-    let mut rest = BytesMut::from(gathered);
-    std::iter::from_fn(move || {
-        (!rest.is_empty()).then(|| if stride == 0 { rest.split() } else { rest.split_to(stride.min(rest.len())) })
-    })
+fn split_by_stride(gathered: &[u8], stride: usize) -> impl Iterator<Item = &[u8]> {
+    gathered.chunks(if stride == 0 { gathered.len().max(1) } else { stride })
 }
 
 /// `address` with an IPv4-mapped IP written as IPv4.
@@ -247,7 +248,7 @@ mod tests {
 
     #[test]
     fn gathered_datagrams_are_split_at_the_stride() {
-        let split = |bytes: &[u8], stride| split_by_stride(bytes, stride).map(|d| d.to_vec()).collect::<Vec<_>>();
+        let split = |bytes, stride| split_by_stride(bytes, stride).map(<[u8]>::to_vec).collect::<Vec<_>>();
         assert_eq!(split(b"aabbc", 2), [b"aa".to_vec(), b"bb".to_vec(), b"c".to_vec()]);
         assert_eq!(split(b"aab", 9), [b"aab".to_vec()]);
         assert_eq!(split(b"aab", 0), [b"aab".to_vec()]);
@@ -278,10 +279,12 @@ mod tests {
         let mut received = Vec::new();
         while received.len() < 3 {
             std::future::poll_fn(|cx| {
-                server.poll_receive(cx, |meta, data| {
+                let batch = ready!(server.poll_receive(cx)).expect("the socket can be read");
+                for (meta, data) in batch.datagrams() {
                     assert!(meta.remote.is_ipv4(), "{} is not canonical", meta.remote);
                     received.push(data.to_vec());
-                })
+                }
+                Poll::Ready(())
             })
             .await;
         }

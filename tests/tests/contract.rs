@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
 use kwik_core::{DatagramMeta, Dir, Endpoint, EndpointConfig, SessionEvent};
 use kwik_sim::{Link, World};
 use kwik_tests::{Ends, Fleet, LONG, NAME, pattern};
@@ -121,7 +120,7 @@ fn arbitrary_datagrams_neither_panic_nor_stay() {
                 *byte = first;
             }
             let meta = DatagramMeta { remote: client_address, local_ip: None, ecn: None };
-            fleet.world.endpoint(server).handle_datagram(now, meta, BytesMut::from(&data[..]));
+            fleet.world.endpoint(server).handle_datagram(now, meta, &data);
         }
     }
     drain(fleet.world.endpoint(server), now);

@@ -107,7 +107,9 @@ async fn receive(
         hash.update(&data);
         file.write_all(&data).await.with_context(cannot_write)?;
         left -= data.len() as u64;
-        progress.send_modify(|progress| *progress.bytes.entry(source).or_default() += data.len() as u64);
+        // A few bytes that several servers brought in turns count for the primary.
+        let path = source.unwrap_or(PathId::PRIMARY);
+        progress.send_modify(|progress| *progress.bytes.entry(path).or_default() += data.len() as u64);
     }
     file.flush().await.with_context(cannot_write)?;
     Ok(hex(hash))

@@ -1,5 +1,6 @@
 //! The one public machine: QUIC's endpoint, the connections that have not authenticated, and the sessions.
 
+mod coalesced;
 mod gate;
 mod incoming;
 mod seeded;
@@ -253,21 +254,33 @@ impl Endpoint {
 
     // ---- environment in
 
-    /// A datagram arrived.
-    pub fn handle_datagram(&mut self, now: Instant, meta: DatagramMeta, data: BytesMut) {
+    /// A datagram arrived. It is copied into memory of its own, so that the little of it that may be kept keeps nothing
+    /// else.
+    pub fn handle_datagram(&mut self, now: Instant, meta: DatagramMeta, datagram: &[u8]) {
         self.advance(now);
         // What came from no host cannot be answered.
         let Some(remote) = Address::new(meta.remote).map(SocketAddr::from) else { return };
         let local_ip = meta.local_ip.map(|ip| ip.to_canonical());
+        let meta = DatagramMeta { remote, local_ip, ecn: meta.ecn };
+        let (long, short) = coalesced::split(datagram);
+        for packets in [long, short] {
+            if !packets.is_empty() {
+                self.handle_packets(now, meta, packets);
+            }
+        }
+    }
+
+    fn handle_packets(&mut self, now: Instant, meta: DatagramMeta, packets: &[u8]) {
+        let DatagramMeta { remote, local_ip, ecn } = meta;
         let mut response = Vec::new();
-        let event = self.quic.handle(now, remote, local_ip, meta.ecn, data, &mut response);
+        let event = self.quic.handle(now, remote, local_ip, ecn, BytesMut::from(packets), &mut response);
         match event {
             None => {}
             Some(DatagramEvent::Response(transmit)) => self.respond(transmit, response),
             Some(DatagramEvent::NewConnection(incoming)) => self.on_incoming(now, incoming),
             Some(DatagramEvent::ConnectionEvent(ConnectionHandle(connection), event)) => {
                 let Some((key, path)) = self.path_of(connection) else { return };
-                path.handle_event(now, local_ip, event);
+                path.handle_event(now, local_ip, event, packets.len());
                 self.work.push(key);
             }
         }

@@ -120,6 +120,8 @@ pub(crate) struct Path {
     allowances: Allowances,
     bytes_received: u64,
     bytes_sent: u64,
+    /// Of datagrams that the session was not told of.
+    datagram_bytes: u64,
     inputs: VecDeque<PathInput>,
     lost: Option<DeadReason>,
     /// Nothing more is read: the path was closed here, or its loss was told.
@@ -133,6 +135,8 @@ pub(crate) struct Path {
 impl Path {
     /// Credit that data leaves to the control plane, in bytes.
     const CONTROL_RESERVE: u64 = 256 * 1024;
+    /// What a datagram in memory costs beside its bytes.
+    const DATAGRAM_BYTES: usize = 64;
     const SEND_WINDOW_MIN: u64 = 64 * 1024;
     const TIMER_GRANULARITY: Duration = Duration::from_millis(1);
 
@@ -158,6 +162,7 @@ impl Path {
             allowances,
             bytes_received: 0,
             bytes_sent: 0,
+            datagram_bytes: 0,
             inputs: VecDeque::new(),
             lost: None,
             ended: false,
@@ -168,8 +173,16 @@ impl Path {
 
     // ---- environment in
 
-    pub(crate) fn handle_event(&mut self, now: Instant, local_address: Option<IpAddr>, event: ConnectionEvent) {
+    /// Packets of so many bytes arrived.
+    pub(crate) fn handle_event(
+        &mut self,
+        now: Instant,
+        local_address: Option<IpAddr>,
+        event: ConnectionEvent,
+        bytes: usize,
+    ) {
         self.local_address = local_address.or(self.local_address);
+        self.datagram_bytes = self.datagram_bytes.saturating_add((bytes + Self::DATAGRAM_BYTES) as u64);
         let silence = self.health.silence(now);
         self.control.on_reached(now, silence, &self.limits);
         self.health.on_heard(now);
@@ -392,6 +405,21 @@ impl Path {
         (window / 2).clamp(4 * 1024, limits::DATA_FRAME_PAYLOAD_MAX)
     }
 
+    /// What datagrams occupied that arrived since this was last asked, in bytes.
+    pub(crate) fn take_datagram_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.datagram_bytes)
+    }
+
+    /// Stream data was taken: so many bytes for the first time, and so many that another path was faster with.
+    pub(crate) fn on_data_taken(&mut self, now: Instant, new: u64, repeated: u64) {
+        if new > 0 {
+            self.allowances.idle_frames.give_back();
+        }
+        let bytes = new.saturating_add(repeated);
+        self.bytes_received = self.bytes_received.saturating_add(bytes);
+        self.meter.on_bytes(now, bytes);
+    }
+
     /// Whether one more frame that achieved nothing is put up with.
     pub(crate) fn admit_idle(&mut self, now: Instant) -> bool {
         self.allowances.idle_frames.take(now)
@@ -595,16 +623,7 @@ impl Path {
         if !self.data_open {
             return Ok(None);
         }
-        let item = self.inbound.next(&mut self.quic, now)?;
-        if let Some(CarrierItem::Stream { data, .. }) = &item {
-            let bytes = data.len() as u64;
-            if bytes > 0 {
-                self.allowances.idle_frames.give_back();
-            }
-            self.bytes_received = self.bytes_received.saturating_add(bytes);
-            self.meter.on_bytes(now, bytes);
-        }
-        Ok(item.map(PathInput::Data))
+        Ok(self.inbound.next(&mut self.quic, now)?.map(PathInput::Data))
     }
 
     fn judge(&mut self, now: Instant) -> Option<PathInput> {

@@ -38,7 +38,6 @@ pub(super) struct ClientRole {
     pub(super) notices: Notices,
     /// Paths whose state is to be reported.
     pub(super) reports: BTreeMap<PathId, DeadOrAlive>,
-    pub(super) repeated_bytes: BTreeMap<PathId, u64>,
     /// Until when the primary must have answered HELLO.
     welcome_deadline: Option<Instant>,
     /// When the figures of all paths were last reported.
@@ -99,7 +98,6 @@ impl Machine {
             relay: Relay::new(&limits),
             notices: Notices::new(&limits),
             reports: BTreeMap::new(),
-            repeated_bytes: BTreeMap::new(),
             welcome_deadline: None,
             figures_at: None,
             #[cfg(feature = "__test_exports")]
@@ -227,15 +225,13 @@ impl Machine {
         let missing = self.streams.gaps(frame.stream, range.clone());
         let grant =
             Grant { id: frame.grant, epoch: frame.epoch, path: frame.path, stream: frame.stream, range: range.clone() };
-        client.grants.record(grant, &missing)?;
         let Some(limit) = limit else {
-            client.grants.forget_stream(frame.stream);
-            return Ok(());
+            return client.grants.refuse(grant, &missing, TransportCode::STREAM_GONE.into());
         };
         if client.members.get(frame.path).is_none() {
-            client.grants.path_unknown(frame.grant);
-            return Ok(());
+            return client.grants.refuse(grant, &missing, TransportCode::PATH_UNKNOWN.into());
         }
+        client.grants.record(grant, &missing)?;
         let open = GrantOpen {
             grant: frame.grant,
             epoch: frame.epoch,
@@ -282,31 +278,20 @@ impl Machine {
         }
     }
 
-    pub(super) fn on_stream_progress(
-        &mut self,
-        from: PathId,
-        id: StreamId,
-        outcome: &DataOutcome,
-    ) -> Result<(), Fault> {
-        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
-        client.grants.on_new(id, &outcome.inserted.new);
-        #[cfg(feature = "__test_exports")]
-        if let Some(supplied) = &mut client.supplied {
+    /// Bytes of a stream arrived.
+    pub(super) fn on_stream_progress(&mut self, id: StreamId, outcome: &DataOutcome) {
+        if let RoleState::Client(client) = &mut self.role {
+            client.grants.on_new(id, &outcome.inserted.new);
+        }
+    }
+
+    #[cfg(feature = "__test_exports")]
+    pub(super) fn note_supplied(&mut self, from: PathId, id: StreamId, outcome: &DataOutcome) {
+        if let RoleState::Client(client) = &mut self.role
+            && let Some(supplied) = &mut client.supplied
+        {
             supplied.extend(outcome.inserted.new.iter().map(|range| (id, range.clone(), from)));
         }
-        if outcome.inserted.duplicate_bytes > 0 && !from.is_primary() {
-            let repeated = client.repeated_bytes.entry(from).or_default();
-            *repeated = repeated.saturating_add(outcome.inserted.duplicate_bytes);
-            let delivered = self.paths.get(&from).map_or(0, Path::bytes_received);
-            if *repeated > (delivered / 4).saturating_add(self.limits.duplicate_bytes_slack) {
-                return Err(Fault::new(TransportCode::CONTROL_FLOOD, "too many bytes that were there already"));
-            }
-        }
-        if let Some(conflict) = outcome.conflict {
-            tracing::warn!(stream = %id, at = conflict.at, sources = ?conflict.sources, "two servers wrote different bytes");
-            self.on_stream_over(id, TransportCode::RANGE_CONFLICT.into());
-        }
-        Ok(())
     }
 
     /// The client takes nothing more of a stream: every secondary that writes it is stopped, and the primary told what
@@ -421,7 +406,7 @@ impl Machine {
             while path.is_control_ready() {
                 let frame = match client.notices.pop(*id) {
                     Some(Notice::Revoked(grant)) => Revoke { grant, epoch: client.members.epoch() }.into(),
-                    Some(Notice::Stopped(stream, code)) => StopSending { stream, code }.into(),
+                    Some(Notice::Stopped(stream, code)) => StopSending { stream, code, conflict: None }.into(),
                     Some(Notice::Raised(stream)) => match self.streams.receive_limit(stream) {
                         Ok(Some(limit)) => MaxStreamData { stream, limit: StreamOffset(limit) }.into(),
                         _ => continue,

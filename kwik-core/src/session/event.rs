@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::auth::PublicIdentity;
 use crate::error::{DeadReason, ErrorCode, SessionError};
-use crate::id::{GrantId, PathId};
+use crate::id::{GrantId, PathId, RangeConflict, StreamId};
 use crate::limits;
 use crate::path::PathState;
 use crate::stream::{ReserveError, StreamEvent};
@@ -63,14 +63,22 @@ pub enum PathEvent {
         /// Why.
         reason: DeadReason,
     },
+    /// Two servers wrote different bytes of one stream, which the client has ended. One of them is wrong; both go on.
+    Conflict {
+        /// The stream.
+        stream: StreamId,
+        /// Where, and which paths.
+        conflict: RangeConflict,
+    },
 }
 
 impl PathEvent {
-    /// The path it is about.
+    /// The path it is about; of a conflict, the later one.
     #[must_use]
     pub fn path(&self) -> PathId {
         match self {
             Self::Joined(path) | Self::Suspect(path) | Self::Recovered(path) | Self::Dead { path, .. } => *path,
+            Self::Conflict { conflict, .. } => conflict.paths[1],
         }
     }
 }
@@ -125,7 +133,7 @@ pub struct PathStats {
     pub address: SocketAddr,
     /// Where the path stands.
     pub state: PathState,
-    /// Stream payload received, in bytes.
+    /// Payload received of streams while they were wanted, in bytes.
     pub bytes_received: u64,
     /// Packet bytes handed to QUIC.
     pub bytes_sent: u64,

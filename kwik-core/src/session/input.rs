@@ -1,13 +1,14 @@
 //! What arrives on paths: which frame is legal from whom, in one place.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use super::event::SessionEvent;
 use super::{Machine, Moment, RoleState};
 use crate::error::TransportCode;
-use crate::id::{Dir, PathId, Side, StreamId, StreamOffset};
+use crate::id::{Dir, PathId, Side, StreamId};
 use crate::path::{PathInput, PathState};
-use crate::stream::{Access, Fault, Overflow};
+use crate::stream::{Access, Conflict, Fault, Inserted, Overflow};
 use crate::wire::{CarrierItem, ControlFrame};
 use bytes::Bytes;
 
@@ -124,7 +125,10 @@ impl Machine {
                 self.on_stream_over(reset.stream, reset.code);
                 Ok(())
             }
-            ControlFrame::StopSending(stop) => self.streams.on_stop(stop.stream, stop.code),
+            ControlFrame::StopSending(stop) => {
+                self.streams.on_stop(stop.stream, stop.code)?;
+                stop.conflict.map_or(Ok(()), |conflict| self.on_conflict_told(stop.stream, conflict))
+            }
             ControlFrame::MaxStreamData(max) => self.streams.on_max_stream_data(max.stream, max.limit.0),
             ControlFrame::MaxStreams(max) => self.streams.on_max_streams(max.dir, max.max),
             ControlFrame::Close(close) => {
@@ -140,7 +144,10 @@ impl Machine {
             (
                 RoleState::Client(_) | RoleState::Primary(_),
                 CarrierItem::Stream { stream, offset, data, frame_end, fin },
-            ) => self.on_stream_data(from, stream, offset, data, frame_end, fin),
+            ) => {
+                let piece = Piece { stream, offset: offset.0, data, frame_end: frame_end.0, fin };
+                self.on_stream_data(now, from, piece)
+            }
             (RoleState::Primary(_) | RoleState::Secondary(_), CarrierItem::Raw(raw)) => {
                 if self.on_raw_forward(now, raw)? {
                     self.emit(SessionEvent::RawReadable);
@@ -153,44 +160,26 @@ impl Machine {
         }
     }
 
-    fn on_stream_data(
-        &mut self,
-        from: PathId,
-        stream: StreamId,
-        offset: StreamOffset,
-        data: Bytes,
-        frame_end: StreamOffset,
-        fin: bool,
-    ) -> Result<(), Fault> {
+    fn on_stream_data(&mut self, now: Instant, from: PathId, piece: Piece) -> Result<(), Fault> {
+        let Piece { stream, offset, data, frame_end, fin } = piece;
         if data.is_empty() && !fin {
             self.note_idle();
         }
-        if let RoleState::Client(client) = &mut self.role
-            && !from.is_primary()
-        {
-            if fin {
-                return Err(Fault::new(TransportCode::FINAL_SIZE, "a secondary ended a stream"));
-            }
-            if stream.dir() == Dir::Uni && stream.initiator() == Side::Client {
-                return Err(Fault::new(TransportCode::GRANT_VIOLATION, "a stream that only the client writes"));
-            }
-            match self.streams.is_receiving(stream) {
-                Some(true) => {}
-                Some(false) => return Ok(()),
-                None => return Err(Fault::new(TransportCode::GRANT_VIOLATION, "a stream that was never opened")),
-            }
-            match client.grants.check(from, stream, offset.0..frame_end.0, data.len() as u64) {
-                Access::Allowed => {}
-                Access::Fenced => return Ok(()),
-                Access::Violation => {
-                    return Err(Fault::new(TransportCode::GRANT_VIOLATION, "bytes outside every grant of the path"));
-                }
-            }
+        if !from.is_primary() && !self.admit_secondary(from, stream, offset..frame_end, data.len() as u64, fin)? {
+            return Ok(());
         }
-        match self.streams.on_data(from, stream, offset.0, data, frame_end.0, fin) {
+        match self.streams.on_data(from, stream, offset, data, frame_end, fin) {
             Ok(outcome) => {
-                let progress = self.on_stream_progress(from, stream, &outcome);
-                outcome.overflow.map_or(progress, |overflow| Err(self.on_overflow(overflow)))
+                let Inserted { new, duplicate_bytes } = &outcome.inserted;
+                let new = new.iter().map(|range| range.end - range.start).sum();
+                if let Some(path) = self.paths.get_mut(&from) {
+                    path.on_data_taken(now, new, *duplicate_bytes);
+                }
+                self.on_stream_progress(stream, &outcome);
+                #[cfg(feature = "__test_exports")]
+                self.note_supplied(from, stream, &outcome);
+                outcome.overflow.map_or(Ok(()), |overflow| Err(self.on_overflow(overflow)))?;
+                outcome.conflict.map_or(Ok(()), |conflict| self.on_conflict(stream, conflict))
             }
             Err(fault) => {
                 if self.streams.is_receiving(stream) == Some(false) {
@@ -201,13 +190,73 @@ impl Machine {
         }
     }
 
-    /// A stream was ended for its many pieces.
+    /// Whether a frame of a secondary is within its grants and its bytes are still wanted.
+    fn admit_secondary(
+        &mut self,
+        from: PathId,
+        stream: StreamId,
+        frame: Range<u64>,
+        arrived: u64,
+        fin: bool,
+    ) -> Result<bool, Fault> {
+        let RoleState::Client(client) = &mut self.role else { return Ok(true) };
+        if fin {
+            return Err(Fault::new(TransportCode::FINAL_SIZE, "a secondary ended a stream"));
+        }
+        let violation = |detail| Err(Fault::new(TransportCode::GRANT_VIOLATION, detail));
+        if stream.dir() == Dir::Uni && stream.initiator() == Side::Client {
+            return violation("a stream that only the client writes");
+        }
+        let Some(is_receiving) = self.streams.is_receiving(stream) else {
+            return violation("a stream that was never opened");
+        };
+        let access = if is_receiving {
+            client.grants.check(from, stream, frame, arrived)
+        } else {
+            client.grants.check_late(from, stream, frame, arrived)
+        };
+        match access {
+            Access::Allowed => Ok(is_receiving),
+            Access::Fenced => Ok(false),
+            Access::Excess => {
+                Err(Fault::new(TransportCode::CONTROL_FLOOD, "more bytes of a stream than were granted of it"))
+            }
+            Access::Violation => violation("bytes outside every grant of the path"),
+        }
+    }
+
+    /// Two writers contradict each other, and the stream is over. The primary is told who they are; if it is one of them
+    /// itself, its word counts.
+    fn on_conflict(&mut self, stream: StreamId, conflict: Conflict) -> Result<(), Fault> {
+        tracing::warn!(%stream, ?conflict, "different bytes at one offset");
+        let code = TransportCode::RANGE_CONFLICT;
+        self.on_stream_over(stream, code.into());
+        match conflict.first.filter(|first| conflict.second.is_primary() && !first.is_primary()) {
+            Some(_) => {
+                let fault = Fault::new(code, "bytes that differ from the primary's");
+                Err(Fault { culprit: conflict.first, ..fault })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A stream was ended for its many gaps.
     fn on_overflow(&mut self, overflow: Overflow) -> Fault {
         let code = TransportCode::REASSEMBLY_LIMIT;
         self.on_stream_over(overflow.stream, code.into());
-        let fault = Fault::new(code, "a stream came in too many separate pieces");
+        let fault = Fault::new(code, "a stream with too many gaps");
         Fault { culprit: Some(overflow.culprit), ..fault }
     }
+}
+
+/// Bytes of a stream: a slice of a frame that ends at `frame_end`.
+struct Piece {
+    stream: StreamId,
+    offset: u64,
+    data: Bytes,
+    frame_end: u64,
+    /// Whether the stream ends with these bytes.
+    fin: bool,
 }
 
 pub(super) fn violation(detail: &'static str) -> Fault {

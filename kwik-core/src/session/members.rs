@@ -240,7 +240,6 @@ impl Machine {
         client.grants.path_lost(id, reason.code);
         client.relay.on_path_lost(id);
         client.notices.on_path_lost(id);
-        client.repeated_bytes.remove(&id);
         client.reports.insert(id, DeadOrAlive::Dead(reason.code));
         if !self.paths.contains_key(&id) {
             self.remember(unborn_stats(id, member.address.into(), reason.clone()));

@@ -150,6 +150,9 @@ impl Machine {
         for id in ids {
             more |= self.drain_path(moment, id);
         }
+        if !more {
+            self.streams.own_old_slices();
+        }
         self.check_time(moment);
         more |= self.flush(moment);
         self.check_drained(moment);
@@ -242,7 +245,12 @@ impl Machine {
 
     fn drain_path(&mut self, moment: Moment, id: PathId) -> bool {
         for _ in 0..Self::INPUTS_PER_TURN {
-            let Some(input) = self.paths.get_mut(&id).and_then(|path| path.poll(moment.now)) else { return false };
+            let Some(path) = self.paths.get_mut(&id) else { return false };
+            let (bytes, input) = (path.take_datagram_bytes(), path.poll(moment.now));
+            if bytes > 0 {
+                self.streams.on_arrived(id, bytes);
+            }
+            let Some(input) = input else { return false };
             self.on_input(moment, id, input);
         }
         true
@@ -290,7 +298,7 @@ impl Machine {
                 (ResetStream { stream: id, code, final_size: StreamOffset(final_size) }.into(), None)
             }
             // Secondaries were told when the stream was over for them.
-            StreamControl::Stop { id, code } => (StopSending { stream: id, code }.into(), None),
+            StreamControl::Stop { id, code, conflict } => (StopSending { stream: id, code, conflict }.into(), None),
             StreamControl::MaxStreamData { id, limit } => {
                 (MaxStreamData { stream: id, limit: StreamOffset(limit) }.into(), Some(id))
             }

@@ -15,7 +15,7 @@ use super::{Machine, Moment, RoleState};
 use crate::address::Address;
 use crate::auth::{self, Identity, PublicIdentity, SealContext, TICKET_LIFETIME, Ticket};
 use crate::error::{DeadReason, TransportCode};
-use crate::id::{Epoch, GrantId, PathId, SessionId, Side, StreamHandle, StreamOffset};
+use crate::id::{Epoch, GrantId, PathId, RangeConflict, SessionId, Side, StreamHandle, StreamId, StreamOffset};
 use crate::limits::{self, Limits, PATHS_REMEMBERED_MAX};
 use crate::path::{Path, PathState};
 use crate::stream::{Change, DelegationState, Delegations, Fault, GrantReport, Outcome, StreamTable, TableRole, Worth};
@@ -453,6 +453,18 @@ impl Machine {
             let code = TransportCode::PATH_REMOVED.into();
             primary.commands.remove_path(RemovePath { path: id, epoch, code });
         }
+    }
+
+    /// Two writers of a stream contradict each other, the client says.
+    pub(super) fn on_conflict_told(&mut self, stream: StreamId, conflict: RangeConflict) -> Result<(), Fault> {
+        let RoleState::Primary(primary) = &self.role else {
+            return Err(violation("a conflict of writers, which only a primary is told"));
+        };
+        if conflict.paths.iter().any(|path| *path > primary.last_path || primary.commands.holds_add_path(*path)) {
+            return Err(violation("a conflict with a path that was never added"));
+        }
+        self.emit(SessionEvent::Path(PathEvent::Conflict { stream, conflict }));
+        Ok(())
     }
 
     pub(super) fn flush_primary(&mut self, now: Instant) {

@@ -1,8 +1,8 @@
-//! Bytes that wait: a slice as it came, or small pieces gathered in one allocation.
+//! Bytes that wait to be sent: as the application gave them, or small pieces gathered in one allocation.
 
 use bytes::{Bytes, BytesMut};
 
-/// Pieces shorter than this are copied, so that they do not pin the large buffer they are a slice of, bytes.
+/// Writes shorter than this are copied, bytes.
 pub(super) const SMALL_BYTES: usize = 1024;
 /// What an entry of a map of buffers costs beside its bytes.
 pub(super) const ENTRY_BYTES: usize = 64;
@@ -16,11 +16,6 @@ pub(super) enum Buffer {
 }
 
 impl Buffer {
-    /// Keeps the slice if it is large, else copies it.
-    pub(super) fn new(data: Bytes) -> Self {
-        if data.len() < SMALL_BYTES { Self::copy(&data) } else { Self::Slice(data) }
-    }
-
     /// Copies the bytes.
     pub(super) fn copy(data: &[u8]) -> Self {
         Self::Gathered(BytesMut::from(data))
@@ -42,23 +37,10 @@ impl Buffer {
         }
     }
 
-    pub(super) fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Slice(data) => data,
-            Self::Gathered(data) => data,
-        }
-    }
-
     pub(super) fn len(&self) -> usize {
-        self.as_slice().len()
-    }
-
-    /// What this buffer is accounted for, its map entry included.
-    pub(super) fn memory_bytes(&self) -> usize {
-        ENTRY_BYTES
-            + match self {
-                Self::Slice(data) => data.len(),
-                Self::Gathered(data) => data.capacity(),
-            }
+        match self {
+            Self::Slice(data) => data.len(),
+            Self::Gathered(data) => data.len(),
+        }
     }
 }

@@ -65,6 +65,30 @@ impl Budget {
     }
 }
 
+/// The credit of all streams since the session began, and the bytes that came. An honest peer sends no byte twice, so it
+/// sends fewer bytes than that, whatever became of their streams.
+#[derive(Debug, Default)]
+pub(crate) struct Credit {
+    given: u64,
+    used: u64,
+}
+
+impl Credit {
+    pub(crate) fn on_given(&mut self, bytes: u64) {
+        self.given = self.given.saturating_add(bytes);
+    }
+
+    /// Whether so many more bytes may come; counts them if so.
+    pub(crate) fn take(&mut self, bytes: u64) -> bool {
+        let used = self.used.saturating_add(bytes);
+        let fits = used <= self.given;
+        if fits {
+            self.used = used;
+        }
+        fits
+    }
+}
+
 /// The credit of one stream, and what it holds of the budget.
 #[derive(Debug)]
 pub(crate) struct Window {

@@ -34,6 +34,8 @@ pub(crate) enum Access {
     Fenced,
     /// The path was never granted all of it, or sent too much of what is fenced.
     Violation,
+    /// The path sent more bytes of the stream than its grants have together.
+    Excess,
 }
 
 /// What the primary is told of a grant.
@@ -62,6 +64,8 @@ pub(crate) struct GrantBook {
     writers: BTreeMap<(StreamId, PathId), Writer>,
     /// Sum of [`Writer::spans`].
     spans: usize,
+    /// Bytes of forgotten streams that each path may still send: they may be under way.
+    late: BTreeMap<PathId, u64>,
     /// Grants with something to report, each at most once.
     due: VecDeque<GrantId>,
     /// Grants that were settled and not polled as such; what waits to be carried of them need not be.
@@ -80,6 +84,7 @@ impl GrantBook {
             open_by_path: BTreeMap::new(),
             writers: BTreeMap::new(),
             spans: 0,
+            late: BTreeMap::new(),
             due: VecDeque::new(),
             settled: Vec::new(),
         }
@@ -105,6 +110,7 @@ impl GrantBook {
         writer.granted.insert(range.clone());
         writer.fenced.remove(range.clone());
         writer.open += 1;
+        writer.left = writer.left.saturating_add(range.end - range.start);
         self.spans = self.spans + writer.spans() - before;
         *self.open_by_path.entry(path).or_default() += 1;
 
@@ -113,15 +119,41 @@ impl GrantBook {
         Ok(())
     }
 
+    /// Takes note of a grant that is lost from the beginning: its path never hears of it.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    pub(crate) fn refuse(&mut self, grant: Grant, missing: &[Range<u64>], code: ErrorCode) -> Result<(), Fault> {
+        self.admit(&grant)?;
+        let id = grant.id;
+        let mut entry = Entry::new(grant, missing);
+        (entry.state, entry.is_due) = (State::Lost(code), true);
+        self.grants.insert(id, entry);
+        self.due.push_back(id);
+        Ok(())
+    }
+
     /// Judges bytes of `frame` that came over `path`; `arrived` of them are at hand. To be asked about every piece of a
     /// frame, with all of the frame that is still to come, so that nothing of a frame that oversteps is taken.
     ///
-    /// Not to be asked about streams that are gone: they may be forgotten already, and late bytes are no fault.
+    /// An honest secondary sends every byte of a grant once at most.
     pub(crate) fn check(&mut self, path: PathId, stream: StreamId, frame: Range<u64>, arrived: u64) -> Access {
         match self.writers.get_mut(&(stream, path)) {
             Some(writer) => writer.check(frame, arrived),
             None => Access::Violation,
         }
+    }
+
+    /// As [`Self::check`], for a stream of which nothing is wanted any more. Who may write it may be forgotten; what the path
+    /// was granted and had not sent may still come.
+    pub(crate) fn check_late(&mut self, path: PathId, stream: StreamId, frame: Range<u64>, arrived: u64) -> Access {
+        if self.writers.contains_key(&(stream, path)) {
+            return self.check(path, stream, frame, arrived);
+        }
+        let Some(late) = self.late.get_mut(&path) else { return Access::Violation };
+        let Some(left) = late.checked_sub(arrived) else { return Access::Violation };
+        *late = left;
+        Access::Fenced
     }
 
     /// Whether a grant with this id is known: open, or settled and not yet reported.
@@ -190,6 +222,7 @@ impl GrantBook {
             self.move_to(id, State::Lost(code));
         }
         let spans = &mut self.spans;
+        self.late.remove(&path);
         self.writers.retain(|(_, writer_path), writer| {
             let keep = *writer_path != path;
             if !keep {
@@ -197,16 +230,6 @@ impl GrantBook {
             }
             keep
         });
-    }
-
-    /// The path of a grant that was just recorded is no live one: nothing of it will come, nor may.
-    pub(crate) fn path_unknown(&mut self, id: GrantId) {
-        let Some(entry) = self.grants.get(&id) else { return };
-        let key = (entry.grant.stream, entry.grant.path);
-        self.move_to(id, State::Lost(TransportCode::PATH_UNKNOWN.into()));
-        if let Some(writer) = self.writers.remove(&key) {
-            self.spans -= writer.spans();
-        }
     }
 
     /// A stream is reset, or no longer read: what its open grants miss is not wanted. Gives them, each with its path.
@@ -227,6 +250,8 @@ impl GrantBook {
         for path in paths {
             if let Some(writer) = self.writers.remove(&(stream, path)) {
                 self.spans -= writer.spans();
+                let late = self.late.entry(path).or_default();
+                *late = late.saturating_add(writer.left.min(self.fence_bytes_max));
             }
         }
     }
@@ -417,6 +442,8 @@ struct Writer {
     fenced: RangeSet,
     /// Bytes it may still send into the fenced part.
     fence_bytes_left: u64,
+    /// Bytes of its grants that it may still send.
+    left: u64,
     /// Below it everything was read.
     floor: u64,
     /// Its open grants.
@@ -426,18 +453,17 @@ struct Writer {
 impl Writer {
     fn check(&mut self, frame: Range<u64>, arrived: u64) -> Access {
         let frame = frame.start.max(self.floor)..frame.end;
-        if frame.is_empty() {
-            return Access::Allowed;
-        }
-        if !self.granted.covers(&frame) {
+        if !frame.is_empty() && !self.granted.covers(&frame) {
             return Access::Violation;
         }
-        if !self.fenced.intersects(&frame) {
-            return Access::Allowed;
+        let Some(left) = self.left.checked_sub(arrived) else { return Access::Excess };
+        let is_fenced = self.fenced.intersects(&frame);
+        if is_fenced {
+            let Some(left) = self.fence_bytes_left.checked_sub(arrived) else { return Access::Violation };
+            self.fence_bytes_left = left;
         }
-        let Some(left) = self.fence_bytes_left.checked_sub(arrived) else { return Access::Violation };
-        self.fence_bytes_left = left;
-        Access::Fenced
+        self.left = left;
+        if is_fenced { Access::Fenced } else { Access::Allowed }
     }
 
     fn forget_below(&mut self, offset: u64) {

@@ -69,6 +69,8 @@ struct Model {
     history: Vec<Past>,
     floors: BTreeMap<(StreamId, PathId), u64>,
     fence_units_left: BTreeMap<(StreamId, PathId), u64>,
+    /// What each may still send of its grants.
+    units_left: BTreeMap<(StreamId, PathId), u64>,
 }
 
 impl Model {
@@ -130,6 +132,7 @@ impl Model {
         }
         self.floors.retain(|(stream, path), _| !wanted(*stream, *path));
         self.fence_units_left.retain(|(stream, path), _| !wanted(*stream, *path));
+        self.units_left.retain(|(stream, path), _| !wanted(*stream, *path));
     }
 
     fn check(&mut self, path: PathId, stream: StreamId, range: Range<u64>) -> Access {
@@ -155,16 +158,17 @@ impl Model {
                 .filter_map(|past| past.fenced)
                 .any(|fenced| covering.iter().all(|other| other.settled.is_some_and(|settled| settled <= fenced)));
         }
-        if !is_fenced {
-            return Access::Allowed;
-        }
-        let left = self.fence_units_left.entry(writer).or_default();
-        match left.checked_sub(range.end - range.start) {
-            Some(rest) => {
+        let len = range.end - range.start;
+        let (left, fence_left) =
+            (self.units_left.entry(writer).or_default(), self.fence_units_left.entry(writer).or_default());
+        match (left.checked_sub(len), fence_left.checked_sub(len)) {
+            (None, _) => Access::Excess,
+            (Some(_), None) if is_fenced => Access::Violation,
+            (Some(rest), fence_rest) => {
                 *left = rest;
-                Access::Fenced
+                *fence_left = fence_rest.filter(|_| is_fenced).unwrap_or(*fence_left);
+                if is_fenced { Access::Fenced } else { Access::Allowed }
             }
-            None => Access::Violation,
         }
     }
 
@@ -205,6 +209,7 @@ fn step(book: &mut GrantBook, model: &mut Model, operation: Operation) -> Result
                 prop_assert!(overlaps.count() > GRANT_OVERLAP_MAX, "{:?}", fault);
                 return Ok(());
             }
+            *model.units_left.entry((stream, PathId(path))).or_default() += range.end - range.start;
             let (fenced, settled, report, ended) = (None, None, None, None);
             model.history.push(Past { grant, range, fenced, settled, report, ended, reported: 0, is_void: false });
         }

@@ -125,6 +125,41 @@ fn late_bytes_of_a_revoked_grant_are_fenced_up_to_its_length() {
     assert_eq!(book.check(ONE, STREAM, 200..300, 100), Access::Allowed);
 }
 
+// [P-6.15]
+#[test]
+fn grants_of_a_stream_add_up_to_what_a_path_may_send() {
+    let mut book = book_with(&[grant(1, ONE, 0..100), grant(2, TWO, 0..100)]);
+    assert_eq!(book.check(ONE, STREAM, 0..100, 60), Access::Allowed);
+    arrive(&mut book, STREAM, &[(0, 100)]);
+    assert_eq!(book.check(TWO, STREAM, 0..100, 100), Access::Allowed, "the other was faster");
+    assert_eq!(book.check(ONE, STREAM, 0..100, 41), Access::Excess);
+    record(&mut book, grant(3, ONE, 50..60)).unwrap();
+    assert_eq!(book.check(ONE, STREAM, 0..100, 50), Access::Allowed);
+    assert_eq!(book.check(ONE, STREAM, 0..100, 1), Access::Excess);
+}
+
+// [P-8.12]
+#[test]
+fn what_was_granted_of_a_forgotten_stream_may_still_come() {
+    let max = Limits::default().fence_bytes_max;
+    let late = StreamId(STREAM.0 + 4);
+    let mut book = book_with(&[grant(1, ONE, 0..100), grant(2, TWO, 0..1 << 40)]);
+    assert_eq!(book.check(ONE, STREAM, 0..60, 60), Access::Allowed);
+    assert_eq!(book.check_late(ONE, STREAM, 90..101, 11), Access::Violation, "not forgotten yet");
+    book.forget_stream(STREAM);
+    assert_eq!(book.check(ONE, STREAM, 60..70, 10), Access::Violation, "of streams that are wanted");
+    assert_eq!(book.check_late(ONE, STREAM, 60..90, 30), Access::Fenced);
+    assert_eq!(book.check_late(ONE, STREAM, 90..101, 11), Access::Violation);
+    assert_eq!(book.check_late(TWO, STREAM, 0..max, max), Access::Fenced);
+    assert_eq!(book.check_late(TWO, STREAM, 0..max, 1), Access::Violation);
+    assert_eq!(book.check_late(PathId(9), STREAM, 0..1, 1), Access::Violation);
+    // A grant that is refused was never passed on.
+    let refused = Grant { stream: late, ..grant(3, PathId(9), 0..100) };
+    book.refuse(refused, std::slice::from_ref(&(0..100)), GONE).unwrap();
+    assert_eq!(book.check_late(PathId(9), late, 0..1, 1), Access::Violation);
+    assert_eq!(reports(&mut book).last(), Some(&(3, lost(GONE, &[(0, 100)]))));
+}
+
 // [P-8.15]
 #[test]
 fn fence_of_a_long_grant_is_limited() {
@@ -340,7 +375,8 @@ fn book_of_a_long_stream_stays_short() {
         book.forget_below(STREAM, range.start.saturating_sub(16 * PIECE));
     }
     assert!(book.spans <= 32, "{} spans", book.spans);
-    assert_eq!(book.check(ONE, STREAM, 1..2, 1), Access::Allowed, "was read, and is dropped unseen");
+    assert_eq!(book.check(ONE, STREAM, 1..2, 0), Access::Allowed, "was read, and is dropped unseen");
+    assert_eq!(book.check(ONE, STREAM, 1..2, 1), Access::Excess, "every byte was sent");
     assert_eq!(book.check(PathId(5), STREAM, 1..2, 1), Access::Violation);
 }
 

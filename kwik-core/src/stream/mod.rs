@@ -7,9 +7,11 @@ mod fair;
 mod flow;
 mod grants;
 mod ids;
+mod piece;
 mod reassembly;
 mod recv;
 mod send;
+mod slices;
 mod table;
 
 pub use delegations::DelegationState;
@@ -17,6 +19,7 @@ pub(crate) use delegations::{Change, Delegations, Outcome};
 pub(crate) use grants::{Access, Grant, GrantBook, GrantReport};
 
 pub use reassembly::Chunk;
+pub(crate) use reassembly::{Conflict, Inserted};
 pub use recv::ReadError;
 pub(crate) use recv::{DataOutcome, Overflow};
 pub(crate) use send::Segment;

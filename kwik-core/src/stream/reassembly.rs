@@ -1,17 +1,22 @@
 //! The received bytes of one stream, from several writers, until the application takes them.
 
-use super::buffer::{Buffer, SMALL_BYTES};
+use super::piece::{GATHERED_BYTES_MAX, PIECE_BYTES, Piece, SLICE_BYTES_MIN};
+use super::slices::SliceBytes;
 use crate::id::{PathId, StreamOffset};
 use crate::range_set::RangeSet;
 use bytes::Bytes;
-use smallvec::SmallVec;
-use std::collections::{BTreeMap, BTreeSet};
+use smallvec::{SmallVec, smallvec};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Small pieces that may be added before neighbours are merged again.
-const COMPACT_AFTER: usize = 64;
-/// Merging leaves pieces of this size alone, so that no byte is copied often.
-const COMPACTED_BYTES: usize = 16 * 1024;
+/// What a span costs: its places among the spans and their openers.
+pub(super) const SPAN_BYTES: usize = 64;
+/// What pieces may cost beyond what their bytes and spans justify before they are gathered, bytes.
+pub(super) const GATHER_SLACK_BYTES: usize = 8 * 1024;
+/// Neighbours of one source are gathered if one of them is shorter than this.
+const GATHER_BELOW: usize = 4 * 1024;
+/// Neighbours of different sources too: who brought a few bytes between others is not worth what it costs to know.
+const MIX_BELOW: usize = 512;
 
 /// A piece of a stream, as it was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,17 +25,20 @@ pub struct Chunk {
     pub offset: StreamOffset,
     /// The bytes.
     pub data: Bytes,
-    /// The path that brought them first.
-    pub source: PathId,
+    /// The path that brought them first. `None` if several did, some few bytes each, and had to wait so long that they
+    /// were put together.
+    pub source: Option<PathId>,
 }
 
-/// Two sources wrote different bytes at one offset.
+/// Different bytes at one offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Conflict {
     /// The first byte that differs.
     pub(crate) at: u64,
-    /// Who wrote it first, and who wrote it otherwise.
-    pub(crate) sources: [PathId; 2],
+    /// Who wrote it first; `None` if that was one of several.
+    pub(crate) first: Option<PathId>,
+    /// Who wrote it otherwise.
+    pub(crate) second: PathId,
 }
 
 /// What an insertion brought.
@@ -49,52 +57,44 @@ pub(crate) struct IllegalOrderedRead;
 /// The bytes of one stream. The first writer of a byte wins; later ones are compared while the byte is buffered.
 #[derive(Debug, Default)]
 pub(crate) struct Reassembly {
-    pieces: BTreeMap<u64, Piece>,
+    pub(super) pieces: BTreeMap<u64, Piece>,
     received: RangeSet,
-    /// Who opened each received span, by where it began. Holds some that were joined since.
-    openers: BTreeMap<u64, PathId>,
+    /// Who opened each received span, by where it begins.
+    pub(super) openers: BTreeMap<u64, PathId>,
     read_offset: u64,
     read_unordered: bool,
     consumed: u64,
     buffered: usize,
     memory: usize,
-    small: usize,
-    small_after_compaction: usize,
-}
-
-#[derive(Debug)]
-struct Piece {
-    data: Buffer,
-    source: PathId,
-}
-
-impl Piece {
-    fn is_small(&self) -> bool {
-        self.data.len() < SMALL_BYTES
-    }
+    /// The part of `buffered` that is slices.
+    slices: SliceBytes,
 }
 
 impl Reassembly {
     /// Takes in bytes. `offset + data.len()` must not exceed `u64::MAX`. A conflict changes nothing.
     pub(crate) fn insert(&mut self, from: PathId, offset: u64, data: Bytes) -> Result<Inserted, Conflict> {
-        let len = data.len() as u64;
-        let range = offset..offset.saturating_add(len);
-        if let Some(conflict) = self.conflict(from, offset, &data) {
+        let range = offset..offset.saturating_add(data.len() as u64);
+        let spans = self.spans_at(&range);
+        if !is_new(&range, &spans)
+            && let Some(conflict) = self.conflict(from, offset, &data)
+        {
             return Err(conflict);
         }
-        let inserted = self.mark(from, range);
+        let inserted = self.mark(from, range, &spans);
         for new in &inserted.new {
             self.store(from, new.start, slice(&data, offset, new));
         }
-        if self.small >= self.small_after_compaction + COMPACT_AFTER {
-            self.compact();
+        let justified = self.buffered + self.buffered / 8 * 3 + self.received.len() * PIECE_BYTES;
+        if self.memory > justified + GATHER_SLACK_BYTES {
+            self.gather();
         }
         Ok(inserted)
     }
 
     /// Notes bytes as received and consumed without keeping them.
     pub(crate) fn insert_discarded(&mut self, from: PathId, range: Range<u64>) -> Inserted {
-        let inserted = self.mark(from, range);
+        let spans = self.spans_at(&range);
+        let inserted = self.mark(from, range, &spans);
         self.consumed = self.received.total();
         inserted
     }
@@ -119,8 +119,27 @@ impl Reassembly {
     /// Drops what is buffered and counts it as consumed.
     pub(crate) fn discard(&mut self) {
         self.pieces.clear();
-        (self.buffered, self.memory, self.small, self.small_after_compaction) = (0, 0, 0, 0);
+        (self.buffered, self.memory) = (0, 0);
+        self.slices.clear();
         self.consumed = self.received.total();
+    }
+
+    /// Copies the slice that ends at `end` into memory of its own, if one does.
+    pub(crate) fn own_slice(&mut self, end: u64) {
+        let Some(start) = self.slice_before(end) else { return };
+        let Some(slice) = self.pieces.remove(&start) else { return };
+        self.on_taken(&slice);
+        self.put(start, Piece::own(slice.source, slice.as_slice()));
+    }
+
+    /// Whether a slice that waits ends at `end`.
+    pub(crate) fn has_slice(&self, end: u64) -> bool {
+        self.slice_before(end).is_some()
+    }
+
+    fn slice_before(&self, end: u64) -> Option<u64> {
+        let (start, piece) = self.pieces.range(..end).next_back()?;
+        (piece.is_slice() && start + piece.len() as u64 == end).then_some(*start)
     }
 
     /// Whether a read would return bytes.
@@ -138,19 +157,12 @@ impl Reassembly {
         &self.received
     }
 
-    /// What the separateness of this stream costs: received spans, or small pieces where that is more.
-    pub(crate) fn spans(&self) -> usize {
-        self.received.len().max(self.small)
-    }
-
-    /// Who made the stream as separate as it is: by the spans it opened, and the small pieces of it that wait. Long runs
-    /// of bytes in a row are nobody's fault, in however many pieces they came.
-    pub(crate) fn main_source(&self) -> Option<PathId> {
+    /// Who made the stream as separate as it is: who opened most of its spans. Bytes in a row are nobody's fault, in however
+    /// many pieces they came.
+    pub(crate) fn main_opener(&self) -> Option<PathId> {
         let mut counts = BTreeMap::<PathId, usize>::new();
-        let openers = self.received.iter().filter_map(|span| self.openers.get(&span.start));
-        let small = self.pieces.values().filter(|piece| piece.is_small()).map(|piece| &piece.source);
-        openers.chain(small).for_each(|source| *counts.entry(*source).or_default() += 1);
-        counts.into_iter().max_by_key(|(source, count)| (*count, *source)).map(|(source, _)| source)
+        self.openers.values().for_each(|opener| *counts.entry(*opener).or_default() += 1);
+        counts.into_iter().max_by_key(|(opener, count)| (*count, *opener)).map(|(opener, _)| opener)
     }
 
     /// Bytes that wait for the application.
@@ -158,25 +170,48 @@ impl Reassembly {
         self.buffered
     }
 
-    /// What the waiting bytes are accounted for, in bytes.
+    /// Those of them that wait as slices of datagrams.
+    pub(super) fn slice_bytes(&self) -> &SliceBytes {
+        &self.slices
+    }
+
+    /// What the waiting bytes are accounted for, in bytes, beside what slices keep of their datagrams.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.memory + (self.received.len() + self.openers.len()) * super::buffer::ENTRY_BYTES
+        self.memory + self.received.len() * SPAN_BYTES
     }
 
     fn has_next(&self) -> bool {
         self.pieces.first_key_value().is_some_and(|(&start, _)| start == self.read_offset)
     }
 
-    fn mark(&mut self, from: PathId, range: Range<u64>) -> Inserted {
-        let (len, start, before) = (range.end - range.start, range.start, self.received.len());
-        let new = SmallVec::from_vec(self.received.gaps_in(range.clone()));
+    /// The received spans that overlap or touch a range.
+    fn spans_at(&self, range: &Range<u64>) -> SmallVec<[Range<u64>; 2]> {
+        if range.start > self.received.end() { SmallVec::new() } else { self.received.touching(range).collect() }
+    }
+
+    fn mark(&mut self, from: PathId, range: Range<u64>, spans: &[Range<u64>]) -> Inserted {
+        let (len, start) = (range.end - range.start, range.start);
+        if len == 0 {
+            return Inserted::default();
+        }
+        let new = if is_new(&range, spans) {
+            smallvec![range.clone()]
+        } else {
+            SmallVec::from_vec(self.received.gaps_in(range.clone()))
+        };
         let duplicate_bytes = len - self.received.insert(range);
-        if self.received.len() > before {
+        // A span stays that of who opened it, however it grows.
+        let Some((first, rest)) = spans.split_first() else {
             self.openers.insert(start, from);
-            if self.openers.len() > 2 * self.received.len() + COMPACT_AFTER {
-                let starts: BTreeSet<u64> = self.received.iter().map(|span| span.start).collect();
-                self.openers.retain(|start, _| starts.contains(start));
-            }
+            return Inserted { new, duplicate_bytes };
+        };
+        for span in rest {
+            self.openers.remove(&span.start);
+        }
+        if start < first.start
+            && let Some(opener) = self.openers.remove(&first.start)
+        {
+            self.openers.insert(start, opener);
         }
         Inserted { new, duplicate_bytes }
     }
@@ -185,88 +220,134 @@ impl Reassembly {
         let end = offset.saturating_add(data.len() as u64);
         let first = self.pieces.range(..=offset).next_back().map_or(offset, |(&start, _)| start);
         self.pieces.range(first..end).find_map(|(&start, piece)| {
-            let piece_end = start + piece.data.len() as u64;
+            let piece_end = start + piece.len() as u64;
             let shared = start.max(offset)..piece_end.min(end);
-            let (ours, theirs) = (part(piece.data.as_slice(), start, &shared), part(data, offset, &shared));
+            let (ours, theirs) = (part(piece.as_slice(), start, &shared), part(data, offset, &shared));
             if ours == theirs {
                 return None;
             }
             let same = ours.iter().zip(theirs).take_while(|(a, b)| a == b).count();
-            Some(Conflict { at: shared.start + same as u64, sources: [piece.source, from] })
+            Some(Conflict { at: shared.start + same as u64, first: piece.source, second: from })
         })
     }
 
-    fn store(&mut self, source: PathId, offset: u64, mut data: Bytes) {
+    fn store(&mut self, source: PathId, offset: u64, data: Bytes) {
         self.buffered += data.len();
-        let mut offset = offset;
-        if data.len() < SMALL_BYTES {
-            let appended = self.append(source, offset, &data);
-            offset += appended as u64;
-            let _ = data.split_to(appended);
-        }
-        if !data.is_empty() {
-            self.put(offset, Piece { data: Buffer::new(data), source });
+        if data.len() >= SLICE_BYTES_MIN {
+            self.put(offset, Piece::slice(source, data));
+        } else if !self.append(Some(source), offset, &data) {
+            self.put(offset, Piece::own(Some(source), &data));
         }
     }
 
-    /// Appends to the piece that ends where the bytes begin, if it is of the same source.
-    fn append(&mut self, source: PathId, offset: u64, data: &[u8]) -> usize {
-        let Some((&start, piece)) = self.pieces.range_mut(..offset).next_back() else { return 0 };
-        if piece.source != source || start + piece.data.len() as u64 != offset {
-            return 0;
+    /// Appends to the piece that ends where the bytes begin, if it is of the same source and has room.
+    fn append(&mut self, source: Option<PathId>, offset: u64, data: &[u8]) -> bool {
+        let Some((&start, piece)) = self.pieces.range_mut(..offset).next_back() else { return false };
+        if piece.source != source || start + piece.len() as u64 != offset {
+            return false;
         }
-        let (was_small, memory) = (piece.is_small(), piece.data.memory_bytes());
-        let appended = piece.data.append(data);
-        self.memory = self.memory - memory + piece.data.memory_bytes();
-        self.small -= usize::from(was_small && !piece.is_small());
+        let before = piece.memory_bytes();
+        let appended = piece.append(data);
+        self.memory = self.memory - before + piece.memory_bytes();
         appended
     }
 
     fn put(&mut self, offset: u64, piece: Piece) {
-        self.memory += piece.data.memory_bytes();
-        self.small += usize::from(piece.is_small());
+        self.memory += piece.memory_bytes();
+        if let Some(source) = piece.source.filter(|_| piece.is_slice()) {
+            match self.slices.iter_mut().find(|(path, _)| *path == source) {
+                Some((_, bytes)) => *bytes += piece.len(),
+                None => self.slices.push((source, piece.len())),
+            }
+        }
         self.pieces.insert(offset, piece);
+    }
+
+    fn on_taken(&mut self, piece: &Piece) {
+        self.memory -= piece.memory_bytes();
+        let Some(index) = self.slices.iter().position(|(path, _)| piece.is_slice() && Some(*path) == piece.source)
+        else {
+            return;
+        };
+        self.slices[index].1 -= piece.len();
+        if self.slices[index].1 == 0 {
+            self.slices.swap_remove(index);
+        }
     }
 
     fn take_first(&mut self, max: usize) -> Option<Chunk> {
         let (start, mut piece) = self.pieces.pop_first()?;
-        self.memory -= piece.data.memory_bytes();
-        self.small -= usize::from(piece.is_small());
-        let data = piece.data.split_to(max);
+        self.on_taken(&piece);
+        let data = piece.split_to(max);
         let (source, len) = (piece.source, data.len());
         self.buffered -= len;
         self.consumed += len as u64;
         self.read_offset = start + len as u64;
-        if piece.data.len() > 0 {
+        if piece.len() > 0 {
             self.put(self.read_offset, piece);
         }
-        self.small_after_compaction = self.small_after_compaction.min(self.small);
         Some(Chunk { offset: StreamOffset(start), data, source })
     }
 
-    /// Merges small neighbours of one source. Bytes that came in descending order, or that filled gaps, end up here.
-    fn compact(&mut self) {
+    /// Puts short neighbours together, so that what pieces cost stays a part of their bytes. It takes many new pieces
+    /// before that is due again.
+    fn gather(&mut self) {
         let pieces = std::mem::take(&mut self.pieces);
-        (self.memory, self.small) = (0, 0);
-        let mut last: Option<(u64, Piece)> = None;
+        self.memory = 0;
+        self.slices.clear();
+        let mut run = Run::default();
         for (start, piece) in pieces {
-            if let Some((last_start, last_piece)) = &mut last {
-                let adjacent = *last_start + last_piece.data.len() as u64 == start;
-                let fits = last_piece.data.len() + piece.data.len() <= COMPACTED_BYTES;
-                let mergeable = adjacent && fits && last_piece.source == piece.source && piece.is_small();
-                if mergeable && last_piece.data.append(piece.data.as_slice()) == piece.data.len() {
-                    continue;
-                }
+            if !run.takes(start, &piece)
+                && let Some((start, gathered)) = std::mem::take(&mut run).finish()
+            {
+                self.put(start, gathered);
             }
-            if let Some((start, piece)) = last.replace((start, piece)) {
-                self.put(start, piece);
-            }
+            run.push(start, piece);
         }
-        if let Some((start, piece)) = last {
-            self.put(start, piece);
+        if let Some((start, gathered)) = run.finish() {
+            self.put(start, gathered);
         }
-        self.small_after_compaction = self.small;
     }
+}
+
+/// Neighbours that become one piece.
+#[derive(Default)]
+struct Run {
+    start: u64,
+    len: usize,
+    source: Option<PathId>,
+    pieces: SmallVec<[Piece; 4]>,
+}
+
+impl Run {
+    fn takes(&self, start: u64, piece: &Piece) -> bool {
+        let is_next = self.start + self.len as u64 == start && self.len + piece.len() <= GATHERED_BYTES_MAX;
+        let short = if self.source == piece.source { GATHER_BELOW } else { MIX_BELOW };
+        self.pieces.is_empty() || (is_next && self.len.min(piece.len()) < short)
+    }
+
+    fn push(&mut self, start: u64, piece: Piece) {
+        if self.pieces.is_empty() {
+            (self.start, self.source) = (start, piece.source);
+        }
+        if self.source != piece.source {
+            self.source = None;
+        }
+        self.len += piece.len();
+        self.pieces.push(piece);
+    }
+
+    fn finish(mut self) -> Option<(u64, Piece)> {
+        if self.pieces.len() < 2 {
+            return Some((self.start, self.pieces.pop()?));
+        }
+        Some((self.start, Piece::gather(self.source, self.len, &self.pieces)))
+    }
+}
+
+/// Whether nothing of a range was received, by the spans it meets.
+fn is_new(range: &Range<u64>, spans: &[Range<u64>]) -> bool {
+    spans.iter().all(|span| span.end <= range.start || span.start >= range.end)
 }
 
 /// The part of `data`, which begins at `offset`, that `range` names.

@@ -3,6 +3,7 @@
 use super::Fault;
 use super::flow::{Budget, Window, WindowRules};
 use super::reassembly::{Chunk, Conflict, Inserted, Reassembly};
+use super::slices::SliceBytes;
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{PathId, StreamId};
 use crate::limits::VARINT_MAX;
@@ -37,13 +38,13 @@ pub enum ReadError {
 pub(crate) struct DataOutcome {
     /// The ranges that were new, and how much was not.
     pub(crate) inserted: Inserted,
-    /// Set when the bytes contradict those of another source. The stream is ended here with `RANGE_CONFLICT`.
+    /// Set when the bytes contradict those of another source.
     pub(crate) conflict: Option<Conflict>,
-    /// Set when too many pieces are held. A stream is ended here with `REASSEMBLY_LIMIT`, maybe another.
+    /// Set when there are too many gaps. A stream is ended here with `REASSEMBLY_LIMIT`, maybe another.
     pub(crate) overflow: Option<Overflow>,
 }
 
-/// A stream of which too many pieces are held.
+/// A stream with too many gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Overflow {
     /// The stream, which is ended.
@@ -51,6 +52,9 @@ pub(crate) struct Overflow {
     /// Who made it so.
     pub(crate) culprit: PathId,
 }
+
+/// Separate ranges that every stream may be received in, beside those that the session may have of all its streams.
+const UNCOUNTED_SPANS: usize = 8;
 
 #[derive(Debug)]
 enum State {
@@ -97,6 +101,7 @@ impl RecvStream {
         let mut assembly = Reassembly::default();
         // The first bytes of a stream contradict nothing.
         let _ = assembly.insert(PathId::PRIMARY, 0, request);
+        assembly.own_slice(len);
         Self {
             assembly,
             window: None,
@@ -129,26 +134,21 @@ impl RecvStream {
         if fin {
             self.on_final_size(frame_end)?;
         }
-        // A frame without bytes says nothing of how far the stream goes: anyone may send it anywhere.
-        if !data.is_empty() {
+        let is_empty = data.is_empty();
+        let inserted = match self.state {
+            State::Open => match self.assembly.insert(from, offset, data) {
+                Ok(inserted) => inserted,
+                Err(conflict) => return Ok(DataOutcome { conflict: Some(conflict), ..DataOutcome::default() }),
+            },
+            State::Stopped => self.assembly.insert_discarded(from, offset..end),
+            State::Finished | State::Failed(_) => Inserted::default(),
+        };
+        // A frame without bytes says nothing of how far the stream goes: anyone may send it anywhere. Nor does one that was
+        // not taken.
+        if !is_empty {
             self.highest = self.highest.max(end);
         }
-        match self.state {
-            State::Open => match self.assembly.insert(from, offset, data) {
-                Ok(inserted) => Ok(DataOutcome { inserted, ..DataOutcome::default() }),
-                Err(conflict) => Ok(DataOutcome { conflict: Some(conflict), ..DataOutcome::default() }),
-            },
-            State::Stopped => {
-                let inserted = self.assembly.insert_discarded(from, offset..end);
-                Ok(DataOutcome { inserted, ..DataOutcome::default() })
-            }
-            State::Finished => {
-                let duplicate_bytes = data.len() as u64;
-                let inserted = Inserted { duplicate_bytes, ..Inserted::default() };
-                Ok(DataOutcome { inserted, ..DataOutcome::default() })
-            }
-            State::Failed(_) => Ok(DataOutcome::default()),
-        }
+        Ok(DataOutcome { inserted, ..DataOutcome::default() })
     }
 
     /// The peer ends the stream early. A stream that is already complete stays readable. The final size may lie
@@ -305,12 +305,33 @@ impl RecvStream {
     }
 
     /// Who made the stream as separate as it is.
-    pub(super) fn main_source(&self) -> Option<PathId> {
-        self.assembly.main_source()
+    pub(super) fn main_opener(&self) -> Option<PathId> {
+        self.assembly.main_opener()
     }
 
+    /// The separate ranges in which the stream was received: one more than there are gaps between them.
     pub(super) fn spans(&self) -> usize {
-        self.assembly.spans()
+        self.received().len()
+    }
+
+    /// Those of them that the session counts. A few are part of what a stream costs anyway.
+    pub(super) fn counted_spans(&self) -> usize {
+        self.spans().saturating_sub(UNCOUNTED_SPANS)
+    }
+
+    /// Bytes that wait as slices of datagrams.
+    pub(super) fn slice_bytes(&self) -> &SliceBytes {
+        self.assembly.slice_bytes()
+    }
+
+    /// Whether a slice that waits ends at `end`.
+    pub(super) fn has_slice(&self, end: u64) -> bool {
+        self.assembly.has_slice(end)
+    }
+
+    /// Copies the slice that ends at `end`, if one waits.
+    pub(super) fn own_slice(&mut self, end: u64) {
+        self.assembly.own_slice(end);
     }
 
     #[cfg(test)]

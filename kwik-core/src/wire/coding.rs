@@ -83,7 +83,7 @@ macro_rules! fields_in_order {
 }
 pub(super) use fields_in_order;
 
-/// A position in a body, which it cannot leave. Byte strings are taken as slices of the body, without a copy.
+/// A position in a body, which it cannot leave.
 #[derive(Debug)]
 pub(super) struct Decoder<'a> {
     frame: &'static str,
@@ -116,13 +116,12 @@ impl<'a> Decoder<'a> {
         u32::try_from(self.varint()?).map_err(|_| self.violation("a number is above 2^32 - 1"))
     }
 
-    /// A byte string of at most `max` bytes.
+    /// A byte string of at most `max` bytes, in memory of its own: it may be kept for long, and the body is a slice of
+    /// what was received.
     pub(super) fn bytes(&mut self, max: usize) -> Result<Bytes, WireError> {
         let len = usize::try_from(self.varint()?).ok().filter(|len| *len <= max);
         let len = len.ok_or_else(|| self.violation("a field is longer than its limit"))?;
-        let start = self.position;
-        self.slice(len)?;
-        Ok(self.body.slice(start..self.position))
+        self.slice(len).map(Bytes::copy_from_slice)
     }
 
     /// What [`put_ranges`] wrote: 1 to `max` ranges.

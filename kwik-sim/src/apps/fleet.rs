@@ -78,6 +78,10 @@ impl Fleet {
                 tools.model.coverage.work("path recovered");
                 None
             }
+            PathEvent::Conflict { .. } => {
+                tools.model.coverage.work("writers in conflict");
+                None
+            }
             PathEvent::Dead { reason, .. } => {
                 if let Some(session) = session.id() {
                     tools.model.path_died(session, path, reason.code);

@@ -124,7 +124,7 @@ pub(super) fn samples(stage: &mut Stage<'_>) -> Vec<Frame> {
         .into(),
         OpenStream { stream, priority: stage.rng.random(), limit: offset }.into(),
         ResetStream { stream, code, final_size: offset }.into(),
-        StopSending { stream, code }.into(),
+        StopSending { stream, code, conflict: None }.into(),
         MaxStreamData { stream, limit: offset }.into(),
         MaxStreams { dir, max: number.min(1 << 60) }.into(),
         PacketAck { ranges: std::iter::once(start.0..start.0 + len).collect() }.into(),

@@ -57,13 +57,14 @@ pub(super) const ROWS: &[Row] = &[
         stage.data(stream, offset, 0, true);
         false
     }),
-    ("other bytes than the primary's", When::Placed, Cost::Stream(TransportCode::RANGE_CONFLICT), |stage| {
+    ("other bytes than its own", When::Placed, Cost::Code(TransportCode::RANGE_CONFLICT), |stage| {
         let Some(grant) = stage.scene.grants.first().cloned() else { return false };
         let content = stage.content;
-        let wrong: Vec<u8> = (grant.start.0..grant.start.0 + 1000).map(|at| !content(at)).collect();
-        stage.packet(&stream_frame(grant.stream, grant.start.0, &wrong, false));
-        let other: Vec<u8> = wrong.iter().map(|byte| byte ^ 1).collect();
-        stage.packet(&stream_frame(grant.stream, grant.start.0, &other, false));
+        // Beyond a gap, so that they wait.
+        let start = grant.start.0 + 1;
+        stage.data(grant.stream, start, 1000, false);
+        let wrong: Vec<u8> = (start..start + 1000).map(|at| !content(at)).collect();
+        stage.packet(&stream_frame(grant.stream, start, &wrong, false));
         false
     }),
     ("the same bytes for ever", When::Placed, FLOOD, |stage| {

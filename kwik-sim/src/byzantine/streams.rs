@@ -32,7 +32,7 @@ pub(super) const ROWS: &[Row] = &[
     }),
     ("a stream stopped that was never opened", When::Placed, VIOLATION, |stage| {
         let stream = stage.peer_stream(Dir::Uni, 90);
-        stage.say(StopSending { stream, code: CODE });
+        stage.say(StopSending { stream, code: CODE, conflict: None });
         false
     }),
     ("credit for a stream that was never opened", When::Placed, VIOLATION, |stage| {
@@ -93,6 +93,19 @@ pub(super) const ROWS: &[Row] = &[
         stage.packet(&super::stage::stream_frame(stream, 10, b"no!", false));
         false
     }),
+    ("the same bytes for ever", When::Placed, Cost::Code(TransportCode::FLOW_CONTROL), |stage| {
+        let stream = stage.own_stream(Dir::Uni, 0);
+        (0..16).for_each(|_| stage.data(stream, 0, 16 * 1024, false));
+        stage.tick < 200
+    }),
+    ("useless frames and repeated bytes in turns", When::Placed, FLOOD, |stage| {
+        let stream = stage.own_stream(Dir::Uni, 0);
+        for _ in 0..100 {
+            stage.data(stream, 0, 0, false);
+            stage.data(stream, 0, 1, false);
+        }
+        stage.tick < 100
+    }),
     ("every other byte", When::Placed, Cost::Code(TransportCode::REASSEMBLY_LIMIT), |stage| {
         let stream = stage.own_stream(Dir::Uni, 0);
         let first = 1 + u64::from(stage.tick) * 400;
@@ -133,7 +146,7 @@ pub(super) const ROWS: &[Row] = &[
     }),
     ("one stream stopped again and again", When::Placed, FLOOD, |stage| {
         let Some((stream, _)) = stage.place() else { return false };
-        (0..100).for_each(|_| stage.say(StopSending { stream, code: CODE }));
+        (0..100).for_each(|_| stage.say(StopSending { stream, code: CODE, conflict: None }));
         stage.tick < 100
     }),
     ("streams opened and reset", When::Placed, FLOOD, |stage| {

@@ -3,7 +3,6 @@
 use std::cmp::{Ordering, Reverse};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use kwik_core::Transmit;
 
 use super::World;
@@ -125,7 +124,7 @@ impl World {
             node.socket_bytes = 0;
             node.touched = true;
             while let Some(arrival) = node.socket.pop_front() {
-                node.receive(now, arrival);
+                node.receive(now, &arrival);
             }
         }
     }
@@ -143,7 +142,8 @@ impl World {
             book.on_received(to, arrival.from, &arrival.data);
         }
         if node.runs(now) {
-            node.receive(now, arrival);
+            node.receive(now, &arrival);
+            self.spare.push(arrival.data);
         } else if node.socket_bytes + bytes <= self.config.socket_buffer_bytes {
             node.socket_bytes += bytes;
             node.socket.push_back(arrival);
@@ -263,7 +263,7 @@ impl World {
         let passage = self.wire(own.port, port).send(now, bytes, transmit.ecn);
         self.record(from, TraceKind::Sent { to, bytes, fate: passage.fate });
         let Some(at) = passage.at else { return };
-        let arrival = |data: BytesMut| Arrival {
+        let arrival = |data: Vec<u8>| Arrival {
             from,
             from_address: own.outward,
             to,
@@ -272,14 +272,16 @@ impl World {
             ecn: passage.ecn,
             data,
         };
-        let mut copy = BytesMut::from(data);
+        let mut copy = self.spare.pop().unwrap_or_default();
+        copy.clear();
+        copy.extend_from_slice(data);
         if passage.fate == Fate::Corrupted {
             self.corrupt(&mut copy);
         }
         self.queue(at, arrival(copy));
         if let Some(again) = passage.again {
             self.record(from, TraceKind::Sent { to, bytes, fate: Fate::Duplicate });
-            self.queue(again, arrival(BytesMut::from(data)));
+            self.queue(again, arrival(data.to_vec()));
         }
     }
 

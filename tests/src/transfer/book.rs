@@ -126,11 +126,13 @@ impl Book {
         of_it.map(|(_, _, part)| part.end.min(range.end).saturating_sub(part.start.max(range.start))).sum()
     }
 
-    pub(super) fn on_read(&mut self, stream: u32, now: Instant, source: PathId, range: Range<u64>) {
+    pub(super) fn on_read(&mut self, stream: u32, now: Instant, source: Option<PathId>, range: Range<u64>) {
         let now = self.time(now);
         if let Some(download) = self.downloads.get_mut(&stream) {
             download.on_read(now, range.end - range.start);
         }
+        // Who brought it matters where it was one.
+        let Some(source) = source else { return };
         match self.brought.last_mut() {
             Some((path, of, last)) if (*path, *of, last.end) == (source, stream, range.start) => last.end = range.end,
             _ => self.brought.push((source, stream, range)),

@@ -105,7 +105,7 @@ impl Client {
                 Ok(chunk) => {
                     let range = chunk.offset.0..chunk.offset.0 + chunk.data.len() as u64;
                     let is_right = chunk.data == bytes_of(number, range.clone());
-                    assert!(is_right, "wrong bytes in {range:?} of stream {number}, from {}", chunk.source);
+                    assert!(is_right, "wrong bytes in {range:?} of stream {number}, from {:?}", chunk.source);
                     book.on_read(number, now, chunk.source, range);
                 }
                 Err(ReadError::Blocked) => return,

@@ -134,7 +134,7 @@ impl Primary {
                     let _ = session.revoke(*grant);
                 }
             }
-            PathEvent::Suspect(_) | PathEvent::Joined(_) | PathEvent::Recovered(_) => {}
+            PathEvent::Suspect(_) | PathEvent::Joined(_) | PathEvent::Recovered(_) | PathEvent::Conflict { .. } => {}
         }
     }
 

@@ -163,22 +163,25 @@ impl Model {
 
     pub(crate) fn read(&mut self, flow: Flow, chunk: &Chunk, ordered: bool) {
         let range = chunk.offset.0..chunk.offset.0 + chunk.data.len() as u64;
-        let source = chunk.source;
-        let is_liar = self.is_liar(source);
+        // Bytes that several brought may hold a liar's.
+        let is_liar = chunk.source.is_none_or(|source| self.is_liar(source));
         let record = self.record(flow);
         assert!(!range.is_empty() && record.read_end.is_none() && record.stop.is_none(), "{flow:?} brought {range:?}");
         assert!(!ordered || range.start == record.read.total(), "{range:?} of {flow:?} is not next: {:?}", record.read);
         assert!(!record.read.overlaps(&range), "{range:?} of {flow:?} was read twice");
-        let leave = record.leave.get(&source);
-        assert!(
-            leave.is_some_and(|leave| leave.covers(&range)),
-            "{source} had no leave to write {range:?} of {flow:?}"
-        );
+        if let Some(source) = chunk.source {
+            let leave = record.leave.get(&source);
+            assert!(
+                leave.is_some_and(|leave| leave.covers(&range)),
+                "{source} had no leave to write {range:?} of {flow:?}"
+            );
+        }
         assert!(record.size.is_none_or(|size| range.end <= size), "{flow:?} goes on at {range:?}, beyond its end");
         record.read.insert(range.clone());
         if !is_liar && flow.bytes(range.clone()) != chunk.data {
             let found = self.place_of(&chunk.data);
-            panic!("{range:?} of {flow:?}, from {source}, holds other bytes than were written: {found}");
+            let source = chunk.source;
+            panic!("{range:?} of {flow:?}, from {source:?}, holds other bytes than were written: {found}");
         }
     }
 

@@ -418,23 +418,6 @@ fn every_raw_packet_is_answered_once_and_taken_in_order() {
     assert!(trio.is_open(SECONDARY));
 }
 
-// [P-6.14]
-#[test]
-fn different_bytes_stop_every_writer() {
-    let mut trio = Trio::new();
-    let delegated = trio.delegated();
-    trio.forge_data(CLIENT, PathId::PRIMARY, delegated.id, 0, b"hello", false);
-    trio.forge_data(CLIENT, trio.path, delegated.id, 0, b"help!", false);
-    trio.settle();
-    let code = Some(TransportCode::RANGE_CONFLICT.into());
-    let secondary = trio.sessions[SECONDARY];
-    let mut session = trio.nodes[SECONDARY].1.session(secondary).unwrap();
-    let part = session.accept_stream(Dir::Bi).unwrap();
-    assert_eq!(session.stream(part).stop_code(), code);
-    let primary = trio.sessions[PRIMARY];
-    assert_eq!(trio.nodes[PRIMARY].1.session(primary).unwrap().stream(delegated.there).stop_code(), code);
-}
-
 fn close() -> Close {
     Close { code: ErrorCode::Application(3), reason: "enough".to_owned() }
 }

@@ -2,15 +2,15 @@
 
 use bytes::Bytes;
 
-use super::{CLIENT, OTHER, PRIMARY, SECONDARY, Trio};
+use super::{CLIENT, Delegated, OTHER, PRIMARY, SECONDARY, Trio};
 use crate::auth::{self, Identity, SealContext, Ticket, UnixTime};
 use crate::error::{ErrorCode, TransportCode};
-use crate::id::{Epoch, GrantId, PathId, StreamId, StreamOffset};
+use crate::id::{Dir, Epoch, GrantId, PathId, RangeConflict, StreamId, StreamOffset};
 use crate::limits::Limits;
 use crate::path::PathState;
-use crate::session::DelegateError;
-use crate::stream::{DelegationState, ReadError};
-use crate::wire::{AddPath, CarrierItem, GrantEnd, GrantOpen, Raw, RawForward, RawStatus, Seal};
+use crate::session::{DelegateError, PathEvent, RoleState, SessionEvent};
+use crate::stream::{DelegationState, Grant, ReadError};
+use crate::wire::{AddPath, CarrierItem, GrantEnd, GrantOpen, Raw, RawForward, RawStatus, Seal, StopSending};
 
 fn seal(sequence: u64) -> Seal {
     Seal { sequence, payload: Bytes::from_static(b"forged"), signature: [7; 64] }
@@ -85,18 +85,168 @@ fn bytes_beyond_the_credit_cost_the_path() {
     assert_path_died(&mut trio, delegated.grant, TransportCode::FLOW_CONTROL, 0..100);
 }
 
+impl Trio {
+    fn read(&mut self, delegated: &Delegated) -> Result<Vec<u8>, ReadError> {
+        let client = self.sessions[CLIENT];
+        let chunk = self.nodes[CLIENT].1.session(client).unwrap().stream(delegated.here).read(100)?;
+        Ok(chunk.data.to_vec())
+    }
+
+    /// What the primary was told of writers that contradict each other.
+    fn conflicts(&self) -> Vec<RangeConflict> {
+        let conflict = |event: &SessionEvent| match event {
+            SessionEvent::Path(PathEvent::Conflict { conflict, .. }) => Some(*conflict),
+            _ => None,
+        };
+        self.events[&PRIMARY].iter().filter_map(conflict).collect()
+    }
+}
+
+const CONFLICT: TransportCode = TransportCode::RANGE_CONFLICT;
+
 // [P-6.14]
 #[test]
-fn different_bytes_of_two_servers_are_never_mixed() {
+fn secondary_that_contradicts_itself_costs_its_path_and_not_the_stream() {
+    let mut trio = Trio::new();
+    let delegated = trio.delegated();
+    trio.forge_data(CLIENT, trio.path, delegated.id, 0, b"hello", false);
+    trio.forge_data(CLIENT, trio.path, delegated.id, 2, b"lying beyond the five", false);
+    assert_eq!(trio.read(&delegated), Ok(b"hello".to_vec()));
+    assert_path_died(&mut trio, delegated.grant, CONFLICT, 5..100);
+    trio.forge_data(CLIENT, PathId::PRIMARY, delegated.id, 5, b" world", true);
+    assert_eq!(trio.read(&delegated), Ok(b" world".to_vec()));
+    assert_eq!(trio.read(&delegated), Err(ReadError::Finished), "what was not taken says nothing of the end");
+    assert_eq!(trio.conflicts(), []);
+}
+
+// [P-6.14]
+#[test]
+fn secondary_that_contradicts_the_primary_costs_its_path_and_not_the_stream() {
     let mut trio = Trio::new();
     let delegated = trio.delegated();
     trio.forge_data(CLIENT, PathId::PRIMARY, delegated.id, 0, b"hello", false);
     trio.forge_data(CLIENT, trio.path, delegated.id, 0, b"help!", false);
+    assert_eq!(trio.read(&delegated), Ok(b"hello".to_vec()));
+    assert_path_died(&mut trio, delegated.grant, CONFLICT, 5..100);
+}
+
+// [P-6.14]
+#[test]
+fn stream_whose_first_writer_the_primary_contradicts_ends_with_that_writers_path() {
+    let mut trio = Trio::new();
+    let delegated = trio.delegated();
+    trio.forge_data(CLIENT, trio.path, delegated.id, 0, b"help!", false);
+    trio.forge_data(CLIENT, PathId::PRIMARY, delegated.id, 0, b"hello", false);
+    assert_eq!(trio.read(&delegated), Err(ReadError::Reset(CONFLICT.into())));
     trio.settle();
+    trio.assert_path_died(trio.path, CONFLICT);
+    let conflict = RangeConflict { offset: StreamOffset(3), paths: [trio.path, PathId::PRIMARY] };
+    assert_eq!(trio.conflicts(), [conflict]);
+}
+
+// [P-6.14]
+#[test]
+fn different_bytes_of_two_secondaries_end_the_stream_and_the_primary_is_told_whose() {
+    let mut trio = Trio::new();
+    let delegated = trio.delegated();
+    let (path, other) = (trio.path, trio.other_path);
+    // No primary of this implementation grants a range twice, and none would understand its status.
+    let grant = Grant { id: GrantId(99), epoch: Epoch(99), path: other, stream: delegated.id, range: 0..100 };
+    let RoleState::Client(client) = &mut trio.machine(CLIENT).role else { panic!("no client") };
+    client.grants.record(grant, std::slice::from_ref(&(0..100))).unwrap();
+    trio.forge_data(CLIENT, path, delegated.id, 10, b"hello", false);
+    trio.forge_data(CLIENT, other, delegated.id, 10, b"help!", false);
+    let RoleState::Client(client) = &mut trio.machine(CLIENT).role else { panic!("no client") };
+    assert_eq!(std::iter::from_fn(|| client.grants.poll_status()).count(), 2);
+    trio.settle();
+    assert_eq!(trio.read(&delegated), Err(ReadError::Reset(CONFLICT.into())));
+    assert_eq!(trio.conflicts(), [RangeConflict { offset: StreamOffset(13), paths: [path, other] }]);
+    let code = Some(CONFLICT.into());
+    let (primary, secondary) = (trio.sessions[PRIMARY], trio.sessions[SECONDARY]);
+    assert_eq!(trio.nodes[PRIMARY].1.session(primary).unwrap().stream(delegated.there).stop_code(), code);
+    let mut session = trio.nodes[SECONDARY].1.session(secondary).unwrap();
+    let part = session.accept_stream(Dir::Bi).unwrap();
+    assert_eq!(session.stream(part).stop_code(), code, "every writer is stopped");
+    for node in [CLIENT, PRIMARY, SECONDARY, OTHER] {
+        assert!(trio.is_open(node));
+    }
+}
+
+// [P-6.14]
+#[test]
+fn conflict_that_cannot_be_is_a_fault_of_the_client() {
+    let mut trio = Trio::new();
+    let delegated = trio.delegated();
+    let conflict = Some(RangeConflict { offset: StreamOffset(0), paths: [PathId(1), PathId(77)] });
+    trio.forge_control(PRIMARY, PathId::PRIMARY, StopSending { stream: delegated.id, code: CONFLICT.into(), conflict });
+    trio.assert_session_failed(PRIMARY, TransportCode::PROTOCOL_VIOLATION);
+
+    let mut trio = Trio::new();
+    let delegated = trio.delegated();
+    trio.forge_control(CLIENT, PathId::PRIMARY, StopSending { stream: delegated.id, code: CONFLICT.into(), conflict });
+    trio.assert_session_failed(CLIENT, TransportCode::PROTOCOL_VIOLATION);
+}
+
+// [P-6.13] [P-8.12]
+#[test]
+fn bytes_of_a_stream_that_is_over_are_for_those_that_had_its_grants_and_only_so_many() {
+    let mut trio = Trio::new();
+    let delegated = trio.delegated();
     let client = trio.sessions[CLIENT];
-    let read = trio.nodes[CLIENT].1.session(client).unwrap().stream(delegated.here).read(100);
-    assert_eq!(read, Err(ReadError::Reset(TransportCode::RANGE_CONFLICT.into())));
-    assert!(trio.is_open(CLIENT) && trio.is_open(PRIMARY) && trio.is_open(SECONDARY));
+    let (path, other) = (trio.path, trio.other_path);
+    let received = |trio: &mut Trio| {
+        let stats = crate::session::Session::new(trio.machine(CLIENT)).stats();
+        let stats = stats.paths.into_iter().find(|stats| stats.id == path).expect("a path");
+        (stats.bytes_received, stats.rate_bytes_per_second)
+    };
+    let mut session = trio.nodes[CLIENT].1.session(client).unwrap();
+    let mut stream = session.stream(delegated.here);
+    stream.release_recv();
+    stream.reset(0).unwrap();
+    stream.release_send();
+    for _ in 0..2 {
+        // First the stream waits for the primary to end it, then it is gone.
+        let before = received(&mut trio);
+        trio.forge_data(CLIENT, path, delegated.id, 10, &[1; 40], false);
+        assert_eq!(received(&mut trio), before, "late bytes are no merit");
+        assert!(trio.client_path_state(path).is_usable(), "bytes under way when the stream ended");
+        let primary = trio.sessions[PRIMARY];
+        let mut session = trio.nodes[PRIMARY].1.session(primary).unwrap();
+        session.stream(delegated.there).release_send();
+        session.stream(delegated.there).release_recv();
+        trio.settle();
+    }
+    assert_eq!(crate::session::Session::new(trio.machine(CLIENT)).stats().streams_open, 0);
+    trio.forge_data(CLIENT, other, delegated.id, 0, b"x", false);
+    trio.assert_path_died(other, TransportCode::GRANT_VIOLATION);
+    trio.forge_data(CLIENT, path, delegated.id, 10, &[1; 20], false);
+    assert!(trio.client_path_state(path).is_usable(), "the last of the hundred that were granted");
+    trio.forge_data(CLIENT, path, delegated.id, 10, &[1; 1], false);
+    trio.assert_path_died(path, TransportCode::GRANT_VIOLATION);
+}
+
+// [P-5.10]
+#[test]
+fn bytes_for_streams_that_are_over_are_no_more_than_credit_allowed() {
+    let mut trio = Trio::new();
+    let client = trio.sessions[CLIENT];
+    let here = trio.nodes[CLIENT].1.session(client).unwrap().open_stream(Dir::Uni).unwrap();
+    let mut stream = trio.nodes[CLIENT].1.session(client).unwrap();
+    let id = stream.stream(here).id().unwrap();
+    stream.stream(here).write(b"all").unwrap();
+    stream.stream(here).finish().unwrap();
+    trio.settle();
+    let primary = trio.sessions[PRIMARY];
+    let mut session = trio.nodes[PRIMARY].1.session(primary).unwrap();
+    let there = session.accept_stream(Dir::Uni).unwrap();
+    assert_eq!(session.stream(there).read(9).map(|chunk| chunk.data.len()), Ok(3));
+    assert_eq!(session.stream(there).read(9).map(|_| ()), Err(ReadError::Finished));
+    let sent = (0..).find(|_| {
+        trio.forge_data(PRIMARY, PathId::PRIMARY, id, 0, b"all", false);
+        !trio.is_open(PRIMARY)
+    });
+    assert!(sent.unwrap() * 3 <= 2 << 20, "{sent:?} times");
+    trio.assert_session_failed(PRIMARY, TransportCode::FLOW_CONTROL);
 }
 
 // [P-6.13]
@@ -108,25 +258,36 @@ fn same_bytes_of_two_servers_count_once() {
     trio.forge_data(CLIENT, trio.path, delegated.id, 0, b"hello", false);
     let client = trio.sessions[CLIENT];
     let chunk = trio.nodes[CLIENT].1.session(client).unwrap().stream(delegated.here).read(100).unwrap();
-    assert_eq!((&chunk.data[..], chunk.source), (&b"hello"[..], PathId::PRIMARY));
+    assert_eq!((&chunk.data[..], chunk.source), (&b"hello"[..], Some(PathId::PRIMARY)));
 }
 
 // [P-6.15]
 #[test]
-fn repeating_what_is_there_already_is_tolerated_up_to_a_limit() {
+fn secondary_may_send_as_many_bytes_as_it_was_granted_whoever_was_faster() {
     let mut trio = Trio::new();
     let delegated = trio.delegated();
-    let rounds = Limits::default().duplicate_bytes_slack / 100 + 2;
-    for _ in 0..rounds {
-        trio.forge_data(CLIENT, trio.path, delegated.id, 0, &[1; 100], false);
+    trio.forge_data(CLIENT, PathId::PRIMARY, delegated.id, 0, &[1; 50], false);
+    for start in (0..100).step_by(20) {
+        trio.forge_data(CLIENT, trio.path, delegated.id, start, &[1; 20], false);
+        assert!(trio.client_path_state(trio.path).is_usable());
     }
-    trio.settle();
-    let state = trio.client_path_state(trio.path);
-    assert!(
-        matches!(&state, PathState::Dead(reason) if reason.code == TransportCode::CONTROL_FLOOD.into()),
-        "{state:?}"
-    );
+    trio.forge_data(CLIENT, trio.path, delegated.id, 0, &[1; 1], false);
+    trio.assert_path_died(trio.path, TransportCode::CONTROL_FLOOD);
     assert!(trio.is_open(CLIENT));
+}
+
+// [P-5.16]
+#[test]
+fn repeated_bytes_do_not_make_up_for_useless_frames() {
+    let mut trio = Trio::new();
+    let delegated = trio.delegated();
+    let frames = (0..20_000).find(|_| {
+        trio.forge_data(PRIMARY, PathId::PRIMARY, delegated.id, 0, b"", false);
+        trio.forge_data(PRIMARY, PathId::PRIMARY, delegated.id, 0, b"y", false);
+        !trio.is_open(PRIMARY)
+    });
+    assert!(frames.is_some_and(|frames| frames <= 1_001), "{frames:?} useless frames were taken");
+    trio.assert_session_failed(PRIMARY, TransportCode::CONTROL_FLOOD);
 }
 
 // [P-8.14]

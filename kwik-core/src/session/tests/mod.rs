@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::RootCertStore;
 use rustls::pki_types::PrivateKeyDer;
@@ -117,7 +117,7 @@ impl Trio {
         let mut buf = Vec::new();
         for (address, endpoint) in &mut self.nodes {
             while let Some(transmit) = endpoint.poll_transmit(self.now, 1, &mut buf) {
-                moved.push((*address, transmit.destination, BytesMut::from(&buf[..transmit.size])));
+                moved.push((*address, transmit.destination, buf[..transmit.size].to_vec()));
                 buf.clear();
             }
         }
@@ -130,7 +130,7 @@ impl Trio {
         for (remote, to, data) in moved {
             let meta = DatagramMeta { remote, local_ip: None, ecn: None };
             if let Some((_, endpoint)) = self.nodes.iter_mut().find(|(address, _)| *address == to) {
-                endpoint.handle_datagram(self.now, meta, data);
+                endpoint.handle_datagram(self.now, meta, &data);
             }
         }
         any

@@ -140,7 +140,7 @@ impl Rogue {
         while let Some(transmit) = self.connection.poll_transmit(self.now, 1, &mut buf) {
             let remote = SocketAddr::from(([10, 0, 0, 2], 5000));
             let meta = DatagramMeta { remote, local_ip: None, ecn: None };
-            self.server.endpoint.handle_datagram(self.now, meta, BytesMut::from(&buf[..transmit.size]));
+            self.server.endpoint.handle_datagram(self.now, meta, &buf[..transmit.size]);
             buf.clear();
             moved = true;
         }

@@ -42,7 +42,7 @@ fn frame(frame_type: ControlType) -> ControlFrame {
         }
         ControlType::OpenStream => OpenStream { stream, priority: 0, limit: StreamOffset(0) }.into(),
         ControlType::ResetStream => ResetStream { stream, code, final_size: StreamOffset(0) }.into(),
-        ControlType::StopSending => StopSending { stream, code }.into(),
+        ControlType::StopSending => StopSending { stream, code, conflict: None }.into(),
         ControlType::MaxStreamData => MaxStreamData { stream, limit: StreamOffset(0) }.into(),
         ControlType::MaxStreams => MaxStreams { dir: Dir::Bi, max: 0 }.into(),
         ControlType::PacketAck => PacketAck { ranges: smallvec::smallvec![0..1] }.into(),

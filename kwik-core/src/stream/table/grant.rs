@@ -122,7 +122,6 @@ impl StreamTable {
         }
         let send = SendHalf::new(SendStream::part(range, limit.min(VARINT_MAX)));
         let recv = RecvHalf::new(RecvStream::request(request));
-        self.spans += recv.stream.spans();
         let handle = self.insert(id, Some(grant), Some(send), Some(recv));
         self.parts.insert(grant, handle);
         self.offer(handle, Dir::Bi);

@@ -13,7 +13,9 @@ impl StreamTable {
         assert_eq!(self.budget.reserved(), charged + slots, "the reservation is what streams and slots hold");
         assert!(needed <= u128::from(self.budget.reserved()), "credit beyond the reservation");
         assert!(recvs().all(|recv| recv.needed() <= recv.charged()), "credit beyond the charge of a stream");
-        assert_eq!(self.spans, recvs().map(super::RecvStream::spans).sum::<usize>(), "spans");
+        assert_eq!(self.spans, recvs().map(super::RecvStream::counted_spans).sum::<usize>(), "spans");
+        let slices = recvs().flat_map(super::RecvStream::slice_bytes).map(|(_, bytes)| bytes).sum::<usize>();
+        assert_eq!(self.slices.bytes(), slices, "slices");
         assert_eq!(self.send_buffered, sends().map(super::SendStream::buffered_bytes).sum::<usize>(), "send buffer");
         assert_eq!(self.handles.len(), self.streams.len(), "one id entry for each stream");
     }

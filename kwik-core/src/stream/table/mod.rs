@@ -18,13 +18,14 @@ pub(crate) use output::StreamControl;
 pub use output::StreamEvent;
 
 use super::Worth;
-use super::flow::{Budget, Window, WindowRules};
+use super::flow::{Budget, Credit, Window, WindowRules};
 use super::ids::StreamIds;
 use super::reassembly::Chunk;
 use super::recv::{ReadError, RecvStream};
 use super::send::{Position, SendStream, WriteError};
+use super::slices::{SliceBytes, Slices};
 use crate::error::{ErrorCode, TransportCode};
-use crate::id::{Dir, GrantId, Side, StreamHandle, StreamId};
+use crate::id::{Dir, GrantId, RangeConflict, Side, StreamHandle, StreamId};
 use crate::limits::{FLOOR_STREAM_BYTES, FLOOR_STREAMS, Limits};
 use bytes::Bytes;
 use output::{Outbox, Signals};
@@ -96,7 +97,10 @@ pub(crate) struct StreamTable {
     accept_bidi: VecDeque<StreamHandle>,
     accept_uni: VecDeque<StreamHandle>,
     budget: Budget,
+    /// Sum of [`RecvStream::counted_spans`].
     spans: usize,
+    slices: Slices,
+    credit: Credit,
     send_buffered: usize,
     /// Whether some writer waits for room in the session's send buffer.
     send_buffer_awaited: bool,
@@ -149,6 +153,8 @@ struct RecvHalf {
     stream: RecvStream,
     /// The code the peer is told to stop with.
     stop_code: Option<ErrorCode>,
+    /// What it is told of a conflict of two writers.
+    conflict: Option<RangeConflict>,
     released: bool,
 }
 
@@ -160,7 +166,7 @@ impl SendHalf {
 
 impl RecvHalf {
     fn new(stream: RecvStream) -> Self {
-        Self { stream, stop_code: None, released: false }
+        Self { stream, stop_code: None, conflict: None, released: false }
     }
 }
 
@@ -195,6 +201,8 @@ impl StreamTable {
             accept_uni: VecDeque::new(),
             budget: Budget::new(limits.reassembly_budget_bytes, bidi.saturating_add(uni), bidi, rules),
             spans: 0,
+            slices: Slices::default(),
+            credit: Credit::default(),
             send_buffered: 0,
             send_buffer_awaited: false,
             blocked_writers: BTreeSet::new(),
@@ -389,6 +397,9 @@ impl StreamTable {
     ) -> StreamHandle {
         let handle = StreamHandle(self.next_handle);
         self.next_handle += 1;
+        if let Some(half) = recv.as_ref().filter(|_| grant.is_none()) {
+            self.credit.on_given(half.stream.limit());
+        }
         let (priority, priority_chosen, accepted) = (0, false, false);
         let signals = Signals::default();
         self.streams.insert(handle, Stream { id, grant, priority, priority_chosen, accepted, send, recv, signals });
@@ -418,12 +429,13 @@ impl StreamTable {
         Some(result)
     }
 
-    /// Changes a receiving half and keeps the session's sums of spans and credit.
+    /// Changes a receiving half and keeps the session's sums of spans, slices and credit.
     fn with_recv<R>(&mut self, handle: StreamHandle, change: impl FnOnce(&mut RecvStream) -> R) -> Option<R> {
         let recv = &mut self.streams.get_mut(&handle)?.recv.as_mut()?.stream;
-        let before = recv.spans();
+        let (spans, slices) = (recv.counted_spans(), SliceBytes::from_slice(recv.slice_bytes()));
         let result = change(recv);
-        self.spans = self.spans - before + recv.spans();
+        self.spans = self.spans - spans + recv.counted_spans();
+        self.slices.on_changed(&slices, recv.slice_bytes());
         recv.settle(&mut self.budget);
         Some(result)
     }
@@ -431,8 +443,13 @@ impl StreamTable {
     fn advance_credit(&mut self, handle: StreamHandle) {
         let Some(stream) = self.streams.get_mut(&handle) else { return };
         let Some(recv) = &mut stream.recv else { return };
+        let before = recv.stream.limit();
+        if !recv.stream.advance(&mut self.budget, self.rules) {
+            return;
+        }
+        self.credit.on_given(recv.stream.limit() - before);
         // The limit travels with the opening of a stream that was not yet told.
-        if recv.stream.advance(&mut self.budget, self.rules) && !stream.signals.open {
+        if !stream.signals.open {
             self.signal(handle, |signals| signals.credit = true);
         }
     }

@@ -3,7 +3,7 @@
 
 use super::{StreamTable, TableRole};
 use crate::error::ErrorCode;
-use crate::id::{Dir, GrantId, StreamHandle, StreamId};
+use crate::id::{Dir, GrantId, RangeConflict, StreamHandle, StreamId};
 use crate::stream::fair::FairQueue;
 use crate::stream::send::Segment;
 
@@ -15,7 +15,7 @@ pub(crate) enum StreamControl {
     /// A sending half ended early.
     Reset { id: StreamId, code: ErrorCode, final_size: u64 },
     /// No more is wanted. To every path that may write the stream.
-    Stop { id: StreamId, code: ErrorCode },
+    Stop { id: StreamId, code: ErrorCode, conflict: Option<RangeConflict> },
     /// How far the stream may be written. To every path that may write the stream.
     MaxStreamData { id: StreamId, limit: u64 },
     /// How many streams the peer may open.
@@ -332,7 +332,8 @@ impl StreamTable {
             return Some(StreamControl::Reset { id, code: send.reset_code()?, final_size: send.reset_size() });
         }
         if std::mem::take(&mut signals.stop) {
-            return Some(StreamControl::Stop { id, code: recv?.stop_code? });
+            let half = recv?;
+            return Some(StreamControl::Stop { id, code: half.stop_code?, conflict: half.conflict });
         }
         if std::mem::take(&mut signals.part_end) {
             let (end, code) = send?.stream.part_end()?;

@@ -2,10 +2,12 @@
 
 use super::{RecvHalf, SendHalf, Stream, StreamTable, TableRole};
 use crate::error::{ErrorCode, TransportCode};
-use crate::id::{Dir, PathId, StreamHandle, StreamId};
+use crate::id::{Dir, PathId, RangeConflict, StreamHandle, StreamId, StreamOffset};
 use crate::limits::VARINT_MAX;
 use crate::stream::flow::Window;
 use crate::stream::ids::Half;
+use crate::stream::piece::SLICE_BYTES_MIN;
+use crate::stream::reassembly::Conflict;
 use crate::stream::recv::{DataOutcome, Overflow, RecvStream};
 use crate::stream::send::SendStream;
 use crate::stream::{Fault, Worth};
@@ -62,12 +64,21 @@ impl StreamTable {
         if fin && !from.is_primary() {
             return Err(Fault::new(TransportCode::PROTOCOL_VIOLATION, "a secondary ended a stream"));
         }
-        let Some(handle) = self.resolve(id, Half::Recv)? else { return Ok(DataOutcome::default()) };
+        let handle = self.resolve(id, Half::Recv)?;
+        if from.is_primary() && !self.credit.take(data.len() as u64) {
+            return Err(Fault::new(TransportCode::FLOW_CONTROL, "more bytes than the credit of all streams together"));
+        }
+        let Some(handle) = handle else { return Ok(DataOutcome::default()) };
         let outcome = self.with_recv(handle, |recv| recv.on_data(from, offset, data, frame_end, fin));
         let mut outcome = outcome.unwrap_or_else(|| Ok(DataOutcome::default()))?;
-        if outcome.conflict.is_some() {
-            self.fail_recv(handle, TransportCode::RANGE_CONFLICT);
+        if let Some(conflict) = outcome.conflict {
+            self.on_conflict(handle, conflict)?;
             return Ok(outcome);
+        }
+        for new in &outcome.inserted.new {
+            if new.end - new.start >= SLICE_BYTES_MIN as u64 {
+                self.slices.push(from, handle, new.end);
+            }
         }
         outcome.overflow = self.check_spans(handle, from);
         self.advance_credit(handle);
@@ -76,6 +87,19 @@ impl StreamTable {
         }
         self.free_if_done(handle);
         Ok(outcome)
+    }
+
+    /// Datagrams of so many bytes came over a path; what they brought is handled next.
+    pub(crate) fn on_arrived(&mut self, path: PathId, datagram_bytes: u64) {
+        self.slices.on_arrived(path, datagram_bytes);
+    }
+
+    /// All that arrived was handled: what waits and would keep too much of it is copied.
+    pub(crate) fn own_old_slices(&mut self) {
+        while let Some(slice) = self.slices.pop_old() {
+            self.with_recv(slice.stream, |recv| recv.own_slice(slice.end));
+        }
+        self.slices.on_handled();
     }
 
     /// The peer ended a stream early. Other writers of the stream are not told here.
@@ -186,8 +210,26 @@ impl StreamTable {
         rose
     }
 
-    /// Ends a stream of too many pieces; that of the most, if all streams together have too many. To blame is who brought
-    /// most of them: the one that makes them too many may be anybody's.
+    /// Two bytes of a stream differ. The owner's word counts, and nobody may contradict itself. Where it was two secondaries,
+    /// or bytes of a secondary may have been read before the owner wrote others, the stream ends.
+    fn on_conflict(&mut self, handle: StreamHandle, conflict: Conflict) -> Result<(), Fault> {
+        let Conflict { at, first, second } = conflict;
+        if !second.is_primary() && first == Some(second) {
+            return Err(Fault::new(TransportCode::RANGE_CONFLICT, "bytes that differ from the path's own"));
+        }
+        if !second.is_primary() && first.is_some_and(PathId::is_primary) {
+            return Err(Fault::new(TransportCode::RANGE_CONFLICT, "bytes that differ from the primary's"));
+        }
+        let half = self.streams.get_mut(&handle).and_then(|stream| stream.recv.as_mut());
+        if let Some(half) = half.filter(|_| self.role == TableRole::Client) {
+            half.conflict = Some(RangeConflict { offset: StreamOffset(at), paths: [first.unwrap_or(second), second] });
+        }
+        self.fail_recv(handle, TransportCode::RANGE_CONFLICT);
+        Ok(())
+    }
+
+    /// Ends a stream of too many gaps; that of the most, if all streams together have too many. To blame is who opened most
+    /// of them: the one that makes them too many may be anybody's.
     fn check_spans(&mut self, handle: StreamHandle, from: PathId) -> Option<Overflow> {
         let spans = |stream: &Stream| stream.recv.as_ref().map_or(0, |half| half.stream.spans());
         let worst = if self.streams.get(&handle).map_or(0, spans) > self.caps.spans_stream {
@@ -199,7 +241,7 @@ impl StreamTable {
             return None;
         };
         let stream = self.streams.get(&worst)?;
-        let culprit = stream.recv.as_ref().and_then(|half| half.stream.main_source()).unwrap_or(from);
+        let culprit = stream.recv.as_ref().and_then(|half| half.stream.main_opener()).unwrap_or(from);
         let overflow = Overflow { stream: stream.id, culprit };
         self.fail_recv(worst, TransportCode::REASSEMBLY_LIMIT);
         Some(overflow)

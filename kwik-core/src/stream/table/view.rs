@@ -3,10 +3,11 @@
 use super::StreamTable;
 use crate::error::ErrorCode;
 use crate::id::{GrantId, StreamHandle, StreamId};
+use crate::stream::slices::Slice;
 use std::ops::Range;
 
 /// What every stream is accounted for beside its bytes.
-const STREAM_BYTES: usize = 1024;
+const STREAM_BYTES: usize = 1536;
 
 impl StreamTable {
     pub(crate) fn stream_id(&self, handle: StreamHandle) -> Option<StreamId> {
@@ -76,6 +77,10 @@ impl StreamTable {
             let recv = stream.recv.as_ref().map_or(0, |half| half.stream.memory_bytes());
             STREAM_BYTES + send + recv
         });
-        halves.sum()
+        let waits = |slice: &Slice| {
+            let recv = self.streams.get(&slice.stream).and_then(|stream| stream.recv.as_ref());
+            recv.is_some_and(|half| half.stream.has_slice(slice.end))
+        };
+        halves.sum::<usize>() + self.slices.memory_bytes(waits)
     }
 }

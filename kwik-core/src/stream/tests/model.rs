@@ -289,7 +289,7 @@ impl World {
                 }
             }
             StreamControl::MaxStreams { dir, max } => self.table(to.start).on_max_streams(dir, max).unwrap(),
-            StreamControl::Stop { id, code } => to.for_each(|to| self.table(to).on_stop(id, code).unwrap()),
+            StreamControl::Stop { id, code, .. } => to.for_each(|to| self.table(to).on_stop(id, code).unwrap()),
             StreamControl::MaxStreamData { id, limit } => {
                 to.for_each(|to| self.table(to).on_max_stream_data(id, limit).unwrap());
             }

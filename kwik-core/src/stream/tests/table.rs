@@ -36,7 +36,7 @@ fn a_stream_is_announced_before_anything_else_about_it() {
     let told = controls(&mut table);
     assert_eq!(told[0], StreamControl::Open { id, priority: 3, limit: 24 * KIB }, "with its whole window");
     assert_eq!(told[1], StreamControl::Reset { id, code: CODE, final_size: 0 });
-    assert_eq!(told[2], StreamControl::Stop { id, code: CODE });
+    assert_eq!(told[2], StreamControl::Stop { id, code: CODE, conflict: None });
     assert_eq!(told.len(), 3);
 }
 
@@ -107,7 +107,7 @@ fn a_stop_resets_the_stream_and_crossing_resets_free_it_once() {
     table.release_recv(handle);
     assert_eq!(
         controls(&mut table),
-        [StreamControl::Stop { id, code: CODE }, StreamControl::MaxStreams { dir: Dir::Bi, max: 17 }]
+        [StreamControl::Stop { id, code: CODE, conflict: None }, StreamControl::MaxStreams { dir: Dir::Bi, max: 17 }]
     );
     table.on_packet_acked(handle);
     table.on_reset(id, CODE, 10).unwrap();
@@ -124,13 +124,13 @@ fn released_halves_end_as_a_user_of_quic_expects() {
     table.write(handle, b"hello").unwrap();
     table.release_send(handle);
     table.release_recv(handle);
-    assert_eq!(controls(&mut table), [StreamControl::Stop { id, code: ErrorCode::Application(0) }]);
+    assert_eq!(controls(&mut table), [StreamControl::Stop { id, code: ErrorCode::Application(0), conflict: None }]);
     table.pop_sendable().unwrap();
     let last = table.segment(handle, 100).unwrap();
     assert!(last.fin && last.data == "hello"[..]);
     assert_eq!(
         table.memory_bytes(),
-        1024 + 2 * 64,
+        1536 + 64,
         "the unread bytes are gone, their place and who began it are remembered"
     );
 }

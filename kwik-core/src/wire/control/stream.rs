@@ -4,7 +4,7 @@ use bytes::BytesMut;
 
 use crate::{
     error::ErrorCode,
-    id::{Dir, StreamId, StreamOffset},
+    id::{Dir, RangeConflict, StreamId, StreamOffset},
     wire::{
         WireError,
         coding::{Decoder, Field, fields_in_order, put_varint},
@@ -34,6 +34,30 @@ pub(crate) struct ResetStream {
 pub(crate) struct StopSending {
     pub(crate) stream: StreamId,
     pub(crate) code: ErrorCode,
+    /// Which two paths wrote different bytes, if that is why.
+    pub(crate) conflict: Option<RangeConflict>,
+}
+
+impl Field for StopSending {
+    fn take(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (stream, code) = (from.field()?, from.field()?);
+        let conflict = match from.varint()? {
+            0 => None,
+            1 => Some(RangeConflict { offset: from.field()?, paths: [from.field()?, from.field()?] }),
+            _ => return Err(from.violation("more than one conflict")),
+        };
+        Ok(Self { stream, code, conflict })
+    }
+
+    fn put(&self, out: &mut BytesMut) {
+        self.stream.put(out);
+        self.code.put(out);
+        put_varint(out, u64::from(self.conflict.is_some()));
+        if let Some(conflict) = &self.conflict {
+            conflict.offset.put(out);
+            conflict.paths.iter().for_each(|path| path.put(out));
+        }
+    }
 }
 
 /// From the receiver, on every path that may write the stream: how far it may be written.
@@ -71,7 +95,6 @@ impl Field for MaxStreams {
 fields_in_order! {
     OpenStream { stream, priority, limit }
     ResetStream { stream, code, final_size }
-    StopSending { stream, code }
     MaxStreamData { stream, limit }
 }
 

@@ -11,7 +11,7 @@ use proptest::{array::uniform, collection::vec, prelude::*};
 
 use crate::{
     error::{ErrorCode, TransportCode},
-    id::{Dir, Epoch, GrantId, PacketNumber, PathId, SessionId, StreamId, StreamOffset},
+    id::{Dir, Epoch, GrantId, PacketNumber, PathId, RangeConflict, SessionId, StreamId, StreamOffset},
     limits::{FLOOR_STREAM_BYTES, FLOOR_STREAMS, VARINT_MAX},
     wire::{
         AddPath, CarrierItem, Close, ControlFrame, Grant, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame, Hello,
@@ -140,7 +140,10 @@ fn stream_frame() -> BoxedStrategy<ControlFrame> {
             .prop_map(|(stream, priority, limit)| OpenStream { stream, priority, limit }.into()),
         (stream(), code(), offset())
             .prop_map(|(stream, code, final_size)| ResetStream { stream, code, final_size }.into()),
-        (stream(), code()).prop_map(|(stream, code)| StopSending { stream, code }.into()),
+        (stream(), code(), prop::option::of((offset(), path(), path()))).prop_map(|(stream, code, conflict)| {
+            let conflict = conflict.map(|(offset, first, second)| RangeConflict { offset, paths: [first, second] });
+            StopSending { stream, code, conflict }.into()
+        }),
         (stream(), offset()).prop_map(|(stream, limit)| MaxStreamData { stream, limit }.into()),
         (dir, 0..=1u64 << 60).prop_map(|(dir, max)| MaxStreams { dir, max }.into()),
     ]

@@ -8,7 +8,7 @@ use smallvec::smallvec;
 use super::{arbitrary::encode_item, carrier, encoded, hex, raw_frame, read_carrier, read_control};
 use crate::{
     error::{ErrorCode, TransportCode},
-    id::{Dir, Epoch, GrantId, PacketNumber, PathId, SessionId, StreamId, StreamOffset},
+    id::{Dir, Epoch, GrantId, PacketNumber, PathId, RangeConflict, SessionId, StreamId, StreamOffset},
     wire::{
         AddPath, CarrierItem, Close, ControlFrame, ControlType, DataType, Grant, GrantEnd, GrantOpen, GrantStatus,
         GrantStatusFrame, Hello, Join, MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus, Raw,
@@ -91,10 +91,15 @@ fn path_frames() -> Vec<(ControlFrame, &'static str)> {
 fn stream_frames() -> Vec<(ControlFrame, &'static str)> {
     let stream = StreamId(4);
     let code = ErrorCode::Application(7);
+    let conflict = RangeConflict { offset: StreamOffset(256), paths: [PathId(1), PathId(80)] };
     vec![
         (OpenStream { stream, priority: -1, limit: StreamOffset(16384) }.into(), "07 06  04  01  80004000"),
         (ResetStream { stream, code, final_size: StreamOffset(1000) }.into(), "08 0b  04  c000000100000007  43e8"),
-        (StopSending { stream, code }.into(), "09 09  04  c000000100000007"),
+        (StopSending { stream, code, conflict: None }.into(), "09 0a  04  c000000100000007  00"),
+        (
+            StopSending { stream, code: TransportCode::RANGE_CONFLICT.into(), conflict: Some(conflict) }.into(),
+            "09 0b  04  80004b0c  01 4100 01 4050",
+        ),
         (MaxStreamData { stream, limit: StreamOffset(1 << 20) }.into(), "0a 05  04  80100000"),
         (MaxStreams { dir: Dir::Bi, max: 16 }.into(), "0b 02  00  10"),
         (MaxStreams { dir: Dir::Uni, max: 20 }.into(), "0b 02  01  14"),
