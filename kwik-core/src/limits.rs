@@ -126,10 +126,9 @@ pub struct Limits {
     pub idle_frames_burst: u32,
     /// Such frames by path and second, beyond the burst.
     pub idle_frames_per_second: u32,
-    /// Streams that the peer may open and abandon at once, by path.
-    pub stream_churn_burst: u32,
-    /// Such streams by path and second, beyond the burst.
-    pub stream_churn_per_second: u32,
+    /// The time in which stream credit comes back of streams that the peer opened and gave up before they were done: as
+    /// many streams as it may have open, and as many at once besides. A stream that ends well makes up for one.
+    pub stream_credit_refill: Duration,
     /// Sessions of one endpoint.
     pub sessions_max: usize,
     /// Sessions that were accepted but not yet taken by the application, by endpoint.
@@ -218,8 +217,7 @@ impl Default for Limits {
             control_queue_bytes_max: 64 * 1024,
             idle_frames_burst: 1000,
             idle_frames_per_second: 100,
-            stream_churn_burst: 200,
-            stream_churn_per_second: 50,
+            stream_credit_refill: Duration::from_secs(1),
             sessions_max: 10_000,
             accept_queue_sessions: 64,
             incoming_max: 1024,

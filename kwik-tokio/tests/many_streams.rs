@@ -106,6 +106,43 @@ async fn streams_come_and_go_far_beyond_the_limit() {
     .await;
 }
 
+#[tokio::test]
+async fn client_that_gives_up_every_stream_waits_a_little_for_the_next_and_lives() {
+    within(async {
+        let limits = limits(|limits| limits.stream_credit_refill = std::time::Duration::from_millis(50));
+        let Pair { client, server, .. } = pair_with(limits).await;
+        client.welcomed().await.unwrap();
+        spawn_echo(server.clone());
+        // All at once, then one after the other, then all at once by the server.
+        let mut page = Vec::new();
+        while let Ok(mut stream) = client.open_stream() {
+            stream.write_all(b"please").await.unwrap();
+            page.push(stream);
+        }
+        assert_eq!(page.len(), 128);
+        drop(page);
+        for _ in 0..600 {
+            let mut stream = client.open_stream_sync().await.unwrap();
+            stream.write_all(b"please").await.unwrap();
+            stream.reset(1).unwrap();
+        }
+        let mut pushes = Vec::new();
+        while let Ok(stream) = server.open_uni_stream() {
+            pushes.push(stream);
+        }
+        for mut push in pushes {
+            push.reset(1).unwrap();
+            drop(client.accept_uni_stream().await.unwrap());
+        }
+        let mut stream = client.open_stream_sync().await.unwrap();
+        stream.write_all(b"still here").await.unwrap();
+        stream.finish().unwrap();
+        assert_eq!(stream.read_to_end(100).await.unwrap(), b"still here");
+        drop(server.open_uni_stream_sync().await.unwrap());
+    })
+    .await;
+}
+
 // [P-6.8]
 #[tokio::test]
 async fn stream_that_nobody_reads_does_not_hold_up_its_neighbours() {

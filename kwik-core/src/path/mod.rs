@@ -1,7 +1,6 @@
 //! One QUIC connection of a session: control plane, carriers, packet numbers, liveness. The only home of
 //! [`quinn_proto::Connection`]. It knows no logical stream.
 
-mod allowances;
 mod carriers;
 mod control;
 mod health;
@@ -24,7 +23,6 @@ use quinn_proto::{
 };
 use smallvec::SmallVec;
 
-use self::allowances::Allowances;
 use self::carriers::CarrierPool;
 use self::control::ControlStream;
 use self::health::{Health, RateMeter};
@@ -32,6 +30,7 @@ use self::inbound::Inbound;
 use self::packets::SentPackets;
 use self::probe::Probe;
 use self::state::Lifecycle;
+use crate::allowance::Allowance;
 use crate::auth;
 use crate::error::{DeadReason, TransportCode};
 use crate::id::{PacketNumber, Side};
@@ -117,7 +116,8 @@ pub(crate) struct Path {
     /// When QUIC's timers were last handled.
     timers_handled: Option<Instant>,
     meter: RateMeter,
-    allowances: Allowances,
+    /// Frames that achieve nothing.
+    idle_frames: Allowance,
     bytes_received: u64,
     bytes_sent: u64,
     /// Of datagrams that the session was not told of.
@@ -141,7 +141,8 @@ impl Path {
     const TIMER_GRANULARITY: Duration = Duration::from_millis(1);
 
     pub(crate) fn new(setup: PathSetup, handle: ConnectionHandle, quic: quinn_proto::Connection, now: Instant) -> Self {
-        let allowances = Allowances::new(now, &setup.limits);
+        let (burst, per_second) = (setup.limits.idle_frames_burst, setup.limits.idle_frames_per_second);
+        let idle_frames = Allowance::new(now, burst, per_second);
         Self {
             handle,
             quic,
@@ -159,7 +160,7 @@ impl Path {
             acks: 0,
             timers_handled: None,
             meter: RateMeter::new(now),
-            allowances,
+            idle_frames,
             bytes_received: 0,
             bytes_sent: 0,
             datagram_bytes: 0,
@@ -413,7 +414,7 @@ impl Path {
     /// Stream data was taken: so many bytes for the first time, and so many that another path was faster with.
     pub(crate) fn on_data_taken(&mut self, now: Instant, new: u64, repeated: u64) {
         if new > 0 {
-            self.allowances.idle_frames.give_back();
+            self.idle_frames.give_back(1);
         }
         let bytes = new.saturating_add(repeated);
         self.bytes_received = self.bytes_received.saturating_add(bytes);
@@ -422,12 +423,7 @@ impl Path {
 
     /// Whether one more frame that achieved nothing is put up with.
     pub(crate) fn admit_idle(&mut self, now: Instant) -> bool {
-        self.allowances.idle_frames.take(now)
-    }
-
-    /// Whether one more stream that was opened and abandoned is put up with.
-    pub(crate) fn admit_churn(&mut self, now: Instant) -> bool {
-        self.allowances.stream_churn.take(now)
+        self.idle_frames.take(now)
     }
 
     // ---- what it is
@@ -614,7 +610,7 @@ impl Path {
                     detail: "too many acknowledgements of nothing new",
                 });
             }
-            new.iter().for_each(|_| self.allowances.idle_frames.give_back());
+            self.idle_frames.give_back(new.len() as u64);
             self.inputs.extend(new.into_iter().map(PathInput::Acknowledged));
             if let Some(input) = self.inputs.pop_front() {
                 return Ok(Some(input));

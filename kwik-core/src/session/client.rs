@@ -105,7 +105,7 @@ impl Machine {
         };
         let streams = StreamTable::new(Side::Client, TableRole::Client, &limits);
         let role = RoleState::Client(Box::new(role));
-        Self::assemble(None, limits, role, (PathId::PRIMARY, path), streams)
+        Self::assemble(now, None, limits, role, (PathId::PRIMARY, path), streams)
     }
 
     /// What a client's further connections are made with.

@@ -3,6 +3,7 @@
 mod client;
 mod close;
 mod commands;
+mod credit;
 mod event;
 mod input;
 mod members;
@@ -27,6 +28,7 @@ use smallvec::SmallVec;
 
 use self::client::ClientRole;
 use self::close::Phase;
+use self::credit::StreamCredit;
 use self::notices::Notice;
 use self::primary::PrimaryRole;
 use self::secondary::SecondaryRole;
@@ -85,6 +87,7 @@ pub(crate) struct Machine {
     /// The path that carries what the application writes here.
     home: PathId,
     streams: StreamTable,
+    credit: StreamCredit,
     transmit: Transmit,
     phase: Phase,
     events: VecDeque<SessionEvent>,
@@ -105,6 +108,7 @@ enum RoleState {
 
 impl Machine {
     fn assemble(
+        now: Instant,
         id: Option<SessionId>,
         limits: Limits,
         role: RoleState,
@@ -113,6 +117,7 @@ impl Machine {
     ) -> Self {
         Self {
             id,
+            credit: StreamCredit::new(now, &limits),
             limits,
             role,
             paths: BTreeMap::from([(home, path)]),
@@ -187,8 +192,9 @@ impl Machine {
             RoleState::Primary(primary) => primary.deadline(),
             RoleState::Secondary(secondary) => secondary.deadline(),
         };
-        let role = role.filter(|_| !self.phase.is_closed());
-        [paths, role, self.phase.deadline()].into_iter().flatten().min()
+        let credit = self.credit.deadline(&self.streams);
+        let [role, credit] = [role, credit].map(|at| at.filter(|_| !self.phase.is_closed()));
+        [paths, role, credit, self.phase.deadline()].into_iter().flatten().min()
     }
 
     /// The next server to dial.
@@ -261,6 +267,7 @@ impl Machine {
         if self.phase.is_closed() {
             return false;
         }
+        self.credit.give_out(moment.now, &mut self.streams);
         self.flush_stream_control();
         match &self.role {
             RoleState::Client(_) => self.flush_client(moment),
@@ -275,6 +282,8 @@ impl Machine {
             path.flush(moment.now);
             more |= was_full && path.is_control_ready();
         }
+        // Streams that were freed above may be worth credit at once.
+        more |= self.credit.deadline(&self.streams).is_some_and(|at| at <= moment.now);
         self.flush_data() || more
     }
 

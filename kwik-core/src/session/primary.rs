@@ -145,7 +145,7 @@ impl Machine {
             crowded: BTreeSet::new(),
         };
         let role = RoleState::Primary(Box::new(role));
-        let mut machine = Self::assemble(Some(session), limits, role, (PathId::PRIMARY, path), streams);
+        let mut machine = Self::assemble(moment.now, Some(session), limits, role, (PathId::PRIMARY, path), streams);
         machine.emit(SessionEvent::Incoming);
         if let Err(fault) = agreed {
             machine.fail(moment.now, fault.code, fault.detail);

@@ -81,7 +81,7 @@ impl Machine {
             lease_end: moment.now + ticket.lease,
         };
         let role = RoleState::Secondary(Box::new(role));
-        let mut machine = Self::assemble(Some(session), limits, role, (id, path), streams);
+        let mut machine = Self::assemble(moment.now, Some(session), limits, role, (id, path), streams);
         machine.emit(SessionEvent::Incoming);
         if let Err(fault) = agreed {
             machine.fail(moment.now, fault.code, fault.detail);

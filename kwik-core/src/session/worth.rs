@@ -1,4 +1,4 @@
-//! What frames of a peer are worth: those that achieve nothing, or only open and abandon, are counted (PROTOCOL.md §5).
+//! What frames of a peer are worth: those that achieve nothing are counted (PROTOCOL.md §5).
 
 use std::time::Instant;
 
@@ -17,11 +17,9 @@ impl Machine {
     pub(super) fn charge(&mut self, now: Instant, from: PathId) -> Result<(), Fault> {
         let worth = std::mem::take(&mut self.worth).max(self.streams.take_worth());
         let Some(path) = self.paths.get_mut(&from) else { return Ok(()) };
-        let flood = |detail| Err(Fault::new(TransportCode::CONTROL_FLOOD, detail));
-        match worth {
-            Worth::Nothing if !path.admit_idle(now) => flood("too many frames that achieve nothing"),
-            Worth::Churn if !path.admit_churn(now) => flood("too many streams opened and abandoned"),
-            _ => Ok(()),
+        if worth == Worth::Nothing && !path.admit_idle(now) {
+            return Err(Fault::new(TransportCode::CONTROL_FLOOD, "too many frames that achieve nothing"));
         }
+        Ok(())
     }
 }

@@ -34,12 +34,24 @@ struct Kind {
     limit_here: u64,
     /// Slots that came free and are not yet given out again.
     owed: u64,
+    /// Slots of streams that the peer abandoned, which do not come free at once.
+    withheld: u64,
+    /// Other streams of the peer's that are gone, since that was last asked.
+    completed: u64,
 }
 
 impl StreamIds {
     /// `floor` streams may be opened before the peer says otherwise; the peer may open `bidi` and `uni`.
     pub(super) fn new(side: Side, floor: u64, bidi: u64, uni: u64) -> Self {
-        let kind = |limit_here| Kind { opened_here: 0, limit_of_peer: floor, opened_by_peer: 0, limit_here, owed: 0 };
+        let kind = |limit_here| Kind {
+            opened_here: 0,
+            limit_of_peer: floor,
+            opened_by_peer: 0,
+            limit_here,
+            owed: 0,
+            withheld: 0,
+            completed: 0,
+        };
         Self { side, bidi: kind(bidi), uni: kind(uni) }
     }
 
@@ -113,9 +125,33 @@ impl StreamIds {
         id.initiator() != self.side
     }
 
-    /// A stream of the peer is gone for good.
-    pub(super) fn on_freed(&mut self, dir: Dir) {
-        self.kind_mut(dir).owed += 1;
+    /// A stream of the peer is gone for good. The slot of one that the peer `abandoned` is withheld.
+    pub(super) fn on_freed(&mut self, dir: Dir, abandoned: bool) {
+        let kind = self.kind_mut(dir);
+        if abandoned {
+            kind.withheld += 1;
+        } else {
+            kind.owed += 1;
+            kind.completed += 1;
+        }
+    }
+
+    /// How many streams of the peer's are gone that it did not abandon, since this was last asked.
+    pub(super) fn take_completed(&mut self, dir: Dir) -> u64 {
+        std::mem::take(&mut self.kind_mut(dir).completed)
+    }
+
+    /// How many slots are withheld.
+    pub(super) fn withheld(&self, dir: Dir) -> u64 {
+        self.kind(dir).withheld
+    }
+
+    /// Withheld slots come free, as many of `slots` as there are.
+    pub(super) fn free_withheld(&mut self, dir: Dir, slots: u64) {
+        let kind = self.kind_mut(dir);
+        let slots = slots.min(kind.withheld);
+        kind.withheld -= slots;
+        kind.owed += slots;
     }
 
     /// Gives the free slots out again. Returns whether the limit rose.
@@ -145,6 +181,7 @@ impl StreamIds {
     /// Streams of the peer that are not gone, and those it may still open.
     #[cfg(any(test, feature = "__test_exports"))]
     pub(super) fn slots(&self) -> u64 {
-        [&self.bidi, &self.uni].iter().map(|kind| kind.limit_here - kind.opened_by_peer + kind.owed).sum()
+        let slots = |kind: &Kind| kind.limit_here - kind.opened_by_peer + kind.owed + kind.withheld;
+        slots(&self.bidi) + slots(&self.uni)
     }
 }

@@ -55,8 +55,6 @@ pub(crate) enum Worth {
     Progress,
     /// Nothing: everything it says was known, or is of no interest any more.
     Nothing,
-    /// A stream of the peer's was given up by the peer before it was done.
-    Churn,
 }
 
 impl From<FinishError> for WriteError {

@@ -149,8 +149,8 @@ pub(super) const ROWS: &[Row] = &[
         (0..100).for_each(|_| stage.say(StopSending { stream, code: CODE, conflict: None }));
         stage.tick < 100
     }),
-    ("streams opened and reset", When::Placed, FLOOD, |stage| {
-        // As many as the peer allows; its application lets go of them, so that it allows more.
+    ("streams opened and reset", When::Placed, Cost::Nothing, |stage| {
+        // As many as the peer allows; its application lets go of them, so that it allows more, a little later.
         let last = stage.scene.streams_uni;
         for index in stage.scene.opened_uni..last {
             let stream = stage.own_stream(Dir::Uni, index);

@@ -14,8 +14,8 @@ use crate::session::relay::Relay;
 use crate::session::{PathTarget, RoleState};
 use crate::stream::{DelegationState, ReadError};
 use crate::wire::{
-    AddPath, CarrierItem, Close, ControlFrame, Grant, GrantOpen, MaxStreamData, OpenStream, PathStatus, Raw,
-    RawForward, RawStatus, RemovePath, ResetStream, Seal, Welcome, WirePathState,
+    AddPath, CarrierItem, Close, ControlFrame, Grant, GrantOpen, MaxStreamData, PathStatus, Raw, RawForward, RawStatus,
+    RemovePath, Seal, Welcome, WirePathState,
 };
 
 fn identity(node: usize) -> Identity {
@@ -424,37 +424,55 @@ fn close() -> Close {
 
 // [P-5.16]
 #[test]
-fn frames_that_achieve_nothing_and_streams_given_up_are_counted() {
-    let nothing = |_| vec![ControlFrame::from(MaxStreamData { stream: StreamId(0), limit: StreamOffset(0) })];
-    let given_up = |number: u64| {
-        let (stream, code, final_size) = (StreamId(2 + 4 * number), ErrorCode::Application(0), StreamOffset(0));
-        let open = OpenStream { stream, priority: 0, limit: StreamOffset(0) };
-        vec![open.into(), ResetStream { stream, code, final_size }.into()]
-    };
-    type Frames<'a> = &'a dyn Fn(u64) -> Vec<ControlFrame>;
-    let floods: [(Frames<'_>, usize); 2] = [(&nothing, 1000), (&given_up, 200)];
-    for (frames, most) in floods {
-        let mut trio = Trio::new();
-        trio.delegated();
-        let mut taken = 0;
-        for number in 0..2000 {
-            for frame in frames(number) {
-                trio.forge_control(PRIMARY, PathId::PRIMARY, frame);
-            }
-            if !trio.is_open(PRIMARY) {
-                break;
-            }
-            taken += 1;
-            // The application takes the streams, so that their number is no obstacle.
-            let primary = trio.sessions[PRIMARY];
-            let mut session = trio.nodes[PRIMARY].1.session(primary).unwrap();
+fn frames_that_achieve_nothing_are_counted() {
+    let mut trio = Trio::new();
+    trio.delegated();
+    let mut taken = 0;
+    while trio.is_open(PRIMARY) && taken < 2000 {
+        trio.forge_control(PRIMARY, PathId::PRIMARY, MaxStreamData { stream: StreamId(0), limit: StreamOffset(0) });
+        taken += usize::from(trio.is_open(PRIMARY));
+    }
+    assert_eq!(taken, 1000 + 4, "four of one stream may have crossed its end");
+    trio.assert_session_failed(PRIMARY, TransportCode::CONTROL_FLOOD);
+}
+
+impl Trio {
+    /// The client opens and resets as many streams as it may, and the primary's application lets go of each. Returns how
+    /// many streams that were.
+    fn give_up_streams(&mut self) -> usize {
+        let (client, primary) = (self.sessions[CLIENT], self.sessions[PRIMARY]);
+        let mut session = self.nodes[CLIENT].1.session(client).unwrap();
+        let mut given_up = 0;
+        while let Ok(stream) = session.open_stream(Dir::Uni) {
+            given_up += 1;
+            session.stream(stream).reset(0).unwrap();
+            session.stream(stream).release_send();
+        }
+        while self.exchange() {
+            let mut session = self.nodes[PRIMARY].1.session(primary).unwrap();
             while let Some(stream) = session.accept_stream(Dir::Uni) {
                 session.stream(stream).release_recv();
             }
         }
-        assert_eq!(taken, most);
-        trio.assert_session_failed(PRIMARY, TransportCode::CONTROL_FLOOD);
+        given_up
     }
+}
+
+// [P-5.9]
+#[test]
+fn slots_of_streams_given_up_come_back_at_a_bounded_rate() {
+    let mut trio = Trio::new();
+    let streams = 128;
+    assert_eq!([trio.give_up_streams(), trio.give_up_streams(), trio.give_up_streams()], [streams, streams, 0]);
+    for _ in 0..10 {
+        let due = trio.nodes[PRIMARY].1.poll_timeout().expect("credit is to come");
+        assert!(due > trio.now, "it was due already");
+        trio.settle();
+        // Within half a second.
+        let given_up = trio.give_up_streams();
+        assert!((streams / 2 - 8..=streams / 2 + 8).contains(&given_up), "{given_up}");
+    }
+    assert!(trio.is_open(PRIMARY) && trio.is_open(CLIENT));
 }
 
 // [P-12.3]

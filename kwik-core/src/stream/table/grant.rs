@@ -4,9 +4,9 @@ use super::{RecvHalf, SendHalf, StreamTable, TableRole};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Dir, GrantId, StreamHandle, StreamId};
 use crate::limits::VARINT_MAX;
+use crate::stream::Fault;
 use crate::stream::recv::RecvStream;
 use crate::stream::send::{SendStream, WriteError};
-use crate::stream::{Fault, Worth};
 use bytes::Bytes;
 use std::ops::Range;
 
@@ -141,7 +141,7 @@ impl StreamTable {
     /// A grant was revoked: nothing more of it is sent, and its writer is told `REVOKED`.
     pub(crate) fn revoke_part(&mut self, grant: GrantId) {
         let Some(&handle) = self.parts.get(&grant) else {
-            self.worth = Worth::Nothing;
+            self.note_useless();
             return;
         };
         if self.with_send(handle, SendStream::revoke) == Some(true) {

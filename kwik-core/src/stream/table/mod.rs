@@ -1,8 +1,8 @@
 //! Every logical stream at one end of one session, and what the application may do with them.
 //!
 //! Split by what changes together: this file holds the state and the application's commands, `grant` the ranges that
-//! others write, `peer` what arrives, `output` what is to be told to the peer and to the application, and `view` what
-//! can be looked at.
+//! others write, `peer` what arrives, `slots` how many streams the peer may open, `output` what is to be told to the peer
+//! and to the application, and `view` what can be looked at.
 
 mod grant;
 #[cfg(test)]
@@ -11,6 +11,7 @@ mod inspect;
 mod ledger;
 mod output;
 mod peer;
+mod slots;
 mod view;
 
 pub(crate) use grant::ReserveError;
@@ -110,6 +111,8 @@ pub(crate) struct StreamTable {
     gone: Vec<StreamId>,
     /// What the last frame of the peer changed.
     worth: Worth,
+    /// Frames about streams that may still change nothing, since they crossed what ended or limited a stream.
+    crossings: u64,
     /// Sending halves that were reset or stopped and were not polled as such; what was set aside for them is free.
     cut_short: Vec<StreamHandle>,
     closed: bool,
@@ -133,6 +136,8 @@ struct Stream {
     /// Whether the application chose the priority, so that the peer's wish does not count.
     priority_chosen: bool,
     accepted: bool,
+    /// Whether the peer, who opened it, gave it up before it was done.
+    abandoned: bool,
     send: Option<SendHalf>,
     recv: Option<RecvHalf>,
     signals: Signals,
@@ -171,6 +176,9 @@ impl RecvHalf {
 }
 
 impl StreamTable {
+    /// How many frames about a stream may cross its end or the change they ask for.
+    const CROSSINGS_PER_STREAM: u64 = 4;
+
     /// An empty table. Limits below the protocol's floor count as the floor.
     pub(crate) fn new(side: Side, role: TableRole, limits: &Limits) -> Self {
         let rules = WindowRules::new(limits);
@@ -209,6 +217,7 @@ impl StreamTable {
             outbox: Outbox::new(),
             gone: Vec::new(),
             worth: Worth::default(),
+            crossings: 0,
             cut_short: Vec::new(),
             closed: false,
         }
@@ -400,9 +409,11 @@ impl StreamTable {
         if let Some(half) = recv.as_ref().filter(|_| grant.is_none()) {
             self.credit.on_given(half.stream.limit());
         }
-        let (priority, priority_chosen, accepted) = (0, false, false);
+        let (priority, priority_chosen, accepted, abandoned) = (0, false, false, false);
         let signals = Signals::default();
-        self.streams.insert(handle, Stream { id, grant, priority, priority_chosen, accepted, send, recv, signals });
+        let stream = Stream { id, grant, priority, priority_chosen, accepted, abandoned, send, recv, signals };
+        self.streams.insert(handle, stream);
+        self.crossings += Self::CROSSINGS_PER_STREAM;
         self.handles.insert((id, handle));
         handle
     }
@@ -476,6 +487,7 @@ impl StreamTable {
 
     /// Ends a receiving half for a fault in what arrived.
     fn fail_recv(&mut self, handle: StreamHandle, code: TransportCode) {
+        self.note_abandoned(handle);
         let was_open = self.streams.get(&handle).and_then(|stream| stream.recv.as_ref());
         let was_open = was_open.is_some_and(|half| half.stream.is_open());
         self.with_recv(handle, |recv| recv.fail(code.into()));
@@ -519,7 +531,7 @@ impl StreamTable {
         if !send_done || !recv_done || stream.signals.any() {
             return;
         }
-        let (id, grant) = (stream.id, stream.grant);
+        let (id, grant, abandoned) = (stream.id, stream.grant, stream.abandoned);
         self.with_recv(handle, |recv| recv.fail(ErrorCode::Application(0)));
         self.with_send(handle, |send| send.reset(ErrorCode::Application(0)));
         self.streams.remove(&handle);
@@ -534,18 +546,10 @@ impl StreamTable {
                 self.parts.remove(&grant);
             }
             None if self.ids.is_of_peer(id) => {
-                self.ids.on_freed(id.dir());
+                self.ids.on_freed(id.dir(), abandoned);
                 self.grant_stream_credit(id.dir());
             }
             None => {}
-        }
-    }
-
-    /// Gives free stream slots out again, unless too many streams wait to be accepted.
-    fn grant_stream_credit(&mut self, dir: Dir) {
-        let cap = self.caps.accept_queue.max(1);
-        if self.accept_queue(dir).len() < cap && self.ids.grant_owed(dir) {
-            self.outbox.announce_max_streams(dir);
         }
     }
 }

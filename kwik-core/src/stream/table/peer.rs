@@ -37,11 +37,11 @@ impl StreamTable {
     pub(crate) fn on_open(&mut self, id: StreamId, priority: i32, limit: u64) -> Result<(), Fault> {
         let was_opened = self.ids.was_opened(id);
         let Some(handle) = self.resolve(id, Half::Open)? else {
-            self.worth = Worth::Nothing;
+            self.note_useless();
             return Ok(());
         };
         if was_opened {
-            self.worth = Worth::Nothing;
+            self.note_useless();
         }
         if let Some(stream) = self.streams.get_mut(&handle).filter(|stream| !stream.priority_chosen) {
             stream.priority = priority;
@@ -105,21 +105,20 @@ impl StreamTable {
     /// The peer ended a stream early. Other writers of the stream are not told here.
     pub(crate) fn on_reset(&mut self, id: StreamId, code: ErrorCode, final_size: u64) -> Result<(), Fault> {
         let Some(handle) = self.resolve(id, Half::Recv)? else {
-            self.worth = Worth::Nothing;
+            self.note_useless();
             return Ok(());
         };
-        let is_of_peer = self.ids.is_of_peer(id);
-        let worth = self.with_recv(handle, |recv| {
+        let changes = self.with_recv(handle, |recv| {
             let (was_open, was_done) = (recv.is_open(), recv.is_done());
             recv.on_reset(code, final_size)?;
-            Ok(match (was_open && !recv.is_open(), recv.is_done() && !was_done) {
-                (true, _) if is_of_peer => Worth::Churn,
-                // A stop of this side is answered with a reset.
-                (true, _) | (false, true) => Worth::Progress,
-                (false, false) => Worth::Nothing,
-            })
+            // A stop of this side is answered with a reset.
+            Ok((was_open && !recv.is_open(), recv.is_done() && !was_done))
         });
-        self.worth = worth.unwrap_or(Ok(Worth::Nothing))?;
+        match changes.unwrap_or(Ok((false, false)))? {
+            (true, _) => self.note_abandoned(handle),
+            (false, true) => {}
+            (false, false) => self.note_useless(),
+        }
         self.announce_readable(handle);
         self.free_if_done(handle);
         Ok(())
@@ -128,13 +127,17 @@ impl StreamTable {
     /// The peer wants no more of a stream. The stream is reset with the peer's code.
     pub(crate) fn on_stop(&mut self, id: StreamId, code: ErrorCode) -> Result<(), Fault> {
         self.resolve(id, Half::Send)?;
-        self.worth = Worth::Nothing;
+        let mut changes = false;
         for handle in self.handles_of(id) {
             if self.with_send(handle, |send| send.on_stop(code)) == Some(true) {
-                self.worth = if self.ids.is_of_peer(id) { Worth::Churn } else { Worth::Progress };
+                changes = true;
+                self.note_abandoned(handle);
                 self.announce_stopped(handle);
                 self.after_send(handle);
             }
+        }
+        if !changes {
+            self.note_useless();
         }
         Ok(())
     }
@@ -142,11 +145,12 @@ impl StreamTable {
     /// The peer allows a stream to be written up to `limit`. A lower limit than before changes nothing.
     pub(crate) fn on_max_stream_data(&mut self, id: StreamId, limit: u64) -> Result<(), Fault> {
         self.resolve(id, Half::Send)?;
-        self.worth = Worth::Nothing;
+        let mut changes = false;
         for handle in self.handles_of(id) {
-            if self.raise_send_limit(handle, limit) {
-                self.worth = Worth::Progress;
-            }
+            changes |= self.raise_send_limit(handle, limit);
+        }
+        if !changes {
+            self.note_useless();
         }
         Ok(())
     }
@@ -193,6 +197,14 @@ impl StreamTable {
         }
         let all = (id, StreamHandle(0))..=(id, StreamHandle(u64::MAX));
         Ok(self.handles.range(all).next().map(|(_, handle)| *handle))
+    }
+
+    /// A frame about a stream changed nothing. For each stream a few may: they crossed what made them useless.
+    pub(super) fn note_useless(&mut self) {
+        match self.crossings.checked_sub(1) {
+            Some(left) => self.crossings = left,
+            None => self.worth = Worth::Nothing,
+        }
     }
 
     pub(super) fn handles_of(&self, id: StreamId) -> Vec<StreamHandle> {

@@ -105,14 +105,76 @@ fn a_stop_resets_the_stream_and_crossing_resets_free_it_once() {
     table.on_reset(id, CODE, 10).unwrap();
     table.release_send(handle);
     table.release_recv(handle);
-    assert_eq!(
-        controls(&mut table),
-        [StreamControl::Stop { id, code: CODE, conflict: None }, StreamControl::MaxStreams { dir: Dir::Bi, max: 17 }]
-    );
+    assert_eq!(controls(&mut table), [StreamControl::Stop { id, code: CODE, conflict: None }]);
+    assert_eq!((table.withheld(Dir::Bi), table.take_completed(Dir::Bi)), (1, 0), "the peer gave it up");
+    table.free_withheld(Dir::Bi, 5);
+    assert_eq!(controls(&mut table), [StreamControl::MaxStreams { dir: Dir::Bi, max: 17 }], "once");
     table.on_packet_acked(handle);
     table.on_reset(id, CODE, 10).unwrap();
     assert_eq!((controls(&mut table), table.open_streams()), (vec![], 0));
     table.assert_ledger();
+}
+
+// [P-5.9]
+#[test]
+fn only_slots_of_streams_that_the_peer_gave_up_are_withheld() {
+    type End = fn(&mut StreamTable, StreamHandle, StreamId);
+    let cases: [(&str, End, u64); 6] = [
+        ("it reset its half", |table, _, id| table.on_reset(id, CODE, 15).unwrap(), 1),
+        ("it stopped the answer", |table, _, id| table.on_stop(id, CODE).unwrap(), 1),
+        (
+            "it contradicted itself",
+            |table, _, id| {
+                let outcome = table.on_data(PathId::PRIMARY, id, 5, Bytes::from_static(&[1; 10]), 15, false).unwrap();
+                assert!(outcome.conflict.is_some());
+            },
+            1,
+        ),
+        ("the application reset the answer", |table, handle, _| table.reset(handle, CODE).unwrap(), 0),
+        (
+            "the application stopped it, and the reset is the answer to that",
+            |table, handle, id| {
+                table.stop(handle, CODE).unwrap();
+                table.on_reset(id, CODE, 15).unwrap();
+            },
+            0,
+        ),
+        ("nobody", |_, _, _| (), 0),
+    ];
+    for (what, end, withheld) in cases {
+        let mut table = primary();
+        let id = client_bidi(0);
+        bring(&mut table, 0, id, 0..10, false);
+        let handle = table.accept(Dir::Bi).unwrap();
+        table.write(handle, b"answer").unwrap();
+        end(&mut table, handle, id);
+        table.release_send(handle);
+        table.release_recv(handle);
+        send_all(&mut table);
+        controls(&mut table);
+        // If it did not end the stream already, it does so now.
+        table.on_reset(id, CODE, 15).unwrap();
+        controls(&mut table);
+        assert_eq!(table.open_streams(), 0, "{what}");
+        assert_eq!((table.withheld(Dir::Bi), table.take_completed(Dir::Bi)), (withheld, 1 - withheld), "{what}");
+        table.assert_ledger();
+    }
+}
+
+#[test]
+fn withheld_slots_wait_like_all_others_for_the_application_to_accept() {
+    let limits = Limits { accept_queue_streams: 1, ..small_limits() };
+    let mut table = StreamTable::new(Side::Client, TableRole::Client, &limits);
+    for index in 0..2 {
+        bring(&mut table, 0, server_uni(index), 0..1, false);
+        table.on_reset(server_uni(index), CODE, 1).unwrap();
+    }
+    controls(&mut table);
+    let first = table.accept(Dir::Uni).unwrap();
+    table.release_recv(first);
+    assert_eq!(table.withheld(Dir::Uni), 0, "one waits");
+    table.accept(Dir::Uni).unwrap();
+    assert_eq!(table.withheld(Dir::Uni), 1);
 }
 
 #[test]
