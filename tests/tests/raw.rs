@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kwik_core::limits::RAW_BYTES_MAX;
-use kwik_core::{ErrorCode, Limits, PathId, RawError, RawPacket, SessionEvent, SessionHandle, TransportCode};
+use kwik_core::{Dir, ErrorCode, Limits, PathId, RawError, RawPacket, SessionEvent, SessionHandle, TransportCode};
 use kwik_sim::{Link, NodeId};
-use kwik_tests::{Fleet, LONG};
+use kwik_tests::{Fleet, LONG, pattern};
 
 fn send(fleet: &mut Fleet, from: NodeId, session: SessionHandle, to: PathId, data: &'static [u8]) -> u64 {
     let mut session = fleet.world.server_session(from, session).expect("a session");
@@ -184,4 +184,31 @@ fn sender_that_knows_no_pause_is_slowed_by_a_thin_line_and_loses_nothing() {
     });
     assert!(all, "{came} of {sent}");
     assert!(blocked > 10 && refused == 0, "blocked {blocked} times, refused {refused} times");
+}
+
+/// A client that opens many carriers to a primary that takes few left none for what others send to the primary.
+#[test]
+fn raw_packet_arrives_beside_more_streams_than_there_are_carriers() {
+    let mut few = Limits::default();
+    few.carriers_max = 2;
+    let mut fleet = Fleet::with(2, |config| config.limits(few.clone()));
+    let mut many = Limits::default();
+    many.streams_per_carrier = 1;
+    let config = fleet.pki.client().limits(many);
+    let ends = fleet.connect_with(config);
+    let (_, secondary) = fleet.join(ends, 1);
+    let link = Link::with_rate(1_000_000, Duration::from_millis(10));
+    fleet.world.set_link_both(fleet.client, fleet.servers[0], link);
+    for _ in 0..30 {
+        let mut session = fleet.world.session(fleet.client, ends.client).expect("a session");
+        let stream = session.open_stream(Dir::Uni).expect("opened");
+        session.stream(stream).write(&pattern(0..500_000)).expect("taken");
+        fleet.accept(0, ends.primary, Dir::Uni);
+    }
+    let (a, b) = (fleet.servers[0], fleet.servers[1]);
+    send(&mut fleet, b, secondary, PathId::PRIMARY, b"yes");
+    let begun = fleet.world.elapsed();
+    assert_eq!(receive(&mut fleet, a, ends.primary).data, b"yes"[..]);
+    let took = fleet.world.elapsed() - begun;
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }

@@ -20,6 +20,8 @@ pub(super) struct CarrierPool {
     by_quic: BTreeMap<QuicStreamId, CarrierId>,
     /// The carrier of grants and raw packets, which must arrive in order.
     relay: Option<CarrierId>,
+    /// The peer allowed no stream for it yet; the next one is for it.
+    relay_awaited: bool,
     /// Bindings over all carriers but the relay's.
     bound: usize,
 }
@@ -40,12 +42,13 @@ impl CarrierPool {
     pub(super) fn bind(&mut self, quic: &mut Connection, limits: &Limits) -> Option<CarrierId> {
         let wanted = (self.bound + 1).div_ceil(limits.streams_per_carrier).min(limits.carriers_max);
         if self.shared().count() < wanted
+            && !self.relay_awaited
             && let Some(id) = self.open_carrier(quic)
         {
             self.adopt(id);
             return Some(id);
         }
-        let least = self.shared().min_by_key(|(_, carrier)| carrier.bound).map(|(id, _)| *id)?;
+        let least = self.least_bound()?;
         self.adopt(least);
         Some(least)
     }
@@ -65,10 +68,16 @@ impl CarrierPool {
         }
     }
 
-    /// The carrier of grants and raw packets.
+    /// The carrier of grants and raw packets. If the peer allows no further stream, another carrier is finished for it.
     pub(super) fn relay(&mut self, quic: &mut Connection) -> Option<CarrierId> {
         if self.relay.is_none() {
             self.relay = self.open_carrier(quic);
+            self.relay_awaited = self.relay.is_none();
+            // One after the other, until the peer allows a stream more.
+            let finishing = self.by_quic.len() > self.open.len() || self.open.values().any(|carrier| carrier.retiring);
+            if self.relay_awaited && !finishing && self.open.len() > 1 {
+                self.least_bound().into_iter().for_each(|least| self.retire(quic, least));
+            }
             if let Some(carrier) = self.relay.and_then(|id| self.open.get(&id)) {
                 // A stream that was opened a moment ago takes a priority.
                 let _ = quic.send_stream(carrier.quic).set_priority(1);
@@ -140,6 +149,10 @@ impl CarrierPool {
 
     fn shared(&self) -> impl Iterator<Item = (&CarrierId, &Carrier)> {
         self.open.iter().filter(|(id, carrier)| self.relay != Some(**id) && !carrier.retiring)
+    }
+
+    fn least_bound(&self) -> Option<CarrierId> {
+        self.shared().min_by_key(|(_, carrier)| carrier.bound).map(|(id, _)| *id)
     }
 
     fn adopt(&mut self, id: CarrierId) {
