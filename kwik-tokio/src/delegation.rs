@@ -5,7 +5,7 @@ use std::{fmt, ops::Range, sync::Arc};
 use kwik_core::{DelegateError, DelegationState, GrantInfo, PathId, StreamId};
 use tokio::sync::Notify;
 
-use crate::{endpoint::close_code, error::Lost, session::StreamRef};
+use crate::{endpoint::close_code, error::Lost, session::StreamRef, waiters::contained};
 
 /// A range of a stream that a secondary was asked to write.
 ///
@@ -88,9 +88,11 @@ impl Delegation {
 
 impl Drop for Delegation {
     fn drop(&mut self) {
-        let _waiter = self.stream.session.server_command(|session, waiters| {
-            session.forget_delegation(self.grant.grant);
-            waiters.delegations.remove(&self.grant.grant)
+        contained(|| {
+            let _waiter = self.stream.session.server_command(|session, waiters| {
+                session.forget_delegation(self.grant.grant);
+                waiters.delegations.remove(&self.grant.grant)
+            });
         });
     }
 }

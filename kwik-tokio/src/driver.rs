@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 use crate::{
     endpoint::{Shared, now, unix_now},
     udp::{Outgoing, UdpIo},
-    waiters::Wakes,
+    waiters::{Wakes, contained},
 };
 
 /// Receive batches in one turn.
@@ -126,7 +126,7 @@ impl Driver {
     /// Sleeps until the core's next deadline or a command.
     fn sleep(&mut self, cx: &mut Context<'_>, is_blocked: bool) -> Step {
         let now = now();
-        let tick = is_blocked.then(|| now + BLOCKED_TICK);
+        let tick = now.checked_add(BLOCKED_TICK).filter(|_| is_blocked);
         let (deadline, replaced) = self.end.0.lock().park_driver(now, tick, cx.waker());
         drop(replaced);
         match deadline {
@@ -172,6 +172,6 @@ struct EndOfDriver(Arc<Shared>);
 
 impl Drop for EndOfDriver {
     fn drop(&mut self) {
-        self.0.on_driver_ended();
+        contained(|| self.0.on_driver_ended());
     }
 }

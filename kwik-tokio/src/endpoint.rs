@@ -15,7 +15,7 @@ use kwik_core::{
 use rand::{TryRngCore, rngs::OsRng};
 use tokio::sync::Notify;
 
-use crate::waiters::{Signals, Waiters, Wakes};
+use crate::waiters::{Signals, Waiters, Wakes, contained};
 
 /// One endpoint, as its handles and its driver see it.
 pub(crate) struct Shared {
@@ -228,7 +228,7 @@ pub(crate) struct Door(pub(crate) Arc<Shared>);
 
 impl Drop for Door {
     fn drop(&mut self) {
-        drop(self.0.with(State::stop_accepting));
+        contained(|| drop(self.0.with(State::stop_accepting)));
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     error::{AddPathError, SendRawError},
     session::SessionRef,
     stream::{RecvStream, SendStream, ServerSendStream, ServerStream},
+    waiters::contained,
 };
 
 /// A session at a server.
@@ -280,7 +281,9 @@ impl Receipt<'_> {
 
 impl Drop for Receipt<'_> {
     fn drop(&mut self) {
-        self.session.with(|waiters, _| waiters.receipts.remove(&self.packet));
+        contained(|| {
+            self.session.with(|waiters, _| waiters.receipts.remove(&self.packet));
+        });
     }
 }
 

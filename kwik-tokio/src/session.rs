@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::{
     endpoint::{Shared, now},
-    waiters::{Signals, Waiters},
+    waiters::{Signals, Waiters, contained},
 };
 
 /// A session, held by its handles and its streams. The last one dropped closes it.
@@ -28,7 +28,7 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        drop(self.shared.with(|state| state.release(self.session)));
+        contained(|| drop(self.shared.with(|state| state.release(self.session))));
     }
 }
 

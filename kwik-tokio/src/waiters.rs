@@ -1,6 +1,11 @@
 //! Who waits for what in a session, and how they are woken once the endpoint's lock is released.
 
-use std::{collections::BTreeMap, sync::Arc, task::Waker};
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    task::Waker,
+};
 
 use kwik_core::{Dir, ErrorCode, GrantId, PathEvent, PathId, SessionError, SessionEvent, StreamEvent, StreamHandle};
 use tokio::sync::{Notify, broadcast};
@@ -150,16 +155,24 @@ impl Wakes {
         self.notifies.push(Arc::clone(notify));
     }
 
-    /// Wakes them. The lock must not be held.
+    /// Wakes them. The lock must not be held. A waker that panics keeps nobody else asleep.
     pub(crate) fn fire(self) {
-        self.notifies.iter().for_each(|notify| notify.notify_waiters());
-        self.tasks.into_iter().for_each(Waker::wake);
+        self.notifies.iter().for_each(|notify| contained(|| notify.notify_waiters()));
+        self.tasks.into_iter().for_each(|task| contained(|| task.wake()));
         for (events, event) in self.path_events {
             // No reader is no error.
             if let Some(event) = event {
-                drop(events.send(event));
+                contained(|| drop(events.send(event)));
             }
         }
+    }
+}
+
+/// Runs what must not unwind any further: foreign wakers, and destructors, which abort a program that unwinds already if
+/// they panic as well.
+pub(crate) fn contained(work: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(work)).is_err() {
+        tracing::error!("a waker or a destructor panicked");
     }
 }
 

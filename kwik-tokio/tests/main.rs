@@ -6,6 +6,7 @@ mod cancel;
 mod common;
 #[cfg(test)]
 mod delegation;
+mod destructors;
 #[cfg(test)]
 mod echo;
 #[cfg(test)]

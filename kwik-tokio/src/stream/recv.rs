@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use crate::{
     error::{ReadError, ReadExactError, ReadToEndError},
     session::StreamRef,
+    waiters::contained,
 };
 
 /// The most that one read of [`RecvStream::read_to_end`] takes.
@@ -155,10 +156,12 @@ impl AsyncRead for RecvStream {
 impl Drop for RecvStream {
     fn drop(&mut self) {
         let handle = self.stream.handle;
-        // The waker is dropped after the lock.
-        let _waker = self.stream.command(|stream, waiters| {
-            stream.release_recv();
-            waiters.readers.remove(&handle)
+        contained(|| {
+            // The waker is dropped after the lock.
+            let _waker = self.stream.command(|stream, waiters| {
+                stream.release_recv();
+                waiters.readers.remove(&handle)
+            });
         });
     }
 }

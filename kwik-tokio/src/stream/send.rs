@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes};
 use kwik_core::{DelegateError, ErrorCode, GrantInfo, PathId, StreamId, StreamOffset, WriteError as CoreWriteError};
 use tokio::io::AsyncWrite;
 
-use crate::{delegation::Delegation, error::WriteError, session::StreamRef};
+use crate::{delegation::Delegation, error::WriteError, session::StreamRef, waiters::contained};
 
 /// The send half of a stream. It implements [`AsyncWrite`]; `shutdown` is [`finish`](Self::finish).
 ///
@@ -232,14 +232,16 @@ impl AsyncWrite for SendStream {
 impl Drop for SendStream {
     fn drop(&mut self) {
         let handle = self.stream.handle;
-        // The waker is dropped after the lock.
-        let _waker = self.stream.command(|stream, waiters| {
-            if std::thread::panicking() {
-                // A half that is gone needs no reset.
-                let _ = stream.reset(0);
-            }
-            stream.release_send();
-            waiters.writers.remove(&handle)
+        contained(|| {
+            // The waker is dropped after the lock.
+            let _waker = self.stream.command(|stream, waiters| {
+                if std::thread::panicking() {
+                    // A half that is gone needs no reset.
+                    let _ = stream.reset(0);
+                }
+                stream.release_send();
+                waiters.writers.remove(&handle)
+            });
         });
     }
 }
