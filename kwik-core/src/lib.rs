@@ -85,7 +85,7 @@ pub use id::{
     Dir, Epoch, GrantId, PacketNumber, PathId, RangeConflict, SessionHandle, SessionId, Side, StreamHandle, StreamId,
     StreamOffset,
 };
-pub use limits::Limits;
+pub use limits::{LimitError, Limits};
 pub use path::PathState;
 pub use quinn_proto::{EcnCodepoint, Transmit};
 pub use session::{

@@ -3,6 +3,8 @@
 //! Constants are wire rules: both ends must agree on them (PROTOCOL.md §10). [`Limits`] holds what an endpoint may choose
 //! for itself.
 
+use std::fmt::Debug;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The largest value of a QUIC varint.
@@ -35,6 +37,10 @@ pub const CLOSE_REASON_BYTES_MAX: usize = 256;
 pub const ACK_RANGES_MAX: usize = 64;
 /// Missing ranges in one GRANT_STATUS frame; more are merged with their neighbours.
 pub const MISSING_RANGES_MAX: usize = 256;
+/// Grants without a last status that a primary may have in a session. A client bears with as many, and no more.
+pub const GRANTS_SESSION_MAX: usize = 1024;
+/// Such grants of one path. Its secondary bears with twice as many, since it hears later of what is over.
+pub const GRANTS_PATH_MAX: usize = 256;
 /// Unfinished grants that one more grant of the same stream may overlap; a client may refuse it beyond that.
 pub const GRANT_OVERLAP_MAX: usize = 16;
 /// Newly delivered bytes of a grant after which the primary is told of its progress.
@@ -52,253 +58,323 @@ pub const FLOOR_STREAMS: u64 = 16;
 /// Bytes of each stream every endpoint accepts before its parameters are known.
 pub const FLOOR_STREAM_BYTES: u64 = 16 * 1024;
 
-/// What an endpoint chooses for itself, for each of its sessions unless said otherwise.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Bidirectional streams the peer may have open at once. At least [`FLOOR_STREAMS`].
-    pub streams_bidi_max: u64,
-    /// Unidirectional streams the peer may have open at once. At least [`FLOOR_STREAMS`].
-    pub streams_uni_max: u64,
+/// The longest that a client leaves an idle path without a PING. A server with an idle timeout below three times that sends
+/// its own.
+pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(10);
+
+const MIB: u64 = 1024 * 1024;
+const KIB_USIZE: usize = 1024;
+const MIB_USIZE: usize = 1024 * 1024;
+const MIB_U32: u32 = 1024 * 1024;
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// What a parameter of HELLO, JOIN and WELCOME may say at most.
+const PARAM_MAX: u64 = 1 << 60;
+
+/// Each limit with its default, and the least and the most it may be.
+macro_rules! limits {
+    ($($(#[doc = $doc:literal])* $field:ident: $type:ty = $default:expr, $least:expr => $most:expr;)*) => {
+        /// What an endpoint chooses for itself, for each of its sessions unless said otherwise.
+        ///
+        /// Where a peer that goes too far loses its path, it may count on the figures of the protocol: the limit cannot
+        /// be less. Where it is this end that must not ask for too much, the limit cannot be more.
+        #[derive(Debug, Clone)]
+        #[non_exhaustive]
+        pub struct Limits {
+            $(
+                $(#[doc = $doc])*
+                #[doc = concat!(
+                    "\n\nBy default `", stringify!($default), "`; from `", stringify!($least), "` to `", stringify!($most), "`."
+                )]
+                pub $field: $type,
+            )*
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($field: $default),* }
+            }
+        }
+
+        impl Limits {
+            fn check_bounds(&self) -> Result<(), LimitError> {
+                $(within(stringify!($field), self.$field, $least..=$most)?;)*
+                Ok(())
+            }
+
+            /// Every limit by its name, to be changed.
+            #[cfg(any(test, feature = "__test_exports"))]
+            #[doc(hidden)]
+            pub fn fields_mut(&mut self) -> Vec<(&'static str, LimitMut<'_>)> {
+                vec![$((stringify!($field), (&mut self.$field, $least..=$most).into())),*]
+            }
+        }
+    };
+}
+
+limits! {
+    /// Bidirectional streams the peer may have open at once.
+    streams_bidi_max: u64 = 128, FLOOR_STREAMS => 1 << 32;
+    /// Unidirectional streams the peer may have open at once.
+    streams_uni_max: u64 = 128, FLOOR_STREAMS => 1 << 32;
     /// Opened but not yet accepted streams of one direction; beyond it no new stream credit is given.
-    pub accept_queue_streams: usize,
-    /// Bytes of a stream that a peer may send before it hears of any further credit. At least
-    /// [`FLOOR_STREAM_BYTES`].
-    pub stream_window_initial_bytes: u64,
-    /// The window of a stream once it is in use.
-    pub stream_window_bytes: u64,
-    /// The most a stream's window grows to, by consumption.
-    pub stream_window_bytes_max: u64,
-    /// Sum over streams of (limit − consumed) that a session gives out.
-    pub reassembly_budget_bytes: u64,
+    accept_queue_streams: usize = 128, 1 => usize::MAX;
+    /// The time in which stream credit comes back of streams that the peer opened and gave up before they were done: as
+    /// many streams as it may have open, and as many at once besides. A stream that ends well makes up for one.
+    stream_credit_refill: Duration = SECOND, MILLISECOND => HOUR;
+    /// Bytes of a stream that a peer may send before it hears of any further credit.
+    stream_window_initial_bytes: u64 = FLOOR_STREAM_BYTES, FLOOR_STREAM_BYTES => PARAM_MAX;
+    /// The window of a stream once it is in use. At least `stream_window_initial_bytes`.
+    stream_window_bytes: u64 = MIB, FLOOR_STREAM_BYTES => PARAM_MAX;
+    /// The most a stream's window grows to, by consumption. At least `stream_window_bytes`.
+    stream_window_bytes_max: u64 = 16 * MIB, FLOOR_STREAM_BYTES => PARAM_MAX;
+    /// Sum over streams of (limit − consumed) that a session gives out. At least twice
+    /// (`streams_bidi_max` + `streams_uni_max`) × `stream_window_initial_bytes`.
+    reassembly_budget_bytes: u64 = 16 * MIB, MIB => u64::MAX;
     /// Separate ranges in which one stream may be received: one more than there are gaps between them.
-    pub reassembly_spans_stream: usize,
+    reassembly_spans_stream: usize = 1024, 1024 => usize::MAX;
     /// Separate ranges in which all streams of a session may be received, the first 8 of each not counted.
-    pub reassembly_spans_session: usize,
+    reassembly_spans_session: usize = 8192, 8192 => usize::MAX;
     /// Bytes written but not yet handed to QUIC, by stream; a write waits beyond it.
-    pub send_buffer_stream_bytes: usize,
+    send_buffer_stream_bytes: usize = MIB_USIZE, 1 => usize::MAX;
     /// Bytes written but not yet handed to QUIC, by session.
-    pub send_buffer_session_bytes: usize,
-    /// Active streams that share one carrier, 1 to 16.
-    pub streams_per_carrier: usize,
+    send_buffer_session_bytes: usize = 16 * MIB_USIZE, 1 => usize::MAX;
+    /// Active streams that share one carrier.
+    streams_per_carrier: usize = 4, 1 => 16;
     /// Carriers of one path and direction.
-    pub carriers_max: usize,
+    carriers_max: usize = 64, 2 => 1024;
     /// Bytes after which a carrier is finished and replaced.
-    pub carrier_bytes_max: u64,
+    carrier_bytes_max: u64 = 8 * MIB, 1024 => u64::MAX;
     /// Paths of a session, the primary's included.
-    pub paths_max: usize,
+    paths_max: usize = 8, 1 => 16;
     /// Dials a client runs at the same time.
-    pub dials_parallel_max: usize,
-    /// Dials in one minute that do not succeed, to addresses where none did before; at least as many as `paths_max`.
+    dials_parallel_max: usize = 2, 1 => usize::MAX;
+    /// Dials in one minute that do not succeed, to addresses where none did before; as many as `paths_max` if that is more.
     /// All dials together may be `paths_max` times as many.
-    pub dials_per_minute_max: usize,
+    dials_per_minute_max: usize = 8, 1 => 1000;
     /// How long a dial and its authentication may take.
-    pub dial_timeout: Duration,
+    dial_timeout: Duration = 5 * SECOND, 100 * MILLISECOND => HOUR;
     /// How long a server waits for what the client is to say of a path it was told to add or to remove, and for the
     /// receipt of a raw packet. At least `dial_timeout`; the client may have to dial several servers before, and the
     /// primary may be out of reach for a while.
-    pub answer_timeout: Duration,
-    /// Grants that may be outstanding in a session.
-    pub grants_session_max: usize,
-    /// Grants that may be outstanding on one path.
-    pub grants_path_max: usize,
+    answer_timeout: Duration = 60 * SECOND, SECOND => DAY;
+    /// Grants that a primary issues in a session before it hears of their end.
+    grants_session_max: usize = GRANTS_SESSION_MAX, 1 => GRANTS_SESSION_MAX;
+    /// Grants that a primary issues for one path before it hears of their end.
+    grants_path_max: usize = GRANTS_PATH_MAX, 1 => GRANTS_PATH_MAX;
     /// Bytes of a primary's commands that the client did not take yet, requests included.
-    pub command_bytes_max: usize,
+    command_bytes_max: usize = MIB_USIZE, 1 => usize::MAX;
     /// Separate ranges that a session remembers as granted or revoked, of all its streams and paths.
-    pub grant_spans_session: usize,
-    /// Bytes of a revoked grant that are dropped silently.
-    pub fence_bytes_max: u64,
+    grant_spans_session: usize = 16 * 1024, 16 * 1024 => usize::MAX;
     /// Raw packets from one path to another whose receipt was not passed on, and those received but not yet taken by the
     /// application. Of all paths together, `paths_max` times as many.
-    pub raw_packets_max: usize,
+    raw_packets_max: usize = 64, 1 => 64;
     /// Bytes of such raw packets.
-    pub raw_queue_bytes_max: usize,
+    raw_queue_bytes_max: usize = 256 * KIB_USIZE, RAW_BYTES_MAX => 256 * KIB_USIZE;
     /// Wrong seals of raw packets that are looked at, by sender; more are refused unseen.
-    pub forged_seals_burst: u32,
+    forged_seals_burst: u32 = 16, 1 => u32::MAX;
     /// Such seals by sender and second, beyond the burst.
-    pub forged_seals_per_second: u32,
+    forged_seals_per_second: u32 = 1, 0 => 1_000_000;
     /// Control frames queued on a path whose peer does not read them, and answers that wait to be queued.
-    pub control_queue_frames_max: usize,
+    control_queue_frames_max: usize = 1024, 1024 => 1 << 20;
     /// Bytes of such control frames.
-    pub control_queue_bytes_max: usize,
+    control_queue_bytes_max: usize = 64 * KIB_USIZE, 64 * KIB_USIZE => 1 << 30;
     /// Frames that achieve nothing which a path may bring at once: repeated credit or status, empty data, refused
     /// commands. A packet that was acknowledged or brought data makes up for one.
-    pub idle_frames_burst: u32,
+    idle_frames_burst: u32 = 1000, 1000 => u32::MAX;
     /// Such frames by path and second, beyond the burst.
-    pub idle_frames_per_second: u32,
-    /// The time in which stream credit comes back of streams that the peer opened and gave up before they were done: as
-    /// many streams as it may have open, and as many at once besides. A stream that ends well makes up for one.
-    pub stream_credit_refill: Duration,
+    idle_frames_per_second: u32 = 100, 100 => u32::MAX;
     /// Sessions of one endpoint.
-    pub sessions_max: usize,
+    sessions_max: usize = 10_000, 1 => usize::MAX;
     /// Sessions that were accepted but not yet taken by the application, by endpoint.
-    pub accept_queue_sessions: usize,
+    accept_queue_sessions: usize = 64, 1 => usize::MAX;
     /// Handshakes in progress, by endpoint.
-    pub incoming_max: usize,
+    incoming_max: usize = 1024, 1 => usize::MAX;
     /// Connections that have not authenticated, by endpoint, above which addresses are validated with a Retry.
-    pub incoming_before_retry: usize,
+    incoming_before_retry: usize = 128, 0 => usize::MAX;
     /// The same by network: an IPv4 address, or 56 bits of an IPv6 address.
-    pub incoming_network_before_retry: usize,
+    incoming_network_before_retry: usize = 16, 0 => usize::MAX;
     /// Connections that have not authenticated, by endpoint. One more takes the place of the first that came from the
     /// network that has most.
-    pub unauthenticated_max: usize,
+    unauthenticated_max: usize = 1024, 1 => usize::MAX;
     /// The same by network. One more takes the place of the first. As many as `handshakes_network_per_second` lets in
     /// within a round trip, or honest clients behind one address would put each other out.
-    pub unauthenticated_network_max: usize,
+    unauthenticated_network_max: usize = 256, 1 => usize::MAX;
     /// How long a connection may stay unauthenticated.
-    pub auth_timeout: Duration,
+    auth_timeout: Duration = 5 * SECOND, 100 * MILLISECOND => HOUR;
     /// Handshakes begun each second, by endpoint, and as many at once. More are not answered, and QUIC asks again.
-    pub handshakes_per_second: u32,
+    handshakes_per_second: u32 = 1000, 1 => u32::MAX;
     /// The same by network.
-    pub handshakes_network_per_second: u32,
+    handshakes_network_per_second: u32 = 200, 1 => u32::MAX;
     /// First frames whose signatures are verified each second, by endpoint, and as many at once. More are refused.
-    pub verifications_per_second: u32,
+    verifications_per_second: u32 = 1000, 1 => u32::MAX;
     /// The same by network.
-    pub verifications_network_per_second: u32,
+    verifications_network_per_second: u32 = 200, 1 => u32::MAX;
     /// Spent tickets remembered until they expire, by endpoint.
-    pub tickets_remembered_max: usize,
+    tickets_remembered_max: usize = 16 * 1024, 1 => usize::MAX;
     /// QUIC connection-level receive window of a path.
-    pub quic_receive_window_bytes: u32,
+    quic_receive_window_bytes: u32 = 2 * MIB_U32, 64 * 1024 => u32::MAX;
     /// QUIC stream-level receive window.
-    pub quic_stream_receive_window_bytes: u32,
+    quic_stream_receive_window_bytes: u32 = MIB_U32, 64 * 1024 => u32::MAX;
     /// QUIC send window of a path; the sender keeps less ahead when the path is slow.
-    pub quic_send_window_bytes: u64,
+    quic_send_window_bytes: u64 = 2 * MIB, 64 * 1024 => u64::MAX;
     /// Silence after which a path that owes an answer is suspect.
-    pub suspect_after: Duration,
-    /// Silence after which a secondary's path is dead.
-    pub dead_after: Duration,
-    /// How often an idle path is probed.
-    pub keep_alive: Duration,
-    /// QUIC's idle timeout, and how long a silent primary is waited for.
-    pub idle_timeout: Duration,
+    suspect_after: Duration = 500 * MILLISECOND, 50 * MILLISECOND => HOUR;
+    /// Silence after which a secondary's path that owes an answer is dead. At least twice `suspect_after`.
+    dead_after: Duration = 3 * SECOND, 100 * MILLISECOND => HOUR;
+    /// How often an idle path is probed. At most half the `idle_timeout`.
+    keep_alive: Duration = 2 * SECOND, 100 * MILLISECOND => KEEP_ALIVE_MAX;
+    /// QUIC's idle timeout, and how long a silent primary is waited for. At least `dead_after`.
+    idle_timeout: Duration = 30 * SECOND, 200 * MILLISECOND => DAY;
     /// How long a secondary may serve a client on one ticket.
-    pub path_lease: Duration,
-    /// How long a close waits for what was finished.
-    pub drain_timeout: Duration,
+    path_lease: Duration = DAY, 100 * MILLISECOND => 365 * DAY;
+    /// How long a close waits for what was finished. Zero closes at once.
+    drain_timeout: Duration = 10 * SECOND, Duration::ZERO => DAY;
     /// How long a peer may leave its control plane unread, or read less than [`CONTROL_PROGRESS_BYTES`] of it.
-    pub control_stall_timeout: Duration,
+    control_stall_timeout: Duration = 10 * SECOND, SECOND => DAY;
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        const MIB: u64 = 1024 * 1024;
-        const MIB_USIZE: usize = 1024 * 1024;
-        const MIB_U32: u32 = 1024 * 1024;
-        Self {
-            streams_bidi_max: 128,
-            streams_uni_max: 128,
-            accept_queue_streams: 128,
-            stream_window_initial_bytes: FLOOR_STREAM_BYTES,
-            stream_window_bytes: MIB,
-            stream_window_bytes_max: 16 * MIB,
-            reassembly_budget_bytes: 16 * MIB,
-            reassembly_spans_stream: 1024,
-            reassembly_spans_session: 8192,
-            send_buffer_stream_bytes: MIB_USIZE,
-            send_buffer_session_bytes: 16 * MIB_USIZE,
-            streams_per_carrier: 4,
-            carriers_max: 64,
-            carrier_bytes_max: 8 * MIB,
-            paths_max: 8,
-            dials_parallel_max: 2,
-            dials_per_minute_max: 8,
-            dial_timeout: Duration::from_secs(5),
-            answer_timeout: Duration::from_secs(60),
-            grants_session_max: 1024,
-            grants_path_max: 256,
-            command_bytes_max: MIB_USIZE,
-            grant_spans_session: 16 * 1024,
-            fence_bytes_max: 4 * MIB,
-            raw_packets_max: 64,
-            raw_queue_bytes_max: 256 * 1024,
-            forged_seals_burst: 16,
-            forged_seals_per_second: 1,
-            control_queue_frames_max: 1024,
-            control_queue_bytes_max: 64 * 1024,
-            idle_frames_burst: 1000,
-            idle_frames_per_second: 100,
-            stream_credit_refill: Duration::from_secs(1),
-            sessions_max: 10_000,
-            accept_queue_sessions: 64,
-            incoming_max: 1024,
-            incoming_before_retry: 128,
-            incoming_network_before_retry: 16,
-            unauthenticated_max: 1024,
-            unauthenticated_network_max: 256,
-            auth_timeout: Duration::from_secs(5),
-            handshakes_per_second: 1000,
-            handshakes_network_per_second: 200,
-            verifications_per_second: 1000,
-            verifications_network_per_second: 200,
-            tickets_remembered_max: 16 * 1024,
-            quic_receive_window_bytes: 2 * MIB_U32,
-            quic_stream_receive_window_bytes: MIB_U32,
-            quic_send_window_bytes: 2 * MIB,
-            suspect_after: Duration::from_millis(500),
-            dead_after: Duration::from_secs(3),
-            keep_alive: Duration::from_secs(2),
-            idle_timeout: Duration::from_secs(30),
-            path_lease: Duration::from_secs(24 * 60 * 60),
-            drain_timeout: Duration::from_secs(10),
-            control_stall_timeout: Duration::from_secs(10),
-        }
-    }
+/// A limit that cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{limit} {rule}")]
+pub struct LimitError {
+    /// The name of the limit.
+    pub limit: &'static str,
+    /// What it must be.
+    pub rule: String,
 }
 
 impl Limits {
-    /// Checks the limits against the protocol and each other.
+    /// Checks the limits against the protocol and each other. With limits that pass, an endpoint works.
     ///
     /// # Errors
     /// Says which limit to change.
-    pub fn check(&self) -> Result<(), &'static str> {
+    pub fn check(&self) -> Result<(), LimitError> {
+        self.check_bounds()?;
+        let streams = u128::from(self.streams_bidi_max) + u128::from(self.streams_uni_max);
+        let initial_windows = streams * u128::from(self.stream_window_initial_bytes);
         let rules = [
-            (self.streams_bidi_max >= FLOOR_STREAMS, "streams_bidi_max must be at least FLOOR_STREAMS"),
-            (self.streams_uni_max >= FLOOR_STREAMS, "streams_uni_max must be at least FLOOR_STREAMS"),
-            (self.streams_bidi_max <= 1 << 32, "streams_bidi_max must be at most 2^32"),
-            (self.streams_uni_max <= 1 << 32, "streams_uni_max must be at most 2^32"),
-            (
-                self.stream_window_initial_bytes >= FLOOR_STREAM_BYTES,
-                "stream_window_initial_bytes must be at least FLOOR_STREAM_BYTES",
-            ),
             (
                 self.stream_window_bytes >= self.stream_window_initial_bytes,
-                "stream_window_bytes must be at least stream_window_initial_bytes",
+                ("stream_window_bytes", "must be at least stream_window_initial_bytes"),
             ),
             (
                 self.stream_window_bytes_max >= self.stream_window_bytes,
-                "stream_window_bytes_max must be at least stream_window_bytes",
+                ("stream_window_bytes_max", "must be at least stream_window_bytes"),
             ),
             (
-                self.streams_bidi_max
-                    .checked_add(self.streams_uni_max)
-                    .and_then(|streams| streams.checked_mul(self.stream_window_initial_bytes))
-                    .is_some_and(|bytes| bytes <= self.reassembly_budget_bytes / 2),
-                "reassembly_budget_bytes must be at least twice (streams_bidi_max + streams_uni_max) × \
-                 stream_window_initial_bytes",
-            ),
-            ((1..=16).contains(&self.streams_per_carrier), "streams_per_carrier must be 1 to 16"),
-            ((2..=1024).contains(&self.carriers_max), "carriers_max must be 2 to 1024"),
-            ((1..=16).contains(&self.paths_max), "paths_max must be 1 to 16"),
-            (self.answer_timeout >= self.dial_timeout, "answer_timeout must be at least dial_timeout"),
-            (self.send_buffer_stream_bytes > 0, "send_buffer_stream_bytes must not be 0"),
-            (self.forged_seals_burst > 0, "forged_seals_burst must not be 0"),
-            (self.unauthenticated_network_max > 0, "unauthenticated_network_max must not be 0"),
-            (self.handshakes_per_second > 0, "handshakes_per_second must not be 0"),
-            (self.handshakes_network_per_second > 0, "handshakes_network_per_second must not be 0"),
-            (self.verifications_per_second > 0, "verifications_per_second must not be 0"),
-            (self.verifications_network_per_second > 0, "verifications_network_per_second must not be 0"),
-            (
-                self.idle_timeout >= self.dead_after && self.dead_after >= self.suspect_after,
-                "suspect_after, dead_after and idle_timeout must ascend",
+                u128::from(self.reassembly_budget_bytes) >= 2 * initial_windows,
+                (
+                    "reassembly_budget_bytes",
+                    "must be at least twice (streams_bidi_max + streams_uni_max) × stream_window_initial_bytes",
+                ),
             ),
             (
-                u64::from(self.quic_receive_window_bytes) >= 64 * 1024
-                    && u64::from(self.quic_stream_receive_window_bytes) >= 64 * 1024
-                    && self.quic_send_window_bytes >= 64 * 1024,
-                "the QUIC windows must be at least 64 KiB",
+                self.dead_after >= self.suspect_after.saturating_mul(2),
+                ("dead_after", "must be at least twice suspect_after"),
             ),
+            (self.answer_timeout >= self.dial_timeout, ("answer_timeout", "must be at least dial_timeout")),
+            (self.idle_timeout >= self.dead_after, ("idle_timeout", "must be at least dead_after")),
+            (self.keep_alive <= self.idle_timeout / 2, ("keep_alive", "must be at most half the idle_timeout")),
         ];
-        rules.iter().try_for_each(|(holds, rule)| if *holds { Ok(()) } else { Err(*rule) })
+        rules.iter().try_for_each(
+            |(holds, (limit, rule))| {
+                if *holds { Ok(()) } else { Err(LimitError { limit, rule: (*rule).to_owned() }) }
+            },
+        )
+    }
+}
+
+fn within<T: PartialOrd + Debug>(limit: &'static str, value: T, bounds: RangeInclusive<T>) -> Result<(), LimitError> {
+    if bounds.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = bounds.into_inner();
+    Err(LimitError { limit, rule: format!("is {value:?} and must be {least:?} to {most:?}") })
+}
+
+/// One of the [`Limits`], to be changed, with its bounds.
+#[cfg(any(test, feature = "__test_exports"))]
+#[doc(hidden)]
+#[derive(Debug)]
+pub enum LimitMut<'a> {
+    /// A count or a number of bytes.
+    Usize(&'a mut usize, RangeInclusive<usize>),
+    /// As well.
+    U32(&'a mut u32, RangeInclusive<u32>),
+    /// As well.
+    U64(&'a mut u64, RangeInclusive<u64>),
+    /// A time.
+    Duration(&'a mut Duration, RangeInclusive<Duration>),
+}
+
+/// What a limit may be set to in a test.
+#[cfg(any(test, feature = "__test_exports"))]
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extreme {
+    /// 0.
+    Zero,
+    /// 1, or a nanosecond.
+    One,
+    /// 10, or 10 milliseconds.
+    Small,
+    /// The least it may be.
+    Least,
+    /// The most it may be.
+    Most,
+    /// About a million millions, or as many seconds.
+    Huge,
+    /// The most its type can be.
+    Max,
+}
+
+#[cfg(any(test, feature = "__test_exports"))]
+mod limit_mut {
+    use super::{Duration, Extreme, LimitMut, RangeInclusive};
+
+    impl Extreme {
+        /// All there are.
+        pub const ALL: [Self; 7] = [Self::Zero, Self::One, Self::Small, Self::Least, Self::Most, Self::Huge, Self::Max];
+    }
+
+    macro_rules! limit_types {
+        ($($variant:ident($type:ty): $zero:expr, $one:expr, $small:expr, $huge:expr;)*) => {
+            $(
+                impl<'a> From<(&'a mut $type, RangeInclusive<$type>)> for LimitMut<'a> {
+                    fn from((limit, bounds): (&'a mut $type, RangeInclusive<$type>)) -> Self {
+                        Self::$variant(limit, bounds)
+                    }
+                }
+            )*
+
+            impl LimitMut<'_> {
+                /// Sets the limit.
+                pub fn set(self, extreme: Extreme) {
+                    match self {
+                        $(Self::$variant(limit, bounds) => *limit = match extreme {
+                            Extreme::Zero => $zero,
+                            Extreme::One => $one,
+                            Extreme::Small => $small,
+                            Extreme::Least => *bounds.start(),
+                            Extreme::Most => *bounds.end(),
+                            Extreme::Huge => $huge,
+                            Extreme::Max => <$type>::MAX,
+                        },)*
+                    }
+                }
+            }
+        };
+    }
+
+    limit_types! {
+        Usize(usize): 0, 1, 10, 1 << 40;
+        U32(u32): 0, 1, 10, 1 << 30;
+        U64(u64): 0, 1, 10, 1 << 40;
+        Duration(Duration):
+            Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(10), Duration::from_secs(1 << 40);
     }
 }
 
@@ -316,13 +392,64 @@ mod tests {
         let usual = Limits::default;
         for (limits, name) in [
             (Limits { streams_bidi_max: 1 << 20, ..usual() }, "reassembly_budget_bytes"),
-            (Limits { streams_uni_max: u64::MAX, ..usual() }, "streams_uni_max"),
-            (Limits { streams_uni_max: FLOOR_STREAMS - 1, ..usual() }, "streams_uni_max"),
-            (Limits { stream_window_initial_bytes: 1, ..usual() }, "stream_window_initial_bytes"),
-            (Limits { stream_window_bytes_max: 1, ..usual() }, "stream_window_bytes_max"),
-            (Limits { dead_after: usual().idle_timeout * 2, ..usual() }, "suspect_after"),
+            (Limits { stream_window_initial_bytes: 1 << 22, ..usual() }, "stream_window_bytes"),
+            (Limits { stream_window_bytes: 1 << 30, ..usual() }, "stream_window_bytes_max"),
+            (Limits { answer_timeout: usual().dial_timeout / 2, ..usual() }, "answer_timeout"),
+            (Limits { suspect_after: usual().dead_after, ..usual() }, "dead_after"),
+            (Limits { dead_after: usual().idle_timeout * 2, ..usual() }, "idle_timeout"),
+            (Limits { keep_alive: usual().idle_timeout, ..usual() }, "keep_alive"),
         ] {
-            assert!(limits.check().unwrap_err().starts_with(name), "{:?} is not about {name}", limits.check());
+            assert_eq!(limits.check().map_err(|error| error.limit), Err(name), "{:?}", limits.check());
+        }
+    }
+
+    #[test]
+    fn limits_beyond_their_bounds_are_named() {
+        let count = Limits::default().fields_mut().len();
+        let mut refused = Vec::new();
+        for (index, extreme) in (0..count).flat_map(|index| Extreme::ALL.map(|extreme| (index, extreme))) {
+            let mut limits = Limits::default();
+            let (name, field) = limits.fields_mut().swap_remove(index);
+            field.set(extreme);
+            if let Err(error) = limits.check_bounds() {
+                assert_eq!(error.limit, name, "{error}");
+                assert!(![Extreme::Least, Extreme::Most].contains(&extreme), "{error}");
+                refused.push(name);
+            }
+        }
+        refused.dedup();
+        // Addresses may be validated always, or never.
+        let free = ["incoming_before_retry", "incoming_network_before_retry"];
+        assert_eq!(refused.len(), count - free.len(), "{refused:?}");
+        assert!(free.iter().all(|name| !refused.contains(name)));
+    }
+
+    // [P-10.2]
+    #[test]
+    fn what_peers_count_on_cannot_be_less_and_what_they_bear_cannot_be_more() {
+        type Change = fn(&mut Limits);
+        let refuses = |change: Change| {
+            let mut limits = Limits::default();
+            change(&mut limits);
+            limits.check().map_err(|error| error.limit)
+        };
+        let less: [(&str, Change); 7] = [
+            ("reassembly_spans_stream", |limits| limits.reassembly_spans_stream = 1_023),
+            ("reassembly_spans_session", |limits| limits.reassembly_spans_session = 8_191),
+            ("grant_spans_session", |limits| limits.grant_spans_session = 16_383),
+            ("control_queue_frames_max", |limits| limits.control_queue_frames_max = 1_023),
+            ("control_queue_bytes_max", |limits| limits.control_queue_bytes_max = 65_535),
+            ("idle_frames_burst", |limits| limits.idle_frames_burst = 999),
+            ("idle_frames_per_second", |limits| limits.idle_frames_per_second = 99),
+        ];
+        let more: [(&str, Change); 4] = [
+            ("grants_session_max", |limits| limits.grants_session_max = 1_025),
+            ("grants_path_max", |limits| limits.grants_path_max = 257),
+            ("raw_packets_max", |limits| limits.raw_packets_max = 65),
+            ("raw_queue_bytes_max", |limits| limits.raw_queue_bytes_max = 262_145),
+        ];
+        for (name, change) in less.into_iter().chain(more) {
+            assert_eq!(refuses(change), Err(name));
         }
     }
 
@@ -336,5 +463,6 @@ mod tests {
         assert_eq!((ACK_RANGES_MAX, MISSING_RANGES_MAX, PACKETS_OUTSTANDING_MAX), (64, 256, 4_096));
         assert_eq!((FLOOR_STREAMS, FLOOR_STREAM_BYTES), (16, 16_384));
         assert_eq!((GRANT_OVERLAP_MAX, GRANT_PROGRESS_BYTES), (16, 262_144));
+        assert_eq!((GRANTS_SESSION_MAX, GRANTS_PATH_MAX), (1_024, 256));
     }
 }

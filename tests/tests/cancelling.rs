@@ -71,8 +71,8 @@ impl Rig {
         let (node, session) = self.asking();
         let mut session = self.fleet.world.session(node, session)?;
         let stream = session.open_stream(Dir::Bi).ok()?;
-        session.stream(stream).write(b"please").unwrap();
-        session.stream(stream).finish().unwrap();
+        session.stream(stream).write(b"please").expect("taken");
+        session.stream(stream).finish().expect("open");
         self.asked.push(Asked { stream, wanted_at });
         Some(stream)
     }
@@ -272,27 +272,27 @@ impl Attack {
     fn new(rig: &mut Rig, how: Cancel) -> Self {
         let fleet = &mut rig.fleet;
         let (server, config) = (fleet.servers[0], fleet.pki.client());
-        let client = fleet.world.add_client("10.0.0.2:5000".parse().unwrap()).unwrap();
+        let client = fleet.world.add_client("10.0.0.2:5000".parse().expect("an address")).expect("a client");
         fleet.world.set_link_both(client, server, Link::with_delay(Duration::from_millis(1)));
-        let session = fleet.world.dial(client, server, config, NAME).unwrap();
+        let session = fleet.world.dial(client, server, config, NAME).expect("dialled");
         let at_server = fleet.await_incoming(0);
         Self { how, client: (client, session), server: (server, at_server), given_up: 0 }
     }
 
     fn act(&mut self, rig: &mut Rig) {
-        let mut session = rig.fleet.world.session(self.client.0, self.client.1).unwrap();
+        let mut session = rig.fleet.world.session(self.client.0, self.client.1).expect("a session");
         for dir in Dir::ALL {
             while let Ok(stream) = session.open_stream(dir) {
                 self.given_up += 1;
                 let mut stream = session.stream(stream);
                 if self.how == Cancel::Reset {
-                    stream.reset(1).unwrap();
+                    stream.reset(1).expect("open");
                 }
                 stream.release_send();
                 stream.release_recv();
             }
         }
-        let mut session = rig.fleet.world.session(self.server.0, self.server.1).unwrap();
+        let mut session = rig.fleet.world.session(self.server.0, self.server.1).expect("a session");
         for dir in Dir::ALL {
             while let Some(stream) = session.accept_stream(dir) {
                 session.stream(stream).release_send();

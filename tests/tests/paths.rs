@@ -436,6 +436,40 @@ fn idle_paths_are_kept_alive_by_the_client() {
     assert_eq!(fleet.world.link_stats(fleet.servers[1], fleet.client).sent, before);
 }
 
+// [P-9.3]
+#[test]
+fn idle_path_survives_an_outage_of_as_long_as_a_busy_one() {
+    // Wherever in the time between two probes it begins.
+    for begin in (0..2000).step_by(250).map(Duration::from_millis) {
+        let mut fleet = Fleet::new(2);
+        let ends = fleet.connect();
+        let (path, _) = fleet.join(ends, 1);
+        fleet.world.run_for(Duration::from_secs(5) + begin);
+        let right = vec![fleet.servers[1]];
+        fleet.world.inject(Fault::Partition { left: vec![fleet.client], right });
+        fleet.world.run_for(Duration::from_millis(2500));
+        fleet.world.inject(Fault::HealAll);
+        fleet.world.run_for(Duration::from_secs(10));
+        assert_eq!(path_state(&mut fleet, ends, path), Some(PathState::Active), "an outage {begin:?} later");
+    }
+}
+
+// [P-9.1]
+#[test]
+fn server_of_little_patience_keeps_idle_paths_alive_itself() {
+    let mut impatient = Limits::default();
+    impatient.suspect_after = Duration::from_millis(100);
+    impatient.dead_after = Duration::from_millis(200);
+    impatient.idle_timeout = Duration::from_millis(400);
+    impatient.keep_alive = Duration::from_millis(200);
+    let mut fleet = Fleet::with(2, |config| config.limits(impatient.clone()));
+    let ends = fleet.connect();
+    let (path, _) = fleet.join(ends, 1);
+    fleet.world.run_for(Duration::from_secs(10));
+    assert_eq!(path_state(&mut fleet, ends, path), Some(PathState::Active));
+    fleet.open(ends, Dir::Bi);
+}
+
 // [P-8.6]
 #[test]
 fn figures_of_active_paths_come_with_the_progress_of_grants() {

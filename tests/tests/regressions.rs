@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kwik_core::{
-    DelegationState, Dir, ErrorCode, Limits, PathEvent, PathId, PathState, ReadError, SessionError, SessionEvent,
-    TransportCode, WriteError,
+    Dir, ErrorCode, PathEvent, PathId, PathState, ReadError, SessionError, SessionEvent, TransportCode, WriteError,
 };
 use kwik_sim::{Fault, Link};
 use kwik_tests::{Ends, Fleet, LONG, NAME, pattern};
@@ -120,27 +119,6 @@ fn regression_receipt_crosses_the_end_of_a_path() {
     fleet.world.run_for(Duration::from_secs(1));
     assert!(fleet.world.saw(primary, |event| *event == SessionEvent::RawReadable));
     assert_eq!(fleet.world.session(fleet.client, ends.client).unwrap().close_reason(), None);
-}
-
-/// A secondary counted parts that the client had whole but had not acknowledged, and closed its path when the primary
-/// granted more. (Swarm seed 91.)
-#[test]
-fn regression_delivered_parts_do_not_count_against_new_grants() {
-    let mut limits = Limits::default();
-    limits.grants_path_max = 1;
-    let mut fleet = Fleet::with(2, |config| config.limits(limits.clone()));
-    let ends = fleet.connect();
-    let (path, secondary) = fleet.join(ends, 1);
-    let (_here, there) = fleet.open(ends, Dir::Bi);
-    let (primary, node) = (fleet.servers[0], fleet.servers[1]);
-    for _ in 0..10 {
-        let mut session = fleet.world.server_session(primary, ends.primary).unwrap();
-        let grant = session.stream(there).delegate(path, 100, Bytes::new()).unwrap();
-        let part = fleet.accept(1, secondary, Dir::Bi);
-        fleet.write_all(node, secondary, part, &pattern(grant.range));
-        fleet.finish(node, secondary, part);
-        assert_eq!(fleet.await_delegation(ends, grant.grant), DelegationState::Delivered);
-    }
 }
 
 /// A client that was gone could not read its control plane, and its session ended as if it had flooded the server.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
+use crate::allowance::Allowance;
 use crate::limits::Limits;
 
 /// Counts dials, so that a primary cannot turn its clients into a scanner or a flood, and yet gets its servers back after
@@ -14,9 +15,9 @@ use crate::limits::Limits;
 #[derive(Debug)]
 pub(crate) struct DialBudget {
     /// Every dial.
-    all: Bucket,
+    all: Allowance,
     /// Dials that did not succeed, to addresses without free dials.
-    unanswered: Bucket,
+    unanswered: Allowance,
     /// Where dials succeeded, the latest last.
     known: VecDeque<Known>,
 }
@@ -44,9 +45,10 @@ impl DialBudget {
     pub(crate) fn new(now: Instant, limits: &Limits) -> Self {
         // A session may always dial as many as it may have.
         let unanswered = limits.dials_per_minute_max.max(limits.paths_max);
+        let each_minute = |dials: usize| Allowance::over(now, dials as u64, dials as u64, Duration::from_secs(60));
         Self {
-            all: Bucket::new(now, unanswered.saturating_mul(limits.paths_max)),
-            unanswered: Bucket::new(now, unanswered),
+            all: each_minute(unanswered.saturating_mul(limits.paths_max)),
+            unanswered: each_minute(unanswered),
             known: VecDeque::new(),
         }
     }
@@ -63,16 +65,16 @@ impl DialBudget {
         }
         let fare = self.unanswered.take(now).then_some(Fare::Unanswered);
         if fare.is_none() {
-            self.all.give_back();
+            self.all.give_back(1);
         }
         fare
     }
 
     /// The dial was not begun.
     pub(crate) fn give_back(&mut self, address: Address, fare: Fare) {
-        self.all.give_back();
+        self.all.give_back(1);
         match fare {
-            Fare::Unanswered => self.unanswered.give_back(),
+            Fare::Unanswered => self.unanswered.give_back(1),
             Fare::Known => {
                 if let Some(known) = self.known.iter_mut().find(|known| known.address == address) {
                     known.free_dials += 1;
@@ -84,55 +86,12 @@ impl DialBudget {
     /// The dial succeeded: the server proved to be the one that was meant.
     pub(crate) fn on_joined(&mut self, address: Address, fare: Fare, limits: &Limits) {
         if fare == Fare::Unanswered {
-            self.unanswered.give_back();
+            self.unanswered.give_back(1);
         }
         self.known.retain(|known| known.address != address);
         self.known.push_back(Known { address, free_dials: limits.dials_per_minute_max });
         if self.known.len() > limits.paths_max.saturating_mul(Self::KNOWN_PER_PATH) {
             self.known.pop_front();
-        }
-    }
-}
-
-/// As many tokens as a minute brings.
-#[derive(Debug)]
-struct Bucket {
-    per_minute: usize,
-    left: usize,
-    /// When the last whole token was added.
-    since: Instant,
-}
-
-impl Bucket {
-    const MINUTE: Duration = Duration::from_secs(60);
-
-    fn new(now: Instant, per_minute: usize) -> Self {
-        Self { per_minute, left: per_minute, since: now }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        self.refill(now);
-        let free = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        free
-    }
-
-    fn give_back(&mut self) {
-        self.left = self.left.saturating_add(1).min(self.per_minute);
-    }
-
-    fn refill(&mut self, now: Instant) {
-        let (minute, per_minute) = (Self::MINUTE.as_nanos(), self.per_minute as u128);
-        let elapsed = now.saturating_duration_since(self.since);
-        let tokens = elapsed.as_nanos().saturating_mul(per_minute) / minute;
-        match usize::try_from(tokens) {
-            Ok(few) if few < self.per_minute - self.left => {
-                self.left += few;
-                // What is left of a token is kept.
-                let spent = u64::try_from(minute * tokens / per_minute).map_or(elapsed, Duration::from_nanos);
-                self.since += spent;
-            }
-            _ => (self.left, self.since) = (self.per_minute, now),
         }
     }
 }

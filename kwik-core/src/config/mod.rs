@@ -18,7 +18,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::auth::{Identity, PublicIdentity};
-use crate::limits::{self, Limits};
+use crate::limits::{self, LimitError, Limits};
 
 pub(crate) use dials::{DialBudget, Fare};
 pub use policy::PathPolicy;
@@ -31,7 +31,7 @@ pub(crate) use tls::{client_crypto, server_crypto};
 pub enum ConfigError {
     /// A limit contradicts the protocol or another limit.
     #[error("limits: {0}")]
-    Limits(&'static str),
+    Limits(#[from] LimitError),
     /// The certificate or its key cannot be used.
     #[error("certificate or private key not usable: {0}")]
     Certificate(String),
@@ -65,7 +65,8 @@ pub struct EndpointConfig {
     /// Wall clock at creation, since the Unix epoch. It advances with the `now` arguments; see
     /// [`Endpoint::handle_wall_clock`](crate::Endpoint::handle_wall_clock).
     pub unix_now: Duration,
-    /// The largest UDP payload to probe for, in bytes. 1452 suits the internet; loopback carries up to 65,507.
+    /// The largest UDP payload to probe for, in bytes: 1200 to 65,527. 1452 suits the internet; loopback carries up to
+    /// 65,507.
     pub mtu_max: u16,
     /// The congestion controller of every path.
     pub congestion: Congestion,
@@ -196,7 +197,7 @@ impl ClientConfig {
         if self.credential.len() > limits::CREDENTIAL_BYTES_MAX {
             return Err(ConfigError::CredentialTooLong { len: self.credential.len() });
         }
-        self.limits.check().map_err(ConfigError::Limits)
+        Ok(self.limits.check()?)
     }
 }
 

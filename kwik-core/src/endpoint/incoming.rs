@@ -21,7 +21,7 @@ pub(super) struct Incoming {
     pub(super) path: Path,
     network: Network,
     place: Place,
-    deadline: Instant,
+    deadline: Option<Instant>,
     /// It was closed here and only drains.
     ended: bool,
     /// The far end is gone: once the answer is out, nothing is waited for. QUIC would keep a connection that its very
@@ -31,7 +31,7 @@ pub(super) struct Incoming {
 
 impl Incoming {
     pub(super) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
-        let deadline = Some(self.deadline).filter(|_| !self.ended);
+        let deadline = self.deadline.filter(|_| !self.ended);
         [self.path.poll_timeout(now), deadline].into_iter().flatten().min()
     }
 
@@ -88,7 +88,7 @@ impl Endpoint {
                 let limits = &self.config.limits;
                 let place = self.gate.enter(now, network, (handle.0, validated), limits);
                 let path = Path::new(setup, handle, connection, now);
-                let deadline = now + limits.auth_timeout;
+                let deadline = now.checked_add(limits.auth_timeout);
                 let incoming = Incoming { path, network, place, deadline, ended: false, lost: false };
                 self.incoming.insert(handle.0, incoming);
                 self.owners.insert(handle.0, Owner::Incoming);
@@ -105,7 +105,7 @@ impl Endpoint {
     pub(super) fn run_incoming(&mut self, connection: usize) {
         let now = self.now;
         while let Some(incoming) = self.incoming.get_mut(&connection) {
-            if now >= incoming.deadline && !incoming.ended {
+            if incoming.deadline.is_some_and(|deadline| now >= deadline) && !incoming.ended {
                 self.refuse_incoming(connection, TransportCode::AUTH_TIMEOUT, "");
                 continue;
             }

@@ -22,6 +22,7 @@ use crate::address::Address;
 use crate::auth::Identity;
 use crate::config::{self, ClientConfig, ConfigError, EndpointConfig, ServerConfig, WallClock};
 use crate::id::{PathId, SessionHandle, Side};
+use crate::limits::LimitError;
 use crate::path::{LinkSettings, Liveness, Path, PathSetup};
 use crate::session::{Clock, Dial, Machine, ServerSession, Session, SessionEvent};
 
@@ -103,16 +104,16 @@ impl Endpoint {
     /// An endpoint that begins at `now`.
     ///
     /// # Errors
-    /// If the limits contradict each other.
+    /// If the limits, or `mtu_max`, cannot work.
     pub fn new(config: EndpointConfig, now: Instant) -> Result<Self, ConfigError> {
-        config.limits.check().map_err(ConfigError::Limits)?;
+        config.limits.check()?;
         let mut entropy = Entropy::new(config.rng_seed);
         let ids = entropy.connection_ids();
         let mut quic = quinn_proto::EndpointConfig::new(entropy.reset_key());
         let generator = ids.clone();
         quic.rng_seed(Some(entropy.seed())).cid_generator(move || Box::new(generator.clone()));
-        quic.max_udp_payload_size(config.mtu_max.max(1200))
-            .map_err(|_| ConfigError::Limits("mtu_max must be 1200 to 65527"))?;
+        quic.max_udp_payload_size(config.mtu_max)
+            .map_err(|_| LimitError { limit: "mtu_max", rule: "must be 1200 to 65527".to_owned() })?;
         let quic = quinn_proto::Endpoint::new(Arc::new(quic), None, true, None);
         Ok(Self {
             clock: Clock::new(now, config.unix_now),
@@ -144,7 +145,7 @@ impl Endpoint {
     pub fn listen(&mut self, config: Option<ServerConfig>) -> Result<(), ConfigError> {
         let listener = match config {
             Some(server) => {
-                server.limits.check().map_err(ConfigError::Limits)?;
+                server.limits.check()?;
                 let quic = self.quic_server_config(&server)?;
                 Some(Arc::new(Listener { server, quic }))
             }

@@ -16,7 +16,7 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 pub(super) struct Health {
     heard: Instant,
-    /// Since when something is in flight that the peer must acknowledge.
+    /// Since when something is in flight that the peer must acknowledge, and nothing was heard.
     waiting_since: Option<Instant>,
     /// Since when the peer acknowledged nothing, although something is in flight.
     owing_since: Option<Instant>,
@@ -115,14 +115,12 @@ impl Health {
     }
 
     fn suspect_at(&self, rtt: Duration, limits: &Limits) -> Option<Instant> {
-        self.waiting_since.and_then(|since| since.max(self.heard).checked_add(patience(rtt, limits)))
+        self.waiting_since.and_then(|since| since.checked_add(patience(rtt, limits)))
     }
 
-    /// Not before the peer had time to answer, however long nobody asked it anything.
+    /// A silence that nobody asked the peer to break is no sign of its death, however long it is.
     fn dead_at(&self, rtt: Duration, limits: &Limits) -> Option<Instant> {
-        let silent = self.heard.checked_add(dead_after(rtt, limits))?;
-        let suspect_long = self.suspect_at(rtt, limits).and_then(|at| at.checked_add(patience(rtt, limits)));
-        Some(suspect_long.map_or(silent, |at| silent.max(at)))
+        self.waiting_since.and_then(|since| since.checked_add(dead_after(rtt, limits)))
     }
 }
 
@@ -232,11 +230,15 @@ mod tests {
         let (start, limits) = (instant(), Limits::default());
         let mut health = Health::new(start);
         let at = |ms| start + Duration::from_millis(ms);
-        health.observe(at(2900), 1200);
-        assert_eq!(health.verdict(at(3000), RTT, &limits), Verdict::Alive);
-        assert_eq!(health.verdict(at(3400), RTT, &limits), Verdict::Suspect);
-        assert_eq!(health.verdict(at(3899), RTT, &limits), Verdict::Suspect);
-        assert_eq!(health.verdict(at(3900), RTT, &limits), Verdict::Dead);
+        assert_eq!(
+            (health.verdict(at(9000), RTT, &limits), health.deadline(at(9000), RTT, &limits)),
+            (Verdict::Alive, None)
+        );
+        health.observe(at(9000), 1200);
+        assert_eq!(health.verdict(at(9499), RTT, &limits), Verdict::Alive);
+        assert_eq!(health.verdict(at(9500), RTT, &limits), Verdict::Suspect);
+        assert_eq!(health.verdict(at(11_999), RTT, &limits), Verdict::Suspect);
+        assert_eq!(health.verdict(at(12_000), RTT, &limits), Verdict::Dead);
     }
 
     // [P-9.3]
@@ -248,6 +250,8 @@ mod tests {
         let late = start + Duration::from_secs(3600);
         assert!(health.look(late, RTT, &limits));
         assert_eq!(health.verdict(late, RTT, &limits), Verdict::Alive);
+        // It is asked, and has its time to answer.
+        health.observe(late, 1200);
         assert!(!health.look(late + Duration::from_secs(2), RTT, &limits));
         assert_eq!(health.verdict(late + Duration::from_secs(3), RTT, &limits), Verdict::Dead);
     }

@@ -267,7 +267,7 @@ impl Path {
     pub(crate) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
         // A timer that fires very late leaves its successor due as well; that comes a moment later.
         let quic = self.quic.poll_timeout().map(|at| match self.timers_handled {
-            Some(handled) if at <= handled => handled + Self::TIMER_GRANULARITY,
+            Some(handled) if at <= handled => handled.checked_add(Self::TIMER_GRANULARITY).unwrap_or(at),
             _ => at,
         });
         if self.ended {

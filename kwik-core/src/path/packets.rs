@@ -101,7 +101,7 @@ impl ReceivedPackets {
         self.complete.insert(number.0..number.0 + 1);
         self.received += 1;
         self.unreported += 1;
-        self.report_at.get_or_insert(now + Self::REPORT_DELAY);
+        self.report_at.get_or_insert_with(|| now.checked_add(Self::REPORT_DELAY).unwrap_or(now));
     }
 
     /// The ranges of a PACKET_ACK, when one is due.

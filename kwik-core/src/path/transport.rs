@@ -7,7 +7,7 @@ use quinn_proto::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use super::probe::{Probe, ProbedFactory};
 use crate::config::Congestion;
 use crate::id::Side;
-use crate::limits::Limits;
+use crate::limits::{KEEP_ALIVE_MAX, Limits};
 
 /// What the endpoint decides for all its paths.
 #[derive(Debug, Clone, Copy)]
@@ -21,10 +21,15 @@ const UNAUTHENTICATED_RECEIVE_WINDOW: u32 = 64 * 1024;
 const UNAUTHENTICATED_CARRIERS: u32 = 8;
 
 /// Settings for one connection. A connection has its own, since its congestion controller reports to its `probe`. The
-/// client keeps idle paths alive, since it is the client that must notice a silent server.
+/// client keeps idle paths alive, since it is the client that must notice a silent server. A server does so only where its
+/// own idle timeout, which the client does not know, is shorter than clients count on.
 pub(super) fn transport_config(side: Side, limits: &Limits, link: LinkSettings, probe: &Arc<Probe>) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let idle = u32::try_from(limits.idle_timeout.as_millis()).unwrap_or(u32::MAX);
+    let keep_alive = match side {
+        Side::Client => Some(limits.keep_alive),
+        Side::Server => Some(limits.idle_timeout / 3).filter(|third| *third < KEEP_ALIVE_MAX),
+    };
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(link.mtu_max);
     transport
@@ -37,7 +42,7 @@ pub(super) fn transport_config(side: Side, limits: &Limits, link: LinkSettings, 
         // Without turns, quinn-proto ends the stream it is at before it looks at those of higher priority, and the
         // control plane would wait for a carrier that never runs dry.
         .send_fairness(true)
-        .keep_alive_interval((side == Side::Client).then_some(limits.keep_alive))
+        .keep_alive_interval(keep_alive)
         .datagram_receive_buffer_size(None)
         .mtu_discovery_config(Some(mtu))
         .congestion_controller_factory(Arc::new(ProbedFactory { probe: probe.clone(), congestion: link.congestion }));

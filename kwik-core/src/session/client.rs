@@ -141,7 +141,7 @@ impl Machine {
                 credential: client.config.credential.clone(),
             };
             path.queue_control(&hello.into());
-            client.welcome_deadline = Some(moment.now + self.limits.auth_timeout);
+            client.welcome_deadline = moment.now.checked_add(self.limits.auth_timeout);
             if client.config.primary_identity.is_none() {
                 self.emit(SessionEvent::Connected);
             }

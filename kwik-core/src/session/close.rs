@@ -17,7 +17,7 @@ pub(super) enum Phase {
     },
     Draining {
         close: Close,
-        deadline: Instant,
+        deadline: Option<Instant>,
         told: bool,
     },
     Closed {
@@ -48,7 +48,7 @@ impl Phase {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self {
-            Self::Draining { deadline, .. } => Some(*deadline),
+            Self::Draining { deadline, .. } => *deadline,
             Self::Open { .. } | Self::Closed { .. } => None,
         }
     }
@@ -74,7 +74,7 @@ impl Machine {
         let mut reason = reason.to_owned();
         reason.truncate(reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX));
         let close = Close { code: ErrorCode::Application(code), reason };
-        self.phase = Phase::Draining { close, deadline: now + self.limits.drain_timeout, told: false };
+        self.phase = Phase::Draining { close, deadline: now.checked_add(self.limits.drain_timeout), told: false };
         let usable = self.paths.get(&self.home).is_some_and(|home| home.state().is_usable());
         if !usable && self.streams.is_drained() {
             self.finish_close(now);
@@ -107,7 +107,7 @@ impl Machine {
         };
         let settled = self.paths.get(&self.home).is_none_or(|home| home.is_settled() || home.state().is_dead());
         let drained = *told && delivered && settled && self.streams.is_drained();
-        if drained || moment.now >= *deadline {
+        if drained || deadline.is_some_and(|deadline| moment.now >= deadline) {
             self.finish_close(moment.now);
         }
     }

@@ -21,7 +21,7 @@ pub(super) struct SecondaryRole {
     primary: PublicIdentity,
     identity: Identity,
     grants: SealWindow,
-    lease_end: Instant,
+    lease_end: Option<Instant>,
     pub(super) raw: RawEnd,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Joining {
 
 impl SecondaryRole {
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.raw.deadline().into_iter().chain([self.lease_end]).min()
+        self.raw.deadline().into_iter().chain(self.lease_end).min()
     }
 
     pub(super) fn own_identity(&self) -> PublicIdentity {
@@ -78,7 +78,7 @@ impl Machine {
             raw: RawEnd::new(moment.now, (session, id), identity.clone(), &limits),
             identity,
             grants: SealWindow::default(),
-            lease_end: moment.now + ticket.lease,
+            lease_end: moment.now.checked_add(ticket.lease),
         };
         let role = RoleState::Secondary(Box::new(role));
         let mut machine = Self::assemble(moment.now, Some(session), limits, role, (id, path), streams);
@@ -121,7 +121,7 @@ impl Machine {
 
     pub(super) fn check_lease(&mut self, moment: Moment) {
         let RoleState::Secondary(secondary) = &self.role else { return };
-        if moment.now >= secondary.lease_end {
+        if secondary.lease_end.is_some_and(|end| moment.now >= end) {
             self.fail(moment.now, TransportCode::LEASE_EXPIRED, "");
             return;
         }

@@ -12,7 +12,9 @@ use smallvec::SmallVec;
 use super::Fault;
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Epoch, GrantId, PathId, StreamId};
-use crate::limits::{GRANT_OVERLAP_MAX, GRANT_PROGRESS_BYTES, Limits, MISSING_RANGES_MAX};
+use crate::limits::{
+    GRANT_OVERLAP_MAX, GRANT_PROGRESS_BYTES, GRANTS_PATH_MAX, GRANTS_SESSION_MAX, Limits, MISSING_RANGES_MAX,
+};
 use crate::range_set::RangeSet;
 
 /// A permission for one path to write one range of one stream.
@@ -54,7 +56,6 @@ pub(crate) enum GrantReport {
 pub(crate) struct GrantBook {
     grants_session_max: usize,
     grants_path_max: usize,
-    fence_bytes_max: u64,
     spans_max: usize,
     /// Open grants, and settled ones whose last status was not polled yet.
     grants: BTreeMap<GrantId, Entry>,
@@ -75,9 +76,8 @@ pub(crate) struct GrantBook {
 impl GrantBook {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            grants_session_max: limits.grants_session_max,
-            grants_path_max: limits.grants_path_max,
-            fence_bytes_max: limits.fence_bytes_max,
+            grants_session_max: GRANTS_SESSION_MAX,
+            grants_path_max: GRANTS_PATH_MAX,
             spans_max: limits.grant_spans_session,
             grants: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -188,7 +188,7 @@ impl GrantBook {
         let entry = self.grants.get(&id).filter(|entry| entry.is_open() && entry.grant.epoch <= epoch)?;
         let grant = entry.grant.clone();
         self.move_to(id, State::Lost(TransportCode::REVOKED.into()));
-        self.fence(&grant, self.fence_bytes_max);
+        self.fence(&grant);
         Some(grant)
     }
 
@@ -251,7 +251,7 @@ impl GrantBook {
             if let Some(writer) = self.writers.remove(&(stream, path)) {
                 self.spans -= writer.spans();
                 let late = self.late.entry(path).or_default();
-                *late = late.saturating_add(writer.left.min(self.fence_bytes_max));
+                *late = late.saturating_add(writer.left);
             }
         }
     }
@@ -324,7 +324,7 @@ impl GrantBook {
         let lost = matches!(verdict, State::Lost(_)).then(|| entry.grant.clone());
         self.move_to(id, verdict);
         if let Some(grant) = lost {
-            self.fence(&grant, u64::MAX);
+            self.fence(&grant);
         }
     }
 
@@ -359,9 +359,7 @@ impl GrantBook {
     }
 
     /// Fences the range of a lost grant, except where an open grant of the same path still covers it.
-    /// Of its bytes, `late_bytes_max` may still come: all of them if the secondary gave it back, since it may have sent them
-    /// before.
-    fn fence(&mut self, lost: &Grant, late_bytes_max: u64) {
+    fn fence(&mut self, lost: &Grant) {
         let Some(writer) = self.writers.get_mut(&(lost.stream, lost.path)) else { return };
         let before = writer.spans();
         writer.fenced.insert(lost.range.clone());
@@ -372,9 +370,8 @@ impl GrantBook {
                 }
             }
         }
-        // An honest secondary has at most the rest of the grant under way.
-        let late_bytes_max = (lost.range.end - lost.range.start).min(late_bytes_max);
-        writer.fence_bytes_left = writer.fence_bytes_left.saturating_add(late_bytes_max);
+        // However large its windows are, an honest secondary has at most the grant under way.
+        writer.fence_bytes_left = writer.fence_bytes_left.saturating_add(lost.range.end - lost.range.start);
         self.spans = self.spans + writer.spans() - before;
     }
 }

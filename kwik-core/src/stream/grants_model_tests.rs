@@ -11,7 +11,6 @@ const REVOKED: ErrorCode = ErrorCode::Transport(TransportCode::REVOKED);
 /// The model counts in units of this many bytes, so that few units make progress.
 const UNIT: u64 = GRANT_PROGRESS_BYTES / 4;
 const UNITS: u64 = 24;
-const FENCE_UNITS_MAX: u64 = 6;
 
 #[derive(Debug, Clone)]
 enum Operation {
@@ -233,7 +232,7 @@ fn step(book: &mut GrantBook, model: &mut Model, operation: Operation) -> Result
                 let past = &mut model.history[index];
                 past.fenced = Some(model.step);
                 let left = model.fence_units_left.entry((grant.stream, grant.path)).or_default();
-                *left += (past.range.end - past.range.start).min(FENCE_UNITS_MAX);
+                *left += past.range.end - past.range.start;
             }
         }
         Operation::End { index, at } => {
@@ -301,8 +300,7 @@ fn assert_consistent(book: &GrantBook, model: &Model) -> Result<(), TestCaseErro
 proptest! {
     #[test]
     fn agrees_with_a_list_of_all_that_happened(operations in prop::collection::vec(operation(), 1..80)) {
-        let limits = Limits { fence_bytes_max: FENCE_UNITS_MAX * UNIT, ..Limits::default() };
-        let (mut book, mut model) = (GrantBook::new(&limits), Model::default());
+        let (mut book, mut model) = (GrantBook::new(&Limits::default()), Model::default());
         for operation in operations.into_iter().chain([Operation::Poll]) {
             model.step += 1;
             step(&mut book, &mut model, operation)?;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use kwik_core::limits::RAW_BYTES_MAX;
 use kwik_core::{Congestion, Dir, Limits, TransportCode};
 
 use super::faults::{self, FaultPlan};
@@ -155,7 +156,7 @@ impl Tight {
                 limits.quic_send_window_bytes = 64 * 1024;
             }
             Self::Grants => (limits.grants_session_max, limits.grants_path_max) = (4, 2),
-            Self::Raw => (limits.raw_packets_max, limits.raw_queue_bytes_max) = (3, 4096),
+            Self::Raw => (limits.raw_packets_max, limits.raw_queue_bytes_max) = (3, RAW_BYTES_MAX),
             Self::Paths => (limits.paths_max, limits.dials_per_minute_max, limits.dials_parallel_max) = (3, 4, 1),
             Self::Leases => limits.path_lease = Duration::from_millis(500),
             Self::Sessions => limits.sessions_max = 2,

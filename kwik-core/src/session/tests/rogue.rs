@@ -102,6 +102,14 @@ impl Rogue {
         Self::at(Server::new(|_| ()), instant())
     }
 
+    /// Dials a server that has all the sessions it takes.
+    fn at_full_server() -> Self {
+        let mut first = Self::at(Server::new(|limits| limits.sessions_max = 1), instant());
+        let control = first.begin(first.hello());
+        first.assert_welcomed(control);
+        first.again()
+    }
+
     /// Dials as an honest client would.
     fn at(server: Server, now: Instant) -> Self {
         Self::with(server, now, &[b"kwik/1"], TransportConfig::default(), Resumption::disabled())
@@ -329,12 +337,11 @@ fn first_frame_is_hello_or_join() {
 // [P-4.4] [P-4.6]
 #[test]
 fn hello_is_checked_in_order_and_refused_without_a_reason() {
-    let full = || Server::new(|limits| limits.sessions_max = 0);
     let weak = [0; 32];
-    let mut rogue = Rogue::at(full(), instant());
+    let mut rogue = Rogue::at_full_server();
     rogue.begin(Hello { version: 2, client_key: weak, credential: Bytes::new(), ..rogue.hello() });
     rogue.assert_refused(TransportCode::VERSION, "the version first");
-    let mut rogue = Rogue::at(full(), instant());
+    let mut rogue = rogue.again();
     rogue.begin(Hello { client_key: weak, credential: Bytes::new(), ..rogue.hello() });
     rogue.assert_refused(TransportCode::SERVER_BUSY, "then the capacity");
     let mut rogue = Rogue::new();
@@ -352,7 +359,7 @@ fn hello_is_checked_in_order_and_refused_without_a_reason() {
 // [P-4.5] [P-4.6]
 #[test]
 fn join_is_checked_in_order_and_refused_without_a_reason() {
-    let mut rogue = Rogue::at(Server::new(|limits| limits.sessions_max = 0), instant());
+    let mut rogue = Rogue::at_full_server();
     let garbage = Bytes::from_static(b"garbage");
     let join = rogue.join(&rogue.ticket());
     rogue.begin(Join { version: 2, ticket: garbage.clone(), ..join.clone() });

@@ -116,8 +116,7 @@ impl StreamTable {
         if self.parts.contains_key(&grant) {
             return violation("a grant that is in use already");
         }
-        // Twice as many: what was revoked may be granted anew before this end hears of it.
-        if self.unfinished_parts() >= self.caps.parts.saturating_mul(2) {
+        if self.unfinished_parts() >= self.caps.parts {
             return Err(Fault::new(TransportCode::CONTROL_FLOOD, "more grants than a path may have"));
         }
         let send = SendHalf::new(SendStream::part(range, limit.min(VARINT_MAX)));

@@ -27,7 +27,7 @@ use super::send::{Position, SendStream, WriteError};
 use super::slices::{SliceBytes, Slices};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Dir, GrantId, RangeConflict, Side, StreamHandle, StreamId};
-use crate::limits::{FLOOR_STREAM_BYTES, FLOOR_STREAMS, Limits};
+use crate::limits::{FLOOR_STREAM_BYTES, FLOOR_STREAMS, GRANTS_PATH_MAX, Limits};
 use bytes::Bytes;
 use output::{Outbox, Signals};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -197,7 +197,8 @@ impl StreamTable {
                 spans_session: limits.reassembly_spans_session,
                 send_buffer_stream: limits.send_buffer_stream_bytes,
                 send_buffer_session: limits.send_buffer_session_bytes,
-                parts: limits.grants_path_max,
+                // Twice as many: what was revoked may be granted anew before this end hears of it.
+                parts: 2 * GRANTS_PATH_MAX,
             },
             ids: StreamIds::new(side, FLOOR_STREAMS, bidi, uni),
             initial_limit_of_peer: FLOOR_STREAM_BYTES,

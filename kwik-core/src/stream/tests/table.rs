@@ -3,6 +3,7 @@
 use super::*;
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::GrantId;
+use crate::limits::GRANTS_PATH_MAX;
 use crate::stream::{OpenError, ReserveError, StreamEvent, WriteError};
 
 const CODE: ErrorCode = ErrorCode::Application(9);
@@ -309,11 +310,26 @@ fn revoked_and_stopped_parts_end_at_once() {
 // [P-8.8]
 #[test]
 fn a_secondary_bounds_the_parts_it_takes() {
-    let limits = Limits { grants_path_max: 3, ..small_limits() };
-    let mut table = StreamTable::new(Side::Server, TableRole::Secondary, &limits);
+    let mut table = secondary();
     let mut open = |grant| table.open_part(GrantId(grant), server_uni(0), 0..1, 0, Bytes::new());
-    assert!((0..6).all(|grant| open(grant).is_ok()), "those that are over may not be heard of yet");
-    assert_eq!(open(6).unwrap_err().code, TransportCode::CONTROL_FLOOD);
+    let most = 2 * GRANTS_PATH_MAX as u64;
+    assert!((0..most).all(|grant| open(grant).is_ok()), "those that are over may not be heard of yet");
+    assert_eq!(open(most).unwrap_err().code, TransportCode::CONTROL_FLOOD);
+}
+
+/// A secondary counted parts that the client had whole but had not acknowledged, and closed its path when the primary
+/// granted more. (Swarm seed 91.)
+#[test]
+fn regression_parts_sent_whole_do_not_count_against_new_grants() {
+    let mut table = secondary();
+    for grant in 0..4 * GRANTS_PATH_MAX as u64 {
+        let range = grant..grant + 1;
+        let part = table.open_part(GrantId(grant), server_uni(0), range.clone(), 1 << 20, Bytes::new()).unwrap();
+        table.write_chunk(part, bytes(1, range)).unwrap();
+        assert_eq!(table.pop_sendable(), Some(part));
+        assert_eq!(table.segment(part, 10).unwrap().data.len(), 1);
+        table.on_segment_packed(part);
+    }
 }
 
 #[test]
