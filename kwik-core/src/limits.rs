@@ -228,8 +228,9 @@ limits! {
     keep_alive: Duration = 2 * SECOND, 100 * MILLISECOND => KEEP_ALIVE_MAX;
     /// QUIC's idle timeout, and how long a silent primary is waited for. At least `dead_after`.
     idle_timeout: Duration = 30 * SECOND, 200 * MILLISECOND => DAY;
-    /// How long a secondary may serve a client on one ticket.
-    path_lease: Duration = DAY, 100 * MILLISECOND => 365 * DAY;
+    /// How long a secondary serves a client that its primary does not want served any more. A primary renews the lease
+    /// of a path at half this time; it is to be longer than a client may be out of reach of its primary.
+    path_lease: Duration = 600 * SECOND, 100 * MILLISECOND => 365 * DAY;
     /// How long a close waits for what was finished. Zero closes at once.
     drain_timeout: Duration = 10 * SECOND, Duration::ZERO => DAY;
     /// How long a peer may leave its control plane unread, or read less than [`CONTROL_PROGRESS_BYTES`] of it.

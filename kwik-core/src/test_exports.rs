@@ -44,7 +44,7 @@ macro_rules! mirror {
 mirror! {
     Params(wire::Params) { streams_bidi: u64, streams_uni: u64, stream_window_initial: u64 }
     Seal(wire::Seal) { sequence: u64, payload: Bytes, signature: [u8; 64] }
-    Hello(wire::Hello) { version: u64, params: Params, client_key: [u8; 32], credential: Bytes }
+    Hello(wire::Hello) { version: u64, params: Params, client_key: [u8; 32], proof: [u8; 64], credential: Bytes }
     Join(wire::Join) { version: u64, params: Params, ticket: Bytes, proof: [u8; 64] }
     Welcome(wire::Welcome) {
         session: SessionId, path: PathId, params: Params, identity: [u8; 32], signature: [u8; 64]
@@ -52,6 +52,7 @@ mirror! {
     AddPath(wire::AddPath) {
         path: PathId, epoch: Epoch, address: SocketAddr, server_name: String, identity: [u8; 32], ticket: Bytes
     }
+    Lease(wire::Lease) { path: PathId, issued_at_ms: u64, signature: [u8; 64] }
     RemovePath(wire::RemovePath) { path: PathId, epoch: Epoch, code: ErrorCode }
     PathStatus(wire::PathStatus) {
         path: PathId, state: WirePathState, code: ErrorCode, rtt: Duration, rate: u64, bytes: u64
@@ -189,6 +190,7 @@ frames! {
     Raw(Raw);
     RawStatus(RawStatus);
     Close(Close);
+    Lease(Lease);
 }
 
 impl Frame {
@@ -297,6 +299,12 @@ impl Ticket {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         auth::Ticket::decode(bytes).ok().map(|ticket| ticket.claims().clone().into())
     }
+}
+
+/// The proof of possession in HELLO.
+#[must_use]
+pub fn hello_proof(client_key: &Identity, exporter: &[u8; 32]) -> [u8; 64] {
+    auth::hello_proof(client_key, exporter)
 }
 
 /// The proof of possession in JOIN.

@@ -142,10 +142,14 @@ pub enum IdentityError {
 pub(crate) enum Label {
     /// A primary lets a client join a session at a secondary.
     Ticket,
+    /// A client shows on its connection that it holds the key it names.
+    Hello,
     /// A client shows on its connection that it is the one a ticket names.
     JoinProof,
     /// A server shows on its connection that it holds its identity.
     Welcome,
+    /// A primary lets a path live on.
+    Lease,
     /// A primary grants a path a range of a stream.
     Grant,
     /// A server sends bytes to another through the client.
@@ -154,13 +158,16 @@ pub(crate) enum Label {
 
 impl Label {
     #[cfg(test)]
-    pub(super) const ALL: [Self; 5] = [Self::Ticket, Self::JoinProof, Self::Welcome, Self::Grant, Self::Raw];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Ticket, Self::Hello, Self::JoinProof, Self::Welcome, Self::Lease, Self::Grant, Self::Raw];
 
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::Ticket => "kwik/1 ticket",
+            Self::Hello => "kwik/1 hello",
             Self::JoinProof => "kwik/1 join proof",
             Self::Welcome => "kwik/1 welcome",
+            Self::Lease => "kwik/1 lease",
             Self::Grant => "kwik/1 grant",
             Self::Raw => "kwik/1 raw",
         }

@@ -4,6 +4,7 @@
 //! time come in, a verdict goes out.
 
 mod identity;
+mod lease;
 mod proof;
 mod seal;
 mod ticket;
@@ -13,11 +14,12 @@ mod time;
 mod tests;
 
 pub use identity::{Identity, IdentityError, PublicIdentity};
-pub(crate) use proof::{EXPORTER_LABEL, join_proof, verify_welcome, welcome_proof};
+pub(crate) use lease::{LeaseTerm, seal_lease};
+pub(crate) use proof::{EXPORTER_LABEL, hello_proof, join_proof, verify_hello, verify_welcome, welcome_proof};
 pub(crate) use seal::{
     SealContext, SealWindow, seal_grant, seal_raw, verify_endorsement, verify_grant_seal, verify_raw_seal,
 };
-pub(crate) use ticket::{CLOCK_SKEW, TICKET_LIFETIME, Ticket, read_join};
+pub(crate) use ticket::{CLOCK_SKEW, LEASE_MAX, TICKET_LIFETIME, Ticket, read_join};
 pub use time::UnixTime;
 
 use crate::error::TransportCode;
@@ -49,7 +51,7 @@ pub(crate) enum AuthError {
     /// The issuer did not sign these claims.
     #[error("the signature of the ticket is wrong")]
     Signature,
-    /// The client named in the ticket does not speak on this connection.
+    /// The client of that key does not speak on this connection.
     #[error("the proof of possession is wrong")]
     Proof,
     /// The server does not prove its identity on this connection.

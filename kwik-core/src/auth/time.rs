@@ -26,11 +26,13 @@ impl UnixTime {
         Self::new(self.0.saturating_add(later))
     }
 
-    pub(super) fn from_millis(millis: u64) -> Self {
+    /// The moment so many milliseconds after the epoch.
+    pub(crate) fn from_millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
     }
 
-    pub(super) fn as_millis(self) -> u64 {
+    /// Milliseconds since the epoch.
+    pub(crate) fn as_millis(self) -> u64 {
         millis(self.0)
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::allowance::Allowance;
-use crate::auth::UnixTime;
+use crate::auth::{PublicIdentity, Ticket, UnixTime};
 use crate::config::ServerConfig;
 use crate::error::TransportCode;
 use crate::id::{PathId, SessionId};
@@ -75,7 +75,21 @@ pub(super) struct Gate {
     /// How many sources there may be before those that want nothing are forgotten.
     sources_max: usize,
     /// Tickets that were used and might be used again, until they expire.
-    spent: BTreeMap<(SessionId, PathId), UnixTime>,
+    spent: BTreeMap<TicketUse, UnixTime>,
+}
+
+/// What a ticket is good for once. Sessions are named by their primary: two may choose one id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct TicketUse {
+    issuer: PublicIdentity,
+    session: SessionId,
+    path: PathId,
+}
+
+impl TicketUse {
+    pub(super) fn of(claims: &Ticket) -> Self {
+        Self { issuer: claims.issuer, session: claims.session, path: claims.path }
+    }
 }
 
 /// A network that strangers come from.
@@ -187,7 +201,7 @@ impl Gate {
     /// Whether a ticket could be used now.
     pub(super) fn check_ticket(
         &mut self,
-        ticket: (SessionId, PathId),
+        ticket: TicketUse,
         now: UnixTime,
         limits: &Limits,
     ) -> Result<(), TransportCode> {
@@ -204,7 +218,7 @@ impl Gate {
     }
 
     /// Notes that a ticket is used, until it could not be used any more. Each is good for one connection.
-    pub(super) fn spend_ticket(&mut self, ticket: (SessionId, PathId), until: UnixTime) {
+    pub(super) fn spend_ticket(&mut self, ticket: TicketUse, until: UnixTime) {
         self.spent.insert(ticket, until);
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use quinn_proto::{ConnectionHandle, EndpointEvent};
 
-use super::gate::{Admission, Network, Place};
+use super::gate::{Admission, Network, Place, TicketUse};
 use super::{Endpoint, Key, Owner, exchange};
 use crate::VERSION;
 use crate::auth::{self, AuthError, PublicIdentity};
@@ -173,6 +173,7 @@ impl Endpoint {
         if !self.gate.admit_verification(self.now, incoming.network, &self.config.limits) {
             return Err(TransportCode::SERVER_BUSY);
         }
+        auth::verify_hello(&client_key, &hello.proof, &exporter).map_err(AuthError::code)?;
         let server = &listener.server;
         if !server.authorizes(&hello.credential, incoming.path.remote_address()) {
             return Err(TransportCode::AUTH_FAILED);
@@ -202,15 +203,15 @@ impl Endpoint {
         let me = server.identity.public();
         let trusts = |issuer: &PublicIdentity| server.trusted_primaries.contains(issuer);
         let unverified = auth::read_join(&join.ticket, &me, moment.wall, trusts).map_err(AuthError::code)?;
-        let (session, path) = (unverified.claims().session, unverified.claims().path);
+        let use_of = TicketUse::of(unverified.claims());
         let limits = &self.config.limits;
-        self.gate.check_ticket((session, path), moment.wall, limits)?;
+        self.gate.check_ticket(use_of, moment.wall, limits)?;
         if !self.gate.admit_verification(self.now, incoming.network, limits) {
             return Err(TransportCode::SERVER_BUSY);
         }
         let ticket = unverified.verify(&join.proof, &exporter).map_err(AuthError::code)?;
-        self.gate.spend_ticket((session, path), ticket.expires_at.saturating_add(auth::CLOCK_SKEW));
-        let (identity, limits) = (server.identity.clone(), server.limits.clone());
+        self.gate.spend_ticket(use_of, ticket.expires_at.saturating_add(auth::CLOCK_SKEW));
+        let (identity, limits, path) = (server.identity.clone(), server.limits.clone(), ticket.path);
         let handle = self.next_session_handle();
         let joining = Joining { ticket, identity, limits, params: join.params, exporter };
         self.admit(connection, handle, path, |path| Machine::join(moment, joining, path))

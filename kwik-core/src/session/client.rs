@@ -138,6 +138,7 @@ impl Machine {
                 version: VERSION,
                 params,
                 client_key: *client.key.public().as_bytes(),
+                proof: auth::hello_proof(&client.key, &exporter),
                 credential: client.config.credential.clone(),
             };
             path.queue_control(&hello.into());
@@ -405,6 +406,7 @@ impl Machine {
         for (id, path) in self.paths.iter_mut().filter(|(id, path)| !id.is_primary() && path.is_hearing()) {
             while path.is_control_ready() {
                 let frame = match client.notices.pop(*id) {
+                    Some(Notice::Leased(lease)) => lease.into(),
                     Some(Notice::Revoked(grant)) => Revoke { grant, epoch: client.members.epoch() }.into(),
                     Some(Notice::Stopped(stream, code)) => StopSending { stream, code, conflict: None }.into(),
                     Some(Notice::Raised(stream)) => match self.streams.receive_limit(stream) {

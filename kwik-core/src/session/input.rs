@@ -58,7 +58,7 @@ impl Machine {
                 }
             }
             RoleState::Primary(_) => self.on_control_at_primary(frame),
-            RoleState::Secondary(_) => self.on_control_at_secondary(frame),
+            RoleState::Secondary(_) => self.on_control_at_secondary(moment, frame),
         }
     }
 
@@ -66,6 +66,7 @@ impl Machine {
         match frame {
             ControlFrame::AddPath(add) => self.on_add_path(moment, add),
             ControlFrame::RemovePath(remove) => self.on_remove_path(moment.now, &remove),
+            ControlFrame::Lease(lease) => self.on_lease_to_relay(lease),
             ControlFrame::Grant(grant) => self.on_grant(grant),
             ControlFrame::Revoke(revoke) => self.on_revoke(&revoke),
             ControlFrame::Raw(raw) => self.on_raw_to_relay(PathId::PRIMARY, raw),
@@ -99,11 +100,12 @@ impl Machine {
         }
     }
 
-    fn on_control_at_secondary(&mut self, frame: ControlFrame) -> Result<(), Fault> {
+    fn on_control_at_secondary(&mut self, moment: Moment, frame: ControlFrame) -> Result<(), Fault> {
         match frame {
             ControlFrame::StopSending(_) | ControlFrame::MaxStreamData(_) | ControlFrame::Close(_) => {
                 self.on_stream_control(frame)
             }
+            ControlFrame::Lease(lease) => self.on_lease(moment, &lease),
             ControlFrame::Revoke(revoke) => {
                 self.streams.revoke_part(revoke.grant);
                 Ok(())

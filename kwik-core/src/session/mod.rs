@@ -6,6 +6,7 @@ mod commands;
 mod credit;
 mod event;
 mod input;
+mod lease;
 mod members;
 mod notices;
 mod primary;
@@ -271,7 +272,7 @@ impl Machine {
         self.flush_stream_control();
         match &self.role {
             RoleState::Client(_) => self.flush_client(moment),
-            RoleState::Primary(_) => self.flush_primary(moment.now),
+            RoleState::Primary(_) => self.flush_primary(moment),
             RoleState::Secondary(_) => self.flush_secondary(moment.now),
         }
         self.flush_close();
@@ -359,7 +360,10 @@ impl Machine {
         }
         match &self.role {
             RoleState::Client(_) => self.check_deadlines(moment),
-            RoleState::Primary(_) => self.check_answers(moment.now),
+            RoleState::Primary(_) => {
+                self.check_answers(moment.now);
+                self.renew_leases(moment.now);
+            }
             RoleState::Secondary(_) => self.check_lease(moment),
         }
     }

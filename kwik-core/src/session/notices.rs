@@ -1,11 +1,13 @@
-//! What a client has to tell each secondary of the streams it writes: credit, and that bytes are not wanted any more
-//! (PROTOCOL.md §8). It is state: a server that reads slowly hears the latest and no more.
+//! What a client has to tell each secondary: that the primary wants it, and of the streams it writes credit, and that
+//! bytes are not wanted any more (PROTOCOL.md §4, §8). It is state: a server that reads slowly hears the latest and no
+//! more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::ErrorCode;
 use crate::id::{GrantId, PathId, StreamId};
 use crate::limits::Limits;
+use crate::wire::Lease;
 
 /// What waits to be told, by path.
 pub(super) struct Notices {
@@ -16,6 +18,8 @@ pub(super) struct Notices {
 /// What waits for one path.
 #[derive(Default)]
 struct Waiting {
+    /// The newest renewal.
+    leased: Option<Lease>,
     revoked: BTreeSet<GrantId>,
     stopped: BTreeMap<StreamId, ErrorCode>,
     /// Streams whose limit rose.
@@ -25,6 +29,7 @@ struct Waiting {
 /// One thing to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notice {
+    Leased(Lease),
     Revoked(GrantId),
     Stopped(StreamId, ErrorCode),
     Raised(StreamId),
@@ -38,6 +43,7 @@ impl Notices {
     pub(super) fn push(&mut self, path: PathId, notice: Notice) {
         let waiting = self.paths.entry(path).or_default();
         match notice {
+            Notice::Leased(lease) => waiting.leased = Some(lease),
             Notice::Revoked(grant) => {
                 waiting.revoked.insert(grant);
             }
@@ -53,6 +59,9 @@ impl Notices {
 
     pub(super) fn pop(&mut self, path: PathId) -> Option<Notice> {
         let waiting = self.paths.get_mut(&path)?;
+        if let Some(lease) = waiting.leased.take() {
+            return Some(Notice::Leased(lease));
+        }
         let revoked = waiting.revoked.pop_first().map(Notice::Revoked);
         let stopped = || waiting.stopped.pop_first().map(|(stream, code)| Notice::Stopped(stream, code));
         revoked.or_else(stopped).or_else(|| waiting.raised.pop_first().map(Notice::Raised))
@@ -82,7 +91,7 @@ mod tests {
     use crate::error::TransportCode;
 
     #[test]
-    fn credit_is_told_once_however_often_it_rose_and_not_after_the_end() {
+    fn newest_is_told_once_and_credit_not_after_the_end() {
         let mut notices = Notices::new(&Limits::default());
         let (path, code) = (PathId(1), ErrorCode::from(TransportCode::STREAM_GONE));
         for stream in [4, 0, 4, 8, 0] {
@@ -90,10 +99,12 @@ mod tests {
         }
         notices.push(path, Notice::Stopped(StreamId(4), code));
         notices.push(path, Notice::Revoked(GrantId(3)));
+        let lease = |issued_at_ms| Lease { path, issued_at_ms, signature: [0; 64] };
+        [1, 2, 3].into_iter().for_each(|issued| notices.push(path, Notice::Leased(lease(issued))));
         notices.forget_stream(StreamId(8));
         let told: Vec<_> = std::iter::from_fn(|| notices.pop(path)).collect();
         let [revoked, stopped] = [Notice::Revoked(GrantId(3)), Notice::Stopped(StreamId(4), code)];
-        assert_eq!(told, [revoked, stopped, Notice::Raised(StreamId(0))]);
+        assert_eq!(told, [Notice::Leased(lease(3)), revoked, stopped, Notice::Raised(StreamId(0))]);
     }
 
     // [P-5.15]

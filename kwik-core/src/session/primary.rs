@@ -10,18 +10,19 @@ use bytes::Bytes;
 use super::commands::Commands;
 use super::event::{AddPathError, DelegateError, GrantInfo, PathError, PathEvent, PathInfo, PathTarget, SessionEvent};
 use super::input::violation;
+use super::lease::{Renewals, is_wanted};
 use super::raw::RawEnd;
 use super::{Machine, Moment, RoleState};
 use crate::address::Address;
-use crate::auth::{self, Identity, PublicIdentity, SealContext, TICKET_LIFETIME, Ticket};
+use crate::auth::{self, Identity, PublicIdentity, SealContext, TICKET_LIFETIME, Ticket, UnixTime};
 use crate::error::{DeadReason, TransportCode};
 use crate::id::{Epoch, GrantId, PathId, RangeConflict, SessionId, Side, StreamHandle, StreamId, StreamOffset};
 use crate::limits::{self, Limits, PATHS_REMEMBERED_MAX};
 use crate::path::{Path, PathState};
 use crate::stream::{Change, DelegationState, Delegations, Fault, GrantReport, Outcome, StreamTable, TableRole, Worth};
 use crate::wire::{
-    self, AddPath, ControlFrame, GrantStatus, GrantStatusFrame, Hello, PathStatus, RemovePath, Revoke, Seal, Welcome,
-    WirePathState,
+    self, AddPath, ControlFrame, GrantStatus, GrantStatusFrame, Hello, Lease, PathStatus, RemovePath, Revoke, Seal,
+    Welcome, WirePathState,
 };
 
 /// What only a primary keeps.
@@ -37,6 +38,7 @@ pub(super) struct PrimaryRole {
     unanswered: BTreeMap<PathId, Instant>,
     delegations: Delegations,
     pub(super) raw: RawEnd,
+    pub(super) renewals: Renewals,
     pub(super) commands: Commands,
     /// Paths for which a delegation was refused for want of room, until the application is told that there is some.
     crowded: BTreeSet<PathId>,
@@ -92,7 +94,19 @@ impl PrimaryRole {
 
     /// When the client's next answer is overdue.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.unanswered.values().copied().chain(self.raw.deadline()).min()
+        let renewal = self.renewals.deadline();
+        self.unanswered.values().copied().chain(self.raw.deadline()).chain(renewal).min()
+    }
+
+    /// The next renewal to be told.
+    fn poll_lease(&mut self, wall: UnixTime) -> Option<ControlFrame> {
+        while let Some(path) = self.renewals.pop_due() {
+            if self.path(path).is_some_and(|info| is_wanted(&info.state)) {
+                let signature = auth::seal_lease(&self.identity, self.session, path, wall);
+                return Some(Lease { path, issued_at_ms: wall.as_millis().min(limits::VARINT_MAX), signature }.into());
+            }
+        }
+        None
     }
 
     fn live_paths(&self) -> usize {
@@ -141,6 +155,7 @@ impl Machine {
             last_path: PathId::PRIMARY,
             unanswered: BTreeMap::new(),
             delegations: Delegations::new(&limits),
+            renewals: Renewals::new(&limits),
             commands: Commands::new(&limits),
             crowded: BTreeSet::new(),
         };
@@ -207,6 +222,7 @@ impl Machine {
             bytes: 0,
         };
         primary.paths.insert(path, RemotePath { info, next_grant_seal: 0 });
+        primary.renewals.begin(moment.now);
         Ok(path)
     }
 
@@ -467,13 +483,14 @@ impl Machine {
         Ok(())
     }
 
-    pub(super) fn flush_primary(&mut self, now: Instant) {
+    pub(super) fn flush_primary(&mut self, moment: Moment) {
+        let now = moment.now;
         let due = now.checked_add(self.limits.answer_timeout);
         let RoleState::Primary(primary) = &mut self.role else { return };
         let Some(home) = self.paths.get_mut(&PathId::PRIMARY) else { return };
         let mut sent = 0;
         while home.is_control_ready() {
-            let Some(frame) = primary.commands.pop() else { break };
+            let Some(frame) = primary.commands.pop().or_else(|| primary.poll_lease(moment.wall)) else { break };
             if let ControlFrame::AddPath(AddPath { path, .. }) | ControlFrame::RemovePath(RemovePath { path, .. }) =
                 &frame
                 && !primary.path(*path).is_some_and(|info| info.state.is_dead())

@@ -4,10 +4,10 @@
 use std::time::Instant;
 
 use super::event::SessionEvent;
+use super::lease::PathLease;
 use super::raw::RawEnd;
 use super::{Machine, Moment, RoleState};
-use crate::auth::{self, Identity, PublicIdentity, SealContext, SealWindow, Ticket};
-use crate::error::TransportCode;
+use crate::auth::{self, Identity, LeaseTerm, PublicIdentity, SealContext, SealWindow, Ticket};
 use crate::id::{PathId, SessionId, Side};
 use crate::limits::Limits;
 use crate::path::Path;
@@ -17,11 +17,11 @@ use crate::wire::{ControlFrame, GrantOpen, Params, RawForward, Welcome};
 /// What only a secondary keeps.
 pub(super) struct SecondaryRole {
     session: SessionId,
-    path: PathId,
+    pub(super) path: PathId,
     primary: PublicIdentity,
     identity: Identity,
     grants: SealWindow,
-    lease_end: Option<Instant>,
+    pub(super) lease: PathLease,
     pub(super) raw: RawEnd,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Joining {
 
 impl SecondaryRole {
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.raw.deadline().into_iter().chain(self.lease_end).min()
+        self.raw.deadline().into_iter().chain(self.lease.end()).min()
     }
 
     pub(super) fn own_identity(&self) -> PublicIdentity {
@@ -71,6 +71,7 @@ impl Machine {
             signature,
         }));
         path.move_to_active();
+        let term = LeaseTerm::new(ticket.issuer, session, id, ticket.lease, ticket.issued_at);
         let role = SecondaryRole {
             session,
             path: id,
@@ -78,7 +79,7 @@ impl Machine {
             raw: RawEnd::new(moment.now, (session, id), identity.clone(), &limits),
             identity,
             grants: SealWindow::default(),
-            lease_end: moment.now.checked_add(ticket.lease),
+            lease: PathLease::new(moment.now, term),
         };
         let role = RoleState::Secondary(Box::new(role));
         let mut machine = Self::assemble(moment.now, Some(session), limits, role, (id, path), streams);
@@ -117,15 +118,6 @@ impl Machine {
         .map_err(sealed)?;
         self.streams.open_part(grant.grant, grant.stream, range, grant.limit.0, grant.seal.payload)?;
         Ok(())
-    }
-
-    pub(super) fn check_lease(&mut self, moment: Moment) {
-        let RoleState::Secondary(secondary) = &self.role else { return };
-        if secondary.lease_end.is_some_and(|end| moment.now >= end) {
-            self.fail(moment.now, TransportCode::LEASE_EXPIRED, "");
-            return;
-        }
-        self.check_receipts(moment.now);
     }
 
     pub(super) fn flush_secondary(&mut self, now: Instant) {

@@ -6,7 +6,7 @@ use super::{
     WireError,
     coding::{Decoder, Field, put_varint},
     control::{
-        AddPath, Close, Grant, GrantEnd, GrantStatusFrame, Hello, Join, MaxStreamData, MaxStreams, OpenStream,
+        AddPath, Close, Grant, GrantEnd, GrantStatusFrame, Hello, Join, Lease, MaxStreamData, MaxStreams, OpenStream,
         PacketAck, PathStatus, Raw, RawStatus, RemovePath, ResetStream, Revoke, StopSending, Welcome,
     },
 };
@@ -118,6 +118,7 @@ control_frames! {
     RAW = 0x11, Raw(Raw);
     RAW_STATUS = 0x12, RawStatus(RawStatus);
     CLOSE = 0x13, Close(Close);
+    LEASE = 0x14, Lease(Lease);
 }
 
 frame_types! {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kwik_core::__test_exports::{
-    Frame, GrantStatus, GrantStatusFrame, Hello, PathStatus, RawForward, RawStatus, Seal, WirePathState,
+    Frame, GrantStatus, GrantStatusFrame, Hello, PathStatus, RawForward, RawStatus, Seal, WirePathState, hello_proof,
 };
 use kwik_core::{ErrorCode, GrantId, PathId, TransportCode};
 
@@ -19,6 +19,12 @@ pub(super) const ROWS: &[Row] = &[
     ("HELLO with a weak key", When::First, REFUSED, |stage| hello(stage, |hello| hello.client_key = [0; 32])),
     ("HELLO with a key that is none", When::First, REFUSED, |stage| {
         hello(stage, |hello| hello.client_key = [0xff; 32])
+    }),
+    ("HELLO with a key of somebody else", When::First, REFUSED, |stage| {
+        let other = *kwik_core::Identity::from_seed([0x7e; 32]).public().as_bytes();
+        let Frame::Hello(hello) = plain_hello(stage) else { return false };
+        stage.say(Hello { client_key: other, ..hello });
+        false
     }),
     ("HELLO of another version", When::First, Cost::Code(TransportCode::VERSION), |stage| {
         hello(stage, |hello| hello.version = 2)
@@ -136,7 +142,8 @@ pub(super) const ROWS: &[Row] = &[
 /// HELLO as an honest client sends it.
 pub(super) fn plain_hello(stage: &Stage<'_>) -> Frame {
     let client_key = *stage.key.public().as_bytes();
-    Hello { version: 1, params: params(), client_key, credential: Bytes::new() }.into()
+    let proof = hello_proof(stage.key, &stage.scene.exporter);
+    Hello { version: 1, params: params(), client_key, proof, credential: Bytes::new() }.into()
 }
 
 fn hello(stage: &mut Stage<'_>, change: fn(&mut Hello)) -> bool {

@@ -163,5 +163,5 @@ impl RawNode for Flood {
 fn forged_hello() -> Bytes {
     let params = Params { streams_bidi: 128, streams_uni: 128, stream_window_initial: 16 * 1024 };
     let client_key = *kwik_core::Identity::from_seed([0x7e; 32]).public().as_bytes();
-    Frame::from(Hello { version: 1, params, client_key, credential: Bytes::new() }).encode()
+    Frame::from(Hello { version: 1, params, client_key, proof: [0; 64], credential: Bytes::new() }).encode()
 }

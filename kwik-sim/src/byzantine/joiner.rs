@@ -1,7 +1,7 @@
 //! What a client may do to a secondary.
 
 use bytes::Bytes;
-use kwik_core::__test_exports::{GrantOpen, Join, MaxStreamData, RawForward, RawStatus, Revoke, Seal};
+use kwik_core::__test_exports::{GrantOpen, Join, Lease, MaxStreamData, RawForward, RawStatus, Revoke, Seal};
 use kwik_core::{Dir, Epoch, ErrorCode, GrantId, PathId, StreamOffset, TransportCode};
 use rand::Rng;
 
@@ -89,6 +89,22 @@ pub(super) const ROWS: &[Row] = &[
         (0..100).for_each(|_| stage.say(MaxStreamData { stream, limit: StreamOffset(7) }));
         stage.tick < 100
     }),
+    ("a lease that nobody signed", When::Welcomed, REFUSED, |stage| {
+        let (path, issued_at_ms) = (stage.scene.path, now_ms(stage));
+        stage.say(Lease { path, issued_at_ms, signature: [1; 64] });
+        false
+    }),
+    ("leases of another time, again and again", When::Welcomed, FLOOD, |stage| {
+        let path = stage.scene.path;
+        let times = [0, 1, now_ms(stage) - 31_000, now_ms(stage) + 31_000, (1 << 62) - 1];
+        (0..100).for_each(|number| stage.say(Lease { path, issued_at_ms: times[number % 5], signature: [1; 64] }));
+        stage.tick < 100
+    }),
+    ("a lease of another path", When::Welcomed, VIOLATION, |stage| {
+        let (path, issued_at_ms) = (PathId(stage.scene.path.0 + 1), now_ms(stage));
+        stage.say(Lease { path, issued_at_ms, signature: [1; 64] });
+        false
+    }),
     ("revocations of nothing", When::Welcomed, FLOOD, |stage| {
         (0..100).for_each(|_| stage.say(Revoke { grant: GrantId(7), epoch: Epoch(7) }));
         stage.tick < 100
@@ -107,6 +123,10 @@ pub(super) const ROWS: &[Row] = &[
         false
     }),
 ];
+
+fn now_ms(stage: &Stage<'_>) -> u64 {
+    u64::try_from(stage.wall.since_epoch().as_millis()).unwrap_or(u64::MAX)
+}
 
 fn say(stage: &mut Stage<'_>, join: Join) -> bool {
     stage.say(join);

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use kwik_core::__test_exports::{
-    AddPath, Close, Frame, Grant, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame, Hello, Join, MaxStreamData,
-    MaxStreams, OpenStream, PacketAck, PathStatus, Raw, RawForward, RawStatus, RemovePath, ResetStream, Revoke, Seal,
-    StopSending, Welcome,
+    AddPath, Close, Frame, Grant, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame, Hello, Join, Lease,
+    MaxStreamData, MaxStreams, OpenStream, PacketAck, PathStatus, Raw, RawForward, RawStatus, RemovePath, ResetStream,
+    Revoke, Seal, StopSending, Welcome,
 };
 use kwik_core::{Dir, Epoch, ErrorCode, GrantId, PathId, StreamId, StreamOffset, TransportCode};
 use rand::Rng;
@@ -93,7 +93,14 @@ pub(super) fn samples(stage: &mut Stage<'_>) -> Vec<Frame> {
         _ => GrantStatus::Lost { code, missing: std::iter::once(start.0..start.0 + len).collect() },
     };
     vec![
-        Hello { version: number, params: params(), client_key: stage.rng.random(), credential: Bytes::new() }.into(),
+        Hello {
+            version: number,
+            params: params(),
+            client_key: stage.rng.random(),
+            proof: stage.rng.random(),
+            credential: Bytes::new(),
+        }
+        .into(),
         Join { version: 1, params: params(), ticket: Bytes::from_static(&[1; 300]), proof: [1; 64] }.into(),
         Welcome {
             session: stage.session(),
@@ -135,6 +142,7 @@ pub(super) fn samples(stage: &mut Stage<'_>) -> Vec<Frame> {
         Raw { to: path, seal }.into(),
         RawStatus { from: path, to: PathId(stage.rng.random_range(0..4)), sequence: number, code }.into(),
         Close { code, reason: "for no reason".to_owned() }.into(),
+        Lease { path, issued_at_ms: number, signature: stage.rng.random() }.into(),
     ]
 }
 
@@ -151,7 +159,7 @@ fn is_legal(part: Part, frame: &Frame) -> bool {
     match (part, frame) {
         (_, Frame::PacketAck(_) | Frame::Close(_) | Frame::RawStatus(_)) => true,
         (Part::Primary, Frame::AddPath(_) | Frame::RemovePath(_) | Frame::Grant(_)) => true,
-        (Part::Primary | Part::Joiner, Frame::Revoke(_)) => true,
+        (Part::Primary | Part::Joiner, Frame::Revoke(_) | Frame::Lease(_)) => true,
         (Part::Primary | Part::Secondary, Frame::Raw(_)) => true,
         (Part::Secondary, Frame::GrantEnd(_)) => true,
         (Part::Client, Frame::PathStatus(_) | Frame::GrantStatus(_)) => true,

@@ -1,7 +1,7 @@
 //! What a primary may do to a client that dialled it, and to the servers it names.
 
 use bytes::Bytes;
-use kwik_core::__test_exports::{AddPath, Grant, Raw, RemovePath, Revoke, Seal, seal_grant};
+use kwik_core::__test_exports::{AddPath, Grant, Lease, Raw, RemovePath, Revoke, Seal, seal_grant};
 use kwik_core::{Dir, Epoch, ErrorCode, GrantId, Identity, PathId, StreamId, StreamOffset, TransportCode};
 
 use super::behaviour::{Cost, FLOOD, Row, VIOLATION, When};
@@ -21,6 +21,18 @@ pub(super) const ROWS: &[Row] = &[
         add_path(stage, 10, 10, "10.9.9.9:4433");
         add_path(stage, 10, 11, "10.9.9.9:4433");
         false
+    }),
+    ("a lease of a path that was never added", When::Placed, VIOLATION, |stage| {
+        stage.say(Lease { path: PathId(90), issued_at_ms: 1, signature: [1; 64] });
+        false
+    }),
+    ("a lease of its own path", When::Placed, VIOLATION, |stage| {
+        stage.say(Lease { path: PathId::PRIMARY, issued_at_ms: 1, signature: [1; 64] });
+        false
+    }),
+    ("leases without end", When::Partnered, FLOOD, |stage| {
+        (0..100).for_each(|_| stage.say(Lease { path: PathId(1), issued_at_ms: 1, signature: [1; 64] }));
+        stage.tick < 100
     }),
     ("itself added as a path", When::Placed, VIOLATION, |stage| {
         add_path(stage, 0, 10, "10.9.9.9:4433");

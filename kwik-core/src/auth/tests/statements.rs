@@ -90,6 +90,60 @@ fn raw_seal_binds_all_it_covers() {
     }
 }
 
+// [P-4.2] [P-4.4]
+#[test]
+fn hello_proves_one_key_on_one_connection() {
+    let proof = hello_proof(&client(), &EXPORTER);
+    assert_eq!(verify_hello(&client().public(), &proof, &EXPORTER), Ok(()));
+    assert_eq!(verify_hello(&thief().public(), &proof, &EXPORTER), Err(AuthError::Proof));
+    for bit in 0..EXPORTER.len() * 8 {
+        let verdict = verify_hello(&client().public(), &proof, &flipped(&EXPORTER, bit));
+        assert_eq!(verdict, Err(AuthError::Proof), "bit {bit}");
+    }
+    for bit in 0..proof.len() * 8 {
+        let verdict = verify_hello(&client().public(), &flipped(&proof, bit), &EXPORTER);
+        assert_eq!(verdict, Err(AuthError::Proof), "bit {bit}");
+    }
+}
+
+// [P-4.14]
+#[test]
+fn lease_is_renewed_by_what_is_new_and_of_now() {
+    let (session, path, issuer) = (claims().session, claims().path, primary().public());
+    let term = || LeaseTerm::new(issuer, session, path, Duration::from_secs(60), at(ISSUED_MS));
+    let seal = |issued_ms| seal_lease(&primary(), session, path, at(issued_ms));
+    for (issued_ms, now_ms, renews) in [
+        (ISSUED_MS, ISSUED_MS, false),
+        (ISSUED_MS - 1, ISSUED_MS, false),
+        (ISSUED_MS + 1, ISSUED_MS, true),
+        (ISSUED_MS + 30_000, ISSUED_MS, true),
+        (ISSUED_MS + 30_001, ISSUED_MS, false),
+        (ISSUED_MS + 1, ISSUED_MS + 30_001, true),
+        (ISSUED_MS + 1, ISSUED_MS + 30_002, false),
+        (u64::MAX, ISSUED_MS, false),
+        (u64::MAX, u64::MAX, true),
+    ] {
+        let verdict = term().renew(at(issued_ms), &seal(issued_ms), at(now_ms));
+        assert_eq!(verdict, Ok(renews), "issued at {issued_ms}, seen at {now_ms}");
+        // What renews nothing is not even looked at.
+        let forged = term().renew(at(issued_ms), &[0; 64], at(now_ms));
+        assert_eq!(forged, if renews { Err(AuthError::Seal) } else { Ok(false) });
+    }
+    let mut once = term();
+    assert_eq!(once.renew(at(ISSUED_MS + 9), &seal(ISSUED_MS + 9), at(ISSUED_MS)), Ok(true));
+    for again in [ISSUED_MS + 9, ISSUED_MS + 8] {
+        assert_eq!(once.renew(at(again), &seal(again), at(ISSUED_MS)), Ok(false));
+    }
+    for other in [
+        seal_lease(&thief(), session, path, at(ISSUED_MS + 10)),
+        seal_lease(&primary(), SessionId([0; 16]), path, at(ISSUED_MS + 10)),
+        seal_lease(&primary(), session, PathId(8), at(ISSUED_MS + 10)),
+        seal(ISSUED_MS + 11),
+    ] {
+        assert_eq!(once.renew(at(ISSUED_MS + 10), &other, at(ISSUED_MS)), Err(AuthError::Seal));
+    }
+}
+
 // [P-7.1] [P-8.10]
 #[test]
 fn seals_are_accepted_once_and_in_order() {
@@ -148,7 +202,10 @@ fn statements_do_not_pass_for_their_neighbours() {
     let welcome = welcome_proof(&key, &EXPORTER, session, path, &public);
     let grant = seal_grant(&key, context(), GrantId(1), StreamId(0), 0..9, request);
     let raw = seal_raw(&key, context(), request);
-    let signatures = [*ticket_signature, proof, welcome, grant, raw];
+    let lease = |issued_ms| LeaseTerm::new(public, session, path, Duration::ZERO, at(issued_ms));
+    let hello = hello_proof(&key, &EXPORTER);
+    let renewal = seal_lease(&key, session, path, at(ISSUED_MS));
+    let signatures = [*ticket_signature, proof, welcome, grant, raw, hello, renewal];
     for (made, signature) in signatures.iter().enumerate() {
         let read = [
             join(&[encoded, signature].concat(), &proof).is_ok()
@@ -157,6 +214,8 @@ fn statements_do_not_pass_for_their_neighbours() {
             verify_welcome(&public, signature, &EXPORTER, session, path, &public).is_ok(),
             verify_grant_seal(&public, signature, context(), GrantId(1), StreamId(0), 0..9, request).is_ok(),
             verify_raw_seal(&public, signature, context(), request).is_ok(),
+            verify_hello(&public, signature, &EXPORTER).is_ok(),
+            lease(0).renew(at(ISSUED_MS), signature, at(ISSUED_MS)).is_ok(),
         ];
         for (read_as, good) in read.into_iter().enumerate() {
             assert_eq!(good, made == read_as, "signature {made} read as {read_as}");
@@ -179,7 +238,9 @@ fn messages_are_golden_and_unambiguous() {
     assert_ne!(message(Label::Raw, &[b"ab", b"c"]), message(Label::Raw, &[b"a", b"bc"]));
     assert_ne!(message(Label::Raw, &[b"ab"]), message(Label::Raw, &[b"ab", b""]));
     let texts = Label::ALL.map(Label::text);
-    assert_eq!(texts, ["kwik/1 ticket", "kwik/1 join proof", "kwik/1 welcome", "kwik/1 grant", "kwik/1 raw"]);
+    let (proofs, seals) = (["hello", "join proof", "welcome"], ["lease", "grant", "raw"]);
+    let kinds = std::iter::once("ticket").chain(proofs).chain(seals).map(|kind| format!("kwik/1 {kind}"));
+    assert!(kinds.eq(texts), "{texts:?}");
 }
 
 // [P-4.2]
@@ -195,6 +256,9 @@ fn statements_are_made_of_the_parts_that_the_protocol_lists() {
     let client_key = client().public();
     let welcome = welcome_proof(&key, &EXPORTER, claims().session, PathId(7), &client_key);
     assert_eq!(welcome, key.sign(Label::Welcome, &[&EXPORTER, &session, &path, client_key.as_bytes()]));
+    assert_eq!(hello_proof(&key, &EXPORTER), key.sign(Label::Hello, &[&EXPORTER]));
+    let lease = seal_lease(&key, claims().session, PathId(7), at(ISSUED_MS));
+    assert_eq!(lease, key.sign(Label::Lease, &[&session, &path, &ISSUED_MS.to_be_bytes()]));
     let ticket = claims().sign(&key);
     assert_eq!(ticket[CLAIMS_BYTES..], key.sign(Label::Ticket, &[&ticket[..CLAIMS_BYTES]]));
     // SHA-256 of "abc" (FIPS 180-4).

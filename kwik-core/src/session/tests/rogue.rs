@@ -21,7 +21,7 @@ use crate::limits::Limits;
 use crate::path::Quic;
 use crate::session::SessionEvent;
 use crate::test_support::instant;
-use crate::wire::{Close, ControlFrame, ControlReader, Hello, Join, Params, Welcome};
+use crate::wire::{Close, ControlFrame, ControlReader, Hello, Join, Lease, Params, Welcome};
 
 const UNIX_AT_START: Duration = Duration::from_secs(1_800_000_000);
 const PARAMS: Params = Params { streams_bidi: 16, streams_uni: 16, stream_window_initial: 16 * 1024 };
@@ -35,13 +35,17 @@ struct Server {
 }
 
 impl Server {
-    /// The server's identity; it trusts [`Server::issuer`].
+    /// The server's identity; it trusts [`Server::issuer`] and [`Server::other_issuer`].
     fn identity() -> Identity {
         Identity::from_seed([1; 32])
     }
 
     fn issuer() -> Identity {
         Identity::from_seed([2; 32])
+    }
+
+    fn other_issuer() -> Identity {
+        Identity::from_seed([6; 32])
     }
 
     fn new(adjust: impl Fn(&mut Limits)) -> Self {
@@ -76,7 +80,8 @@ impl Server {
         };
         let server = server.limits(limits);
         let guard = |credential: &[u8], _: SocketAddr| credential == b"good";
-        let server = server.trust_primary(Self::issuer().public()).authorizer(Arc::new(guard));
+        let server = server.trust_primary(Self::issuer().public()).trust_primary(Self::other_issuer().public());
+        let server = server.authorizer(Arc::new(guard));
         endpoint.listen(Some(server)).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(cert.der().clone()).unwrap();
@@ -108,6 +113,10 @@ impl Rogue {
         let control = first.begin(first.hello());
         first.assert_welcomed(control);
         first.again()
+    }
+
+    fn with_key(key: Identity) -> Self {
+        Self { key, ..Self::new() }
     }
 
     /// Dials as an honest client would.
@@ -196,6 +205,14 @@ impl Rogue {
         self.pass(Duration::from_millis(200));
     }
 
+    /// A further frame on the control plane.
+    fn say(&mut self, control: StreamId, frame: impl Into<ControlFrame>) {
+        let mut out = BytesMut::new();
+        frame.into().encode(&mut out);
+        assert_eq!(self.connection.send_stream(control).write(&out), Ok(out.len()));
+        self.settle();
+    }
+
     /// Opens the control plane with this frame.
     fn begin(&mut self, frame: impl Into<ControlFrame>) -> StreamId {
         let mut out = BytesMut::new();
@@ -208,7 +225,8 @@ impl Rogue {
 
     fn hello(&self) -> Hello {
         let client_key = *self.key.public().as_bytes();
-        Hello { version: 1, params: PARAMS, client_key, credential: Bytes::from_static(b"good") }
+        let proof = auth::hello_proof(&self.key, &self.exporter());
+        Hello { version: 1, params: PARAMS, client_key, proof, credential: Bytes::from_static(b"good") }
     }
 
     fn ticket(&self) -> Ticket {
@@ -226,12 +244,20 @@ impl Rogue {
         }
     }
 
-    fn join(&self, ticket: &Ticket) -> Join {
+    fn exporter(&self) -> [u8; 32] {
         let mut exporter = [0; 32];
         let session = self.connection.crypto_session();
         session.export_keying_material(&mut exporter, auth::EXPORTER_LABEL, b"").unwrap();
-        let ticket = ticket.clone().sign(&Server::issuer());
-        let proof = auth::join_proof(&self.key, &exporter, &ticket);
+        exporter
+    }
+
+    fn join(&self, ticket: &Ticket) -> Join {
+        self.join_by(&Server::issuer(), ticket)
+    }
+
+    fn join_by(&self, issuer: &Identity, ticket: &Ticket) -> Join {
+        let ticket = Ticket { issuer: issuer.public(), ..ticket.clone() }.sign(issuer);
+        let proof = auth::join_proof(&self.key, &self.exporter(), &ticket);
         Join { version: 1, params: PARAMS, ticket, proof }
     }
 
@@ -348,6 +374,9 @@ fn hello_is_checked_in_order_and_refused_without_a_reason() {
     rogue.begin(Hello { client_key: weak, ..rogue.hello() });
     rogue.assert_refused(TransportCode::AUTH_FAILED, "then the key");
     let mut rogue = rogue.again();
+    rogue.begin(Hello { proof: [0; 64], ..rogue.hello() });
+    rogue.assert_refused(TransportCode::AUTH_FAILED, "and its proof");
+    let mut rogue = rogue.again();
     rogue.begin(Hello { credential: Bytes::from_static(b"bad"), ..rogue.hello() });
     rogue.assert_refused(TransportCode::AUTH_FAILED, "and the credential");
     assert!(rogue.server.events.is_empty());
@@ -399,7 +428,7 @@ fn verifications_are_spent_on_what_passed_the_free_checks_only() {
         Join { version: 2, ..rogue.join(&rogue.ticket()) },
         Join { ticket: Bytes::from_static(b"garbage"), ..rogue.join(&rogue.ticket()) },
         rogue.join(&stale),
-        rogue.join(&Ticket { issuer: stranger, ..rogue.ticket() }),
+        rogue.join_by(&Identity::from_seed([8; 32]), &rogue.ticket()),
         rogue.join(&Ticket { secondary: stranger, ..rogue.ticket() }),
     ] {
         rogue.begin(bad);
@@ -449,6 +478,88 @@ fn ticket_is_good_for_one_connection_and_memory_of_them_is_bounded() {
     let fresh = Ticket { path: PathId(4), issued_at: UnixTime::new(now), expires_at, ..first };
     let control = rogue.begin(rogue.join(&fresh));
     rogue.assert_welcomed(control);
+}
+
+// [P-4.2] [P-4.4]
+#[test]
+fn key_of_another_client_cannot_be_passed_on() {
+    // What a primary has of its own client: the key it named, and what it signed on their connection.
+    let victim = Rogue::new();
+    let borrowed = victim.hello();
+    let mut rogue = Rogue::with_key(Identity::from_seed([4; 32]));
+    rogue.begin(borrowed.clone());
+    rogue.assert_refused(TransportCode::AUTH_FAILED, "signed on another connection");
+    let mut rogue = rogue.again();
+    let own = auth::hello_proof(&Identity::from_seed([4; 32]), &rogue.exporter());
+    rogue.begin(Hello { proof: own, ..borrowed });
+    rogue.assert_refused(TransportCode::AUTH_FAILED, "signed by another key");
+}
+
+// [P-4.8]
+#[test]
+fn tickets_of_two_primaries_for_one_session_id_are_two() {
+    let mut rogue = Rogue::new();
+    let control = rogue.begin(rogue.join(&rogue.ticket()));
+    rogue.assert_welcomed(control);
+    let mut rogue = rogue.again();
+    let control = rogue.begin(rogue.join_by(&Server::other_issuer(), &rogue.ticket()));
+    rogue.assert_welcomed(control);
+    let mut rogue = rogue.again();
+    rogue.begin(rogue.join_by(&Server::other_issuer(), &rogue.ticket()));
+    rogue.assert_refused(TransportCode::SUPERSEDED, "each is used once");
+}
+
+// [P-4.10] [P-4.14]
+#[test]
+fn path_lives_as_long_as_its_primary_wants_it_and_no_longer() {
+    let joined = || {
+        let mut transport = TransportConfig::default();
+        transport.keep_alive_interval(Some(Duration::from_secs(2)));
+        let resumption = Resumption::disabled();
+        let mut rogue = Rogue::with(Server::new(|_| ()), instant(), &[b"kwik/1"], transport, resumption);
+        let control = rogue.begin(rogue.join(&rogue.ticket()));
+        rogue.assert_welcomed(control);
+        (rogue, control)
+    };
+    let lease = |rogue: &Rogue, at: Duration| {
+        let (ticket, issued) = (rogue.ticket(), UnixTime::new(UNIX_AT_START + at));
+        let signature = auth::seal_lease(&Server::issuer(), ticket.session, ticket.path, issued);
+        Lease { path: ticket.path, issued_at_ms: issued.as_millis(), signature }
+    };
+    let secs = Duration::from_secs;
+
+    // Nobody renews it: it ends a minute after JOIN, which came a fifth of a second after the beginning.
+    let (mut rogue, _) = joined();
+    rogue.pass(secs(59));
+    assert_eq!(rogue.closed, None);
+    rogue.pass(secs(2));
+    rogue.assert_closed(TransportCode::LEASE_EXPIRED, "not renewed");
+
+    // Renewed once, after 50 s; what is repeated or kept for later is worth nothing.
+    let (mut rogue, control) = joined();
+    let kept = lease(&rogue, secs(49));
+    rogue.pass(secs(50));
+    let renewal = lease(&rogue, secs(50));
+    rogue.say(control, renewal);
+    rogue.pass(secs(20));
+    rogue.say(control, renewal);
+    rogue.say(control, kept);
+    rogue.say(control, lease(&rogue, secs(39)));
+    rogue.pass(secs(25));
+    rogue.say(control, lease(&rogue, secs(60)));
+    rogue.pass(secs(13));
+    assert_eq!(rogue.closed, None);
+    rogue.pass(secs(3));
+    rogue.assert_closed(TransportCode::LEASE_EXPIRED, "the primary wants it no more");
+
+    let (mut rogue, control) = joined();
+    let forged = Lease { signature: [7; 64], ..lease(&rogue, secs(1)) };
+    rogue.say(control, forged);
+    rogue.assert_closed(TransportCode::AUTH_FAILED, "nobody signed it");
+    let (mut rogue, control) = joined();
+    let other = Lease { path: PathId(2), ..lease(&rogue, secs(1)) };
+    rogue.say(control, other);
+    rogue.assert_closed(TransportCode::PROTOCOL_VIOLATION, "of another path");
 }
 
 // [P-4.9]

@@ -9,8 +9,8 @@ use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Dir, Epoch, GrantId, PathId, SessionId, StreamId, StreamOffset};
 use crate::wire::{
     AddPath, CarrierItem, Close, ControlFrame, ControlType, Grant, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame,
-    Hello, Join, MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus, Raw, RawForward, RawStatus,
-    RemovePath, ResetStream, Revoke, Seal, StopSending, Welcome, WirePathState,
+    Hello, Join, Lease, MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus, Raw, RawForward,
+    RawStatus, RemovePath, ResetStream, Revoke, Seal, StopSending, Welcome, WirePathState,
 };
 
 /// A frame of each type, about things that do not exist unless they must.
@@ -22,7 +22,9 @@ fn frame(frame_type: ControlType) -> ControlFrame {
     // The first stream of the side that is not the receiver is set by `aim`.
     let stream = StreamId(0);
     match frame_type {
-        ControlType::Hello => Hello { version: 1, params, client_key: [0; 32], credential: Bytes::new() }.into(),
+        ControlType::Hello => {
+            Hello { version: 1, params, client_key: [0; 32], proof: [0; 64], credential: Bytes::new() }.into()
+        }
         ControlType::Join => Join { version: 1, params, ticket: Bytes::new(), proof: [0; 64] }.into(),
         ControlType::Welcome => {
             Welcome { session: SessionId([0; 16]), path, params, identity: [0; 32], signature: [0; 64] }.into()
@@ -55,6 +57,8 @@ fn frame(frame_type: ControlType) -> ControlFrame {
         ControlType::Raw => Raw { to: PathId(50), seal }.into(),
         ControlType::RawStatus => RawStatus { from: PathId(0), to: path, sequence: 0, code }.into(),
         ControlType::Close => Close { code, reason: String::new() }.into(),
+        // So old that nobody looks at who signed it.
+        ControlType::Lease => Lease { path, issued_at_ms: 0, signature: [0; 64] }.into(),
     }
 }
 
@@ -66,7 +70,7 @@ fn legal(frame_type: ControlType) -> [bool; 4] {
         ControlType::PacketAck => [false, false, false, false],
         ControlType::Hello | ControlType::Join | ControlType::Welcome => [false, false, false, false],
         ControlType::AddPath | ControlType::RemovePath | ControlType::Grant => [true, false, false, false],
-        ControlType::Revoke => [true, false, false, true],
+        ControlType::Revoke | ControlType::Lease => [true, false, false, true],
         ControlType::OpenStream | ControlType::ResetStream | ControlType::MaxStreams => [true, false, true, false],
         ControlType::StopSending | ControlType::MaxStreamData => [true, false, true, true],
         ControlType::PathStatus | ControlType::GrantStatus => [false, false, true, false],

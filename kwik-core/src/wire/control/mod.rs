@@ -7,6 +7,6 @@ mod stream;
 
 pub(crate) use grant::{Grant, GrantEnd, GrantStatus, GrantStatusFrame, Raw, RawStatus, Revoke, Seal};
 pub(super) use grant::{put_range, take_range};
-pub(crate) use path::{AddPath, PacketAck, PathStatus, RemovePath, WirePathState};
+pub(crate) use path::{AddPath, Lease, PacketAck, PathStatus, RemovePath, WirePathState};
 pub(crate) use session::{Close, Hello, Join, Welcome};
 pub(crate) use stream::{MaxStreamData, MaxStreams, OpenStream, ResetStream, StopSending};

@@ -76,6 +76,16 @@ pub(crate) struct RemovePath {
     pub(crate) code: ErrorCode,
 }
 
+/// Primary → client → secondary: the path is still wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lease {
+    pub(crate) path: PathId,
+    /// By the primary's clock, in milliseconds since the Unix epoch.
+    pub(crate) issued_at_ms: u64,
+    /// The primary's signature.
+    pub(crate) signature: [u8; 64],
+}
+
 /// Client → primary: how a path fares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PathStatus {
@@ -119,6 +129,7 @@ impl Field for PacketAck {
 
 fields_in_order! {
     RemovePath { path, epoch, code }
+    Lease { path, issued_at_ms, signature }
     PathStatus { path, state, code, rtt, rate, bytes }
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Hello {
     pub(crate) params: Params,
     /// The key of this session, to which tickets are bound.
     pub(crate) client_key: [u8; 32],
+    /// The client's signature that binds its key to this connection.
+    pub(crate) proof: [u8; 64],
     /// What the application shows of itself, at most [`CREDENTIAL_BYTES_MAX`].
     pub(crate) credential: Bytes,
 }
@@ -29,6 +31,7 @@ impl Field for Hello {
             version: from.field()?,
             params: from.field()?,
             client_key: from.field()?,
+            proof: from.field()?,
             credential: from.bytes(CREDENTIAL_BYTES_MAX)?,
         })
     }
@@ -38,6 +41,7 @@ impl Field for Hello {
         self.version.put(out);
         self.params.put(out);
         self.client_key.put(out);
+        self.proof.put(out);
         put_bytes(out, &self.credential);
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     limits::{FLOOR_STREAM_BYTES, FLOOR_STREAMS, VARINT_MAX},
     wire::{
         AddPath, CarrierItem, Close, ControlFrame, Grant, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame, Hello,
-        Join, MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus, Raw, RawForward, RawStatus,
+        Join, Lease, MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus, Raw, RawForward, RawStatus,
         RemovePath, ResetStream, Revoke, Seal, StopSending, Welcome, WirePathState, encode_carrier_header,
         encode_packet_header, encode_stream_header, packet_header_len,
     },
@@ -85,9 +85,11 @@ pub(super) fn control_frame() -> impl Strategy<Value = ControlFrame> {
 
 fn session_frame() -> BoxedStrategy<ControlFrame> {
     prop_oneof![
-        (number(), params(), uniform(any::<u8>()), bytes(200)).prop_map(|(version, params, client_key, credential)| {
-            Hello { version, params, client_key, credential }.into()
-        }),
+        (number(), params(), uniform(any::<u8>()), uniform(any::<u8>()), bytes(200)).prop_map(
+            |(version, params, client_key, proof, credential)| {
+                Hello { version, params, client_key, proof, credential }.into()
+            }
+        ),
         (number(), params(), bytes(200), uniform(any::<u8>())).prop_map(|(version, params, ticket, proof)| Join {
             version,
             params,
@@ -117,6 +119,12 @@ fn path_frame() -> BoxedStrategy<ControlFrame> {
         ),
         (path(), number(), code())
             .prop_map(|(path, epoch, code)| RemovePath { path, epoch: Epoch(epoch), code }.into()),
+        (path(), number(), uniform(any::<u8>())).prop_map(|(path, issued_at_ms, signature)| Lease {
+            path,
+            issued_at_ms,
+            signature
+        }
+        .into()),
         (path(), state, code(), rtt, number(), number()).prop_map(|(path, state, code, rtt, rate, bytes)| PathStatus {
             path,
             state,

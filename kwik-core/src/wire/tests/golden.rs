@@ -11,8 +11,8 @@ use crate::{
     id::{Dir, Epoch, GrantId, PacketNumber, PathId, RangeConflict, SessionId, StreamId, StreamOffset},
     wire::{
         AddPath, CarrierItem, Close, ControlFrame, ControlType, DataType, Grant, GrantEnd, GrantOpen, GrantStatus,
-        GrantStatusFrame, Hello, Join, MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus, Raw,
-        RawForward, RawStatus, RemovePath, ResetStream, Revoke, Seal, StopSending, Welcome, WirePathState,
+        GrantStatusFrame, Hello, Join, Lease, MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus,
+        Raw, RawForward, RawStatus, RemovePath, ResetStream, Revoke, Seal, StopSending, Welcome, WirePathState,
         coding::varint_len, encode_carrier_header, encode_packet_header,
     },
 };
@@ -28,8 +28,8 @@ fn session_frames() -> Vec<(ControlFrame, &'static str)> {
     let ticket = Bytes::from_static(&[0xaa, 0xbb, 0xcc]);
     vec![
         (
-            Hello { version: 1, params: PARAMS, client_key: [0x11; 32], credential }.into(),
-            "01 32  01  03 01 02 4080 02 01 10 03 04 80100000  11*32  02 6869",
+            Hello { version: 1, params: PARAMS, client_key: [0x11; 32], proof: [0x99; 64], credential }.into(),
+            "01 4072  01  03 01 02 4080 02 01 10 03 04 80100000  11*32  99*64  02 6869",
         ),
         (
             Join { version: 1, params: PARAMS, ticket, proof: [0x22; 64] }.into(),
@@ -83,6 +83,10 @@ fn path_frames() -> Vec<(ControlFrame, &'static str)> {
             }
             .into(),
             "06 10  01  02  80004b1b  800061a8  800f4240  4064",
+        ),
+        (
+            Lease { path: PathId(2), issued_at_ms: 1_800_000_000_000, signature: [0x88; 64] }.into(),
+            "14 4049  02  c00001a3185c5000  88*64",
         ),
         (PacketAck { ranges: smallvec![0..1, 5..10, 11..12] }.into(), "0c 07  03  00 00  04 04  01 00"),
     ]
@@ -188,7 +192,7 @@ fn every_control_type_has_golden_bytes() {
         assert!(golden.iter().any(|(frame, _)| frame.frame_type() == *frame_type), "{}", frame_type.name());
         assert_eq!(ControlType::from_wire(frame_type.to_wire()), Some(*frame_type));
     }
-    assert_eq!(ControlType::ALL.len(), 19);
+    assert_eq!(ControlType::ALL.len(), 20);
     assert_eq!(ControlType::from_wire(ControlType::HELLO), Some(ControlType::Hello));
     assert_eq!(control_frames()[0].0.name(), "HELLO");
 }

@@ -58,7 +58,7 @@ fn unknown_frames_are_skipped_up_to_their_limits() {
     {
         assert_eq!(control_code([varint(UNKNOWN), varint(len)].concat()), code, "{len} bytes");
     }
-    for frame_type in [0, 0x14, UNKNOWN, VARINT_MAX] {
+    for frame_type in [0, 0x15, UNKNOWN, VARINT_MAX] {
         let unknown = raw_frame(frame_type, &vec![0xff; usize::try_from(max).expect("4 KiB fit")]);
         let times = usize::try_from(UNKNOWN_BYTES_PER_PATH_MAX / UNKNOWN_FRAME_BYTES_MAX).expect("64 KiB fit");
         let bytes = [unknown.repeat(times), hex("0e 02 09 05")].concat();
@@ -169,7 +169,7 @@ fn largest_raw_frame_fits() {
 fn fields_have_limits() {
     let params = hex("03 01 01 10 02 01 10 03 04 80004000");
     let field = |len: usize| [varint(len as u64), vec![b'a'; len]].concat();
-    let hello = |len| [varint(1), params.clone(), vec![0; 32], field(len)].concat();
+    let hello = |len| [varint(1), params.clone(), vec![0; 32 + 64], field(len)].concat();
     let join = |len| [varint(1), params.clone(), field(len), vec![0; 64]].concat();
     let name = |len| [hex("01 02 04 7f000001 1151"), field(len), vec![0; 32], field(0)].concat();
     let ticket = |len| [hex("01 02 04 7f000001 1151"), field(1), vec![0; 32], field(len)].concat();
@@ -264,13 +264,13 @@ fn parameters_are_complete_and_in_range() {
         ("21 01 01 10 02 01 10 03 04 80004000", VIOLATION), // 33 of them
     ];
     for (params, code) in cases {
-        let body = [varint(1), hex(params), vec![0; 32], varint(0)].concat();
+        let body = [varint(1), hex(params), vec![0; 32 + 64], varint(0)].concat();
         assert_eq!(control_code(raw_frame(ControlType::HELLO, &body)), code, "{params}");
     }
     let many = |count: usize| {
         let unknown = hex("3f 00").repeat(count - 3);
         let known = hex("01 01 10 02 01 10 03 04 80004000");
-        let body = [varint(1), varint(count as u64), unknown, known, vec![0; 32], varint(0)].concat();
+        let body = [varint(1), varint(count as u64), unknown, known, vec![0; 32 + 64], varint(0)].concat();
         control_code(raw_frame(ControlType::HELLO, &body))
     };
     assert_eq!((many(32), many(33)), (None, VIOLATION));

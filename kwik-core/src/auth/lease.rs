@@ -1,0 +1,70 @@
+use std::time::Duration;
+
+use super::{
+    AuthError, SIGNATURE_BYTES,
+    identity::{Identity, Label, PublicIdentity},
+    ticket::CLOCK_SKEW,
+    time::UnixTime,
+};
+use crate::id::{PathId, SessionId};
+
+/// The primary's statement that `path` of `session` was still wanted at the time `issued`.
+pub(crate) fn seal_lease(
+    primary: &Identity,
+    session: SessionId,
+    path: PathId,
+    issued: UnixTime,
+) -> [u8; SIGNATURE_BYTES] {
+    primary.sign(Label::Lease, &lease_parts(&session, &path.0.to_be_bytes(), &issued.as_millis().to_be_bytes()))
+}
+
+/// What a secondary has been told of how long a path is wanted. A statement counts when it is new and of now, so that a
+/// client cannot keep some for later.
+#[derive(Debug)]
+pub(crate) struct LeaseTerm {
+    issuer: PublicIdentity,
+    session: SessionId,
+    path: PathId,
+    /// How long each statement is good for.
+    pub(crate) span: Duration,
+    last: UnixTime,
+}
+
+impl LeaseTerm {
+    /// A term that the ticket began, which was issued at `since`.
+    pub(crate) fn new(
+        issuer: PublicIdentity,
+        session: SessionId,
+        path: PathId,
+        span: Duration,
+        since: UnixTime,
+    ) -> Self {
+        Self { issuer, session, path, span, last: since }
+    }
+
+    /// Whether a statement renews the term at `now`. One that is old is none.
+    ///
+    /// # Errors
+    /// [`AuthError::Seal`] if the issuer did not make it.
+    pub(crate) fn renew(
+        &mut self,
+        issued: UnixTime,
+        signature: &[u8; SIGNATURE_BYTES],
+        now: UnixTime,
+    ) -> Result<bool, AuthError> {
+        let is_of_now = issued.saturating_sub(CLOCK_SKEW) <= now && now <= issued.saturating_add(CLOCK_SKEW);
+        if issued <= self.last || !is_of_now {
+            return Ok(false);
+        }
+        let (path, at) = (self.path.0.to_be_bytes(), issued.as_millis().to_be_bytes());
+        if !self.issuer.verify(Label::Lease, &lease_parts(&self.session, &path, &at), signature) {
+            return Err(AuthError::Seal);
+        }
+        self.last = issued;
+        Ok(true)
+    }
+}
+
+fn lease_parts<'a>(session: &'a SessionId, path: &'a [u8; 4], issued: &'a [u8; 8]) -> [&'a [u8]; 3] {
+    [&session.0, path, issued]
+}
