@@ -1,6 +1,8 @@
 //! Error codes on the wire, and the reasons a session or a path ends.
 
-use std::fmt;
+use std::fmt::{self, Write};
+
+use crate::limits::CLOSE_REASON_BYTES_MAX;
 
 /// A code on the wire: one of KWIK's own, or one the application chose (PROTOCOL.md §11).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -171,13 +173,48 @@ impl fmt::Debug for TransportCode {
     }
 }
 
+/// Text that a peer may have chosen, as it is shown: on one line, without anything that a terminal would act on or that
+/// would turn the direction of what follows, and cut where it is long.
+struct Printable<'a>(&'a str);
+
+impl Printable<'_> {
+    /// Characters that are shown.
+    const CHARS_MAX: usize = 256;
+}
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.0.char_indices().nth(Self::CHARS_MAX).map_or(self.0.len(), |(at, _)| at);
+        for piece in self.0[..end].split_inclusive(['"', '\'']) {
+            // Quotes are harmless, and read better as they are.
+            let text = piece.trim_end_matches(['"', '\'']);
+            fmt::Display::fmt(&text.escape_debug(), f)?;
+            f.write_str(&piece[text.len()..])?;
+        }
+        if end < self.0.len() { f.write_char('…') } else { Ok(()) }
+    }
+}
+
+/// A reason as it travels, at most so long, cut between characters.
+pub(crate) fn cut_reason(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX)]
+}
+
+/// A reason that came, from whatever bytes.
+pub(crate) fn received_reason(bytes: &[u8]) -> String {
+    // A replacement character is longer than the byte it stands for.
+    cut_reason(&String::from_utf8_lossy(bytes)).to_owned()
+}
+
 /// Why a path is dead.
+///
+/// Its text shows `detail` escaped and cut; the field holds it as the peer said it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{code}{separator}{detail}", separator = if detail.is_empty() { "" } else { ": " })]
+#[error("{code}{separator}{text}", separator = if detail.is_empty() { "" } else { ": " }, text = Printable(detail))]
 pub struct DeadReason {
     /// The code it was closed with, here or at the far end.
     pub code: ErrorCode,
-    /// What is known beyond the code; may be empty.
+    /// What is known beyond the code; may be empty. The peer may have chosen it: to be escaped before it is shown.
     pub detail: String,
 }
 
@@ -188,25 +225,31 @@ impl DeadReason {
 }
 
 /// Why a session ended.
+///
+/// Its text shows what the peer said escaped and cut; the fields hold it as it was said.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
     /// This side closed it.
     #[error("the session was closed by this side")]
     LocallyClosed,
     /// The application at the far end closed it.
-    #[error("the peer closed the session with code {code}: {reason:?}")]
+    #[error("the peer closed the session with code {code}: \"{text}\"", text = Printable(reason))]
     ClosedByPeer {
         /// The code it gave.
         code: u32,
-        /// The reason it gave; may be empty.
+        /// The reason it gave, at most 256 bytes; may be empty. To be escaped before it is shown.
         reason: String,
     },
     /// The protocol ended it: a fault of either end, a refusal, or an unreachable primary.
-    #[error("the session failed: {code}{separator}{detail}", separator = if detail.is_empty() { "" } else { ": " })]
+    #[error(
+        "the session failed: {code}{separator}{text}",
+        separator = if detail.is_empty() { "" } else { ": " },
+        text = Printable(detail)
+    )]
     Transport {
         /// What happened.
         code: TransportCode,
-        /// What is known beyond the code; may be empty.
+        /// What is known beyond the code; may be empty. The peer may have chosen it: to be escaped before it is shown.
         detail: String,
     },
     /// The far end fell silent.
@@ -227,6 +270,58 @@ impl From<DeadReason> for SessionError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_of_a_peer_is_shown_on_one_line_and_moves_nothing() {
+        let table = [
+            ("", ""),
+            ("done, \"as they say\", it's fine", "done, \"as they say\", it's fine"),
+            ("Größe 日本語 नमस्ते ✅", "Größe 日本語 नमस्ते ✅"),
+            ("one\ntwo\r\n\tthree", "one\\ntwo\\r\\n\\tthree"),
+            ("back\\nslash", "back\\\\nslash"),
+            ("nul\0", "nul\\0"),
+            ("\u{1b}[31mred\u{1b}[0m", "\\u{1b}[31mred\\u{1b}[0m"),
+            ("\u{9b}31m \u{7f} \u{8} \u{7}", "\\u{9b}31m \\u{7f} \\u{8} \\u{7}"),
+            ("next\u{85}line\u{2028}para\u{2029}", "next\\u{85}line\\u{2028}para\\u{2029}"),
+            ("a\u{202e}txt.exe\u{202c}", "a\\u{202e}txt.exe\\u{202c}"),
+            ("\u{2066}x\u{2069}\u{200f}", "\\u{2066}x\\u{2069}\\u{200f}"),
+            ("zero\u{200b}width\u{feff}", "zero\\u{200b}width\\u{feff}"),
+            ("tag\u{e0001}\u{e0041}", "tag\\u{e0001}\\u{e0041}"),
+            ("\u{301}first mark", "\\u{301}first mark"),
+            ("'\"\n'", "'\"\\n'"),
+        ];
+        for (said, shown) in table {
+            assert_eq!(Printable(said).to_string(), shown, "{said:?}");
+            let reason = DeadReason::new(TransportCode::INTERNAL, said);
+            assert!(reason.to_string().ends_with(shown), "{reason}");
+            let closed = SessionError::ClosedByPeer { code: 7, reason: said.to_owned() };
+            assert!(closed.to_string().ends_with(&format!("\"{shown}\"")), "{closed}");
+            let failed = SessionError::from(reason);
+            assert!(failed.to_string().ends_with(shown), "{failed}");
+            let SessionError::Transport { detail, .. } = failed else { panic!("{failed:?}") };
+            assert_eq!(detail, said, "the field holds what was said");
+        }
+    }
+
+    #[test]
+    fn text_of_a_peer_is_cut() {
+        for (said, chars) in [("é".repeat(256), 256), ("é".repeat(257), 257), ("\u{202e}".repeat(9999), 256 * 8 + 1)]
+        {
+            assert_eq!(Printable(&said).to_string().chars().count(), chars);
+        }
+        let long = DeadReason::new(TransportCode::INTERNAL, "x".repeat(100_000));
+        assert!(long.to_string().len() < 400);
+    }
+
+    // [P-12.2]
+    #[test]
+    fn reasons_are_cut_between_characters() {
+        assert_eq!(received_reason(&[b'a'; 300]).len(), 256);
+        assert_eq!(received_reason(&"é".repeat(200).into_bytes()), "é".repeat(128));
+        assert_eq!(received_reason(format!("a{}", "é".repeat(200)).as_bytes()).len(), 255);
+        assert_eq!(received_reason(&[0xff; 300]), "\u{fffd}".repeat(85));
+        assert_eq!(cut_reason("short"), "short");
+    }
 
     // [P-11.1]
     #[test]

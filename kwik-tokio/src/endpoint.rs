@@ -14,6 +14,7 @@ use kwik_core::{
 };
 use rand::{TryRngCore, rngs::OsRng};
 use tokio::sync::Notify;
+use zeroize::Zeroizing;
 
 use crate::waiters::{Signals, Waiters, Wakes, contained};
 
@@ -56,7 +57,7 @@ pub(crate) enum Incoming {
 impl Shared {
     pub(crate) fn new(limits: Limits, local_addr: SocketAddr) -> Result<Arc<Self>, StartError> {
         let incoming_max = limits.accept_queue_sessions;
-        let mut config = EndpointConfig::new(os_seed()?, unix_now());
+        let mut config = EndpointConfig::new(*os_seed()?, unix_now());
         config.limits = limits;
         let state = State {
             core: Endpoint::new(config, now())?,
@@ -256,9 +257,9 @@ pub(crate) fn now() -> Instant {
 }
 
 /// 32 bytes of the operating system's randomness.
-pub(crate) fn os_seed() -> io::Result<[u8; 32]> {
-    let mut seed = [0; 32];
-    OsRng.try_fill_bytes(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
+pub(crate) fn os_seed() -> io::Result<Zeroizing<[u8; 32]>> {
+    let mut seed = Zeroizing::new([0; 32]);
+    OsRng.try_fill_bytes(&mut *seed).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(seed)
 }
 

@@ -112,7 +112,7 @@ pub use self::{
 /// # Errors
 /// When the system gives no randomness.
 pub fn generate_identity() -> io::Result<Identity> {
-    endpoint::os_seed().map(Identity::from_seed)
+    endpoint::os_seed().map(|seed| Identity::from_seed(*seed))
 }
 
 /// The programs of the README, compiled.

@@ -24,7 +24,7 @@ const MAY_USE: &[(&str, &[&[&str]])] = &[
     ("address", &[]),
     ("limits", &[]),
     ("id", &[&["limits"]]),
-    ("error", &[]),
+    ("error", &[&["limits"]]),
     ("range_set", &[]),
     ("allowance", &[]),
     ("wire", &[BASE]),

@@ -1,6 +1,7 @@
 use std::{cmp::Ordering, fmt, str::FromStr};
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use zeroize::{Zeroize, Zeroizing};
 
 use super::SIGNATURE_BYTES;
 
@@ -11,15 +12,17 @@ pub struct Identity(SigningKey);
 impl Identity {
     /// The identity of a 32-byte secret seed. The same seed gives the same identity.
     #[must_use]
-    pub fn from_seed(seed: [u8; 32]) -> Self {
-        Self(SigningKey::from_bytes(&seed))
+    pub fn from_seed(mut seed: [u8; 32]) -> Self {
+        let identity = Self(SigningKey::from_bytes(&seed));
+        seed.zeroize();
+        identity
     }
 
     /// A new identity. `rng` must be unpredictable, or the identity is not secret.
     pub fn generate(rng: &mut impl rand::RngCore) -> Self {
-        let mut seed = [0; 32];
-        rng.fill_bytes(&mut seed);
-        Self::from_seed(seed)
+        let mut seed = Zeroizing::new([0; 32]);
+        rng.fill_bytes(&mut *seed);
+        Self::from_seed(*seed)
     }
 
     /// What others know this identity by.

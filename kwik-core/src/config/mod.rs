@@ -2,6 +2,7 @@
 
 mod dials;
 mod policy;
+mod seed;
 mod tls;
 
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ use crate::limits::{self, LimitError, Limits};
 
 pub(crate) use dials::{DialBudget, Fare};
 pub use policy::PathPolicy;
+use seed::Seed;
 pub use tls::WallClock;
 use tls::default_provider;
 pub(crate) use tls::{client_crypto, server_crypto};
@@ -60,8 +62,7 @@ pub enum Congestion {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EndpointConfig {
-    /// Seeds everything the endpoint draws. In production it must come from the system's entropy.
-    pub rng_seed: [u8; 32],
+    pub(crate) rng_seed: Seed,
     /// Wall clock at creation, since the Unix epoch. It advances with the `now` arguments; see
     /// [`Endpoint::handle_wall_clock`](crate::Endpoint::handle_wall_clock).
     pub unix_now: Duration,
@@ -75,10 +76,17 @@ pub struct EndpointConfig {
 }
 
 impl EndpointConfig {
-    /// Defaults around a seed and the wall clock.
+    /// Defaults around a seed and the wall clock. Everything the endpoint draws follows from the seed: in production it
+    /// must come from the system's entropy. It is not shown, and overwritten when the endpoint has taken it.
     #[must_use]
     pub fn new(rng_seed: [u8; 32], unix_now: Duration) -> Self {
-        Self { rng_seed, unix_now, mtu_max: 1452, congestion: Congestion::default(), limits: Limits::default() }
+        Self {
+            rng_seed: Seed::new(rng_seed),
+            unix_now,
+            mtu_max: 1452,
+            congestion: Congestion::default(),
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -322,5 +330,35 @@ impl fmt::Debug for ServerConfig {
             .field("identity", &self.identity.public())
             .field("trusted_primaries", &self.trusted_primaries)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["kwik.test".to_owned()]).unwrap();
+        let der = signing_key.serialize_der();
+        let key = PrivateKeyDer::try_from(der.clone()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let identity = Identity::from_seed([171; 32]);
+        let shown = [
+            format!("{:?}", EndpointConfig::new([171; 32], Duration::ZERO)),
+            format!("{:?}", ClientConfig::with_roots(roots).unwrap().credential(vec![171; 32])),
+            format!("{:?}", ServerConfig::new(identity.clone(), vec![cert.der().clone()], key).unwrap()),
+            format!("{identity:?}"),
+        ];
+        for text in shown {
+            for secret in ["171, 171", "abab", "ABAB", "\\xab"] {
+                assert!(!text.contains(secret), "{text}");
+            }
+            let inside = format!("{:?}", &der[der.len() - 8..]);
+            assert!(!text.contains(inside.trim_matches(['[', ']'])), "{text}");
+        }
     }
 }

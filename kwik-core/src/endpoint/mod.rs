@@ -105,13 +105,13 @@ impl Endpoint {
     ///
     /// # Errors
     /// If the limits, or `mtu_max`, cannot work.
-    pub fn new(config: EndpointConfig, now: Instant) -> Result<Self, ConfigError> {
+    pub fn new(mut config: EndpointConfig, now: Instant) -> Result<Self, ConfigError> {
         config.limits.check()?;
-        let mut entropy = Entropy::new(config.rng_seed);
+        let mut entropy = Entropy::new(&config.rng_seed.take());
         let ids = entropy.connection_ids();
         let mut quic = quinn_proto::EndpointConfig::new(entropy.reset_key());
         let generator = ids.clone();
-        quic.rng_seed(Some(entropy.seed())).cid_generator(move || Box::new(generator.clone()));
+        quic.rng_seed(Some(*entropy.seed())).cid_generator(move || Box::new(generator.clone()));
         quic.max_udp_payload_size(config.mtu_max)
             .map_err(|_| LimitError { limit: "mtu_max", rule: "must be 1200 to 65527".to_owned() })?;
         let quic = quinn_proto::Endpoint::new(Arc::new(quic), None, true, None);

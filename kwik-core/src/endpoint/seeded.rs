@@ -7,53 +7,75 @@ use quinn_proto::{ConnectionId, ConnectionIdGenerator};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use ring::hmac;
+use zeroize::Zeroizing;
 
 use crate::id::SessionId;
 
 /// Length of the connection ids an endpoint gives itself, in bytes.
 const CONNECTION_ID_BYTES: usize = 8;
 
-/// The endpoint's generator. Parts that outlive a borrow get generators of their own, seeded by this one.
-pub(super) struct Entropy(StdRng);
+/// A generator whose state is a secret: overwritten when it is dropped.
+struct SecretRng(StdRng);
 
-impl Entropy {
-    pub(super) fn new(seed: [u8; 32]) -> Self {
-        Self(StdRng::from_seed(seed))
+impl SecretRng {
+    fn new(seed: &[u8; 32]) -> Self {
+        Self(StdRng::from_seed(*seed))
     }
 
-    pub(super) fn seed(&mut self) -> [u8; 32] {
-        let mut seed = [0; 32];
-        self.0.fill_bytes(&mut seed);
+    fn forget(&mut self) {
+        self.0 = StdRng::from_seed([0; 32]);
+        // Whoever looks at it keeps the compiler from leaving the overwriting out.
+        std::hint::black_box(&mut self.0);
+    }
+}
+
+impl Drop for SecretRng {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+/// The endpoint's generator. Parts that outlive a borrow get generators of their own, seeded by this one.
+pub(super) struct Entropy(SecretRng);
+
+impl Entropy {
+    pub(super) fn new(seed: &[u8; 32]) -> Self {
+        Self(SecretRng::new(seed))
+    }
+
+    pub(super) fn seed(&mut self) -> Zeroizing<[u8; 32]> {
+        let mut seed = Zeroizing::new([0; 32]);
+        self.rng().fill_bytes(&mut *seed);
         seed
     }
 
     pub(super) fn session_id(&mut self) -> SessionId {
         let mut id = [0; 16];
-        self.0.fill_bytes(&mut id);
+        self.rng().fill_bytes(&mut id);
         SessionId(id)
     }
 
     pub(super) fn rng(&mut self) -> &mut StdRng {
-        &mut self.0
+        &mut self.0.0
     }
 
     pub(super) fn reset_key(&mut self) -> Arc<hmac::Key> {
-        Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &self.seed()))
+        Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &*self.seed()))
     }
 
     pub(super) fn token_key(&mut self) -> Arc<ring::hkdf::Prk> {
-        Arc::new(ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, &[]).extract(&self.seed()))
+        Arc::new(ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, &[]).extract(&*self.seed()))
     }
 
     /// A source of connection ids that may be shared with QUIC's configuration.
     pub(super) fn connection_ids(&mut self) -> SeededIds {
-        SeededIds(Arc::new(Mutex::new(StdRng::from_seed(self.seed()))))
+        SeededIds(Arc::new(Mutex::new(SecretRng::new(&self.seed()))))
     }
 }
 
 /// Random connection ids from a seed.
 #[derive(Clone)]
-pub(super) struct SeededIds(Arc<Mutex<StdRng>>);
+pub(super) struct SeededIds(Arc<Mutex<SecretRng>>);
 
 impl SeededIds {
     /// A destination for a client's first packet: longer, since it keys the handshake's first protection.
@@ -64,7 +86,7 @@ impl SeededIds {
     fn draw(&self, len: usize) -> ConnectionId {
         let mut bytes = [0; 20];
         let len = len.min(bytes.len());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut bytes[..len]);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.fill_bytes(&mut bytes[..len]);
         ConnectionId::new(&bytes[..len])
     }
 }
@@ -80,5 +102,18 @@ impl ConnectionIdGenerator for SeededIds {
 
     fn cid_lifetime(&self) -> Option<Duration> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generator_that_was_dropped_knows_nothing_of_its_seed() {
+        let mut secret = SecretRng::new(&[7; 32]);
+        secret.0.next_u64();
+        secret.forget();
+        assert_eq!(secret.0.next_u64(), StdRng::from_seed([0; 32]).next_u64());
     }
 }

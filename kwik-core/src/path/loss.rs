@@ -2,22 +2,20 @@
 
 use quinn_proto::{ConnectionError, TransportErrorCode};
 
-use crate::error::{DeadReason, ErrorCode, TransportCode};
+use crate::error::{DeadReason, ErrorCode, TransportCode, received_reason};
 
 /// What a QUIC connection ended with, in KWIK's words.
 pub(super) fn reason(error: ConnectionError, connecting: bool) -> DeadReason {
     match error {
-        ConnectionError::ApplicationClosed(close) => DeadReason::new(
-            ErrorCode::from_wire(close.error_code.into_inner()),
-            String::from_utf8_lossy(&close.reason).into_owned(),
-        ),
+        ConnectionError::ApplicationClosed(close) => {
+            DeadReason::new(ErrorCode::from_wire(close.error_code.into_inner()), received_reason(&close.reason))
+        }
         ConnectionError::TimedOut if connecting => DeadReason::new(TransportCode::UNREACHABLE, ""),
         ConnectionError::TimedOut => DeadReason::new(TransportCode::TIMED_OUT, ""),
         ConnectionError::Reset => DeadReason::new(TransportCode::SOURCE_LOST, "the peer restarted"),
         ConnectionError::TransportError(error) => transport_error(error.code, error.reason, "found here"),
         ConnectionError::ConnectionClosed(close) => {
-            let text = String::from_utf8_lossy(&close.reason).into_owned();
-            transport_error(close.error_code, text, "found by the peer")
+            transport_error(close.error_code, received_reason(&close.reason), "found by the peer")
         }
         ConnectionError::LocallyClosed => DeadReason::new(TransportCode::NO_ERROR, ""),
         ConnectionError::VersionMismatch => DeadReason::new(TransportCode::VERSION, "no common version of QUIC"),

@@ -32,7 +32,7 @@ use self::probe::Probe;
 use self::state::Lifecycle;
 use crate::allowance::Allowance;
 use crate::auth;
-use crate::error::{DeadReason, TransportCode};
+use crate::error::{DeadReason, TransportCode, cut_reason};
 use crate::id::{PacketNumber, Side};
 use crate::limits::Limits;
 use crate::wire::{CarrierItem, ControlFrame, PacketAck, WireError};
@@ -322,8 +322,7 @@ impl Path {
         }
         self.ended = true;
         let code = VarInt::from_u64(reason.code.to_wire()).unwrap_or(VarInt::MAX);
-        let mut text = reason.detail.clone();
-        text.truncate(text.floor_char_boundary(limits::CLOSE_REASON_BYTES_MAX));
+        let text = cut_reason(&reason.detail).to_owned();
         self.probe.lift_window();
         self.mute = self.liveness == Liveness::Judged && self.has_heard_nothing();
         self.quic.close(now, code, Bytes::from(text));

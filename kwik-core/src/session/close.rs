@@ -3,9 +3,8 @@
 use std::time::Instant;
 
 use super::{Machine, Moment, RoleState};
-use crate::error::{DeadReason, ErrorCode, SessionError, TransportCode};
+use crate::error::{DeadReason, ErrorCode, SessionError, TransportCode, cut_reason};
 use crate::id::PathId;
-use crate::limits::CLOSE_REASON_BYTES_MAX;
 use crate::wire::Close;
 
 /// Where a session stands between its first and its last moment.
@@ -71,9 +70,7 @@ impl Machine {
         if !matches!(self.phase, Phase::Open { .. }) {
             return;
         }
-        let mut reason = reason.to_owned();
-        reason.truncate(reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX));
-        let close = Close { code: ErrorCode::Application(code), reason };
+        let close = Close { code: ErrorCode::Application(code), reason: cut_reason(reason).to_owned() };
         self.phase = Phase::Draining { close, deadline: now.checked_add(self.limits.drain_timeout), told: false };
         let usable = self.paths.get(&self.home).is_some_and(|home| home.state().is_usable());
         if !usable && self.streams.is_drained() {

@@ -1,9 +1,11 @@
 //! How a session and its paths begin and end.
 
+use std::fmt;
+
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    error::ErrorCode,
+    error::{ErrorCode, cut_reason, received_reason},
     id::{PathId, SessionId},
     limits::{CLOSE_REASON_BYTES_MAX, CREDENTIAL_BYTES_MAX, TICKET_BYTES_MAX},
     wire::{
@@ -13,7 +15,7 @@ use crate::{
 };
 
 /// Client → primary: begins a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Hello {
     pub(crate) version: u64,
     pub(crate) params: Params,
@@ -23,6 +25,18 @@ pub(crate) struct Hello {
     pub(crate) proof: [u8; 64],
     /// What the application shows of itself, at most [`CREDENTIAL_BYTES_MAX`].
     pub(crate) credential: Bytes,
+}
+
+impl fmt::Debug for Hello {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The credential is a secret of the application.
+        f.debug_struct("Hello")
+            .field("version", &self.version)
+            .field("params", &self.params)
+            .field("client_key", &self.client_key)
+            .field("credential_bytes", &self.credential.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Field for Hello {
@@ -99,22 +113,13 @@ impl Field for Close {
     fn take(from: &mut Decoder<'_>) -> Result<Self, WireError> {
         let code = from.field()?;
         let reason = from.bytes(CLOSE_REASON_BYTES_MAX)?;
-        // A replacement character is longer than the byte it stands for.
-        Ok(Self { code, reason: cut(&String::from_utf8_lossy(&reason)).to_owned() })
+        Ok(Self { code, reason: received_reason(&reason) })
     }
 
     fn put(&self, out: &mut BytesMut) {
         self.code.put(out);
-        put_bytes(out, cut(&self.reason).as_bytes());
+        put_bytes(out, cut_reason(&self.reason).as_bytes());
     }
-}
-
-fn cut(reason: &str) -> &str {
-    let mut end = reason.len().min(CLOSE_REASON_BYTES_MAX);
-    while !reason.is_char_boundary(end) {
-        end -= 1;
-    }
-    &reason[..end]
 }
 
 fields_in_order! {
