@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
-use kwik_core::{ClientConfig, Dir, OpenError, SessionError, SessionId, SessionStats};
+use kwik_core::{ClientConfig, Dir, OpenError, SessionError, SessionId, SessionStats, TransportCode};
 
 use crate::{
     driver::Driver,
@@ -10,7 +10,7 @@ use crate::{
     error::DialError,
     session::SessionRef,
     stream::{RecvStream, SendStream, Stream},
-    udp::UdpIo,
+    udp::{UdpIo, canonical},
 };
 
 /// A server to dial: where it is, and the name its certificate must carry.
@@ -52,10 +52,11 @@ impl Server {
             Target::HostPort(server) => server,
         };
         if let Ok(address) = server.parse::<SocketAddr>() {
+            let address = canonical(address);
             return Ok((vec![address], address.ip().to_string()));
         }
         let Some((host, port)) = split_host_port(&server) else { return Err(DialError::InvalidServer(server)) };
-        let looked_up = tokio::net::lookup_host((host, port)).await.map(Iterator::collect::<Vec<_>>);
+        let looked_up = tokio::net::lookup_host((host, port)).await.map(each_once);
         let name = host.to_owned();
         match looked_up {
             Ok(addresses) if addresses.is_empty() => Err(DialError::NoAddress(server)),
@@ -63,6 +64,17 @@ impl Server {
             Err(source) => Err(DialError::Resolve { server, source }),
         }
     }
+}
+
+/// A host may come more than once, spelled in several ways.
+fn each_once(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let mut hosts = Vec::new();
+    for address in addresses.map(canonical) {
+        if !hosts.contains(&address) {
+            hosts.push(address);
+        }
+    }
+    hosts
 }
 
 fn split_host_port(server: &str) -> Option<(&str, u16)> {
@@ -73,7 +85,9 @@ fn split_host_port(server: &str) -> Option<(&str, u16)> {
 
 /// Dials one server and returns the session once the QUIC handshake is done: data may flow at once.
 ///
-/// The addresses a name resolves to are tried in order. The client has a socket and a task of its own, which end when
+/// The addresses a name resolves to are tried in order; one that the network says is unreachable, at once the next. (On
+/// Linux a closed port is told so; elsewhere it is known when [`Limits::dial_timeout`](kwik_core::Limits) is over.) The
+/// client has a socket and a task of its own, which end when
 /// the session is over and its last handle dropped. Must be called within a tokio runtime.
 ///
 /// # Errors
@@ -85,7 +99,7 @@ pub async fn dial(server: impl Into<Server>, config: ClientConfig) -> Result<Cli
     let (addresses, name) = server.into().resolve().await?;
     let limits = config.limits_ref().clone();
     let dial_timeout = limits.dial_timeout;
-    let socket = UdpIo::bind_any()?;
+    let socket = UdpIo::bind_to_dial()?;
     let shared = Shared::new(limits, socket.local_addr()?)?;
     let door = Door(Arc::clone(&shared));
     Driver::spawn(socket, shared);
@@ -118,6 +132,9 @@ async fn dial_address(
     let handshake = session.wait(&session.signals().life, |session| session.is_connected().then_some(()));
     match tokio::time::timeout(dial_timeout, handshake).await {
         Ok(Ok(())) => Ok(ClientSession { session }),
+        Ok(Err(SessionError::Transport { code: TransportCode::UNREACHABLE, detail })) if !detail.is_empty() => {
+            Err(DialError::Unreachable { address, reason: detail })
+        }
         Ok(Err(source)) => Err(DialError::Handshake { address, source }),
         Err(_) => Err(DialError::NoAnswer { address, after: dial_timeout }),
     }
@@ -269,6 +286,19 @@ mod tests {
         let (addresses, name) = Server::from("[::1]:4433").resolve().await.expect("an address needs no resolver");
         assert_eq!(addresses, ["[::1]:4433".parse().expect("a literal address")]);
         assert_eq!(name, "::1");
+    }
+
+    #[tokio::test]
+    async fn ipv4_mapped_into_ipv6_is_verified_as_ipv4() {
+        let (addresses, name) = Server::from("[::ffff:192.0.2.7]:1").resolve().await.expect("it needs no resolver");
+        assert_eq!((addresses, name.as_str()), (vec!["192.0.2.7:1".parse().expect("an address")], "192.0.2.7"));
+    }
+
+    #[test]
+    fn a_host_is_tried_once_however_often_it_is_spelled() {
+        let spelled = ["192.0.2.7:1", "[2001:db8::1]:1", "[::ffff:192.0.2.7]:1", "192.0.2.7:1"];
+        let hosts = each_once(spelled.into_iter().map(|text| text.parse().expect("a literal address")));
+        assert_eq!(hosts.len(), 2);
     }
 
     #[tokio::test]

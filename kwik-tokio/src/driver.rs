@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 
 use crate::{
     endpoint::{Shared, now, unix_now},
-    udp::{Outgoing, UdpIo},
+    udp::{Outgoing, UdpIo, Unreachable},
     waiters::{Wakes, contained},
 };
 
@@ -89,6 +89,25 @@ impl Driver {
         Step::More
     }
 
+    /// Hears what the network says of what was sent.
+    fn receive_errors(&mut self, cx: &mut Context<'_>) -> Step {
+        match self.socket.poll_unreachable(cx) {
+            Poll::Pending => Step::Done,
+            Poll::Ready(unreachable) => {
+                self.tell_unreachable(unreachable);
+                Step::More
+            }
+        }
+    }
+
+    fn tell_unreachable(&self, addresses: impl IntoIterator<Item = Unreachable>) {
+        let now = now();
+        let mut state = self.shared().lock();
+        for (address, why) in addresses {
+            state.core.handle_unreachable(now, address, why);
+        }
+    }
+
     fn fire_timeout(&self) {
         let now = now();
         let mut state = self.shared().lock();
@@ -100,9 +119,13 @@ impl Driver {
     fn send(&mut self, cx: &mut Context<'_>) -> Step {
         for _ in 0..SENDS_PER_TURN {
             let Some(mut outgoing) = self.outgoing.take().or_else(|| self.next_outgoing()) else { return Step::Done };
-            if self.socket.poll_send(cx, &mut outgoing, &self.send_buf).is_pending() {
-                self.outgoing = Some(outgoing);
-                return Step::Blocked;
+            match self.socket.poll_send(cx, &mut outgoing, &self.send_buf) {
+                Poll::Pending => {
+                    self.outgoing = Some(outgoing);
+                    return Step::Blocked;
+                }
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(unreachable)) => self.tell_unreachable([unreachable]),
             }
         }
         Step::More
@@ -153,6 +176,7 @@ impl Future for Driver {
         let parked = this.shared().lock().unpark_driver();
         drop(parked);
         this.read_wall_clock();
+        let heard = this.receive_errors(cx);
         let received = this.receive(cx);
         this.fire_timeout();
         let sent = this.send(cx);
@@ -161,7 +185,7 @@ impl Future for Driver {
             return Poll::Ready(());
         }
         let slept = this.sleep(cx, [&received, &sent].contains(&&Step::Blocked));
-        if [received, sent, delivered, slept].contains(&Step::More) {
+        if [heard, received, sent, delivered, slept].contains(&Step::More) {
             cx.waker().wake_by_ref();
         }
         Poll::Pending

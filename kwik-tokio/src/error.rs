@@ -2,7 +2,9 @@
 
 use std::{io, net::SocketAddr, ops::Range, time::Duration};
 
-use kwik_core::{ConfigError, ConnectError, DeadReason, ErrorCode, PathId, SessionError, limits::RAW_BYTES_MAX};
+use kwik_core::{
+    ConfigError, ConnectError, DeadReason, ErrorCode, PathError, PathId, SessionError, limits::RAW_BYTES_MAX,
+};
 
 use crate::session::SessionRef;
 
@@ -37,6 +39,14 @@ pub enum DialError {
         address: SocketAddr,
         /// Why it could not start.
         source: ConnectError,
+    },
+    /// Nothing reaches the address, as the system or the network says.
+    #[error("{address} cannot be reached: {reason}; check the address, and that a server runs there")]
+    Unreachable {
+        /// The address tried.
+        address: SocketAddr,
+        /// What was said.
+        reason: String,
     },
     /// The handshake failed.
     #[error("the handshake with {address} failed: {source}")]
@@ -219,9 +229,31 @@ pub enum AddPathError {
         /// Why it died.
         reason: DeadReason,
     },
+    /// The client said nothing of the path for [`Limits::answer_timeout`](kwik_core::Limits). It was told to leave it.
+    #[error("the client did not say what became of {path}; close the session if it answers nothing else either")]
+    Unanswered {
+        /// The path.
+        path: PathId,
+    },
     /// The session ended.
     #[error("the session ended: {0}")]
     Session(SessionError),
+}
+
+/// Why a path was not removed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemovePathError {
+    /// There is no such path to remove.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The client did not say for [`Limits::answer_timeout`](kwik_core::Limits) that it left the path. It counts as dead
+    /// here all the same.
+    #[error("the client did not say that it left {path}; close the session if it answers nothing else either")]
+    Unanswered {
+        /// The path.
+        path: PathId,
+    },
 }
 
 /// Why a raw packet was not delivered.
@@ -243,6 +275,11 @@ pub enum SendRawError {
     /// The client or the other server refused it.
     #[error("the raw packet was not delivered: {0}")]
     Refused(ErrorCode),
+    /// No receipt came for [`Limits::answer_timeout`](kwik_core::Limits); the packet may or may not have been delivered.
+    #[error(
+        "no receipt for the raw packet came in time; it may or may not have arrived, send it again if twice does no harm"
+    )]
+    Unanswered,
     /// The session ended; the packet may or may not have been delivered.
     #[error("the session ended before the raw packet was acknowledged: {0}")]
     Session(SessionError),

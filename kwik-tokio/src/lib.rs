@@ -100,7 +100,8 @@ pub use self::{
     client::{ClientSession, Server, dial},
     delegation::Delegation,
     error::{
-        AddPathError, DialError, ListenError, Lost, ReadError, ReadExactError, ReadToEndError, SendRawError, WriteError,
+        AddPathError, DialError, ListenError, Lost, ReadError, ReadExactError, ReadToEndError, RemovePathError,
+        SendRawError, WriteError,
     },
     listener::{Listener, listen},
     server::{PathEvents, ServerSession},

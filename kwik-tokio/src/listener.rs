@@ -83,7 +83,8 @@ impl Listener {
         }
     }
 
-    /// The address that clients dial.
+    /// The address that clients dial. For a listener on `[::]` or `0.0.0.0` only its port counts: clients dial an address
+    /// of this host, and a [`PathTarget`](kwik_core::PathTarget) names one.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.shared().local_addr

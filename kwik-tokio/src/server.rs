@@ -4,18 +4,21 @@ use std::{fmt, net::SocketAddr};
 
 use bytes::Bytes;
 use kwik_core::{
-    AddPathError as CoreAddPathError, Dir, ErrorCode, OpenError, PathError, PathEvent, PathId, PathInfo, PathState,
-    PathTarget, RawError, RawPacket, Role, SessionError, SessionId, SessionStats,
+    AddPathError as CoreAddPathError, Dir, ErrorCode, OpenError, PathEvent, PathId, PathInfo, PathState, PathTarget,
+    RawError, RawPacket, Role, SessionError, SessionId, SessionStats, TransportCode,
 };
 use tokio::sync::broadcast;
 
 use crate::{
     endpoint::now,
-    error::{AddPathError, SendRawError},
+    error::{AddPathError, RemovePathError, SendRawError},
     session::SessionRef,
     stream::{RecvStream, SendStream, ServerSendStream, ServerStream},
     waiters::contained,
 };
+
+/// What a path ends with, and a raw packet, that the client said nothing of.
+const UNANSWERED: ErrorCode = ErrorCode::Transport(TransportCode::UNANSWERED);
 
 /// A session at a server.
 ///
@@ -138,10 +141,12 @@ impl ServerSession {
         self.session.stats()
     }
 
-    /// Has the client dial another server, and waits until that path is active. Primary only.
+    /// Has the client dial another server, and waits until that path is active, at most for
+    /// [`Limits::answer_timeout`](kwik_core::Limits). Primary only.
     ///
     /// # Errors
-    /// [`AddPathError`], when the path was refused or died before it was active, with the reason.
+    /// [`AddPathError`], when the path was refused or died before it was active, with the reason, or when the client says
+    /// nothing of it.
     ///
     /// # Cancel safety
     /// A dropped call leaves the dial under way; [`all_paths`](Self::all_paths) shows what becomes of it.
@@ -156,29 +161,32 @@ impl ServerSession {
         })?;
         let settled = self.session.wait(&self.session.signals().paths, |_| match self.path_state(path)? {
             PathState::Active | PathState::Suspect => Some(Ok(path)),
+            PathState::Dead(reason) if reason.code == UNANSWERED => Some(Err(AddPathError::Unanswered { path })),
             PathState::Dead(reason) => Some(Err(AddPathError::Died { path, reason })),
             PathState::Connecting | PathState::Authenticating | PathState::Closing => None,
         });
         settled.await.map_err(AddPathError::Session)?
     }
 
-    /// Has the client leave a path, and waits until it did. Ranges delegated to it and not delivered are lost.
-    /// Primary only.
+    /// Has the client leave a path, and waits until it did, at most for [`Limits::answer_timeout`](kwik_core::Limits).
+    /// Ranges delegated to it and not delivered are lost. Primary only.
     ///
     /// # Errors
-    /// [`PathError`], when there is no such path to remove.
+    /// [`RemovePathError`], when there is no such path to remove, or the client does not say that it left it.
     ///
     /// # Cancel safety
     /// A dropped call leaves the removal under way.
-    pub async fn remove_path(&self, path: PathId) -> Result<(), PathError> {
+    pub async fn remove_path(&self, path: PathId) -> Result<(), RemovePathError> {
         // With the session its paths are gone as well.
         self.session.server_command(|session, _| session.remove_path(path)).unwrap_or(Ok(()))?;
         let removed = self.session.wait(&self.session.signals().paths, |_| match self.path_state(path) {
-            None | Some(PathState::Dead(_)) => Some(()),
+            Some(PathState::Dead(reason)) if reason.code == UNANSWERED => {
+                Some(Err(RemovePathError::Unanswered { path }))
+            }
+            None | Some(PathState::Dead(_)) => Some(Ok(())),
             Some(_) => None,
         });
-        removed.await.unwrap_or(());
-        Ok(())
+        removed.await.unwrap_or(Ok(()))
     }
 
     /// The paths that carry data now. Primary only; empty at a secondary.
@@ -208,10 +216,11 @@ impl ServerSession {
     }
 
     /// Sends bytes through the client to the server at `path` and waits until they are delivered. At a secondary,
-    /// `path` is [`PathId::PRIMARY`]. Waits while the queue to that path is full.
+    /// `path` is [`PathId::PRIMARY`]. Waits while the queue to that path is full, and then for the receipt at most for
+    /// [`Limits::answer_timeout`](kwik_core::Limits).
     ///
     /// # Errors
-    /// [`SendRawError`], when the packet was refused.
+    /// [`SendRawError`], when the packet was refused, or no receipt came.
     ///
     /// # Cancel safety
     /// A dropped call may have sent the packet.
@@ -228,7 +237,10 @@ impl ServerSession {
             }
         })?;
         let answer = self.session.wait(signal, |_| receipt.answer()).await;
-        answer.map_err(SendRawError::Session)?.map_err(SendRawError::Refused)
+        answer.map_err(SendRawError::Session)?.map_err(|code| match code {
+            UNANSWERED => SendRawError::Unanswered,
+            code => SendRawError::Refused(code),
+        })
     }
 
     /// Waits for a raw packet from another server of the session.

@@ -1,9 +1,14 @@
 //! One UDP socket: batched receive, segmented send, and the mapping between IPv4 addresses and a dual-stack socket.
 
+mod icmp;
+
 use std::{
     array,
+    future::Future,
     io::{self, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -19,17 +24,24 @@ const UDP_PAYLOAD_MAX: usize = 65_507;
 const RECEIVE_BYTES: usize = 64 * 1024;
 /// What the kernel is asked to buffer in each direction. It may give less.
 const KERNEL_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// ICMP errors taken in one turn.
+const ICMP_PER_TURN: usize = 64;
 /// At most one socket error is logged in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A bound socket with its receive buffers. Everything above it sees canonical addresses: never an IPv4-mapped one.
 pub(crate) struct UdpIo {
-    socket: UdpSocket,
+    socket: Arc<UdpSocket>,
+    /// Ready when the network has something to say; `None` if nobody listens.
+    icmp: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     state: UdpSocketState,
     is_v6: bool,
     receive_buf: Box<[u8]>,
     last_log: Option<Instant>,
 }
+
+/// An address that nothing reaches, and why.
+pub(crate) type Unreachable = (SocketAddr, &'static str);
 
 /// A transmit of the core, and how much of it the kernel took.
 pub(crate) struct Outgoing {
@@ -78,9 +90,17 @@ impl UdpIo {
         Self::new(UdpSocket::from_std(socket.into())?)
     }
 
-    /// Binds a socket that reaches IPv6 and IPv4 addresses, or IPv4 alone where there is no IPv6.
-    pub(crate) fn bind_any() -> io::Result<Self> {
-        Self::bind((Ipv6Addr::UNSPECIFIED, 0).into()).or_else(|_| Self::bind((Ipv4Addr::UNSPECIFIED, 0).into()))
+    /// Binds a socket to dial from: it reaches IPv6 and IPv4 addresses, or IPv4 alone where there is no IPv6, and hears
+    /// of addresses that cannot be reached.
+    pub(crate) fn bind_to_dial() -> io::Result<Self> {
+        let bound = Self::bind((Ipv6Addr::UNSPECIFIED, 0).into());
+        let mut io = bound.or_else(|_| Self::bind((Ipv4Addr::UNSPECIFIED, 0).into()))?;
+        match icmp::listen(&io.socket, io.is_v6) {
+            Ok(true) => io.listen_to_icmp(),
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "ICMP errors are not heard"),
+        }
+        Ok(io)
     }
 
     fn new(socket: UdpSocket) -> io::Result<Self> {
@@ -93,7 +113,15 @@ impl UdpIo {
             tracing::debug!(%error, "the socket keeps its default buffer sizes");
         }
         let is_v6 = socket.local_addr()?.is_ipv6();
-        Ok(Self { socket, state, is_v6, receive_buf: vec![0; RECEIVE_BYTES * BATCH_SIZE].into(), last_log: None })
+        let socket = Arc::new(socket);
+        Ok(Self {
+            socket,
+            icmp: None,
+            state,
+            is_v6,
+            receive_buf: vec![0; RECEIVE_BYTES * BATCH_SIZE].into(),
+            last_log: None,
+        })
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -109,7 +137,12 @@ impl UdpIo {
     /// moment: try again a little later.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch<'_>>> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
-        Poll::Ready(match ready!(self.poll_receive_batch(cx, &mut metas)) {
+        let mut received = ready!(self.poll_receive_batch(cx, &mut metas));
+        if received.is_err() {
+            // The error of a datagram that was sent is told here too, once.
+            received = ready!(self.poll_receive_batch(cx, &mut metas));
+        }
+        Poll::Ready(match received {
             Ok(count) => Some(Batch { metas, count, buf: &self.receive_buf }),
             Err(error) => {
                 self.log("receive", &error);
@@ -118,11 +151,46 @@ impl UdpIo {
         })
     }
 
+    /// Takes what the network said since the last call of addresses that it cannot reach.
+    pub(crate) fn poll_unreachable(&mut self, cx: &mut Context<'_>) -> Poll<Vec<Unreachable>> {
+        let Some(icmp) = &mut self.icmp else { return Poll::Pending };
+        ready!(icmp.as_mut().poll(cx));
+        let errors = std::iter::from_fn(|| icmp::next(&self.socket).ok()).take(ICMP_PER_TURN);
+        let unreachable = errors.filter_map(|(address, error)| Some((canonical(address?), refusal(&error)?))).collect();
+        self.listen_to_icmp();
+        Poll::Ready(unreachable)
+    }
+
+    /// Has the task woken when an ICMP error is queued. The runtime takes an error for the end of the sending half, for
+    /// good, and would not wait for room in the kernel's buffer any more: so it gets to know the socket anew each time.
+    fn listen_to_icmp(&mut self) {
+        let anew = SockRef::from(&self.socket).try_clone().and_then(|socket| UdpSocket::from_std(socket.into()));
+        match anew {
+            Ok(socket) => {
+                self.socket = Arc::new(socket);
+                let socket = Arc::clone(&self.socket);
+                self.icmp = Some(Box::pin(async move { drop(socket.ready(Interest::ERROR).await) }));
+            }
+            Err(error) => {
+                self.icmp = None;
+                self.log("listening to ICMP errors", &error);
+            }
+        }
+    }
+
     /// Hands `outgoing`, whose bytes are the head of `contents`, to the kernel. Pending when the kernel's buffer is
-    /// full: call again with the same arguments. Every other error is the loss of a datagram.
-    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, outgoing: &mut Outgoing, contents: &[u8]) -> Poll<()> {
+    /// full: call again with the same arguments. Every other error is the loss of a datagram; it is returned if it means
+    /// that nothing reaches the destination.
+    pub(crate) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        outgoing: &mut Outgoing,
+        contents: &[u8],
+    ) -> Poll<Result<(), Unreachable>> {
         let Transmit { destination, ecn, size, segment_size, src_ip } = outgoing.transmit;
-        let Some(destination) = socket_address(self.is_v6, destination) else { return Poll::Ready(()) };
+        let unreachable = |why| (destination, why);
+        let destination = socket_address(self.is_v6, destination).map_err(unreachable)?;
+        let mut is_repeated = false;
         let contents = contents.get(..size).unwrap_or(contents);
         while let Some(rest) = contents.get(outgoing.sent..).filter(|rest| !rest.is_empty()) {
             let batch_len = segment_size.map_or(rest.len(), |segment| batch_bytes(segment, self.segments_max()));
@@ -142,13 +210,19 @@ impl UdpIo {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // The interface cannot segment: the same bytes go out again, one datagram at a time.
                 Err(_) if was_segmented && self.segments_max() == 1 => {}
+                // It may be the ICMP error of another datagram, which is told once.
+                Err(_) if !is_repeated => is_repeated = true,
                 Err(error) => {
                     outgoing.sent += batch.contents.len();
                     self.log("send", &error);
+                    let local = Some(error).filter(|error| error.kind() != io::ErrorKind::PermissionDenied);
+                    if let Some(why) = local.as_ref().and_then(refusal) {
+                        return Poll::Ready(Err(unreachable(why)));
+                    }
                 }
             }
         }
-        Poll::Ready(())
+        Poll::Ready(Ok(()))
     }
 
     fn poll_receive_batch(
@@ -197,12 +271,28 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// `address` as a socket of the given family must be told it; `None` if the socket cannot reach it.
-fn socket_address(is_v6: bool, address: SocketAddr) -> Option<SocketAddr> {
+/// `address` as a socket of the given family must be told it, or why the socket cannot reach it.
+fn socket_address(is_v6: bool, address: SocketAddr) -> Result<SocketAddr, &'static str> {
     match address {
-        SocketAddr::V4(v4) if is_v6 => Some(SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into()),
-        SocketAddr::V6(_) if !is_v6 => None,
-        _ => Some(address),
+        SocketAddr::V4(v4) if is_v6 => Ok(SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into()),
+        SocketAddr::V6(_) if !is_v6 => Err("the socket has no IPv6"),
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
+            Err("a link-local address needs the number of its interface, as in [fe80::1%2]:4433")
+        }
+        _ => Ok(address),
+    }
+}
+
+/// What an error says of the address that a datagram was for, if it says that nothing gets there.
+fn refusal(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Some("nobody listens on the port"),
+        io::ErrorKind::HostUnreachable => Some("there is no way to the host"),
+        io::ErrorKind::NetworkUnreachable => Some("there is no way to its network"),
+        io::ErrorKind::NetworkDown => Some("the network is down"),
+        io::ErrorKind::AddrNotAvailable => Some("this host has no address to reach it from"),
+        io::ErrorKind::PermissionDenied => Some("a firewall forbids it"),
+        _ => None,
     }
 }
 
@@ -234,8 +324,8 @@ mod tests {
     fn addresses_of_the_own_family_pass_unchanged() {
         let v4 = address("192.0.2.7:4433");
         let v6: SocketAddr = SocketAddrV6::new("fe80::1".parse().expect("a literal address"), 4433, 0, 3).into();
-        assert_eq!(socket_address(false, v4), Some(v4));
-        assert_eq!(socket_address(true, v6), Some(v6));
+        assert_eq!(socket_address(false, v4), Ok(v4));
+        assert_eq!(socket_address(true, v6), Ok(v6));
         assert_eq!(canonical(v4), v4);
         assert_eq!(canonical(v6), v6, "the scope of a link-local address is kept");
         assert_eq!(socket_ip(false, v4.ip()), v4.ip());
@@ -243,7 +333,14 @@ mod tests {
 
     #[test]
     fn an_ipv4_socket_cannot_reach_ipv6() {
-        assert_eq!(socket_address(false, address("[2001:db8::1]:4433")), None);
+        assert!(socket_address(false, address("[2001:db8::1]:4433")).is_err());
+    }
+
+    #[test]
+    fn a_link_local_address_is_reached_over_its_interface_only() {
+        assert!(socket_address(true, address("[fe80::1]:4433")).is_err());
+        let on_link = SocketAddrV6::new("fe80::1".parse().expect("a literal address"), 4433, 0, 3).into();
+        assert_eq!(socket_address(true, on_link), Ok(on_link));
     }
 
     #[test]
@@ -265,7 +362,7 @@ mod tests {
 
     #[tokio::test]
     async fn datagrams_cross_from_a_dual_stack_socket_to_an_ipv4_one() {
-        let mut client = UdpIo::bind_any().expect("a free port");
+        let mut client = UdpIo::bind_to_dial().expect("a free port");
         let mut server = UdpIo::bind(address("127.0.0.1:0")).expect("a free port");
         let transmit = Transmit {
             destination: server.local_addr().expect("a bound socket"),
@@ -275,7 +372,8 @@ mod tests {
             src_ip: None,
         };
         let mut outgoing = Outgoing::new(transmit);
-        std::future::poll_fn(|cx| client.poll_send(cx, &mut outgoing, b"aabbc and more")).await;
+        let sent = std::future::poll_fn(|cx| client.poll_send(cx, &mut outgoing, b"aabbc and more")).await;
+        assert_eq!(sent, Ok(()));
         let mut received = Vec::new();
         while received.len() < 3 {
             std::future::poll_fn(|cx| {

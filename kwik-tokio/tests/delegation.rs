@@ -214,7 +214,7 @@ async fn secondary_opens_no_stream_and_commands_no_path() {
         assert_eq!(session.open_stream_sync().await.unwrap_err(), OpenError::NotAllowed);
         assert_eq!(session.open_uni_stream_sync().await.unwrap_err(), OpenError::NotAllowed);
         assert_eq!(session.add_path(target(listener)).await.unwrap_err(), AddPathError::NotPrimary);
-        assert_eq!(session.remove_path(PathId(1)).await.unwrap_err(), PathError::NotPrimary);
+        assert_eq!(session.remove_path(PathId(1)).await.unwrap_err(), PathError::NotPrimary.into());
         let error = session.send_raw(secondaries[0].path, "me").await.unwrap_err();
         assert_eq!(error, SendRawError::OwnPath(secondaries[0].path));
 

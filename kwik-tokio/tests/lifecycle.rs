@@ -55,12 +55,10 @@ async fn limits_that_contradict_each_other_are_refused() {
 async fn dial_of_a_silent_address_gives_up() {
     within(async {
         let silent = UdpSocket::bind(ANY_PORT).unwrap();
-        let closed = UdpSocket::bind(ANY_PORT).unwrap().local_addr().unwrap();
-        for nowhere in [silent.local_addr().unwrap(), closed] {
-            let limits = limits(|limits| limits.dial_timeout = Duration::from_millis(300));
-            let error = dial((nowhere, NAME), Ca::new().client().limits(limits)).await.unwrap_err();
-            assert!(matches!(&error, DialError::NoAnswer { address, .. } if *address == nowhere), "{error}");
-        }
+        let nowhere = silent.local_addr().unwrap();
+        let limits = limits(|limits| limits.dial_timeout = Duration::from_millis(300));
+        let error = dial((nowhere, NAME), Ca::new().client().limits(limits)).await.unwrap_err();
+        assert!(matches!(&error, DialError::NoAnswer { address, .. } if *address == nowhere), "{error}");
     })
     .await;
 }

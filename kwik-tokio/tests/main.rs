@@ -21,3 +21,5 @@ mod raw;
 mod streams;
 #[cfg(test)]
 mod trust;
+#[cfg(test)]
+mod unanswered;

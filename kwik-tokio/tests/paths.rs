@@ -209,8 +209,8 @@ async fn path_command_that_makes_no_sense_says_why() {
     within(async {
         let fleet = Fleet::with_limits(1, limits(|limits| limits.paths_max = 3)).await;
         let primary = &fleet.primary;
-        assert_eq!(primary.remove_path(PathId(99)).await.unwrap_err(), PathError::Unknown(PathId(99)));
-        assert_eq!(primary.remove_path(PathId::PRIMARY).await.unwrap_err(), PathError::Primary);
+        assert_eq!(primary.remove_path(PathId(99)).await.unwrap_err(), PathError::Unknown(PathId(99)).into());
+        assert_eq!(primary.remove_path(PathId::PRIMARY).await.unwrap_err(), PathError::Primary.into());
         let server = fleet.start_secondary().await;
         let named = PathTarget { server_name: "no name".into(), ..target(&server) };
         assert_eq!(primary.add_path(named).await.unwrap_err(), AddPathError::InvalidServerName("no name".into()));
