@@ -151,8 +151,8 @@ limits! {
     paths_max: usize = 8, 1 => 16;
     /// Dials a client runs at the same time.
     dials_parallel_max: usize = 2, 1 => usize::MAX;
-    /// Dials in one minute that do not succeed, to addresses where none did before; as many as `paths_max` if that is more.
-    /// All dials together may be `paths_max` times as many.
+    /// Dials within any minute that did not succeed; as many as `paths_max` if that is more. As many to an address where one
+    /// succeeded are not counted, but all dials together are at most `paths_max` times as many.
     dials_per_minute_max: usize = 8, 1 => 1000;
     /// How long a dial and its authentication may take.
     dial_timeout: Duration = 5 * SECOND, 100 * MILLISECOND => HOUR;

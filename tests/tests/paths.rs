@@ -122,35 +122,6 @@ fn refused_path_costs_no_datagram() {
     assert_eq!(fleet.world.link_stats(fleet.client, fleet.servers[1]).sent, 0);
 }
 
-/// E-02: what a primary can have its clients send to somebody who has nothing to do with it.
-// [P-8.2] [P-8.4]
-#[test]
-fn storm_of_dials_to_a_silent_victim_is_bounded() {
-    let mut fleet = Fleet::new(2);
-    let ends = fleet.connect();
-    let (victim, primary) = (fleet.servers[1], fleet.servers[0]);
-    fleet.world.crash(victim);
-    let (target, start) = (fleet.target(1), fleet.world.elapsed());
-    let (mut dialled, mut refused) = (0, 0);
-    let minutes = 10;
-    while fleet.world.elapsed() - start < Duration::from_secs(60) * minutes {
-        let path = fleet.add_path(ends, target.clone());
-        match fleet.await_death(ends, path).code {
-            code if code == transport(TransportCode::UNREACHABLE) => dialled += 1,
-            code => {
-                assert_eq!(code, transport(TransportCode::PATH_POLICY));
-                refused += 1;
-                fleet.world.run_for(Duration::from_secs(1));
-            }
-        }
-        while fleet.world.poll_event(primary).is_some() {}
-    }
-    assert!(refused > 0 && dialled <= 8 * (minutes + 1), "{dialled} dials, {refused} refused");
-    let sent = fleet.world.link_stats(fleet.client, victim).sent;
-    assert!(sent <= 5 * u64::from(dialled), "{sent} datagrams for {dialled} dials");
-    fleet.open(ends, Dir::Bi);
-}
-
 /// E-04: servers that are added and removed again and again.
 // [P-8.2]
 #[test]
@@ -174,10 +145,9 @@ fn paths_that_are_added_and_removed_in_turns_are_bounded() {
     };
     assert_eq!(refusal.code, transport(TransportCode::PATH_POLICY));
     let limits = Limits::default();
-    let seconds = (fleet.world.elapsed() - start).as_secs();
-    let most = limits.paths_max * limits.dials_per_minute_max;
-    assert!((most..=most + 2 * usize::try_from(seconds).unwrap() + 1).contains(&joined), "{joined} in {seconds} s");
-    fleet.world.run_for(Duration::from_secs(2));
+    assert_eq!(joined, limits.paths_max * limits.dials_per_minute_max);
+    let passed = fleet.world.elapsed() - start;
+    fleet.world.run_for(Duration::from_secs(60).saturating_sub(passed));
     fleet.join(ends, 1);
 }
 

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
-use crate::allowance::Allowance;
 use crate::limits::Limits;
 
 /// Counts dials, so that a primary cannot turn its clients into a scanner or a flood, and yet gets its servers back after
@@ -15,9 +14,9 @@ use crate::limits::Limits;
 #[derive(Debug)]
 pub(crate) struct DialBudget {
     /// Every dial.
-    all: Allowance,
+    all: LastMinute,
     /// Dials that did not succeed, to addresses without free dials.
-    unanswered: Allowance,
+    unanswered: LastMinute,
     /// Where dials succeeded, the latest last.
     known: VecDeque<Known>,
 }
@@ -29,69 +28,91 @@ struct Known {
     free_dials: usize,
 }
 
-/// What paid for a dial.
+/// What a dial costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fare {
-    /// Its address, which answered before.
-    Known,
-    /// The allowance for dials that nobody may answer.
-    Unanswered,
+pub(crate) struct Fare {
+    at: Instant,
+    /// Its address answered before.
+    is_free: bool,
 }
 
 impl DialBudget {
     /// Addresses remembered, for each path that a session may have.
     const KNOWN_PER_PATH: usize = 4;
 
-    pub(crate) fn new(now: Instant, limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits) -> Self {
         // A session may always dial as many as it may have.
         let unanswered = limits.dials_per_minute_max.max(limits.paths_max);
-        let each_minute = |dials: usize| Allowance::over(now, dials as u64, dials as u64, Duration::from_secs(60));
         Self {
-            all: each_minute(unanswered.saturating_mul(limits.paths_max)),
-            unanswered: each_minute(unanswered),
+            all: LastMinute::new(unanswered.saturating_mul(limits.paths_max)),
+            unanswered: LastMinute::new(unanswered),
             known: VecDeque::new(),
         }
     }
 
-    /// Whether one more dial may start; counts it if so.
+    /// What one more dial costs, if it may start; counts it if so.
     pub(crate) fn take(&mut self, now: Instant, address: Address) -> Option<Fare> {
-        if !self.all.take(now) {
+        if !self.all.has_room(now) {
             return None;
         }
         let known = self.known.iter_mut().find(|known| known.address == address && known.free_dials > 0);
-        if let Some(known) = known {
-            known.free_dials -= 1;
-            return Some(Fare::Known);
+        let is_free = known.is_some();
+        match known {
+            Some(known) => known.free_dials -= 1,
+            None if self.unanswered.has_room(now) => self.unanswered.dials.push_back(now),
+            None => return None,
         }
-        let fare = self.unanswered.take(now).then_some(Fare::Unanswered);
-        if fare.is_none() {
-            self.all.give_back(1);
-        }
-        fare
+        self.all.dials.push_back(now);
+        Some(Fare { at: now, is_free })
     }
 
     /// The dial was not begun.
     pub(crate) fn give_back(&mut self, address: Address, fare: Fare) {
-        self.all.give_back(1);
-        match fare {
-            Fare::Unanswered => self.unanswered.give_back(1),
-            Fare::Known => {
-                if let Some(known) = self.known.iter_mut().find(|known| known.address == address) {
-                    known.free_dials += 1;
-                }
-            }
+        self.all.forget(fare.at);
+        if !fare.is_free {
+            self.unanswered.forget(fare.at);
+        } else if let Some(known) = self.known.iter_mut().find(|known| known.address == address) {
+            known.free_dials += 1;
         }
     }
 
     /// The dial succeeded: the server proved to be the one that was meant.
     pub(crate) fn on_joined(&mut self, address: Address, fare: Fare, limits: &Limits) {
-        if fare == Fare::Unanswered {
-            self.unanswered.give_back(1);
+        if !fare.is_free {
+            self.unanswered.forget(fare.at);
         }
         self.known.retain(|known| known.address != address);
         self.known.push_back(Known { address, free_dials: limits.dials_per_minute_max });
         if self.known.len() > limits.paths_max.saturating_mul(Self::KNOWN_PER_PATH) {
             self.known.pop_front();
+        }
+    }
+}
+
+/// The dials of the last minute, oldest first, and how many there may be.
+#[derive(Debug)]
+struct LastMinute {
+    max: usize,
+    dials: VecDeque<Instant>,
+}
+
+impl LastMinute {
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn new(max: usize) -> Self {
+        Self { max, dials: VecDeque::new() }
+    }
+
+    fn has_room(&mut self, now: Instant) -> bool {
+        while self.dials.front().is_some_and(|at| now.saturating_duration_since(*at) >= Self::MINUTE) {
+            self.dials.pop_front();
+        }
+        self.dials.len() < self.max
+    }
+
+    fn forget(&mut self, at: Instant) {
+        if let Some(place) = self.dials.iter().position(|dial| *dial == at) {
+            self.dials.remove(place);
         }
     }
 }
@@ -111,57 +132,59 @@ mod tests {
 
     // [P-8.2]
     #[test]
-    fn dials_that_nobody_answers_are_few_and_come_back_one_by_one() {
+    fn dials_that_nobody_answers_are_few_in_every_minute() {
         let start = instant();
-        let at = |ms| start + Duration::from_millis(ms);
-        let mut budget = DialBudget::new(start, &limits());
-        assert_eq!((0..20).filter(|_| budget.take(start, address(1)).is_some()).count(), 8);
-        assert_eq!(budget.take(at(7_499), address(2)), None);
-        assert_eq!(budget.take(at(7_500), address(2)), Some(Fare::Unanswered));
-        assert_eq!(budget.take(at(14_999), address(2)), None, "half a token was counted as one");
-        let in_an_hour = (0..3_600).filter(|second| budget.take(at(15_000 + second * 1_000), address(1)).is_some());
-        assert_eq!(in_an_hour.count(), 480);
+        let at = |second| start + Duration::from_secs(second);
+        let mut budget = DialBudget::new(&limits());
+        let dialled: Vec<u64> = (0..600).filter(|second| budget.take(at(*second), address(1)).is_some()).collect();
+        for minute in 0..540 {
+            let within = dialled.iter().filter(|second| (minute..minute + 60).contains(*second)).count();
+            assert!(within <= 8, "{within} dials in the minute from second {minute}");
+        }
+        assert_eq!(dialled.len(), 80);
     }
 
     // [P-8.2]
     #[test]
     fn dials_that_succeed_cost_nothing_but_their_place_among_all() {
         let (start, limits) = (instant(), limits());
-        let mut budget = DialBudget::new(start, &limits);
-        let joined = (0..100).take_while(|host| {
-            let fare = budget.take(start, address(*host));
-            fare.is_some_and(|fare| {
-                budget.on_joined(address(*host), fare, &limits);
-                true
-            })
-        });
-        assert_eq!(joined.count(), 8 * 4, "as many as all paths may dial");
+        let mut budget = DialBudget::new(&limits);
+        let mut joined = 0;
+        while let Some(fare) = budget.take(start, address(joined)) {
+            budget.on_joined(address(joined), fare, &limits);
+            joined += 1;
+        }
+        assert_eq!(joined, 8 * 4, "as many as all paths may dial");
         assert!(budget.known.len() <= 16);
+        assert!(budget.take(start + Duration::from_secs(60), address(99)).is_some());
     }
 
     // [P-8.2]
     #[test]
     fn address_that_answered_is_dialled_for_free_while_it_is_gone_but_not_for_ever() {
         let (start, limits) = (instant(), limits());
-        let mut budget = DialBudget::new(start, &limits);
-        let fare = budget.take(start, address(1)).expect("the first");
-        budget.on_joined(address(1), fare, &limits);
-        let fares: Vec<_> = (0..20).map_while(|_| budget.take(start, address(1))).collect();
-        assert_eq!(fares, [[Fare::Known; 8], [Fare::Unanswered; 8]].concat());
+        let mut budget = DialBudget::new(&limits);
+        let first = budget.take(start, address(1)).expect("the first");
+        budget.on_joined(address(1), first, &limits);
+        let free: Vec<_> = (0..20).map_while(|_| budget.take(start, address(1))).map(|fare| fare.is_free).collect();
+        assert_eq!(free, [[true; 8], [false; 8]].concat());
         assert_eq!(budget.take(start, address(2)), None);
-        budget.on_joined(address(1), Fare::Unanswered, &limits);
-        assert_eq!(budget.take(start, address(1)), Some(Fare::Known));
-        assert_eq!(budget.take(start, address(2)), Some(Fare::Unanswered));
+        budget.on_joined(address(1), Fare { at: start, is_free: false }, &limits);
+        assert!(budget.take(start, address(1)).is_some_and(|fare| fare.is_free));
+        assert!(budget.take(start, address(2)).is_some_and(|fare| !fare.is_free));
     }
 
     // [P-8.2]
     #[test]
     fn dial_that_was_not_begun_is_given_back() {
-        let start = instant();
-        let mut budget = DialBudget::new(start, &limits());
-        for _ in 0..1_000 {
+        let (start, limits) = (instant(), limits());
+        let mut budget = DialBudget::new(&limits);
+        for round in 0..1_000 {
             let fare = budget.take(start, address(1)).expect("given back");
             budget.give_back(address(1), fare);
+            if round == 500 {
+                budget.on_joined(address(1), fare, &limits);
+            }
         }
     }
 
@@ -170,7 +193,7 @@ mod tests {
         let start = instant();
         for (dials, paths_max, admitted) in [(0, 1, 1), (1, 16, 16), (usize::MAX, 16, 1_000)] {
             let limits = Limits { paths_max, dials_per_minute_max: dials, ..Limits::default() };
-            let mut budget = DialBudget::new(start, &limits);
+            let mut budget = DialBudget::new(&limits);
             let taken =
                 |at, budget: &mut DialBudget| (0..1_000).filter(|_| budget.take(at, address(1)).is_some()).count();
             assert_eq!(taken(start, &mut budget), admitted);

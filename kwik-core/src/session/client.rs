@@ -94,7 +94,7 @@ impl Machine {
             grants: GrantBook::new(&limits),
             config,
             key,
-            members: Members::new(primary, now, &limits),
+            members: Members::new(primary, &limits),
             relay: Relay::new(&limits),
             notices: Notices::new(&limits),
             reports: BTreeMap::new(),

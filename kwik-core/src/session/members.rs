@@ -65,13 +65,13 @@ pub(crate) struct Dial {
 }
 
 impl Members {
-    pub(super) fn new(primary: Address, now: Instant, limits: &Limits) -> Self {
+    pub(super) fn new(primary: Address, limits: &Limits) -> Self {
         Self {
             primary,
             alive: BTreeMap::new(),
             epoch: Epoch::default(),
             last_path: PathId::PRIMARY,
-            dials: DialBudget::new(now, limits),
+            dials: DialBudget::new(limits),
         }
     }
 
