@@ -159,7 +159,7 @@ limits! {
     /// How long a server waits for what the client is to say of a path it was told to add or to remove, and for the
     /// receipt of a raw packet. At least `dial_timeout`; the client may have to dial several servers before, and the
     /// primary may be out of reach for a while.
-    answer_timeout: Duration = 60 * SECOND, SECOND => DAY;
+    answer_timeout: Duration = 60 * SECOND, 100 * MILLISECOND => DAY;
     /// Grants that a primary issues in a session before it hears of their end.
     grants_session_max: usize = GRANTS_SESSION_MAX, 1 => GRANTS_SESSION_MAX;
     /// Grants that a primary issues for one path before it hears of their end.
@@ -230,7 +230,7 @@ limits! {
     idle_timeout: Duration = 30 * SECOND, 200 * MILLISECOND => DAY;
     /// How long a secondary serves a client that its primary does not want served any more. A primary renews the lease
     /// of a path at half this time; it is to be longer than a client may be out of reach of its primary.
-    path_lease: Duration = 600 * SECOND, 100 * MILLISECOND => 365 * DAY;
+    path_lease: Duration = HOUR, 100 * MILLISECOND => 365 * DAY;
     /// How long a close waits for what was finished. Zero closes at once.
     drain_timeout: Duration = 10 * SECOND, Duration::ZERO => DAY;
     /// How long a peer may leave its control plane unread, or read less than [`CONTROL_PROGRESS_BYTES`] of it.

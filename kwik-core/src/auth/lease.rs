@@ -18,8 +18,8 @@ pub(crate) fn seal_lease(
     primary.sign(Label::Lease, &lease_parts(&session, &path.0.to_be_bytes(), &issued.as_millis().to_be_bytes()))
 }
 
-/// What a secondary has been told of how long a path is wanted. A statement counts when it is new and of now, so that a
-/// client cannot keep some for later.
+/// What a secondary has been told of how long a path is wanted. A statement counts from the time it was made, so that a
+/// slow line delays it and a client gains nothing by keeping it for later.
 #[derive(Debug)]
 pub(crate) struct LeaseTerm {
     issuer: PublicIdentity,
@@ -42,7 +42,8 @@ impl LeaseTerm {
         Self { issuer, session, path, span, last: since }
     }
 
-    /// Whether a statement renews the term at `now`. One that is old is none.
+    /// How long the path may live from `now` on, if a statement renews the term. One that is not new, or of the future, or
+    /// that no time is left of, is none.
     ///
     /// # Errors
     /// [`AuthError::Seal`] if the issuer did not make it.
@@ -51,17 +52,17 @@ impl LeaseTerm {
         issued: UnixTime,
         signature: &[u8; SIGNATURE_BYTES],
         now: UnixTime,
-    ) -> Result<bool, AuthError> {
-        let is_of_now = issued.saturating_sub(CLOCK_SKEW) <= now && now <= issued.saturating_add(CLOCK_SKEW);
-        if issued <= self.last || !is_of_now {
-            return Ok(false);
-        }
+    ) -> Result<Option<Duration>, AuthError> {
+        let left = issued.saturating_add(self.span).checked_since(now).filter(|left| !left.is_zero());
+        let Some(left) = left.filter(|_| issued > self.last && issued <= now.saturating_add(CLOCK_SKEW)) else {
+            return Ok(None);
+        };
         let (path, at) = (self.path.0.to_be_bytes(), issued.as_millis().to_be_bytes());
         if !self.issuer.verify(Label::Lease, &lease_parts(&self.session, &path, &at), signature) {
             return Err(AuthError::Seal);
         }
         self.last = issued;
-        Ok(true)
+        Ok(Some(left.min(self.span)))
     }
 }
 

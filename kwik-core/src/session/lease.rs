@@ -105,13 +105,13 @@ impl Machine {
             return Err(violation("LEASE of another path"));
         }
         let PathLease { term, end } = &mut secondary.lease;
-        let renewed = term
+        let left = term
             .renew(UnixTime::from_millis(lease.issued_at_ms), &lease.signature, moment.wall)
             .map_err(|error| Fault::new(error.code(), "a lease that the primary did not sign"))?;
-        if renewed {
-            *end = moment.now.checked_add(term.span);
-        } else {
-            self.note_idle();
+        match left {
+            // Clocks may differ: a renewal never takes time away.
+            Some(left) => *end = end.and_then(|old| moment.now.checked_add(left).map(|new| new.max(old))),
+            None => self.note_idle(),
         }
         Ok(())
     }

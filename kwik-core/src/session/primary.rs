@@ -101,7 +101,9 @@ impl PrimaryRole {
     /// The next renewal to be told.
     fn poll_lease(&mut self, wall: UnixTime) -> Option<ControlFrame> {
         while let Some(path) = self.renewals.pop_due() {
-            if self.path(path).is_some_and(|info| is_wanted(&info.state)) {
+            // A client must have heard of the path.
+            let is_known = !self.commands.holds_add_path(path);
+            if is_known && self.path(path).is_some_and(|info| is_wanted(&info.state)) {
                 let signature = auth::seal_lease(&self.identity, self.session, path, wall);
                 return Some(Lease { path, issued_at_ms: wall.as_millis().min(limits::VARINT_MAX), signature }.into());
             }
@@ -490,7 +492,8 @@ impl Machine {
         let Some(home) = self.paths.get_mut(&PathId::PRIMARY) else { return };
         let mut sent = 0;
         while home.is_control_ready() {
-            let Some(frame) = primary.commands.pop().or_else(|| primary.poll_lease(moment.wall)) else { break };
+            // On a slow line commands may wait for longer than a lease is.
+            let Some(frame) = primary.poll_lease(moment.wall).or_else(|| primary.commands.pop()) else { break };
             if let ControlFrame::AddPath(AddPath { path, .. }) | ControlFrame::RemovePath(RemovePath { path, .. }) =
                 &frame
                 && !primary.path(*path).is_some_and(|info| info.state.is_dead())

@@ -108,31 +108,33 @@ fn hello_proves_one_key_on_one_connection() {
 
 // [P-4.14]
 #[test]
-fn lease_is_renewed_by_what_is_new_and_of_now() {
+fn lease_is_renewed_by_what_is_new_and_counts_from_when_that_was_made() {
     let (session, path, issuer) = (claims().session, claims().path, primary().public());
     let term = || LeaseTerm::new(issuer, session, path, Duration::from_secs(60), at(ISSUED_MS));
     let seal = |issued_ms| seal_lease(&primary(), session, path, at(issued_ms));
-    for (issued_ms, now_ms, renews) in [
-        (ISSUED_MS, ISSUED_MS, false),
-        (ISSUED_MS - 1, ISSUED_MS, false),
-        (ISSUED_MS + 1, ISSUED_MS, true),
-        (ISSUED_MS + 30_000, ISSUED_MS, true),
-        (ISSUED_MS + 30_001, ISSUED_MS, false),
-        (ISSUED_MS + 1, ISSUED_MS + 30_001, true),
-        (ISSUED_MS + 1, ISSUED_MS + 30_002, false),
-        (u64::MAX, ISSUED_MS, false),
-        (u64::MAX, u64::MAX, true),
+    for (issued_ms, now_ms, left_ms) in [
+        (ISSUED_MS, ISSUED_MS, 0),
+        (ISSUED_MS - 1, ISSUED_MS, 0),
+        (ISSUED_MS + 1, ISSUED_MS, 60_000),
+        (ISSUED_MS + 30_000, ISSUED_MS, 60_000),
+        (ISSUED_MS + 30_001, ISSUED_MS, 0),
+        (ISSUED_MS + 1, ISSUED_MS + 30_001, 30_000),
+        (ISSUED_MS + 1, ISSUED_MS + 60_000, 1),
+        (ISSUED_MS + 1, ISSUED_MS + 60_001, 0),
+        (u64::MAX, ISSUED_MS, 0),
+        (u64::MAX, u64::MAX, 0),
     ] {
+        let left = Some(Duration::from_millis(left_ms)).filter(|left| !left.is_zero());
         let verdict = term().renew(at(issued_ms), &seal(issued_ms), at(now_ms));
-        assert_eq!(verdict, Ok(renews), "issued at {issued_ms}, seen at {now_ms}");
+        assert_eq!(verdict, Ok(left), "issued at {issued_ms}, seen at {now_ms}");
         // What renews nothing is not even looked at.
         let forged = term().renew(at(issued_ms), &[0; 64], at(now_ms));
-        assert_eq!(forged, if renews { Err(AuthError::Seal) } else { Ok(false) });
+        assert_eq!(forged, if left.is_some() { Err(AuthError::Seal) } else { Ok(None) });
     }
     let mut once = term();
-    assert_eq!(once.renew(at(ISSUED_MS + 9), &seal(ISSUED_MS + 9), at(ISSUED_MS)), Ok(true));
+    assert_eq!(once.renew(at(ISSUED_MS + 9), &seal(ISSUED_MS + 9), at(ISSUED_MS)), Ok(Some(Duration::from_secs(60))));
     for again in [ISSUED_MS + 9, ISSUED_MS + 8] {
-        assert_eq!(once.renew(at(again), &seal(again), at(ISSUED_MS)), Ok(false));
+        assert_eq!(once.renew(at(again), &seal(again), at(ISSUED_MS)), Ok(None));
     }
     for other in [
         seal_lease(&thief(), session, path, at(ISSUED_MS + 10)),
@@ -202,7 +204,7 @@ fn statements_do_not_pass_for_their_neighbours() {
     let welcome = welcome_proof(&key, &EXPORTER, session, path, &public);
     let grant = seal_grant(&key, context(), GrantId(1), StreamId(0), 0..9, request);
     let raw = seal_raw(&key, context(), request);
-    let lease = |issued_ms| LeaseTerm::new(public, session, path, Duration::ZERO, at(issued_ms));
+    let lease = |issued_ms| LeaseTerm::new(public, session, path, Duration::from_secs(60), at(issued_ms));
     let hello = hello_proof(&key, &EXPORTER);
     let renewal = seal_lease(&key, session, path, at(ISSUED_MS));
     let signatures = [*ticket_signature, proof, welcome, grant, raw, hello, renewal];
