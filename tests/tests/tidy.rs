@@ -118,8 +118,16 @@ fn every_rule_of_the_protocol_has_a_test_that_names_it() {
 }
 
 #[test]
-fn tests_that_prove_the_mission_exist() {
-    let offences = judge("ARCHITECTURE.md", documents::unproven);
+fn tests_that_prove_the_mission_and_answer_attacks_exist() {
+    for document in ["ARCHITECTURE.md", "docs/SECURITY.md"] {
+        let offences = judge(document, documents::unproven);
+        assert!(offences.is_empty(), "{document}\n{}\n", offences.join("\n"));
+    }
+}
+
+#[test]
+fn figures_of_limits_are_those_of_the_code() {
+    let offences = judge("docs/SECURITY.md", documents::misquoted);
     assert!(offences.is_empty(), "\n{}\n", offences.join("\n"));
 }
 

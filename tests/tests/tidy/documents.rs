@@ -99,6 +99,55 @@ pub(crate) fn unproven(document: &str, sources: &[Source]) -> Vec<String> {
     offences
 }
 
+/// What is wrong with the rows of a document's table of limits: each names a limit of `limits.rs` and its default.
+pub(crate) fn misquoted(document: &str, sources: &[Source]) -> Vec<String> {
+    let limits = sources.iter().find(|source| source.path == "kwik-core/src/limits.rs");
+    let lines = limits.map_or("", |source| &source.code).lines().map(str::trim);
+    // A line of the table reads `name: type = default, least => most;`.
+    let defaults: Vec<_> = lines
+        .filter(|line| line.contains("=>") && line.ends_with(';'))
+        .filter_map(|line| {
+            let (name, rest) = line.split_once(": ")?;
+            Some((name, figure(rest.split_once(" = ")?.1.split_once(", ")?.0)))
+        })
+        .collect();
+    let mut offences = Vec::new();
+    let mut count = 0;
+    for row in document.lines().skip_while(|line| !line.starts_with("| limit |")).skip(2) {
+        let mut cells = row.split('|').map(str::trim).skip(1);
+        let (Some(name), Some(quoted)) = (cells.next(), cells.next()) else { break };
+        count += 1;
+        match defaults.iter().find(|(limit, _)| *limit == name.trim_matches('`')) {
+            None => offences.push(format!("there is no limit {name}")),
+            Some((_, default)) if default != quoted => offences.push(format!("{name} is {default}, and not {quoted}")),
+            Some(_) => {}
+        }
+    }
+    if count == 0 {
+        offences.push("there is no table of limits".to_owned());
+    }
+    offences
+}
+
+/// A default as people write it: `2 * MIB` is 2 MiB, `SECOND` 1 s.
+fn figure(default: &str) -> String {
+    let (count, unit) = default.split_once(" * ").unwrap_or_else(|| match default {
+        number if number.starts_with(|first: char| first.is_ascii_digit()) => (number, ""),
+        unit => ("1", unit),
+    });
+    let count = count.replace('_', "");
+    match unit.trim_end_matches("_USIZE").trim_end_matches("_U32") {
+        "MIB" => format!("{count} MiB"),
+        "KIB" => format!("{count} KiB"),
+        "SECOND" => format!("{count} s"),
+        "MILLISECOND" => format!("{count} ms"),
+        "HOUR" => format!("{count} h"),
+        "1024" => (1024 * count.parse::<u64>().unwrap_or(0)).to_string(),
+        "GRANTS_SESSION_MAX" => "1024".to_owned(),
+        unit => format!("{count}{unit}"),
+    }
+}
+
 #[test]
 fn rules_without_a_test_and_tests_without_a_rule_are_seen() {
     let document = "**[P-1.1]** One.\n**[P-1.2]** Two, as [P-1.1].\n";
@@ -124,4 +173,17 @@ fn tables_that_name_no_test_are_seen() {
         assert_eq!(unproven(&table(bad), &sources).len(), 1, "{bad}");
     }
     assert_eq!(unproven("no table", &sources).len(), 1);
+}
+
+#[test]
+fn figures_that_are_not_those_of_the_code_are_seen() {
+    let code = "limits! {\n    a_max: usize = 10_000, 1 => usize::MAX;\n    b_bytes: u64 = 16 * MIB, MIB => u64::MAX;\n    \
+                c_time: Duration = SECOND, SECOND => DAY;\n    d: usize = 16 * 1024, 1 => 2;\n}\n";
+    let sources = [Source::new("kwik-core/src/limits.rs", code)];
+    let table = |rows: &str| format!("text\n| limit | default | of |\n|---|---|---|\n{rows}\n\nmore\n");
+    let good = "| `a_max` | 10000 | x |\n| `b_bytes` | 16 MiB | x |\n| `c_time` | 1 s | x |\n| `d` | 16384 | x |";
+    assert_eq!(misquoted(&table(good), &sources), [""; 0]);
+    for bad in ["| `a_max` | 1000 | x |", "| `e_max` | 1 | x |", "| `b_bytes` | 16 | x |", ""] {
+        assert_eq!(misquoted(&table(bad), &sources).len(), 1, "{bad}");
+    }
 }
