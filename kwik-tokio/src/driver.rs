@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 
 use crate::{
     endpoint::{Shared, now, unix_now},
-    udp::{Outgoing, UdpIo, Unreachable},
+    udp::{Outgoing, ReceiveBuffer, UdpIo, Unreachable},
     waiters::{Wakes, contained},
 };
 
@@ -74,8 +74,9 @@ impl Driver {
     }
 
     fn receive(&mut self, cx: &mut Context<'_>) -> Step {
+        let mut buf = ReceiveBuffer::take();
         for _ in 0..RECEIVES_PER_TURN {
-            let batch = match self.socket.poll_receive(cx) {
+            let batch = match self.socket.poll_receive(cx, &mut buf) {
                 Poll::Pending => return Step::Done,
                 Poll::Ready(None) => return Step::Blocked,
                 Poll::Ready(Some(batch)) => batch,

@@ -210,9 +210,7 @@ impl ServerSession {
     /// What happens to the session's paths from now on.
     #[must_use]
     pub fn path_events(&self) -> PathEvents {
-        let ended = || broadcast::Sender::new(1).subscribe();
-        let events = self.session.with(|waiters, _| waiters.path_events.as_ref().map(broadcast::Sender::subscribe));
-        PathEvents { events: events.unwrap_or_else(ended), missed: 0 }
+        PathEvents { events: self.session.with(|waiters, _| waiters.path_events()), missed: 0 }
     }
 
     /// Sends bytes through the client to the server at `path` and waits until they are delivered. At a secondary,

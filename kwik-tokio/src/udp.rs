@@ -4,6 +4,7 @@ mod icmp;
 
 use std::{
     array,
+    cell::Cell,
     future::Future,
     io::{self, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
@@ -29,14 +30,13 @@ const ICMP_PER_TURN: usize = 64;
 /// At most one socket error is logged in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A bound socket with its receive buffers. Everything above it sees canonical addresses: never an IPv4-mapped one.
+/// A bound socket. Everything above it sees canonical addresses: never an IPv4-mapped one.
 pub(crate) struct UdpIo {
     socket: Arc<UdpSocket>,
     /// Ready when the network has something to say; `None` if nobody listens.
     icmp: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     state: UdpSocketState,
     is_v6: bool,
-    receive_buf: Box<[u8]>,
     last_log: Option<Instant>,
 }
 
@@ -52,6 +52,29 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     pub(crate) fn new(transmit: Transmit) -> Self {
         Self { transmit, sent: 0 }
+    }
+}
+
+thread_local! {
+    static SPARE: Cell<Box<[u8]>> = Cell::default();
+}
+
+/// Room for one batch of datagrams. It is needed for no longer than they take to be handled, so that all endpoints that a
+/// thread drives share one: an idle endpoint has none.
+pub(crate) struct ReceiveBuffer(Box<[u8]>);
+
+impl ReceiveBuffer {
+    pub(crate) fn take() -> Self {
+        let spare = SPARE.take();
+        Self(if spare.is_empty() { vec![0; RECEIVE_BYTES * BATCH_SIZE].into() } else { spare })
+    }
+}
+
+impl Drop for ReceiveBuffer {
+    fn drop(&mut self) {
+        let buf = std::mem::take(&mut self.0);
+        // A thread that ends needs no spare.
+        let _ = SPARE.try_with(|spare| spare.set(buf));
     }
 }
 
@@ -114,14 +137,7 @@ impl UdpIo {
         }
         let is_v6 = socket.local_addr()?.is_ipv6();
         let socket = Arc::new(socket);
-        Ok(Self {
-            socket,
-            icmp: None,
-            state,
-            is_v6,
-            receive_buf: vec![0; RECEIVE_BYTES * BATCH_SIZE].into(),
-            last_log: None,
-        })
+        Ok(Self { socket, icmp: None, state, is_v6, last_log: None })
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -135,15 +151,19 @@ impl UdpIo {
 
     /// Receives one batch; `None` if the socket cannot be read now. Errors are those of single datagrams or of the
     /// moment: try again a little later.
-    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Batch<'_>>> {
+    pub(crate) fn poll_receive<'a>(
+        &mut self,
+        cx: &mut Context<'_>,
+        ReceiveBuffer(buf): &'a mut ReceiveBuffer,
+    ) -> Poll<Option<Batch<'a>>> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
-        let mut received = ready!(self.poll_receive_batch(cx, &mut metas));
+        let mut received = ready!(self.poll_receive_batch(cx, buf, &mut metas));
         if received.is_err() {
             // The error of a datagram that was sent is told here too, once.
-            received = ready!(self.poll_receive_batch(cx, &mut metas));
+            received = ready!(self.poll_receive_batch(cx, buf, &mut metas));
         }
         Poll::Ready(match received {
-            Ok(count) => Some(Batch { metas, count, buf: &self.receive_buf }),
+            Ok(count) => Some(Batch { metas, count, buf }),
             Err(error) => {
                 self.log("receive", &error);
                 None
@@ -228,11 +248,12 @@ impl UdpIo {
     fn poll_receive_batch(
         &mut self,
         cx: &mut Context<'_>,
+        buf: &mut [u8],
         metas: &mut [RecvMeta; BATCH_SIZE],
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.socket.poll_recv_ready(cx))?;
-            let mut chunks = self.receive_buf.chunks_mut(RECEIVE_BYTES);
+            let mut chunks = buf.chunks_mut(RECEIVE_BYTES);
             let mut slices: [_; BATCH_SIZE] = array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
             let received =
                 self.socket.try_io(Interest::READABLE, || self.state.recv((&self.socket).into(), &mut slices, metas));
@@ -374,10 +395,10 @@ mod tests {
         let mut outgoing = Outgoing::new(transmit);
         let sent = std::future::poll_fn(|cx| client.poll_send(cx, &mut outgoing, b"aabbc and more")).await;
         assert_eq!(sent, Ok(()));
-        let mut received = Vec::new();
+        let (mut received, mut buf) = (Vec::new(), ReceiveBuffer::take());
         while received.len() < 3 {
             std::future::poll_fn(|cx| {
-                let batch = ready!(server.poll_receive(cx)).expect("the socket can be read");
+                let batch = ready!(server.poll_receive(cx, &mut buf)).expect("the socket can be read");
                 for (meta, data) in batch.datagrams() {
                     assert!(meta.remote.is_ipv4(), "{} is not canonical", meta.remote);
                     received.push(data.to_vec());

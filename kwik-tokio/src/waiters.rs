@@ -56,6 +56,7 @@ fn by_dir(pair: &[Arc<Notify>; 2], dir: Dir) -> &Arc<Notify> {
 }
 
 /// The waiters of one session that are kept under the lock, beside what its events have told.
+#[derive(Default)]
 pub(crate) struct Waiters {
     pub(crate) signals: Arc<Signals>,
     pub(crate) is_connected: bool,
@@ -67,26 +68,20 @@ pub(crate) struct Waiters {
     pub(crate) delegations: BTreeMap<GrantId, Arc<Notify>>,
     /// Raw packets whose sender waits, and the answer once there is one.
     pub(crate) receipts: BTreeMap<(PathId, u64), Option<Result<(), ErrorCode>>>,
-    /// `None` once the session is closed, so that its readers see the end.
+    /// Made for the first who asks, since it has room for all events that are kept. `None` once the session is closed, so
+    /// that its readers see the end.
     pub(crate) path_events: Option<broadcast::Sender<PathEvent>>,
 }
 
-impl Default for Waiters {
-    fn default() -> Self {
-        Self {
-            signals: Arc::default(),
-            is_connected: false,
-            closed: None,
-            readers: BTreeMap::new(),
-            writers: BTreeMap::new(),
-            delegations: BTreeMap::new(),
-            receipts: BTreeMap::new(),
-            path_events: Some(broadcast::Sender::new(PATH_EVENTS_KEPT)),
-        }
-    }
-}
-
 impl Waiters {
+    /// What happens to the paths from now on.
+    pub(crate) fn path_events(&mut self) -> broadcast::Receiver<PathEvent> {
+        if self.closed.is_some() {
+            return broadcast::Sender::new(1).subscribe();
+        }
+        self.path_events.get_or_insert_with(|| broadcast::Sender::new(PATH_EVENTS_KEPT)).subscribe()
+    }
+
     /// Notes what an event tells and collects whom it wakes.
     pub(crate) fn on_event(&mut self, event: SessionEvent, wakes: &mut Wakes) {
         match event {
@@ -202,11 +197,13 @@ mod tests {
     #[tokio::test]
     async fn path_events_end_with_the_session() {
         let mut waiters = Waiters::default();
-        let mut events = waiters.path_events.as_ref().expect("the session is open").subscribe();
+        let mut events = waiters.path_events();
         apply(&mut waiters, SessionEvent::Path(PathEvent::Joined(PathId(1))));
         apply(&mut waiters, SessionEvent::Closed(SessionError::LocallyClosed));
         assert_eq!(events.recv().await, Ok(PathEvent::Joined(PathId(1))));
-        assert_eq!(events.recv().await, Err(broadcast::error::RecvError::Closed));
+        for mut events in [events, waiters.path_events()] {
+            assert_eq!(events.recv().await, Err(broadcast::error::RecvError::Closed));
+        }
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Endpoint {
                 let path = Path::new(setup, handle, connection, now);
                 let deadline = now.checked_add(limits.auth_timeout);
                 let incoming = Incoming { path, network, place, deadline, ended: false, lost: false };
-                self.incoming.insert(handle.0, incoming);
+                self.incoming.insert(handle.0, Box::new(incoming));
                 self.owners.insert(handle.0, Owner::Incoming);
                 self.work.push(Key::Incoming(handle.0));
             }
@@ -238,7 +238,7 @@ impl Endpoint {
     ) -> Result<(), TransportCode> {
         let incoming = self.incoming.remove(&connection).ok_or(TransportCode::INTERNAL)?;
         self.gate.leave(incoming.network, incoming.place);
-        self.sessions.insert(handle, session(incoming.path));
+        self.sessions.insert(handle, Box::new(session(incoming.path)));
         self.owners.insert(connection, Owner::Session(handle, path));
         self.timers.set(Key::Incoming(connection), None);
         self.work.push(Key::Session(handle));

@@ -72,8 +72,8 @@ pub struct Endpoint {
     /// Who each connection belongs to.
     owners: BTreeMap<usize, Owner>,
     /// Connections that have not authenticated.
-    incoming: BTreeMap<usize, Incoming>,
-    sessions: BTreeMap<SessionHandle, Machine>,
+    incoming: BTreeMap<usize, Box<Incoming>>,
+    sessions: BTreeMap<SessionHandle, Box<Machine>>,
     next_session: u64,
     /// Parts with something to handle, to transmit, to tell; each at most once.
     work: Queue<Key>,
@@ -181,7 +181,7 @@ impl Endpoint {
         let connection = path.handle().0;
         let handle = self.next_session_handle();
         let key = Identity::generate(self.entropy.rng());
-        self.sessions.insert(handle, Machine::dial(now, config, key, server, path));
+        self.sessions.insert(handle, Box::new(Machine::dial(now, config, key, server, path)));
         self.owners.insert(connection, Owner::Session(handle, PathId::PRIMARY));
         self.work.push(Key::Session(handle));
         Ok(handle)
@@ -206,7 +206,7 @@ impl Endpoint {
     #[cfg(feature = "__test_exports")]
     #[doc(hidden)]
     pub fn peek(&mut self, session: SessionHandle) -> Option<Session<'_>> {
-        self.sessions.get_mut(&session).map(Session::new)
+        self.sessions.get_mut(&session).map(|machine| Session::new(machine))
     }
 
     /// A view of a server's session; `None` for a client's too.
@@ -344,7 +344,7 @@ impl Endpoint {
     /// The next thing that happened.
     pub fn poll_event(&mut self) -> Option<(SessionHandle, SessionEvent)> {
         while let Some(session) = self.eventful.front() {
-            if let Some(event) = self.sessions.get_mut(&session).and_then(Machine::poll_event) {
+            if let Some(event) = self.sessions.get_mut(&session).and_then(|machine| machine.poll_event()) {
                 return Some((session, event));
             }
             self.eventful.pop();
@@ -455,13 +455,13 @@ impl Endpoint {
         let now = self.now;
         let deadline = match key {
             Key::Incoming(connection) => {
-                if self.incoming.get(&connection).is_some_and(Incoming::is_over) {
+                if self.incoming.get(&connection).is_some_and(|incoming| incoming.is_over()) {
                     self.forget_incoming(connection);
                 }
                 self.incoming.get_mut(&connection).and_then(|incoming| incoming.poll_timeout(now))
             }
             Key::Session(session) => {
-                if self.sessions.get(&session).is_some_and(Machine::is_spent) {
+                if self.sessions.get(&session).is_some_and(|machine| machine.is_spent()) {
                     self.sessions.remove(&session);
                 }
                 self.sessions.get_mut(&session).and_then(|machine| machine.poll_timeout(now))
@@ -531,7 +531,7 @@ impl Endpoint {
     /// The machine behind a session, for inputs no honest peer sends.
     pub(crate) fn machine_mut(&mut self, session: SessionHandle) -> Option<&mut Machine> {
         self.work.push(Key::Session(session));
-        self.sessions.get_mut(&session)
+        self.sessions.get_mut(&session).map(Box::as_mut)
     }
 
     pub(crate) fn moment(&self, now: Instant) -> crate::session::Moment {

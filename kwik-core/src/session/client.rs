@@ -368,7 +368,7 @@ impl Machine {
                 path.queue_control(&receipt.into());
             }
         }
-        while self.paths.get(&PathId::PRIMARY).is_some_and(Path::is_control_ready) {
+        while self.paths.get(&PathId::PRIMARY).is_some_and(|path| path.is_control_ready()) {
             let RoleState::Client(client) = &mut self.role else { return };
             let frame = if let Some((grant, report)) = client.grants.poll_status() {
                 client.report_figures(moment.now);
@@ -386,7 +386,7 @@ impl Machine {
 
     fn path_status(&self, id: PathId, state: &DeadOrAlive) -> PathStatus {
         let path = self.paths.get(&id);
-        let (state, code) = match (state, path.map(Path::state)) {
+        let (state, code) = match (state, path.map(|path| path.state())) {
             (DeadOrAlive::Dead(code), _) => (WirePathState::Dead, *code),
             (DeadOrAlive::Alive, Some(PathState::Suspect)) => (WirePathState::Suspect, TransportCode::NO_ERROR.into()),
             (DeadOrAlive::Alive, _) => (WirePathState::Active, TransportCode::NO_ERROR.into()),
@@ -395,9 +395,9 @@ impl Machine {
             path: id,
             state,
             code,
-            rtt: path.map(Path::rtt).unwrap_or_default(),
-            rate: path.map_or(0, Path::bytes_per_second).min(crate::limits::VARINT_MAX),
-            bytes: path.map_or(0, Path::bytes_received).min(crate::limits::VARINT_MAX),
+            rtt: path.map(|path| path.rtt()).unwrap_or_default(),
+            rate: path.map_or(0, |path| path.bytes_per_second()).min(crate::limits::VARINT_MAX),
+            bytes: path.map_or(0, |path| path.bytes_received()).min(crate::limits::VARINT_MAX),
         }
     }
 

@@ -158,7 +158,7 @@ impl Machine {
     pub(crate) fn on_dialed(&mut self, path: PathId, outcome: Result<Path, String>) {
         match outcome {
             Ok(connection) => {
-                self.paths.insert(path, connection);
+                self.paths.insert(path, Box::new(connection));
             }
             Err(detail) => {
                 let reason = DeadReason::new(TransportCode::UNREACHABLE, detail);

@@ -82,7 +82,7 @@ pub(crate) struct Machine {
     id: Option<SessionId>,
     limits: Limits,
     role: RoleState,
-    paths: BTreeMap<PathId, Path>,
+    paths: BTreeMap<PathId, Box<Path>>,
     /// What remains of paths that are gone.
     gone: VecDeque<PathStats>,
     /// The path that carries what the application writes here.
@@ -121,7 +121,7 @@ impl Machine {
             credit: StreamCredit::new(now, &limits),
             limits,
             role,
-            paths: BTreeMap::from([(home, path)]),
+            paths: BTreeMap::from([(home, Box::new(path))]),
             gone: VecDeque::new(),
             home,
             streams,
@@ -141,12 +141,12 @@ impl Machine {
     // ---- the endpoint's calls
 
     pub(crate) fn path_mut(&mut self, path: PathId) -> Option<&mut Path> {
-        self.paths.get_mut(&path)
+        self.paths.get_mut(&path).map(Box::as_mut)
     }
 
     /// The paths whose connections are still open.
     pub(crate) fn paths_mut(&mut self) -> impl Iterator<Item = &mut Path> {
-        self.paths.values_mut()
+        self.paths.values_mut().map(Box::as_mut)
     }
 
     /// Handles what paths received, then hands to them what the session has to say. Returns whether work is left.
@@ -239,11 +239,11 @@ impl Machine {
     }
 
     fn home_mut(&mut self) -> Option<&mut Path> {
-        self.paths.get_mut(&self.home)
+        self.paths.get_mut(&self.home).map(Box::as_mut)
     }
 
     fn home_address(&self) -> Option<SocketAddr> {
-        self.paths.get(&self.home).map(Path::remote_address)
+        self.paths.get(&self.home).map(|path| path.remote_address())
     }
 
     fn params(&self) -> Params {
@@ -322,7 +322,7 @@ impl Machine {
         }
         if let (RoleState::Client(client), Some(stream)) = (&mut self.role, raised) {
             // What a path that hears nothing yet misses comes with its grants.
-            let hears = |path: &PathId| self.paths.get(path).is_some_and(Path::is_hearing);
+            let hears = |path: &PathId| self.paths.get(path).is_some_and(|path| path.is_hearing());
             for path in client.grants.writers(stream).filter(hears) {
                 client.notices.push(path, Notice::Raised(stream));
             }

@@ -90,7 +90,7 @@ pub(crate) struct StreamTable {
     ids: StreamIds,
     /// What the peer lets a stream carry that it said nothing else about.
     initial_limit_of_peer: u64,
-    streams: BTreeMap<StreamHandle, Stream>,
+    streams: BTreeMap<StreamHandle, Box<Stream>>,
     /// The handles of a stream: one, or one for each grant at a secondary.
     handles: BTreeSet<(StreamId, StreamHandle)>,
     parts: BTreeMap<GrantId, StreamHandle>,
@@ -413,7 +413,7 @@ impl StreamTable {
         let (priority, priority_chosen, accepted, abandoned) = (0, false, false, false);
         let signals = Signals::default();
         let stream = Stream { id, grant, priority, priority_chosen, accepted, abandoned, send, recv, signals };
-        self.streams.insert(handle, stream);
+        self.streams.insert(handle, Box::new(stream));
         self.crossings += Self::CROSSINGS_PER_STREAM;
         self.handles.insert((id, handle));
         handle

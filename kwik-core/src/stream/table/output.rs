@@ -225,7 +225,7 @@ impl StreamTable {
     /// Whether everything finished was sent and acknowledged, and every control frame taken.
     pub(crate) fn is_drained(&self) -> bool {
         let draining = |stream: &super::Stream| stream.send.as_ref().is_some_and(|half| half.stream.is_draining());
-        self.outbox.controls.is_empty() && !self.streams.values().any(draining)
+        self.outbox.controls.is_empty() && !self.streams.values().any(|stream| draining(stream))
     }
 
     /// Ends the session for the application. What is buffered stays readable; everything that waits is woken.
