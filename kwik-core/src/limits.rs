@@ -41,6 +41,9 @@ pub const MISSING_RANGES_MAX: usize = 256;
 pub const GRANTS_SESSION_MAX: usize = 1024;
 /// Such grants of one path. Its secondary bears with twice as many, since it hears later of what is over.
 pub const GRANTS_PATH_MAX: usize = 256;
+/// Grants that are over and that the application of a secondary holds on to, above which it refuses more. More than what
+/// waits for acknowledgements only, which are at most [`PACKETS_OUTSTANDING_MAX`].
+pub(crate) const GRANTS_HELD_MAX: usize = 4096;
 /// Unfinished grants that one more grant of the same stream may overlap; a client may refuse it beyond that.
 pub const GRANT_OVERLAP_MAX: usize = 16;
 /// Newly delivered bytes of a grant after which the primary is told of its progress.

@@ -45,12 +45,13 @@ impl<K: Copy + Ord> FairQueue<K> {
         }
     }
 
-    pub(crate) fn remove(&mut self, key: K) {
-        if let Some(place) = self.places.remove(&key) {
-            self.order.remove(&place);
-        }
+    /// Takes a key out. Returns whether it waited.
+    pub(crate) fn remove(&mut self, key: K) -> bool {
+        let place = self.places.remove(&key);
+        place.is_some_and(|place| self.order.remove(&place).is_some())
     }
 
+    #[cfg(any(test, feature = "__test_exports"))]
     pub(crate) fn contains(&self, key: K) -> bool {
         self.places.contains_key(&key)
     }
@@ -99,7 +100,7 @@ mod tests {
         queue.push(1, 0);
         queue.push(2, 0);
         queue.push(2, 1);
-        queue.remove(3);
+        assert!(!queue.remove(3));
         assert_eq!((queue.pop(), queue.pop(), queue.pop()), (Some(2), Some(1), None));
         assert!(queue.is_empty() && !queue.contains(1));
     }

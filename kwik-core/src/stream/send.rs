@@ -341,11 +341,6 @@ impl SendStream {
         }
     }
 
-    /// Where the next bytes to send begin, if there are some.
-    pub(super) fn next_offset(&self) -> Option<u64> {
-        self.pending.first_key_value().map(|(offset, _)| *offset)
-    }
-
     fn is_fin_due(&self) -> bool {
         let wanted = self.part.is_none() && self.reset.is_none() && !self.fin_sent && self.pending.is_empty();
         wanted && self.final_size.is_some_and(|size| size <= self.limit)

@@ -150,6 +150,8 @@ fn different_bytes_of_two_secondaries_end_the_stream_and_the_primary_is_told_who
     let mut trio = Trio::new();
     let delegated = trio.delegated();
     let (path, other) = (trio.path, trio.other_path);
+    let (primary, secondary) = (trio.sessions[PRIMARY], trio.sessions[SECONDARY]);
+    let part = trio.nodes[SECONDARY].1.session(secondary).unwrap().accept_stream(Dir::Bi).unwrap();
     // No primary of this implementation grants a range twice, and none would understand its status.
     let grant = Grant { id: GrantId(99), epoch: Epoch(99), path: other, stream: delegated.id, range: 0..100 };
     let RoleState::Client(client) = &mut trio.machine(CLIENT).role else { panic!("no client") };
@@ -162,10 +164,8 @@ fn different_bytes_of_two_secondaries_end_the_stream_and_the_primary_is_told_who
     assert_eq!(trio.read(&delegated), Err(ReadError::Reset(CONFLICT.into())));
     assert_eq!(trio.conflicts(), [RangeConflict { offset: StreamOffset(13), paths: [path, other] }]);
     let code = Some(CONFLICT.into());
-    let (primary, secondary) = (trio.sessions[PRIMARY], trio.sessions[SECONDARY]);
     assert_eq!(trio.nodes[PRIMARY].1.session(primary).unwrap().stream(delegated.there).stop_code(), code);
     let mut session = trio.nodes[SECONDARY].1.session(secondary).unwrap();
-    let part = session.accept_stream(Dir::Bi).unwrap();
     assert_eq!(session.stream(part).stop_code(), code, "every writer is stopped");
     for node in [CLIENT, PRIMARY, SECONDARY, OTHER] {
         assert!(trio.is_open(node));

@@ -116,37 +116,54 @@ impl StreamTable {
         if self.parts.contains_key(&grant) {
             return violation("a grant that is in use already");
         }
-        if self.unfinished_parts() >= self.caps.parts {
+        // Parts that are over do not count among those to write: the client may have told the primary of their end, and the
+        // primary grants more.
+        let (unfinished, held) = (self.handles.len(), self.parts.len() - self.handles.len());
+        if unfinished >= self.caps.parts || held > self.caps.parts_held + self.caps.parts {
             return Err(Fault::new(TransportCode::CONTROL_FLOOD, "more grants than a path may have"));
         }
         let send = SendHalf::new(SendStream::part(range, limit.min(VARINT_MAX)));
         let recv = RecvHalf::new(RecvStream::request(request));
         let handle = self.insert(id, Some(grant), Some(send), Some(recv));
         self.parts.insert(grant, handle);
-        self.offer(handle, Dir::Bi);
+        if held > self.caps.parts_held {
+            self.with_send(handle, |send| send.reset(TransportCode::SERVER_BUSY.into()));
+            self.withdraw(handle);
+        } else {
+            self.offer(handle, Dir::Bi);
+        }
         Ok(handle)
     }
 
-    /// Parts that are still to be written. Those that wait to be acknowledged or released do not count: the client may
-    /// have told the primary of their end, and the primary grants more.
-    fn unfinished_parts(&self) -> usize {
-        let unfinished = |handle: &StreamHandle| {
-            let send = self.streams.get(handle).and_then(|stream| stream.send.as_ref());
-            send.is_some_and(|half| !half.stream.is_part_over())
-        };
-        self.parts.values().filter(|handle| unfinished(handle)).count()
-    }
-
-    /// A grant was revoked: nothing more of it is sent, and its writer is told `REVOKED`.
+    /// A grant was revoked: nothing more of it is sent, and its writer is told `REVOKED`, if there is one yet.
     pub(crate) fn revoke_part(&mut self, grant: GrantId) {
         let Some(&handle) = self.parts.get(&grant) else {
             self.note_useless();
             return;
         };
         if self.with_send(handle, SendStream::revoke) == Some(true) {
+            self.on_cut_short(handle);
+        }
+    }
+
+    /// The peer ended a sending half early. A part that nobody accepted yet goes away unseen.
+    pub(super) fn on_cut_short(&mut self, handle: StreamHandle) {
+        if self.streams.get(&handle).is_some_and(|stream| stream.grant.is_some() && !stream.accepted) {
+            self.withdraw(handle);
+        } else {
             self.announce_stopped(handle);
             self.after_send(handle);
         }
+    }
+
+    /// Lets go of both halves of a part in place of an application that never saw it.
+    fn withdraw(&mut self, handle: StreamHandle) {
+        self.accept_bidi.remove(&handle);
+        if let Some(half) = self.streams.get_mut(&handle).and_then(|stream| stream.send.as_mut()) {
+            half.released = true;
+        }
+        self.after_send(handle);
+        self.release_recv(handle);
     }
 
     fn check_delegation(&self, len: u64) -> Result<(), ReserveError> {

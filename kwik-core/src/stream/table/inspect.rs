@@ -51,6 +51,11 @@ impl StreamTable {
         })
     }
 
+    /// Grants that are over, and those that are not, which frames of the peer are about.
+    pub(crate) fn parts_in_books(&self) -> (usize, usize) {
+        (self.parts.len() - self.handles.len(), self.handles.len())
+    }
+
     pub(crate) fn priority(&self, handle: StreamHandle) -> Option<i32> {
         self.streams.get(&handle).map(|stream| stream.priority)
     }

@@ -17,6 +17,14 @@ impl StreamTable {
         let slices = recvs().flat_map(super::RecvStream::slice_bytes).map(|(_, bytes)| bytes).sum::<usize>();
         assert_eq!(self.slices.bytes(), slices, "slices");
         assert_eq!(self.send_buffered, sends().map(super::SendStream::buffered_bytes).sum::<usize>(), "send buffer");
-        assert_eq!(self.handles.len(), self.streams.len(), "one id entry for each stream");
+        let is_known = |stream: &super::Stream| {
+            let send = stream.send.as_ref().filter(|_| stream.grant.is_some());
+            send.is_none_or(|half| !half.stream.is_part_over())
+        };
+        let known = self.streams.iter().filter(|(_, stream)| is_known(stream));
+        let known: std::collections::BTreeSet<_> = known.map(|(handle, stream)| (stream.id, *handle)).collect();
+        assert_eq!(self.handles, known, "one id entry for each stream, but parts that are over");
+        assert_eq!(self.draining, sends().filter(|send| send.is_draining()).count(), "draining");
+        self.assert_turns();
     }
 }

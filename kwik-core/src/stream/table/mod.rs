@@ -27,10 +27,10 @@ use super::send::{Position, SendStream, WriteError};
 use super::slices::{SliceBytes, Slices};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Dir, GrantId, RangeConflict, Side, StreamHandle, StreamId};
-use crate::limits::{FLOOR_STREAM_BYTES, FLOOR_STREAMS, GRANTS_PATH_MAX, Limits};
+use crate::limits::{FLOOR_STREAM_BYTES, FLOOR_STREAMS, GRANTS_HELD_MAX, GRANTS_PATH_MAX, Limits};
 use bytes::Bytes;
 use output::{Outbox, Signals};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What this end is in the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,16 +93,20 @@ pub(crate) struct StreamTable {
     streams: BTreeMap<StreamHandle, Box<Stream>>,
     /// The handles of a stream: one, or one for each grant at a secondary.
     handles: BTreeSet<(StreamId, StreamHandle)>,
+    /// Grants that are not over, or that the application holds on to.
     parts: BTreeMap<GrantId, StreamHandle>,
     next_handle: u64,
-    accept_bidi: VecDeque<StreamHandle>,
-    accept_uni: VecDeque<StreamHandle>,
+    /// In the order they came, which is that of their handles.
+    accept_bidi: BTreeSet<StreamHandle>,
+    accept_uni: BTreeSet<StreamHandle>,
     budget: Budget,
     /// Sum of [`RecvStream::counted_spans`].
     spans: usize,
     slices: Slices,
     credit: Credit,
     send_buffered: usize,
+    /// Sending halves that were finished and are not done.
+    draining: usize,
     /// Whether some writer waits for room in the session's send buffer.
     send_buffer_awaited: bool,
     blocked_writers: BTreeSet<StreamHandle>,
@@ -125,7 +129,10 @@ struct Caps {
     spans_session: usize,
     send_buffer_stream: usize,
     send_buffer_session: usize,
+    /// Grants that are not over.
     parts: usize,
+    /// Grants that are over and that the application holds.
+    parts_held: usize,
 }
 
 #[derive(Debug)]
@@ -199,6 +206,7 @@ impl StreamTable {
                 send_buffer_session: limits.send_buffer_session_bytes,
                 // Twice as many: what was revoked may be granted anew before this end hears of it.
                 parts: 2 * GRANTS_PATH_MAX,
+                parts_held: GRANTS_HELD_MAX,
             },
             ids: StreamIds::new(side, FLOOR_STREAMS, bidi, uni),
             initial_limit_of_peer: FLOOR_STREAM_BYTES,
@@ -206,13 +214,14 @@ impl StreamTable {
             handles: BTreeSet::new(),
             parts: BTreeMap::new(),
             next_handle: 0,
-            accept_bidi: VecDeque::new(),
-            accept_uni: VecDeque::new(),
+            accept_bidi: BTreeSet::new(),
+            accept_uni: BTreeSet::new(),
             budget: Budget::new(limits.reassembly_budget_bytes, bidi.saturating_add(uni), bidi, rules),
             spans: 0,
             slices: Slices::default(),
             credit: Credit::default(),
             send_buffered: 0,
+            draining: 0,
             send_buffer_awaited: false,
             blocked_writers: BTreeSet::new(),
             outbox: Outbox::new(),
@@ -260,7 +269,7 @@ impl StreamTable {
 
     /// The next stream the peer opened, or the next grant.
     pub(crate) fn accept(&mut self, dir: Dir) -> Option<StreamHandle> {
-        let handle = self.accept_queue(dir).pop_front()?;
+        let handle = self.accept_queue(dir).pop_first()?;
         if let Some(stream) = self.streams.get_mut(&handle) {
             stream.accepted = true;
         }
@@ -308,12 +317,12 @@ impl StreamTable {
         if self.closed {
             return Err(FinishError::ClosedStream);
         }
-        let half = self.send_half(handle).map_err(|_| FinishError::ClosedStream)?;
-        half.stream.finish().map_err(|error| match error {
-            WriteError::Stopped(code) => FinishError::Stopped(code),
-            _ => FinishError::ClosedStream,
-        })?;
-        self.after_send(handle);
+        self.send_half(handle).map_err(|_| FinishError::ClosedStream)?;
+        match self.with_send(handle, SendStream::finish) {
+            Some(Ok(())) => self.after_send(handle),
+            Some(Err(WriteError::Stopped(code))) => return Err(FinishError::Stopped(code)),
+            _ => return Err(FinishError::ClosedStream),
+        }
         Ok(())
     }
 
@@ -336,11 +345,13 @@ impl StreamTable {
 
     /// Streams of a higher priority are sent first; equals take turns.
     pub(crate) fn set_priority(&mut self, handle: StreamHandle, priority: i32) -> Result<(), ClosedStream> {
-        let stream = self.streams.get_mut(&handle).ok_or(ClosedStream)?;
-        stream.priority = priority;
-        stream.priority_chosen = true;
-        if self.outbox.sendable.contains(handle) {
-            self.outbox.sendable.push(handle, priority);
+        let current = self.streams.get(&handle).ok_or(ClosedStream)?.priority;
+        let moves = current != priority && self.dequeue(handle);
+        if let Some(stream) = self.streams.get_mut(&handle) {
+            (stream.priority, stream.priority_chosen) = (priority, true);
+        }
+        if moves {
+            self.push_sendable(handle);
         }
         Ok(())
     }
@@ -351,7 +362,7 @@ impl StreamTable {
         let Ok(half) = self.send_half(handle) else { return };
         half.released = true;
         // A half that was reset or stopped has ended already.
-        let _ = half.stream.finish();
+        let _ = self.with_send(handle, SendStream::finish);
         self.after_send(handle);
         self.reset_if_abandoned(handle);
         self.free_if_done(handle);
@@ -421,23 +432,29 @@ impl StreamTable {
 
     /// Puts a new stream where the application accepts it.
     fn offer(&mut self, handle: StreamHandle, dir: Dir) {
-        self.accept_queue(dir).push_back(handle);
+        self.accept_queue(dir).insert(handle);
         self.outbox.announce_opened(dir);
     }
 
-    fn accept_queue(&mut self, dir: Dir) -> &mut VecDeque<StreamHandle> {
+    fn accept_queue(&mut self, dir: Dir) -> &mut BTreeSet<StreamHandle> {
         match dir {
             Dir::Bi => &mut self.accept_bidi,
             Dir::Uni => &mut self.accept_uni,
         }
     }
 
-    /// Changes a sending half and keeps the session's sum of buffered bytes.
+    /// Changes a sending half and keeps the session's sums: of buffered bytes, of halves that drain, of grants that are
+    /// not over.
     fn with_send<R>(&mut self, handle: StreamHandle, change: impl FnOnce(&mut SendStream) -> R) -> Option<R> {
-        let send = &mut self.streams.get_mut(&handle)?.send.as_mut()?.stream;
-        let before = send.buffered_bytes();
+        let stream = self.streams.get_mut(&handle)?;
+        let send = &mut stream.send.as_mut()?.stream;
+        let (buffered, draining) = (send.buffered_bytes(), send.is_draining());
         let result = change(send);
-        self.send_buffered = self.send_buffered - before + send.buffered_bytes();
+        self.send_buffered = self.send_buffered - buffered + send.buffered_bytes();
+        self.draining = self.draining - usize::from(draining) + usize::from(send.is_draining());
+        if stream.grant.is_some() && send.is_part_over() {
+            self.handles.remove(&(stream.id, handle));
+        }
         Some(result)
     }
 
@@ -511,11 +528,13 @@ impl StreamTable {
         let Some(half) = self.streams.get_mut(&handle).and_then(|stream| stream.send.as_mut()) else { return };
         let is_part = half.stream.part_range().is_some();
         let end = if is_part { half.stream.part_end().map(|(_, code)| code) } else { half.stream.reset_code() };
-        if half.stream.reset_code().is_some() {
+        let (cut_short, news) = (half.stream.reset_code().is_some(), end.is_some() && end != half.told_end);
+        half.told_end = end.or(half.told_end);
+        if cut_short {
             self.cut_short.push(handle);
+            self.dequeue(handle);
         }
-        if end.is_some() && end != half.told_end {
-            half.told_end = end;
+        if news {
             self.signal(handle, |signals| if is_part { signals.part_end = true } else { signals.reset = true });
         }
         self.push_sendable(handle);
@@ -524,10 +543,12 @@ impl StreamTable {
         self.free_if_done(handle);
     }
 
-    /// Frees a stream of which nothing is left to do. The peer may then open another.
+    /// Frees a stream of which nothing is left to do. The peer may then open another. Nobody waits for acknowledgements of
+    /// a part that the application let go of.
     fn free_if_done(&mut self, handle: StreamHandle) {
         let Some(stream) = self.streams.get(&handle) else { return };
-        let send_done = stream.send.as_ref().is_none_or(|half| half.released && half.stream.is_done());
+        let is_done = |send: &SendStream| send.is_done() || (stream.grant.is_some() && send.is_part_over());
+        let send_done = stream.send.as_ref().is_none_or(|half| half.released && is_done(&half.stream));
         let recv_done = stream.recv.as_ref().is_none_or(|half| half.released && half.stream.is_done());
         if !send_done || !recv_done || stream.signals.any() {
             return;
@@ -535,7 +556,9 @@ impl StreamTable {
         let (id, grant, abandoned) = (stream.id, stream.grant, stream.abandoned);
         self.with_recv(handle, |recv| recv.fail(ErrorCode::Application(0)));
         self.with_send(handle, |send| send.reset(ErrorCode::Application(0)));
-        self.streams.remove(&handle);
+        self.dequeue(handle);
+        let send = self.streams.remove(&handle).and_then(|stream| stream.send);
+        self.draining -= usize::from(send.is_some_and(|half| half.stream.is_draining()));
         self.handles.remove(&(id, handle));
         self.blocked_writers.remove(&handle);
         self.outbox.forget(handle);

@@ -1,11 +1,12 @@
 //! What is to be told: control frames to the peer, events to the application, and whose bytes go next. All of it is
 //! state of a stream with a place in a queue, so nothing here grows with what the peer does.
 
-use super::{StreamTable, TableRole};
+use super::StreamTable;
 use crate::error::ErrorCode;
 use crate::id::{Dir, GrantId, RangeConflict, StreamHandle, StreamId};
 use crate::stream::fair::FairQueue;
 use crate::stream::send::Segment;
+use std::collections::BTreeSet;
 
 /// Something to tell the peer on the control plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,9 +85,20 @@ enum EventKey {
     Finished(StreamHandle),
 }
 
+/// Where a granted part stands among those of its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct PartPlace {
+    stream: StreamId,
+    priority: i32,
+    start: u64,
+    part: StreamHandle,
+}
+
 #[derive(Debug)]
 pub(super) struct Outbox {
-    pub(super) sendable: FairQueue<StreamHandle>,
+    sendable: FairQueue<StreamHandle>,
+    /// The granted parts among those: of each stream by priority, the lowest first.
+    parts: BTreeSet<PartPlace>,
     controls: FairQueue<ControlKey>,
     events: FairQueue<EventKey>,
     bidi_awaited: bool,
@@ -97,6 +109,7 @@ impl Outbox {
     pub(super) const fn new() -> Self {
         Self {
             sendable: FairQueue::new(),
+            parts: BTreeSet::new(),
             controls: FairQueue::new(),
             events: FairQueue::new(),
             bidi_awaited: false,
@@ -117,9 +130,8 @@ impl Outbox {
         self.controls.push(ControlKey::MaxStreams(dir), 0);
     }
 
-    /// Drops everything about a stream that is gone.
+    /// Drops what is to be told of a stream that is gone.
     pub(super) fn forget(&mut self, handle: StreamHandle) {
-        self.sendable.remove(handle);
         self.controls.remove(ControlKey::Stream(handle));
         for key in [EventKey::Readable, EventKey::Writable, EventKey::Stopped, EventKey::Finished] {
             self.events.remove(key(handle));
@@ -189,8 +201,12 @@ impl StreamTable {
     pub(crate) fn pop_sendable(&mut self) -> Option<StreamHandle> {
         loop {
             let handle = self.outbox.sendable.pop()?;
+            let place = self.part_place(handle);
+            if let Some(place) = place {
+                self.outbox.parts.remove(&place);
+            }
             if self.is_sendable(handle) {
-                return Some(if self.role == TableRole::Secondary { self.yield_turn(handle) } else { handle });
+                return Some(place.map_or(handle, |place| self.yield_turn(place)));
             }
         }
     }
@@ -207,7 +223,16 @@ impl StreamTable {
         if self.is_sendable(handle) {
             let priority = self.streams.get(&handle).map_or(0, |stream| stream.priority);
             self.outbox.sendable.push(handle, priority);
+            self.outbox.parts.extend(self.part_place(handle));
         }
+    }
+
+    /// Takes a stream out of the queue. Returns whether it waited there.
+    pub(super) fn dequeue(&mut self, handle: StreamHandle) -> bool {
+        if let Some(place) = self.part_place(handle) {
+            self.outbox.parts.remove(&place);
+        }
+        self.outbox.sendable.remove(handle)
     }
 
     /// A packet carries a segment of the stream.
@@ -224,8 +249,7 @@ impl StreamTable {
 
     /// Whether everything finished was sent and acknowledged, and every control frame taken.
     pub(crate) fn is_drained(&self) -> bool {
-        let draining = |stream: &super::Stream| stream.send.as_ref().is_some_and(|half| half.stream.is_draining());
-        self.outbox.controls.is_empty() && !self.streams.values().any(|stream| draining(stream))
+        self.outbox.controls.is_empty() && self.draining == 0
     }
 
     /// Ends the session for the application. What is buffered stays readable; everything that waits is woken.
@@ -233,6 +257,7 @@ impl StreamTable {
         self.closed = true;
         self.outbox.controls.clear();
         self.outbox.sendable.clear();
+        self.outbox.parts.clear();
         self.blocked_writers.clear();
         for dir in Dir::ALL {
             self.outbox.events.push(EventKey::Opened(dir), 0);
@@ -301,21 +326,35 @@ impl StreamTable {
         !self.closed && half.is_some_and(|half| half.stream.is_sendable())
     }
 
-    /// The part of the same stream that uses the turn of `handle`, which then waits in the place of that part: the reader
+    /// The part of the same stream that uses the turn of another, which then waits in the place of that part: the reader
     /// waits for the lowest bytes, and has no use for a little of everything.
-    fn yield_turn(&mut self, handle: StreamHandle) -> StreamHandle {
-        let Some(own) = self.streams.get(&handle) else { return handle };
-        let (id, priority) = (own.id, own.priority);
-        let offset = |handle: &StreamHandle| {
-            let stream = self.streams.get(handle).filter(|stream| stream.priority == priority)?;
-            stream.send.as_ref().filter(|half| half.stream.is_sendable())?.stream.next_offset()
-        };
-        let parts = self.handles.range((id, StreamHandle(0))..=(id, StreamHandle(u64::MAX))).map(|(_, part)| *part);
-        let waiting = parts.filter(|part| *part == handle || self.outbox.sendable.contains(*part));
-        let lowest = waiting.filter_map(|part| Some((offset(&part)?, part))).min();
-        let Some((_, lowest)) = lowest.filter(|(_, part)| *part != handle) else { return handle };
-        self.outbox.sendable.replace(lowest, handle);
-        lowest
+    fn yield_turn(&mut self, own: PartPlace) -> StreamHandle {
+        let first = PartPlace { start: 0, part: StreamHandle(0), ..own };
+        let Some(lowest) = self.outbox.parts.range(first..own).next().copied() else { return own.part };
+        self.outbox.parts.remove(&lowest);
+        self.outbox.parts.insert(own);
+        self.outbox.sendable.replace(lowest.part, own.part);
+        lowest.part
+    }
+
+    /// Where a part stands among those of its stream. Parts that are not over share no bytes unless their grants do.
+    fn part_place(&self, handle: StreamHandle) -> Option<PartPlace> {
+        let stream = self.streams.get(&handle)?;
+        let start = stream.send.as_ref()?.stream.part_range()?.start;
+        Some(PartPlace { stream: stream.id, priority: stream.priority, start, part: handle })
+    }
+
+    /// Panics if the parts that wait are not those in the queue.
+    #[cfg(any(test, feature = "__test_exports"))]
+    pub(super) fn assert_turns(&self) {
+        let waiting = self.streams.keys().filter(|handle| self.outbox.sendable.contains(**handle));
+        let places = waiting.filter_map(|handle| self.part_place(*handle)).collect();
+        assert_eq!(self.outbox.parts, places, "the parts that wait for their turn");
+        let mut parts = self.outbox.parts.iter();
+        assert!(
+            self.closed || parts.all(|place| self.is_sendable(place.part)),
+            "a part that waits and has nothing to send"
+        );
     }
 
     /// The next control frame of one stream: its opening comes before anything else about it.

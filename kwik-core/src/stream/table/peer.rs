@@ -132,8 +132,7 @@ impl StreamTable {
             if self.with_send(handle, |send| send.on_stop(code)) == Some(true) {
                 changes = true;
                 self.note_abandoned(handle);
-                self.announce_stopped(handle);
-                self.after_send(handle);
+                self.on_cut_short(handle);
             }
         }
         if !changes {

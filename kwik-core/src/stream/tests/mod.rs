@@ -1,6 +1,7 @@
 //! Tests of the streams of a session. Bytes are derived from their position, so that a misplaced one names its place.
 
 mod model;
+mod parts;
 mod peer;
 mod reassembly;
 mod send;
