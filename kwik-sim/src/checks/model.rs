@@ -176,8 +176,8 @@ impl Model {
     pub fn is_judged(&self, token: u64) -> bool {
         match self.begun.get(&token) {
             Some(is_judged) => *is_judged,
-            // Nobody honest uses this number.
-            None => !self.client_lies,
+            // Nobody honest uses this number. A liar may name any.
+            None => !self.client_lies && self.liars.is_empty(),
         }
     }
 
