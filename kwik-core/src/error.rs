@@ -255,6 +255,9 @@ pub enum SessionError {
     /// The far end fell silent.
     #[error("the peer has not been heard for too long")]
     TimedOut,
+    /// Nobody drives the endpoint of this side any more. The core does not say so; whoever runs a loop around it may.
+    #[error("this side's endpoint is not driven any more: it was closed, or the runtime it ran in was shut down")]
+    NotDriven,
 }
 
 impl From<DeadReason> for SessionError {

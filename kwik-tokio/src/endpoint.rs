@@ -103,7 +103,7 @@ impl Shared {
             state.is_open = false;
             state.is_ended = true;
             for waiters in state.sessions.values_mut() {
-                waiters.on_closed(driver_gone(), &mut wakes);
+                waiters.on_closed(SessionError::NotDriven, &mut wakes);
             }
             wakes.notify(&self.incoming);
             wakes.notify(&self.ended);
@@ -124,7 +124,7 @@ impl State {
         let waiters = self
             .sessions
             .entry(session)
-            .or_insert_with(|| Waiters { closed: is_ended.then(driver_gone), ..Waiters::default() });
+            .or_insert_with(|| Waiters { closed: is_ended.then_some(SessionError::NotDriven), ..Waiters::default() });
         (waiters, Some(&mut self.core).filter(|_| !self.is_abandoned))
     }
 
@@ -270,16 +270,10 @@ pub(crate) fn close_code(error: &SessionError) -> ErrorCode {
         SessionError::ClosedByPeer { code, .. } => ErrorCode::Application(*code),
         SessionError::Transport { code, .. } => (*code).into(),
         SessionError::TimedOut => TransportCode::TIMED_OUT.into(),
+        SessionError::NotDriven => TransportCode::INTERNAL.into(),
     }
 }
 
 pub(crate) fn unix_now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
-
-fn driver_gone() -> SessionError {
-    SessionError::Transport {
-        code: TransportCode::INTERNAL,
-        detail: "the endpoint's task ended: it was closed, or its tokio runtime shut down".to_owned(),
-    }
 }

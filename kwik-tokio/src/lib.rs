@@ -105,7 +105,7 @@ pub use self::{
     },
     listener::{Listener, listen},
     server::{PathEvents, ServerSession},
-    stream::{RecvStream, SendStream, ServerSendStream, ServerStream, Stream},
+    stream::{RangeWriter, RecvStream, SendStream, ServerSendStream, ServerStream, Stream},
 };
 
 /// Draws a new server identity from the operating system's randomness. Keep it: primaries name a server by it.
@@ -136,6 +136,7 @@ mod tests {
         is_send(&server.add_path(target));
         is_send(&server.send_raw(PathId::PRIMARY, "data"));
         if let Ok(mut stream) = server.open_stream() {
+            is_send(&stream.range_writer().write_at(StreamOffset::ZERO, "data"));
             is_send(&stream.write_at(StreamOffset::ZERO, "data"));
             is_send(&stream.read_to_end(1));
             is_send(&stream.finished());
@@ -145,7 +146,8 @@ mod tests {
     #[test]
     fn handles_can_be_shared_and_futures_spawned() {
         is_send_and_sync::<(ClientSession, ServerSession, Listener, PathEvents)>();
-        is_send_and_sync::<(Stream, ServerStream, SendStream, ServerSendStream, RecvStream, Delegation)>();
+        is_send_and_sync::<(Stream, ServerStream, SendStream, ServerSendStream, RecvStream)>();
+        is_send_and_sync::<(Delegation, RangeWriter)>();
         let _checked_by_the_compiler = spawnable;
     }
 }

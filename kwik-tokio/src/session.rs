@@ -97,6 +97,18 @@ impl SessionRef {
         }
     }
 
+    /// As [`wait`](Self::wait), for what one task takes from all that wait for it. They are woken one by one: who got
+    /// something wakes the next, for whom there may be something too.
+    async fn wait_in_turn<T>(
+        &self,
+        signal: &Notify,
+        attempt: impl FnMut(&Self) -> Option<T>,
+    ) -> Result<T, SessionError> {
+        let taken = self.wait(signal, attempt).await;
+        signal.notify_one();
+        taken
+    }
+
     /// How the session ended, once it has.
     pub(crate) fn closed_now(&self) -> Option<SessionError> {
         self.with(|waiters, _| waiters.closed.clone())
@@ -146,7 +158,7 @@ impl SessionRef {
     }
 
     pub(crate) async fn open_sync(&self, dir: Dir) -> Result<StreamRef, OpenError> {
-        let opened = self.wait(self.signals().available(dir), |session| match session.open(dir) {
+        let opened = self.wait_in_turn(self.signals().available(dir), |session| match session.open(dir) {
             Err(OpenError::LimitReached { .. } | OpenError::BudgetTaken) => None,
             opened => Some(opened),
         });
@@ -154,7 +166,7 @@ impl SessionRef {
     }
 
     pub(crate) async fn accept(&self, dir: Dir) -> Result<StreamRef, SessionError> {
-        self.wait(self.signals().opened(dir), |session| session.accept_now(dir)).await
+        self.wait_in_turn(self.signals().opened(dir), |session| session.accept_now(dir)).await
     }
 
     fn accept_now(&self, dir: Dir) -> Option<StreamRef> {

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use self::{
     recv::RecvStream,
-    send::{SendStream, ServerSendStream},
+    send::{RangeWriter, SendStream, ServerSendStream},
 };
 use crate::{
     delegation::Delegation,
@@ -227,12 +227,18 @@ impl ServerStream {
         self.stream.send.grant()
     }
 
-    /// See [`ServerSendStream::write_at`].
+    /// See [`ServerSendStream::range_writer`].
+    #[must_use]
+    pub fn range_writer(&self) -> RangeWriter {
+        self.stream.send.range_writer()
+    }
+
+    /// See [`RangeWriter::write_at`].
     ///
     /// # Errors
-    /// As [`ServerSendStream::write_at`].
-    pub async fn write_at(&mut self, offset: StreamOffset, data: impl Into<Bytes>) -> Result<(), WriteError> {
-        self.stream.send.write_at(offset, data.into()).await
+    /// As [`RangeWriter::write_at`].
+    pub async fn write_at(&self, offset: StreamOffset, data: impl Into<Bytes>) -> Result<(), WriteError> {
+        self.range_writer().write_at(offset, data).await
     }
 
     /// See [`ServerSendStream::delegate`].
@@ -243,17 +249,17 @@ impl ServerStream {
         self.stream.send.delegate(path, len, request.into())
     }
 
-    /// See [`ServerSendStream::delegate_range`].
+    /// See [`RangeWriter::delegate_range`].
     ///
     /// # Errors
-    /// As [`ServerSendStream::delegate_range`].
+    /// As [`RangeWriter::delegate_range`].
     pub fn delegate_range(
-        &mut self,
+        &self,
         path: PathId,
         range: Range<u64>,
         request: impl Into<Bytes>,
     ) -> Result<Delegation, DelegateError> {
-        self.stream.send.delegate_range(path, range, request.into())
+        self.range_writer().delegate_range(path, range, request)
     }
 }
 

@@ -65,6 +65,8 @@ pub(crate) struct Waiters {
     // Every method of a half that waits borrows it mutably, so each half has one waiter at most.
     pub(crate) readers: BTreeMap<StreamHandle, Waker>,
     pub(crate) writers: BTreeMap<StreamHandle, Waker>,
+    /// Tasks that write ranges beside the writer of a stream.
+    pub(crate) range_writers: BTreeMap<StreamHandle, Arc<Notify>>,
     pub(crate) delegations: BTreeMap<GrantId, Arc<Notify>>,
     /// Raw packets whose sender waits, and the answer once there is one.
     pub(crate) receipts: BTreeMap<(PathId, u64), Option<Result<(), ErrorCode>>>,
@@ -119,19 +121,27 @@ impl Waiters {
     pub(crate) fn on_closed(&mut self, error: SessionError, wakes: &mut Wakes) {
         self.closed.get_or_insert(error);
         self.signals.all().for_each(|signal| wakes.notify(signal));
-        self.delegations.values().for_each(|changed| wakes.notify(changed));
+        self.delegations.values().chain(self.range_writers.values()).for_each(|changed| wakes.notify(changed));
         wakes.tasks.extend(std::mem::take(&mut self.readers).into_values());
         wakes.tasks.extend(std::mem::take(&mut self.writers).into_values());
         wakes.path_events.extend(self.path_events.take().map(|events| (events, None)));
     }
 
+    /// Collects all that wait to write a stream.
+    pub(crate) fn wake_writers(&mut self, stream: StreamHandle, wakes: &mut Wakes) {
+        wakes.tasks.extend(self.writers.remove(&stream));
+        if let Some(writers) = self.range_writers.get(&stream) {
+            wakes.notify(writers);
+        }
+    }
+
     fn on_stream_event(&mut self, event: &StreamEvent, wakes: &mut Wakes) {
         match event {
-            StreamEvent::Opened { dir } => wakes.notify(self.signals.opened(*dir)),
-            StreamEvent::Available { dir } => wakes.notify(self.signals.available(*dir)),
+            StreamEvent::Opened { dir } => wakes.notify_one(self.signals.opened(*dir)),
+            StreamEvent::Available { dir } => wakes.notify_one(self.signals.available(*dir)),
             StreamEvent::Readable(stream) => wakes.tasks.extend(self.readers.remove(stream)),
             StreamEvent::Writable(stream) | StreamEvent::Stopped { stream, .. } | StreamEvent::Finished(stream) => {
-                wakes.tasks.extend(self.writers.remove(stream));
+                self.wake_writers(*stream, wakes);
             }
         }
     }
@@ -142,6 +152,7 @@ impl Waiters {
 pub(crate) struct Wakes {
     tasks: Vec<Waker>,
     notifies: Vec<Arc<Notify>>,
+    turns: Vec<Arc<Notify>>,
     path_events: Vec<(broadcast::Sender<PathEvent>, Option<PathEvent>)>,
 }
 
@@ -150,9 +161,15 @@ impl Wakes {
         self.notifies.push(Arc::clone(notify));
     }
 
+    /// Wakes one of those that wait. It wakes the next when it got what it wanted.
+    pub(crate) fn notify_one(&mut self, notify: &Arc<Notify>) {
+        self.turns.push(Arc::clone(notify));
+    }
+
     /// Wakes them. The lock must not be held. A waker that panics keeps nobody else asleep.
     pub(crate) fn fire(self) {
         self.notifies.iter().for_each(|notify| contained(|| notify.notify_waiters()));
+        self.turns.iter().for_each(|notify| contained(|| notify.notify_one()));
         self.tasks.into_iter().for_each(|task| contained(|| task.wake()));
         for (events, event) in self.path_events {
             // No reader is no error.

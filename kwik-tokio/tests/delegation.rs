@@ -410,3 +410,46 @@ async fn a_thousand_delegations_at_once_are_delivered() {
     })
     .await;
 }
+
+/// A write far ahead of the reader waits for credit, which comes when the reader has what is lost: that must find its way
+/// beside the write.
+#[tokio::test]
+async fn lost_range_is_filled_while_a_write_far_ahead_waits() {
+    const LOST: u64 = 1_000_000;
+    const LEN: u64 = 9_000_000;
+    within(async {
+        for delegates in [false, true] {
+            let fleet = Fleet::new(2).await;
+            let [first, second] = [&fleet.secondaries[0], &fleet.secondaries[1]];
+            spawn_filler(second.session.clone());
+            let (client, mut primary) = fleet.stream().await;
+            let reading = tokio::spawn(async move { check_to_end(&mut client.split().1, 0).await });
+            let delegation = primary.delegate(first.path, LOST, "").unwrap();
+            let ranges = primary.range_writer();
+            let (mut send, _recv) = primary.split();
+            let writing = async {
+                send.write_chunk(pattern(LOST..LEN)).await.unwrap();
+                send.finish().unwrap();
+                send.finished().await.unwrap();
+            };
+            let filling = async {
+                fleet.primary.remove_path(first.path).await.unwrap();
+                let lost = delegation.delivered().await.unwrap_err();
+                for missing in lost.missing {
+                    if delegates {
+                        ranges.delegate_range(second.path, missing, "").unwrap().delivered().await.unwrap();
+                    } else {
+                        let (before, after) = (missing.start..missing.end / 2, missing.end / 2..missing.end);
+                        let [before, after] =
+                            [before, after].map(|range| ranges.write_at(StreamOffset(range.start), pattern(range)));
+                        let (before, after) = tokio::join!(before, after);
+                        before.and(after).unwrap();
+                    }
+                }
+            };
+            tokio::join!(writing, filling);
+            assert_eq!(reading.await.unwrap(), LEN);
+        }
+    })
+    .await;
+}

@@ -1,5 +1,14 @@
 //! Many streams of one session: carriers, limits, fairness.
 
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
 use kwik_tokio::{Dir, Limits, OpenError, SessionStats};
 use tokio::task::JoinSet;
 
@@ -254,6 +263,47 @@ async fn carriers_of_streams_that_were_reset_are_given_back() {
         stream.finish().unwrap();
         stream.finished().await.unwrap();
         assert!(carriers(&client.stats()) < 10, "{} carriers", carriers(&client.stats()));
+    })
+    .await;
+}
+
+/// Counts how often a future is polled.
+async fn counted<T>(polls: &AtomicUsize, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        polls.fetch_add(1, Ordering::Relaxed);
+        future.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// A slot that comes free woke all that waited for one.
+#[tokio::test]
+async fn tasks_that_wait_for_a_stream_are_woken_one_by_one() {
+    const TASKS: usize = 2000;
+    within(async {
+        let Pair { client, server, .. } = pair().await;
+        client.welcomed().await.unwrap();
+        let (openers, acceptors) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut tasks = JoinSet::new();
+        for _ in 0..TASKS {
+            let (client, server) = (client.clone(), server.clone());
+            let (openers, acceptors) = (openers.clone(), acceptors.clone());
+            tasks.spawn(async move {
+                counted(&openers, client.open_uni_stream_sync()).await.unwrap();
+            });
+            tasks.spawn(async move {
+                counted(&acceptors, server.accept_uni_stream()).await.unwrap();
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+        // Once to ask, once to be woken for something, and once for nothing.
+        for polls in [openers, acceptors] {
+            let polls = polls.load(Ordering::Relaxed);
+            assert!(polls <= 4 * TASKS, "{polls} polls of {TASKS} tasks");
+        }
     })
     .await;
 }

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use kwik_tokio::{ErrorCode, ReadError, ReadExactError, ReadToEndError, WriteError};
+use kwik_tokio::{Chunk, ErrorCode, ReadError, ReadExactError, ReadToEndError, WriteError};
 use tokio::io;
 
 use crate::common::{Pair, check, check_to_end, pair, pattern, spawn_echo, within};
@@ -265,6 +265,48 @@ async fn panic_of_a_task_resets_its_streams_and_nothing_else() {
         stream.write_all(b"the session lives").await.unwrap();
         stream.finish().unwrap();
         assert_eq!(stream.read_to_end(100).await.unwrap(), b"the session lives");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn read_of_no_bytes_waits_for_nothing() {
+    within(async {
+        let Pair { client, server, .. } = pair().await;
+        let mut stream = client.open_stream().unwrap();
+        let mut accepted = server.accept_stream().await.unwrap();
+        let nothing = |chunk: Option<Chunk>| chunk.map(|chunk| (chunk.offset.0, chunk.data.len()));
+        assert_eq!(nothing(accepted.read_chunk(0, true).await.unwrap()), Some((0, 0)), "nothing came yet");
+        stream.write_all(b"all there is").await.unwrap();
+        stream.finish().unwrap();
+        stream.finished().await.unwrap();
+        assert_eq!(nothing(accepted.read_chunk(0, true).await.unwrap()), Some((0, 0)));
+        assert_eq!(accepted.read(&mut []).await.unwrap(), 0);
+        accepted.read_exact(&mut []).await.unwrap();
+        accepted.read_exact(&mut [0; 4]).await.unwrap();
+        assert_eq!(nothing(accepted.read_chunk(0, true).await.unwrap()), Some((4, 0)));
+        assert_eq!(accepted.read_to_end(100).await.unwrap(), b"there is");
+        assert_eq!(accepted.read_chunk(0, true).await.unwrap(), None, "the end");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reset_after_the_end_is_an_error_and_changes_nothing() {
+    within(async {
+        let Pair { client, server, .. } = pair().await;
+        let mut stream = client.open_stream().unwrap();
+        let mut accepted = server.accept_stream().await.unwrap();
+        stream.write_all(b"whole").await.unwrap();
+        stream.finish().unwrap();
+        stream.finished().await.unwrap();
+        assert_eq!(stream.reset(7).unwrap_err(), WriteError::Finished);
+        stream.finished().await.unwrap();
+        assert_eq!(accepted.read_to_end(100).await.unwrap(), b"whole");
+
+        accepted.reset(8).unwrap();
+        assert_eq!(accepted.reset(9).unwrap_err(), WriteError::Reset);
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap_err(), ReadError::Reset(ErrorCode::Application(8)));
     })
     .await;
 }

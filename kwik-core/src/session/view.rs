@@ -166,6 +166,12 @@ impl Stream<'_> {
         self.machine.streams.write_at(self.stream, offset.0, data)
     }
 
+    /// A write that was [`Blocked`](WriteError::Blocked) is not wanted any more. The room that it waited for, or was told
+    /// of, is another's; if nothing is said, that one may wait longer.
+    pub fn cancel_write(&mut self) {
+        self.machine.streams.cancel_write(self.stream);
+    }
+
     /// Ends the stream after all that was written or delegated. Holes below its end may still be filled, and must be if a
     /// delegated range is lost: the reader waits for it. At a secondary: ends the part.
     ///
@@ -178,7 +184,8 @@ impl Stream<'_> {
     /// Drops what was not sent; the peer's reader gets `code`. At a secondary: gives the rest of the part back.
     ///
     /// # Errors
-    /// If the stream has no open sending half.
+    /// If the stream has no open sending half, or that changes nothing: it was reset before, or everything was sent, its end
+    /// included.
     pub fn reset(&mut self, code: u32) -> Result<(), ClosedStream> {
         self.machine.streams.reset(self.stream, ErrorCode::Application(code))
     }

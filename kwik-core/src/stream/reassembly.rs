@@ -110,6 +110,11 @@ impl Reassembly {
         Ok(self.take_first(max))
     }
 
+    /// What a read of no bytes gives, at once.
+    pub(crate) fn empty_chunk(&self) -> Chunk {
+        Chunk { offset: StreamOffset(self.consumed), data: Bytes::new(), source: None }
+    }
+
     /// The lowest bytes that wait, wherever they belong, at most `max`. From then on reading in order is an error.
     pub(crate) fn read_unordered(&mut self, max: usize) -> Option<Chunk> {
         self.read_unordered = true;

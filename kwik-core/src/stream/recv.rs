@@ -199,6 +199,9 @@ impl RecvStream {
             State::Failed(code) => return Err(ReadError::Reset(code)),
             State::Finished => return Err(ReadError::Finished),
         }
+        if max == 0 && !self.is_consumed() {
+            return Ok(self.assembly.empty_chunk());
+        }
         self.reads_in_order = ordered;
         let chunk = if ordered {
             self.assembly.read(max).map_err(|_| ReadError::IllegalOrderedRead)?

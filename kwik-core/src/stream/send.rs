@@ -152,6 +152,10 @@ impl SendStream {
     /// The room kept for bytes from `start` on that need not wait for credit.
     fn sendable_room(&self, start: u64) -> usize {
         let credit = usize::try_from(self.limit.saturating_sub(start)).unwrap_or(usize::MAX);
+        self.room_at_head().min(credit)
+    }
+
+    fn room_at_head(&self) -> usize {
         let mut room = SENDABLE_BYTES_MIN;
         for buffer in self.pending.range(..self.limit).map(|(_, buffer)| buffer) {
             room = room.saturating_sub(buffer.len());
@@ -159,7 +163,12 @@ impl SendStream {
                 break;
             }
         }
-        room.min(credit)
+        room
+    }
+
+    /// Whether there is room for some bytes that need not wait for credit, however full the buffers are.
+    pub(super) fn has_room_at_head(&self) -> bool {
+        self.room_at_head() > 0
     }
 
     /// Stores admitted bytes as a copy.

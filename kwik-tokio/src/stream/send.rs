@@ -6,14 +6,20 @@ use std::{
     io,
     ops::{Deref, DerefMut, Range},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
 use kwik_core::{DelegateError, ErrorCode, GrantInfo, PathId, StreamId, StreamOffset, WriteError as CoreWriteError};
-use tokio::io::AsyncWrite;
+use tokio::{io::AsyncWrite, sync::Notify};
 
-use crate::{delegation::Delegation, error::WriteError, session::StreamRef, waiters::contained};
+use crate::{
+    delegation::Delegation,
+    error::WriteError,
+    session::{SessionRef, StreamRef},
+    waiters::{Wakes, contained},
+};
 
 /// The send half of a stream. It implements [`AsyncWrite`]; `shutdown` is [`finish`](Self::finish).
 ///
@@ -44,7 +50,8 @@ impl SendStream {
     /// # Cancel safety
     /// Safe: a dropped write wrote nothing.
     pub async fn write(&mut self, data: &[u8]) -> Result<usize, WriteError> {
-        poll_fn(|cx| self.poll_write(cx, |stream| stream.write(data))).await
+        let mut turn = Turn::new(&self.stream);
+        poll_fn(|cx| turn.poll(cx, |stream| stream.write(data))).await
     }
 
     /// Writes all of `data`.
@@ -72,7 +79,9 @@ impl SendStream {
     pub async fn write_chunk(&mut self, data: impl Into<Bytes>) -> Result<(), WriteError> {
         let mut data = data.into();
         while !data.is_empty() {
-            let written = poll_fn(|cx| self.poll_write(cx, |stream| stream.write_chunk(data.clone()))).await?;
+            let mut turn = Turn::new(&self.stream);
+            let written = poll_fn(|cx| turn.poll(cx, |stream| stream.write_chunk(data.clone()))).await?;
+            drop(turn);
             data.advance(written.min(data.len()));
         }
         Ok(())
@@ -88,16 +97,16 @@ impl SendStream {
         self.command(|stream| Ok(stream.finish()?))
     }
 
-    /// Gives the stream up: what did not arrive yet will not.
+    /// Gives the stream up: what did not leave yet will not arrive.
     ///
     /// # Errors
-    /// [`WriteError`], when the session ended.
+    /// [`WriteError::Finished`] when everything was sent, the end of the stream included, [`WriteError::Reset`] when the
+    /// stream was reset before: that changes nothing then. [`WriteError::Session`] when the session ended.
     pub fn reset(&mut self, code: u32) -> Result<(), WriteError> {
-        self.is_reset |= self.command(|stream| {
-            let was_done = stream.is_send_done();
-            stream.reset(code)?;
-            Ok(!was_done)
-        })?;
+        let before = if self.is_reset { WriteError::Reset } else { WriteError::Finished };
+        let reset = self.stream.command(|stream, _| stream.reset(code));
+        reset.ok_or_else(|| WriteError::Session(self.stream.session.end()))?.map_err(|_| before)?;
+        self.is_reset = true;
         Ok(())
     }
 
@@ -148,44 +157,12 @@ impl SendStream {
         self.stream.command(|stream, _| stream.grant()).flatten()
     }
 
-    pub(crate) async fn write_at(&mut self, offset: StreamOffset, mut data: Bytes) -> Result<(), WriteError> {
-        let mut offset = offset.0;
-        while !data.is_empty() {
-            let attempt = |cx: &mut Context<'_>| {
-                self.poll_write(cx, |stream| stream.write_at(StreamOffset(offset), data.clone()))
-            };
-            let written = poll_fn(attempt).await?;
-            offset = offset.saturating_add(written as u64);
-            data.advance(written.min(data.len()));
-        }
-        Ok(())
+    pub(crate) fn range_writer(&self) -> RangeWriter {
+        RangeWriter { stream: self.stream.clone() }
     }
 
     pub(crate) fn delegate(&mut self, path: PathId, len: u64, request: Bytes) -> Result<Delegation, DelegateError> {
-        self.issue(path, |stream| stream.delegate(path, len, request))
-    }
-
-    pub(crate) fn delegate_range(
-        &mut self,
-        path: PathId,
-        range: Range<u64>,
-        request: Bytes,
-    ) -> Result<Delegation, DelegateError> {
-        self.issue(path, |stream| stream.delegate_range(path, range, request))
-    }
-
-    fn issue(
-        &self,
-        path: PathId,
-        command: impl FnOnce(&mut kwik_core::Stream<'_>) -> Result<GrantInfo, DelegateError>,
-    ) -> Result<Delegation, DelegateError> {
-        let issued = self.stream.command(|stream, waiters| {
-            let grant = command(stream)?;
-            let changed = waiters.delegations.entry(grant.grant).or_default().clone();
-            Ok((grant, changed))
-        });
-        let (grant, changed) = issued.unwrap_or(Err(DelegateError::SessionClosed))?;
-        Ok(Delegation::new(self.stream.clone(), grant, path, changed))
+        issue(&self.stream, path, |stream| stream.delegate(path, len, request))
     }
 
     fn command<R>(
@@ -197,24 +174,169 @@ impl SendStream {
             .unwrap_or(Err(CoreWriteError::SessionClosed))
             .map_err(|error| WriteError::from_core(&self.stream.session, error))
     }
+}
 
-    fn poll_write(
-        &self,
+/// A write that may have to wait. One that waits and is dropped leaves the room it waited for to others.
+struct Turn<'a> {
+    stream: &'a StreamRef,
+    waits: bool,
+}
+
+impl<'a> Turn<'a> {
+    fn new(stream: &'a StreamRef) -> Self {
+        Self { stream, waits: false }
+    }
+
+    fn poll(
+        &mut self,
         cx: &Context<'_>,
         write: impl FnOnce(&mut kwik_core::Stream<'_>) -> Result<usize, CoreWriteError>,
     ) -> Poll<Result<usize, WriteError>> {
-        let written = self.stream.poll_send(cx, |stream| match write(stream) {
-            Err(CoreWriteError::Blocked) => None,
-            written => Some(written),
+        let written = poll_write(self.stream, cx, write);
+        self.waits = written.is_pending();
+        written
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if !self.waits {
+            return;
+        }
+        let mut wakes = Wakes::default();
+        contained(|| {
+            self.stream.command(|stream, waiters| {
+                stream.cancel_write();
+                // Others that wait to write the same stream wait for the same room: they ask anew.
+                waiters.wake_writers(self.stream.handle, &mut wakes);
+            });
         });
-        let written = ready!(written).map_err(WriteError::Session)?;
-        Poll::Ready(written.map_err(|error| WriteError::from_core(&self.stream.session, error)))
+        wakes.fire();
+    }
+}
+
+fn poll_write(
+    stream: &StreamRef,
+    cx: &Context<'_>,
+    write: impl FnOnce(&mut kwik_core::Stream<'_>) -> Result<usize, CoreWriteError>,
+) -> Poll<Result<usize, WriteError>> {
+    let written = stream.poll_send(cx, |stream| match write(stream) {
+        Err(CoreWriteError::Blocked) => None,
+        written => Some(written),
+    });
+    let written = ready!(written).map_err(WriteError::Session)?;
+    Poll::Ready(written.map_err(|error| WriteError::from_core(&stream.session, error)))
+}
+
+fn issue(
+    stream: &StreamRef,
+    path: PathId,
+    command: impl FnOnce(&mut kwik_core::Stream<'_>) -> Result<GrantInfo, DelegateError>,
+) -> Result<Delegation, DelegateError> {
+    let issued = stream.command(|stream, waiters| {
+        let grant = command(stream)?;
+        let changed = waiters.delegations.entry(grant.grant).or_default().clone();
+        Ok((grant, changed))
+    });
+    let (grant, changed) = issued.unwrap_or(Err(DelegateError::SessionClosed))?;
+    Ok(Delegation::new(stream.clone(), grant, path, changed))
+}
+
+/// Writes and delegates ranges of a stream at its primary, beside whoever writes the stream: a range that was lost can be
+/// filled while a write far ahead of the reader waits, even if the reader waits for that range.
+///
+/// Clones are handles of the same stream. They do not keep it open: once its [`ServerSendStream`] is dropped, they are of no
+/// use.
+#[derive(Clone)]
+pub struct RangeWriter {
+    stream: StreamRef,
+}
+
+impl RangeWriter {
+    /// The stream's id.
+    #[must_use]
+    pub fn id(&self) -> StreamId {
+        self.stream.id
+    }
+
+    /// Writes all of `data` at `offset` of the stream, into a hole that nobody writes or was delegated. Waits while the
+    /// stream's buffer is full; what the reader waits for always finds room. Several may wait at once. Primary only.
+    ///
+    /// # Errors
+    /// [`WriteError`], when the bytes are taken or the stream takes no more.
+    ///
+    /// # Cancel safety
+    /// Not safe: a dropped call may have written any prefix.
+    pub async fn write_at(&self, offset: StreamOffset, data: impl Into<Bytes>) -> Result<(), WriteError> {
+        let (mut offset, mut data) = (offset.0, data.into());
+        let room = RoomSignal::new(&self.stream);
+        while !data.is_empty() {
+            let mut turn = Turn::new(&self.stream);
+            let attempt = |_: &SessionRef| {
+                let written = self.stream.command(|stream, _| stream.write_at(StreamOffset(offset), data.clone()));
+                turn.waits = matches!(written, Some(Err(CoreWriteError::Blocked)));
+                written.filter(|_| !turn.waits)
+            };
+            let written = self.stream.session.wait(&room.signal, attempt).await.map_err(WriteError::Session)?;
+            let written = written.map_err(|error| WriteError::from_core(&self.stream.session, error))?;
+            drop(turn);
+            offset = offset.saturating_add(written as u64);
+            data.advance(written.min(data.len()));
+        }
+        Ok(())
+    }
+
+    /// Has the server at `path` write `range` of the stream, a hole or a lost range. The `request` is what its
+    /// application reads. Primary only.
+    ///
+    /// # Errors
+    /// [`DelegateError`], when nothing was delegated.
+    pub fn delegate_range(
+        &self,
+        path: PathId,
+        range: Range<u64>,
+        request: impl Into<Bytes>,
+    ) -> Result<Delegation, DelegateError> {
+        let request = request.into();
+        issue(&self.stream, path, |stream| stream.delegate_range(path, range, request))
+    }
+}
+
+impl fmt::Debug for RangeWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RangeWriter").field("id", &self.stream.id).finish_non_exhaustive()
+    }
+}
+
+/// What a range writer waits for: known to the session for as long as somebody waits.
+struct RoomSignal<'a> {
+    stream: &'a StreamRef,
+    signal: Arc<Notify>,
+}
+
+impl<'a> RoomSignal<'a> {
+    fn new(stream: &'a StreamRef) -> Self {
+        let signal = stream.session.with(|waiters, _| waiters.range_writers.entry(stream.handle).or_default().clone());
+        Self { stream, signal }
+    }
+}
+
+impl Drop for RoomSignal<'_> {
+    fn drop(&mut self) {
+        contained(|| {
+            self.stream.session.with(|waiters, _| {
+                // This one's, and that of the session.
+                if Arc::strong_count(&self.signal) <= 2 {
+                    waiters.range_writers.remove(&self.stream.handle);
+                }
+            });
+        });
     }
 }
 
 impl AsyncWrite for SendStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_write(cx, |stream| stream.write(data)).map_err(io::Error::from)
+        poll_write(&self.stream, cx, |stream| stream.write(data)).map_err(io::Error::from)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -286,16 +408,18 @@ impl ServerSendStream {
         self.stream.grant()
     }
 
-    /// Writes all of `data` at `offset` of the stream, into a hole that nobody writes or was delegated. Waits while
-    /// the stream's buffer is full. Primary only.
+    /// Writes and delegates ranges of the stream beside this. Primary only.
+    #[must_use]
+    pub fn range_writer(&self) -> RangeWriter {
+        self.stream.range_writer()
+    }
+
+    /// See [`RangeWriter::write_at`].
     ///
     /// # Errors
-    /// [`WriteError`], when the bytes are taken or the stream takes no more.
-    ///
-    /// # Cancel safety
-    /// Not safe: a dropped call may have written any prefix.
-    pub async fn write_at(&mut self, offset: StreamOffset, data: impl Into<Bytes>) -> Result<(), WriteError> {
-        self.stream.write_at(offset, data.into()).await
+    /// As [`RangeWriter::write_at`].
+    pub async fn write_at(&self, offset: StreamOffset, data: impl Into<Bytes>) -> Result<(), WriteError> {
+        self.range_writer().write_at(offset, data).await
     }
 
     /// Has the server at `path` write the next `len` bytes of the stream; plain writes go on after them. The
@@ -307,18 +431,17 @@ impl ServerSendStream {
         self.stream.delegate(path, len, request.into())
     }
 
-    /// Has the server at `path` write `range` of the stream, a hole or a lost range. The `request` is what its
-    /// application reads. Primary only.
+    /// See [`RangeWriter::delegate_range`].
     ///
     /// # Errors
-    /// [`DelegateError`], when nothing was delegated.
+    /// As [`RangeWriter::delegate_range`].
     pub fn delegate_range(
-        &mut self,
+        &self,
         path: PathId,
         range: Range<u64>,
         request: impl Into<Bytes>,
     ) -> Result<Delegation, DelegateError> {
-        self.stream.delegate_range(path, range, request.into())
+        self.range_writer().delegate_range(path, range, request)
     }
 }
 

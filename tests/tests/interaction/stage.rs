@@ -357,6 +357,7 @@ impl Stage {
             SessionError::LocallyClosed => own.is_some(),
             SessionError::ClosedByPeer { code, reason } => peers == Some(*code) && *reason == reason_of(*code),
             SessionError::Transport { .. } | SessionError::TimedOut => self.may_fail,
+            SessionError::NotDriven => false,
         };
         assert!(is_right, "the {:?}'s session ended: {error}; closed with {own:?}, {peers:?}", self.ends[at].side);
         self.ends[at].over = Some(error);

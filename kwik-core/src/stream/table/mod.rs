@@ -13,6 +13,7 @@ mod output;
 mod peer;
 mod slots;
 mod view;
+mod writers;
 
 pub(crate) use grant::ReserveError;
 pub(crate) use output::StreamControl;
@@ -31,6 +32,7 @@ use crate::limits::{FLOOR_STREAM_BYTES, FLOOR_STREAMS, GRANTS_HELD_MAX, GRANTS_P
 use bytes::Bytes;
 use output::{Outbox, Signals};
 use std::collections::{BTreeMap, BTreeSet};
+use writers::Writers;
 
 /// What this end is in the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,9 +109,7 @@ pub(crate) struct StreamTable {
     send_buffered: usize,
     /// Sending halves that were finished and are not done.
     draining: usize,
-    /// Whether some writer waits for room in the session's send buffer.
-    send_buffer_awaited: bool,
-    blocked_writers: BTreeSet<StreamHandle>,
+    writers: Writers,
     outbox: Outbox,
     /// Streams that are gone and were not polled as such; a client forgets their grants.
     gone: Vec<StreamId>,
@@ -222,8 +222,7 @@ impl StreamTable {
             credit: Credit::default(),
             send_buffered: 0,
             draining: 0,
-            send_buffer_awaited: false,
-            blocked_writers: BTreeSet::new(),
+            writers: Writers::new(),
             outbox: Outbox::new(),
             gone: Vec::new(),
             worth: Worth::default(),
@@ -327,10 +326,11 @@ impl StreamTable {
     }
 
     /// Drops what was not sent and tells the peer that the stream ends early.
+    /// An error if that changes nothing any more: all was sent, or it was reset before.
     pub(crate) fn reset(&mut self, handle: StreamHandle, code: ErrorCode) -> Result<(), ClosedStream> {
-        self.send_half(handle).map_err(|_| ClosedStream)?;
-        self.reset_send(handle, code);
-        Ok(())
+        let half = self.send_half(handle).map_err(|_| ClosedStream)?;
+        let is_stopped = half.stream.stop_code().is_some();
+        if self.reset_send(handle, code) || is_stopped { Ok(()) } else { Err(ClosedStream) }
     }
 
     /// Drops what was not read and tells the peer that no more is wanted.
@@ -389,11 +389,11 @@ impl StreamTable {
         let room_session = self.caps.send_buffer_session.saturating_sub(self.send_buffered);
         let cap = self.caps.send_buffer_stream;
         let send = &self.send_half(handle)?.stream;
-        let room = cap.saturating_sub(send.buffered_bytes()).min(room_session);
-        let admitted = send.admit(position, len, room);
+        let room = cap.saturating_sub(send.buffered_bytes());
+        let admitted = send.admit(position, len, room.min(room_session));
+        self.writers.came(handle);
         if admitted == Err(WriteError::Blocked) {
-            self.blocked_writers.insert(handle);
-            self.send_buffer_awaited |= room_session == 0;
+            self.writers.wait(handle, room > 0);
         }
         admitted
     }
@@ -401,6 +401,7 @@ impl StreamTable {
     fn stored(&mut self, handle: StreamHandle, store: impl FnOnce(&mut SendStream)) {
         self.with_send(handle, store);
         self.push_sendable(handle);
+        self.wake_for_room();
     }
 
     fn send_half(&mut self, handle: StreamHandle) -> Result<&mut SendHalf, WriteError> {
@@ -483,10 +484,13 @@ impl StreamTable {
         }
     }
 
-    fn reset_send(&mut self, handle: StreamHandle, code: ErrorCode) {
-        if self.with_send(handle, |send| send.reset(code)) == Some(true) {
+    /// Returns whether that changed anything.
+    fn reset_send(&mut self, handle: StreamHandle, code: ErrorCode) -> bool {
+        let changed = self.with_send(handle, |send| send.reset(code)) == Some(true);
+        if changed {
             self.after_send(handle);
         }
+        changed
     }
 
     fn reset_if_abandoned(&mut self, handle: StreamHandle) {
@@ -539,7 +543,7 @@ impl StreamTable {
         }
         self.push_sendable(handle);
         self.announce_finished(handle);
-        self.wake_writers(handle);
+        self.dismiss_writer(handle);
         self.free_if_done(handle);
     }
 
@@ -560,8 +564,9 @@ impl StreamTable {
         let send = self.streams.remove(&handle).and_then(|stream| stream.send);
         self.draining -= usize::from(send.is_some_and(|half| half.stream.is_draining()));
         self.handles.remove(&(id, handle));
-        self.blocked_writers.remove(&handle);
+        self.writers.forget(handle);
         self.outbox.forget(handle);
+        self.wake_for_room();
         if self.role == TableRole::Client {
             self.gone.push(id);
         }

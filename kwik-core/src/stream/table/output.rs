@@ -130,6 +130,10 @@ impl Outbox {
         self.controls.push(ControlKey::MaxStreams(dir), 0);
     }
 
+    pub(super) fn announce_writable(&mut self, handle: StreamHandle) {
+        self.events.push(EventKey::Writable(handle), 0);
+    }
+
     /// Drops what is to be told of a stream that is gone.
     pub(super) fn forget(&mut self, handle: StreamHandle) {
         self.controls.remove(ControlKey::Stream(handle));
@@ -258,7 +262,7 @@ impl StreamTable {
         self.outbox.controls.clear();
         self.outbox.sendable.clear();
         self.outbox.parts.clear();
-        self.blocked_writers.clear();
+        self.writers.clear();
         for dir in Dir::ALL {
             self.outbox.events.push(EventKey::Opened(dir), 0);
             self.outbox.events.push(EventKey::Available(dir), 0);
@@ -304,20 +308,6 @@ impl StreamTable {
         if half.stream.is_done() && half.stream.reset_code().is_none() {
             half.told_finished = true;
             self.outbox.events.push(EventKey::Finished(handle), 0);
-        }
-    }
-
-    /// Wakes the writer of a stream whose bytes moved on, and everyone who waits for the session's buffer if it has
-    /// room.
-    pub(super) fn wake_writers(&mut self, handle: StreamHandle) {
-        if self.blocked_writers.remove(&handle) {
-            self.outbox.events.push(EventKey::Writable(handle), 0);
-        }
-        if self.send_buffer_awaited && self.send_buffered < self.caps.send_buffer_session {
-            self.send_buffer_awaited = false;
-            while let Some(waiting) = self.blocked_writers.pop_first() {
-                self.outbox.events.push(EventKey::Writable(waiting), 0);
-            }
         }
     }
 

@@ -6,6 +6,7 @@ mod peer;
 mod reassembly;
 mod send;
 mod table;
+mod writers;
 
 use super::{ReadError, StreamControl, StreamTable, TableRole};
 use crate::id::{Dir, PathId, Side, StreamHandle, StreamId};

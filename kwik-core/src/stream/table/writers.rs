@@ -1,0 +1,102 @@
+//! Who waits for room to write, and whom to wake: no more than there is room for.
+
+use super::StreamTable;
+use crate::id::StreamHandle;
+use crate::stream::fair::FairQueue;
+use std::collections::BTreeSet;
+
+/// The room that a writer is taken to use when it is woken.
+const ROOM_EACH: usize = 16 * 1024;
+
+/// The writers that were refused. Each is woken once, and waits again only if it is refused again.
+#[derive(Debug)]
+pub(super) struct Writers {
+    /// Those that wait for their own stream: for room in its buffer, or for credit.
+    own: BTreeSet<StreamHandle>,
+    /// Those that wait for room in the session's buffer, in the order they came.
+    queue: FairQueue<StreamHandle>,
+    /// Those of them that were woken and did not come yet.
+    woken: BTreeSet<StreamHandle>,
+}
+
+impl Writers {
+    pub(super) const fn new() -> Self {
+        Self { own: BTreeSet::new(), queue: FairQueue::new(), woken: BTreeSet::new() }
+    }
+
+    /// A writer was refused.
+    pub(super) fn wait(&mut self, writer: StreamHandle, for_session: bool) {
+        if for_session {
+            self.queue.push(writer, 0);
+        } else {
+            self.own.insert(writer);
+        }
+    }
+
+    /// A writer that was woken came. Another one of the same stream may still wait.
+    pub(super) fn came(&mut self, writer: StreamHandle) {
+        self.woken.remove(&writer);
+    }
+
+    /// A writer does not wait, whatever it waited for.
+    pub(super) fn forget(&mut self, writer: StreamHandle) {
+        self.own.remove(&writer);
+        self.queue.remove(writer);
+        self.woken.remove(&writer);
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::new();
+    }
+
+    /// Whether the writer waited for its own stream, or waited at all and has room in any case; it does no more.
+    fn wake(&mut self, writer: StreamHandle, has_room: impl FnOnce() -> bool) -> bool {
+        self.own.remove(&writer) || (!self.queue.is_empty() && has_room() && self.queue.remove(writer))
+    }
+
+    /// The next writer for whom the session's buffer has room, if those that were woken before use theirs. An empty buffer
+    /// has room for all: nothing else would wake them.
+    fn wake_next(&mut self, room: usize, is_empty: bool) -> Option<StreamHandle> {
+        let taken = self.woken.len().saturating_mul(ROOM_EACH);
+        let fits = room.saturating_sub(taken) >= ROOM_EACH || (self.woken.is_empty() && room > 0) || is_empty;
+        let writer = if fits { self.queue.pop()? } else { return None };
+        self.woken.insert(writer);
+        Some(writer)
+    }
+}
+
+impl StreamTable {
+    /// The application does not want to write any more what was refused: the room is another's.
+    pub(crate) fn cancel_write(&mut self, handle: StreamHandle) {
+        self.writers.forget(handle);
+        self.wake_for_room();
+    }
+
+    /// The bytes of a stream moved on, or may: its writer is woken, and those for whom there is room now.
+    pub(super) fn wake_writers(&mut self, handle: StreamHandle) {
+        let has_room = || {
+            let send = self.streams.get(&handle).and_then(|stream| stream.send.as_ref());
+            send.is_some_and(|half| half.stream.has_room_at_head())
+        };
+        if self.writers.wake(handle, has_room) {
+            self.outbox.announce_writable(handle);
+        }
+        self.wake_for_room();
+    }
+
+    /// The stream takes no more: its writer is to hear of that, and needs no room.
+    pub(super) fn dismiss_writer(&mut self, handle: StreamHandle) {
+        if self.writers.wake(handle, || true) {
+            self.outbox.announce_writable(handle);
+        }
+        self.cancel_write(handle);
+    }
+
+    /// Wakes as many of those that wait for the session's buffer as it has room for.
+    pub(super) fn wake_for_room(&mut self) {
+        let room = self.caps.send_buffer_session.saturating_sub(self.send_buffered);
+        while let Some(writer) = self.writers.wake_next(room, self.send_buffered == 0) {
+            self.outbox.announce_writable(writer);
+        }
+    }
+}

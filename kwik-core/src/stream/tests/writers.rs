@@ -1,0 +1,131 @@
+//! Many writers that wait for room: how often they are woken, and that none is forgotten.
+
+use super::*;
+use crate::error::ErrorCode;
+use crate::stream::{StreamEvent, WriteError};
+use std::collections::BTreeMap;
+
+/// What each writer has to write: as much as every stream may hold, and more.
+const EACH: usize = 24 * 1024;
+
+/// Writers that each write all they can, and wait.
+struct Crowd {
+    table: StreamTable,
+    left: BTreeMap<StreamHandle, usize>,
+}
+
+impl Crowd {
+    fn new(writers: usize) -> Self {
+        let mut table = client();
+        table.on_peer_params(16, 5000, 16 * KIB).unwrap();
+        let mut crowd = Self { table, left: BTreeMap::new() };
+        for _ in 0..writers {
+            crowd.open(EACH, 1 << 20);
+        }
+        crowd
+    }
+
+    /// A writer of so many bytes, of which the peer takes so many at first.
+    fn open(&mut self, bytes: usize, limit: u64) -> StreamHandle {
+        let writer = self.table.open(Dir::Uni, 0).unwrap();
+        let id = self.table.stream_id(writer).unwrap();
+        self.table.on_max_stream_data(id, limit).unwrap();
+        self.left.insert(writer, bytes);
+        self.write(writer);
+        writer
+    }
+
+    fn write(&mut self, writer: StreamHandle) {
+        let Some(left) = self.left.get_mut(&writer) else { return };
+        while *left > 0 {
+            match self.table.write(writer, &vec![7; *left]) {
+                Ok(written) => *left -= written,
+                Err(WriteError::Blocked) => return,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        self.left.remove(&writer);
+    }
+
+    /// Sends one segment, if there is any.
+    fn send(&mut self) -> bool {
+        let Some(stream) = self.table.pop_sendable() else { return false };
+        self.table.segment(stream, 1200).unwrap();
+        self.table.push_sendable(stream);
+        true
+    }
+
+    /// The writers that are woken now.
+    fn woken(&mut self) -> Vec<StreamHandle> {
+        std::iter::from_fn(|| self.table.poll_event())
+            .filter_map(|event| match event {
+                StreamEvent::Writable(writer) => Some(writer),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+/// Thousands of writers that have no credit wait for room in a buffer that others filled: the little that each segment
+/// gives back must not wake them all.
+#[test]
+fn as_many_writers_are_woken_as_there_is_room_for() {
+    let mut crowd = Crowd::new(0);
+    let paused: Vec<_> = (0..4000).map(|_| crowd.open(16 * 1024, 16 * KIB)).collect();
+    while crowd.send() {}
+    crowd.woken();
+    for _ in 0..4 {
+        crowd.open(32 * 1024, 1 << 20);
+    }
+    for writer in &paused {
+        crowd.left.insert(*writer, 8 * 1024);
+        crowd.write(*writer);
+    }
+    assert_eq!(crowd.left.len(), 4000, "all wait");
+    let (mut segments, mut wakes) = (0, 0);
+    while crowd.send() {
+        segments += 1;
+        for writer in crowd.woken() {
+            wakes += 1;
+            crowd.write(writer);
+        }
+    }
+    assert!(wakes <= 2 * segments, "{wakes} wakes for {segments} segments");
+    for writer in &paused {
+        let id = crowd.table.stream_id(*writer).unwrap();
+        crowd.table.on_max_stream_data(id, 1 << 20).unwrap();
+    }
+    while crowd.send() {
+        for writer in crowd.woken() {
+            crowd.write(writer);
+        }
+    }
+    assert!(crowd.left.is_empty(), "{} writers were forgotten", crowd.left.len());
+    crowd.table.assert_ledger();
+}
+
+#[test]
+fn room_of_a_writer_that_does_not_come_is_anothers() {
+    for how in 0..4 {
+        let mut crowd = Crowd::new(200);
+        let mut turn = 0;
+        while crowd.send() {
+            for writer in crowd.woken() {
+                turn += 1;
+                if turn % 3 > 0 {
+                    crowd.write(writer);
+                    continue;
+                }
+                crowd.left.remove(&writer);
+                match how {
+                    0 => crowd.table.cancel_write(writer),
+                    1 => crowd.table.reset(writer, ErrorCode::Application(1)).unwrap(),
+                    2 => crowd.table.release_send(writer),
+                    // It says nothing: the others go on when the buffer is empty.
+                    _ => {}
+                }
+            }
+        }
+        assert!(crowd.left.is_empty(), "{how}: {} writers were forgotten", crowd.left.len());
+    }
+}
