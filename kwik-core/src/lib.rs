@@ -79,7 +79,7 @@ pub use config::{
     Authorizer, ClientConfig, ConfigError, Congestion, EndpointConfig, PathPolicy, SecondaryTrust, ServerConfig,
     WallClock,
 };
-pub use endpoint::{ConnectError, DatagramMeta, Endpoint};
+pub use endpoint::{ConnectError, DatagramMeta, Endpoint, EndpointStats};
 pub use error::{DeadReason, ErrorCode, SessionError, TransportCode};
 pub use id::{
     Dir, Epoch, GrantId, PacketNumber, PathId, RangeConflict, SessionHandle, SessionId, Side, StreamHandle, StreamId,

@@ -189,6 +189,12 @@ limits! {
     idle_frames_burst: u32 = 1000, 1000 => u32::MAX;
     /// Such frames by path and second, beyond the burst.
     idle_frames_per_second: u32 = 100, 100 => u32::MAX;
+    /// The most that all peers of an endpoint together can make it hold, in bytes: what their credit lets them send, what is
+    /// kept to be sent to them, and the windows of QUIC. A quarter is kept for new sessions, and one network, an IPv4 address
+    /// or 56 bits of an IPv6 address, takes at most as much as it leaves. As long as there is plenty, sessions have what their
+    /// own limits say. Then windows stop growing, and new sessions get 16 streams of each direction with the least windows,
+    /// about 750 KiB; in the end they are refused.
+    endpoint_memory_max: u64 = 4096 * MIB, 64 * MIB => u64::MAX;
     /// Sessions of one endpoint.
     sessions_max: usize = 10_000, 1 => usize::MAX;
     /// Sessions that were accepted but not yet taken by the application, by endpoint.
@@ -251,6 +257,16 @@ pub struct LimitError {
 }
 
 impl Limits {
+    /// These limits for a session that is to cost as little as may be: the fewest streams with the least windows.
+    pub(crate) fn least(&self) -> Self {
+        Self {
+            streams_bidi_max: FLOOR_STREAMS,
+            streams_uni_max: FLOOR_STREAMS,
+            stream_window_initial_bytes: FLOOR_STREAM_BYTES,
+            ..self.clone()
+        }
+    }
+
     /// Checks the limits against the protocol and each other. With limits that pass, an endpoint works.
     ///
     /// # Errors

@@ -166,7 +166,8 @@ fn sessions_that_are_over_leave_nothing_behind() {
         held.push(ALLOCATOR.allocated());
     }
     let growth = held[7].saturating_sub(held[3]);
-    assert!(growth <= 600 * 8, "{growth} bytes grew over 600 sessions: {held:?}");
+    // A table of QUIC's, which holds what it is given at any time, may double once: 256 entries of 41 bytes.
+    assert!(growth <= 600 * 8 + 256 * 41, "{growth} bytes grew over 600 sessions: {held:?}");
 }
 
 /// Sessions that are open and say nothing.

@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use kwik_core::{
-    ClientConfig, ConfigError, ConnectError, Endpoint, ServerConfig, ServerSession, Session, SessionEvent,
-    SessionHandle,
+    ClientConfig, ConfigError, ConnectError, Endpoint, EndpointStats, ServerConfig, ServerSession, Session,
+    SessionEvent, SessionHandle,
 };
 
 use self::run::Due;
@@ -263,6 +263,13 @@ impl World {
     /// A session at a node that is only looked at: nothing changes by it, not even when datagrams are sent.
     pub fn peek(&mut self, node: NodeId, session: SessionHandle) -> Option<Session<'_>> {
         self.nodes[node.0].endpoint.peek(session)
+    }
+
+    /// How much memory peers can make a node hold. Panics if that is not what its sessions hold together.
+    pub fn stats(&self, node: NodeId) -> EndpointStats {
+        let endpoint = &self.nodes[node.0].endpoint;
+        endpoint.assert_memory();
+        endpoint.stats()
     }
 
     /// A server's session at a node.

@@ -89,10 +89,10 @@ use std::io;
 
 pub use bytes;
 pub use kwik_core::{
-    Authorizer, Chunk, ClientConfig, ConfigError, ConnectError, DeadReason, DelegateError, Dir, ErrorCode, GrantId,
-    GrantInfo, Identity, IdentityError, Limits, OpenError, PathError, PathEvent, PathId, PathInfo, PathPolicy,
-    PathState, PathStats, PathTarget, PublicIdentity, RawPacket, Role, SecondaryTrust, ServerConfig, SessionError,
-    SessionId, SessionStats, Side, StreamId, StreamOffset, TransportCode,
+    Authorizer, Chunk, ClientConfig, ConfigError, ConnectError, DeadReason, DelegateError, Dir, EndpointStats,
+    ErrorCode, GrantId, GrantInfo, Identity, IdentityError, Limits, OpenError, PathError, PathEvent, PathId, PathInfo,
+    PathPolicy, PathState, PathStats, PathTarget, PublicIdentity, RawPacket, Role, SecondaryTrust, ServerConfig,
+    SessionError, SessionId, SessionStats, Side, StreamId, StreamOffset, TransportCode,
 };
 pub use rustls;
 

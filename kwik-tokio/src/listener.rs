@@ -2,7 +2,7 @@
 
 use std::{fmt, io, net::SocketAddr, sync::Arc};
 
-use kwik_core::{PublicIdentity, ServerConfig};
+use kwik_core::{EndpointStats, PublicIdentity, ServerConfig};
 use tokio::net::ToSocketAddrs;
 
 use crate::{
@@ -94,6 +94,12 @@ impl Listener {
     #[must_use]
     pub fn identity(&self) -> PublicIdentity {
         self.identity
+    }
+
+    /// How many sessions and strangers there are, and how much memory all peers can make this end hold, of how much.
+    #[must_use]
+    pub fn stats(&self) -> EndpointStats {
+        self.shared().with(|state| state.core.stats())
     }
 
     /// Closes every session, accepted or not, after what it finished is delivered, at most for

@@ -61,6 +61,10 @@ impl Endpoint {
             self.quic.ignore(incoming);
             return;
         };
+        if !self.memory.has_room_for_stranger() {
+            self.quic.ignore(incoming);
+            return;
+        }
         let network = Network::of(incoming.remote_address().ip());
         let validated = incoming.remote_address_validated();
         let mut buf = Vec::new();
@@ -91,6 +95,7 @@ impl Endpoint {
                 let deadline = now.checked_add(limits.auth_timeout);
                 let incoming = Incoming { path, network, place, deadline, ended: false, lost: false };
                 self.incoming.insert(handle.0, Box::new(incoming));
+                self.enter_stranger(handle.0, network);
                 self.owners.insert(handle.0, Owner::Incoming);
                 self.work.push(Key::Incoming(handle.0));
             }
@@ -151,6 +156,7 @@ impl Endpoint {
         let Some(incoming) = self.incoming.remove(&connection) else { return };
         self.gate.leave(incoming.network, incoming.place);
         self.timers.set(Key::Incoming(connection), None);
+        self.give_back(Key::Incoming(connection));
         if self.owners.remove(&connection).is_some() {
             self.quic.handle_event(ConnectionHandle(connection), EndpointEvent::drained());
         }
@@ -168,18 +174,19 @@ impl Endpoint {
         self.check_capacity(hello.version)?;
         let listener = self.gate.listener.clone().ok_or(TransportCode::GOING_AWAY)?;
         let incoming = self.incoming.get(&connection).ok_or(TransportCode::INTERNAL)?;
+        let server = &listener.server;
+        let limits = self.afford(incoming.network, &server.limits, true).ok_or(TransportCode::SERVER_BUSY)?;
         let client_key = PublicIdentity::from_bytes(&hello.client_key).map_err(|_| TransportCode::AUTH_FAILED)?;
         let exporter = incoming.path.exporter().ok_or(TransportCode::INTERNAL)?;
         if !self.gate.admit_verification(self.now, incoming.network, &self.config.limits) {
             return Err(TransportCode::SERVER_BUSY);
         }
         auth::verify_hello(&client_key, &hello.proof, &exporter).map_err(AuthError::code)?;
-        let server = &listener.server;
         if !server.authorizes(&hello.credential, incoming.path.remote_address()) {
             return Err(TransportCode::AUTH_FAILED);
         }
         let moment = self.clock.at(self.now);
-        let (identity, limits) = (server.identity.clone(), server.limits.clone());
+        let identity = server.identity.clone();
         let session = self.entropy.session_id();
         let handle = self.next_session_handle();
         let founding = Founding { session, identity, limits, hello, exporter, client_key };
@@ -200,6 +207,7 @@ impl Endpoint {
         let incoming = self.incoming.get(&connection).ok_or(TransportCode::INTERNAL)?;
         let exporter = incoming.path.exporter().ok_or(TransportCode::INTERNAL)?;
         let server = &listener.server;
+        let granted = self.afford(incoming.network, &server.limits, false).ok_or(TransportCode::SERVER_BUSY)?;
         let me = server.identity.public();
         let trusts = |issuer: &PublicIdentity| server.trusted_primaries.contains(issuer);
         let unverified = auth::read_join(&join.ticket, &me, moment.wall, trusts).map_err(AuthError::code)?;
@@ -211,7 +219,7 @@ impl Endpoint {
         }
         let ticket = unverified.verify(&join.proof, &exporter).map_err(AuthError::code)?;
         self.gate.spend_ticket(use_of, ticket.expires_at.saturating_add(auth::CLOCK_SKEW));
-        let (identity, limits, path) = (server.identity.clone(), server.limits.clone(), ticket.path);
+        let (identity, limits, path) = (server.identity.clone(), granted, ticket.path);
         let handle = self.next_session_handle();
         let joining = Joining { ticket, identity, limits, params: join.params, exporter };
         self.admit(connection, handle, path, |path| Machine::join(moment, joining, path))
@@ -238,7 +246,9 @@ impl Endpoint {
     ) -> Result<(), TransportCode> {
         let incoming = self.incoming.remove(&connection).ok_or(TransportCode::INTERNAL)?;
         self.gate.leave(incoming.network, incoming.place);
+        self.give_back(Key::Incoming(connection));
         self.sessions.insert(handle, Box::new(session(incoming.path)));
+        self.enter_session(handle, incoming.network);
         self.owners.insert(connection, Owner::Session(handle, path));
         self.timers.set(Key::Incoming(connection), None);
         self.work.push(Key::Session(handle));

@@ -3,6 +3,7 @@
 mod coalesced;
 mod gate;
 mod incoming;
+mod memory;
 mod seeded;
 mod timer;
 
@@ -14,13 +15,16 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Transmit};
 
-use self::gate::{Gate, Listener};
+use self::gate::{Gate, Listener, Network};
 use self::incoming::Incoming;
+pub use self::memory::EndpointStats;
+use self::memory::Memory;
 use self::seeded::{Entropy, SeededIds};
 use self::timer::Timers;
 use crate::address::Address;
 use crate::auth::Identity;
 use crate::config::{self, ClientConfig, ConfigError, EndpointConfig, ServerConfig, WallClock};
+use crate::error::{DeadReason, TransportCode};
 use crate::id::{PathId, SessionHandle, Side};
 use crate::limits::LimitError;
 use crate::path::{LinkSettings, Liveness, Path, PathSetup};
@@ -53,6 +57,12 @@ pub enum ConnectError {
         /// The limit.
         limit: usize,
     },
+    /// Sessions hold as much as they may together, or those to the same network.
+    #[error("the endpoint's {limit} bytes of memory are taken by other sessions")]
+    MemoryTaken {
+        /// [`Limits::endpoint_memory_max`](crate::Limits::endpoint_memory_max), in bytes.
+        limit: u64,
+    },
     /// The configuration cannot work.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -75,6 +85,7 @@ pub struct Endpoint {
     incoming: BTreeMap<usize, Box<Incoming>>,
     sessions: BTreeMap<SessionHandle, Box<Machine>>,
     next_session: u64,
+    memory: Memory,
     /// Parts with something to handle, to transmit, to tell; each at most once.
     work: Queue<Key>,
     sending: Queue<Key>,
@@ -107,6 +118,8 @@ impl Endpoint {
     /// If the limits, or `mtu_max`, cannot work.
     pub fn new(mut config: EndpointConfig, now: Instant) -> Result<Self, ConfigError> {
         config.limits.check()?;
+        let limits = &mut config.limits;
+        limits.unauthenticated_max = limits.unauthenticated_max.min(Memory::strangers_max(limits.endpoint_memory_max));
         let mut entropy = Entropy::new(&config.rng_seed.take());
         let ids = entropy.connection_ids();
         let mut quic = quinn_proto::EndpointConfig::new(entropy.reset_key());
@@ -127,6 +140,7 @@ impl Endpoint {
             incoming: BTreeMap::new(),
             sessions: BTreeMap::new(),
             next_session: 0,
+            memory: Memory::new(config.limits.endpoint_memory_max),
             work: Queue::new(),
             sending: Queue::new(),
             eventful: Queue::new(),
@@ -176,12 +190,18 @@ impl Endpoint {
             return Err(ConnectError::TooManySessions { limit });
         }
         let crypto = config::client_crypto(&config.tls, None, &self.wall)?;
+        let network = Network::of(SocketAddr::from(server).ip());
+        self.settle();
+        let memory_taken = ConnectError::MemoryTaken { limit: self.config.limits.endpoint_memory_max };
+        let limits = self.afford(network, &config.limits, true).ok_or(memory_taken)?;
+        let config = config.limits(limits);
         let setup = PathSetup::new(Side::Client, Liveness::Watched, config.limits.clone(), self.link());
         let path = self.dial_quic(now, crypto, setup, server, server_name)?;
         let connection = path.handle().0;
         let handle = self.next_session_handle();
         let key = Identity::generate(self.entropy.rng());
         self.sessions.insert(handle, Box::new(Machine::dial(now, config, key, server, path)));
+        self.enter_session(handle, network);
         self.owners.insert(connection, Owner::Session(handle, PathId::PRIMARY));
         self.work.push(Key::Session(handle));
         Ok(handle)
@@ -197,6 +217,7 @@ impl Endpoint {
 
     /// A view of a session; `None` once it was released and is gone.
     pub fn session(&mut self, session: SessionHandle) -> Option<Session<'_>> {
+        self.lend(session);
         let machine = self.sessions.get_mut(&session)?;
         self.work.push(Key::Session(session));
         Some(Session::new(machine))
@@ -211,6 +232,7 @@ impl Endpoint {
 
     /// A view of a server's session; `None` for a client's too.
     pub fn server_session(&mut self, session: SessionHandle) -> Option<ServerSession<'_>> {
+        self.lend(session);
         let machine = self.sessions.get_mut(&session)?;
         self.work.push(Key::Session(session));
         ServerSession::new(machine, self.clock)
@@ -421,6 +443,7 @@ impl Endpoint {
     fn run_session(&mut self, handle: SessionHandle) {
         let key = Key::Session(handle);
         let moment = self.clock.at(self.now);
+        self.lend(handle);
         let Some(machine) = self.sessions.get_mut(&handle) else { return };
         let mut more = machine.pump(moment);
         if let Some(dial) = machine.poll_dial(moment) {
@@ -432,6 +455,7 @@ impl Endpoint {
             more = true;
         }
         more |= self.exchange_quic_events(handle);
+        self.settle();
         if more {
             self.work.push(key);
         }
@@ -463,6 +487,7 @@ impl Endpoint {
             Key::Session(session) => {
                 if self.sessions.get(&session).is_some_and(|machine| machine.is_spent()) {
                     self.sessions.remove(&session);
+                    self.give_back(key);
                 }
                 self.sessions.get_mut(&session).and_then(|machine| machine.poll_timeout(now))
             }
@@ -488,14 +513,19 @@ impl Endpoint {
         session: SessionHandle,
         dial: &Dial,
         config: Option<ClientConfig>,
-    ) -> Result<Path, String> {
-        let config = config.ok_or("not a client")?;
+    ) -> Result<Path, DeadReason> {
+        let unreachable = |detail: String| DeadReason::new(TransportCode::UNREACHABLE, detail);
+        let config = config.ok_or_else(|| unreachable("not a client".to_owned()))?;
+        self.settle();
+        if !self.has_room_for_path(session) {
+            return Err(DeadReason::new(TransportCode::PATH_LIMIT, "the endpoint's memory is taken"));
+        }
         let crypto = config::client_crypto(&config.tls, Some(config.secondary_trust), &self.wall)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| unreachable(error.to_string()))?;
         let setup = PathSetup::new(Side::Client, Liveness::Judged, config.limits.clone(), self.link());
         let path = self
             .dial_quic(self.now, crypto, setup, dial.address, &dial.server_name)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| unreachable(error.to_string()))?;
         self.owners.insert(path.handle().0, Owner::Session(session, dial.path));
         Ok(path)
     }

@@ -6,6 +6,7 @@ mod control;
 mod health;
 mod inbound;
 mod loss;
+mod memory;
 mod packets;
 mod probe;
 mod state;
@@ -27,6 +28,7 @@ use self::carriers::CarrierPool;
 use self::control::ControlStream;
 use self::health::{Health, RateMeter};
 use self::inbound::Inbound;
+use self::memory::Windows;
 use self::packets::SentPackets;
 use self::probe::Probe;
 use self::state::Lifecycle;
@@ -128,6 +130,7 @@ pub(crate) struct Path {
     ended: bool,
     /// Nobody ever answered at an address that another named: it hears no more.
     mute: bool,
+    windows: Windows,
     /// Where the peer reached this end last, if the socket tells.
     local_address: Option<IpAddr>,
 }
@@ -137,7 +140,6 @@ impl Path {
     const CONTROL_RESERVE: u64 = 256 * 1024;
     /// What a datagram in memory costs beside its bytes.
     const DATAGRAM_BYTES: usize = 64;
-    const SEND_WINDOW_MIN: u64 = 64 * 1024;
     const TIMER_GRANULARITY: Duration = Duration::from_millis(1);
 
     pub(crate) fn new(setup: PathSetup, handle: ConnectionHandle, quic: quinn_proto::Connection, now: Instant) -> Self {
@@ -168,6 +170,7 @@ impl Path {
             lost: None,
             ended: false,
             mute: false,
+            windows: Windows::default(),
             local_address: None,
         }
     }
@@ -299,11 +302,11 @@ impl Path {
         self.lifecycle.move_to_authenticating();
     }
 
-    /// The peer has authenticated: its carriers are read, with full windows.
+    /// The peer has authenticated: its carriers are read, and windows may grow.
     pub(crate) fn move_to_active(&mut self) {
         self.lifecycle.move_to_active();
         self.data_open = true;
-        transport::open_windows(&mut self.quic, &self.limits);
+        transport::open_carriers(&mut self.quic, &self.limits);
     }
 
     pub(crate) fn move_to_closing(&mut self) {
@@ -573,8 +576,7 @@ impl Path {
     }
 
     fn send_window(&self) -> u64 {
-        let window = self.quic.congestion_state().window().saturating_mul(2);
-        window.clamp(Self::SEND_WINDOW_MIN, self.limits.quic_send_window_bytes)
+        self.windows.send(self.quic.congestion_state().window())
     }
 
     fn check_control(&mut self, now: Instant) -> Result<(), WireError> {

@@ -17,7 +17,7 @@ pub(crate) struct LinkSettings {
 }
 
 /// QUIC's own limits before the peer has authenticated: one control stream, a few carriers, 64 KiB in all.
-const UNAUTHENTICATED_RECEIVE_WINDOW: u32 = 64 * 1024;
+pub(super) const UNAUTHENTICATED_RECEIVE_WINDOW: u32 = 64 * 1024;
 const UNAUTHENTICATED_CARRIERS: u32 = 8;
 
 /// Settings for one connection. A connection has its own, since its congestion controller reports to its `probe`. The
@@ -49,9 +49,8 @@ pub(super) fn transport_config(side: Side, limits: &Limits, link: LinkSettings, 
     transport
 }
 
-/// Gives an authenticated peer the full windows.
-pub(super) fn open_windows(connection: &mut quinn_proto::Connection, limits: &Limits) {
+/// Lets an authenticated peer open carriers.
+pub(super) fn open_carriers(connection: &mut quinn_proto::Connection, limits: &Limits) {
     let carriers = u32::try_from(limits.carriers_max).unwrap_or(u32::MAX).saturating_add(UNAUTHENTICATED_CARRIERS);
     connection.set_max_concurrent_streams(quinn_proto::Dir::Uni, VarInt::from_u32(carriers));
-    connection.set_receive_window(VarInt::from_u32(limits.quic_receive_window_bytes));
 }

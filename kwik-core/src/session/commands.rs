@@ -29,6 +29,11 @@ impl Commands {
         self.grants.is_empty() || self.bytes.saturating_add(Self::cost(request_bytes)) <= self.bytes_max
     }
 
+    /// What waits, as accounted, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn add_path(&mut self, add: AddPath) {
         self.paths.insert(add.path, add.epoch);
         self.push(add.epoch, add.into());

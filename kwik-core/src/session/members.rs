@@ -155,15 +155,13 @@ impl Members {
 
 impl Machine {
     /// The endpoint made a connection, or could not.
-    pub(crate) fn on_dialed(&mut self, path: PathId, outcome: Result<Path, String>) {
+    pub(crate) fn on_dialed(&mut self, path: PathId, outcome: Result<Path, DeadReason>) {
         match outcome {
             Ok(connection) => {
                 self.paths.insert(path, Box::new(connection));
+                self.count_windows();
             }
-            Err(detail) => {
-                let reason = DeadReason::new(TransportCode::UNREACHABLE, detail);
-                self.on_secondary_lost(path, &reason);
-            }
+            Err(reason) => self.on_secondary_lost(path, &reason),
         }
     }
 

@@ -8,6 +8,7 @@ mod event;
 mod input;
 mod lease;
 mod members;
+mod memory;
 mod notices;
 mod primary;
 mod raw;
@@ -30,6 +31,7 @@ use smallvec::SmallVec;
 use self::client::ClientRole;
 use self::close::Phase;
 use self::credit::StreamCredit;
+use self::memory::PathWindows;
 use self::notices::Notice;
 use self::primary::PrimaryRole;
 use self::secondary::SecondaryRole;
@@ -88,6 +90,7 @@ pub(crate) struct Machine {
     /// The path that carries what the application writes here.
     home: PathId,
     streams: StreamTable,
+    windows: PathWindows,
     credit: StreamCredit,
     transmit: Transmit,
     phase: Phase,
@@ -116,8 +119,9 @@ impl Machine {
         (home, path): (PathId, Path),
         streams: StreamTable,
     ) -> Self {
-        Self {
+        let mut machine = Self {
             id,
+            windows: PathWindows::default(),
             credit: StreamCredit::new(now, &limits),
             limits,
             role,
@@ -131,7 +135,9 @@ impl Machine {
             worth: Worth::default(),
             delegations_changed: BTreeSet::new(),
             released: false,
-        }
+        };
+        machine.count_windows();
+        machine
     }
 
     /// Inputs of one path handled before others get their turn.
@@ -160,6 +166,7 @@ impl Machine {
             self.streams.own_old_slices();
         }
         self.check_time(moment);
+        self.fit_windows();
         more |= self.flush(moment);
         self.check_drained(moment);
         more
@@ -374,6 +381,7 @@ impl Machine {
             self.paths.iter().find(|(_, path)| path.is_drained() && path.state().is_dead()).map(|(id, _)| *id)
         {
             let Some(path) = self.paths.remove(&id) else { return };
+            self.count_windows();
             self.remember(path_stats(id, &path));
         }
     }

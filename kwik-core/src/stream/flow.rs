@@ -33,6 +33,8 @@ pub(crate) struct Budget {
     reserved: u64,
     /// What windows leave free when they grow, so that streams can be opened here as well.
     kept: u64,
+    /// What the endpoint has left for the session now.
+    room: u64,
 }
 
 impl Budget {
@@ -40,14 +42,28 @@ impl Budget {
     /// windows that grow.
     pub(crate) fn new(total: u64, streams: u64, opened_here: u64, rules: WindowRules) -> Self {
         let reserved = streams.saturating_mul(rules.initial);
-        Self { total: total.max(reserved), reserved, kept: opened_here.saturating_mul(rules.initial) }
+        let kept = opened_here.saturating_mul(rules.initial);
+        Self { total: total.max(reserved), reserved, kept, room: u64::MAX }
     }
 
     pub(crate) fn free(&self) -> u64 {
-        self.total - self.reserved
+        (self.total - self.reserved).min(self.room)
     }
 
-    #[cfg(any(test, feature = "__test_exports"))]
+    pub(crate) fn room(&self) -> u64 {
+        self.room
+    }
+
+    /// The endpoint has so much left for the session, whatever for.
+    pub(crate) fn set_room(&mut self, bytes: u64) {
+        self.room = bytes;
+    }
+
+    /// Something else than credit took `after` bytes of the room instead of `before`.
+    pub(crate) fn on_changed(&mut self, before: u64, after: u64) {
+        self.room = self.room.saturating_add(before).saturating_sub(after);
+    }
+
     pub(crate) fn reserved(&self) -> u64 {
         self.reserved
     }
@@ -56,12 +72,14 @@ impl Budget {
         let fits = bytes <= self.free();
         if fits {
             self.reserved += bytes;
+            self.room -= bytes;
         }
         fits
     }
 
     fn release(&mut self, bytes: u64) {
         self.reserved = self.reserved.saturating_sub(bytes);
+        self.room = self.room.saturating_add(bytes);
     }
 }
 

@@ -43,6 +43,10 @@ impl Watch {
     fn audit(&self, world: &mut World) -> Vec<String> {
         let mut wrong = Vec::new();
         for node in world.nodes().filter(|node| !world.is_crashed(*node)).collect::<Vec<_>>() {
+            let stats = world.stats(node);
+            if stats.memory_bytes > stats.memory_bytes_max {
+                wrong.push(format!("{node} may be made to hold {} bytes", stats.memory_bytes));
+            }
             for handle in world.sessions(node) {
                 let Some(session) = world.peek(node, handle) else { continue };
                 session.assert_ledger();

@@ -96,7 +96,7 @@ impl Stranger {
 pub enum Tight {
     /// Nothing.
     Nothing,
-    /// Streams.
+    /// Streams, and the memory of an endpoint.
     Streams,
     /// Buffers and windows.
     Buffers,
@@ -144,7 +144,10 @@ impl Tight {
         let mut limits = Limits::default();
         match self {
             Self::Nothing => {}
-            Self::Streams => (limits.streams_bidi_max, limits.streams_uni_max) = (16, 16),
+            Self::Streams => {
+                (limits.streams_bidi_max, limits.streams_uni_max) = (16, 16);
+                limits.endpoint_memory_max = 64 << 20;
+            }
             Self::Buffers => {
                 limits.send_buffer_stream_bytes = 8 * 1024;
                 limits.send_buffer_session_bytes = 32 * 1024;

@@ -123,8 +123,13 @@ impl StreamTable {
             return Err(Fault::new(TransportCode::CONTROL_FLOOD, "more grants than a path may have"));
         }
         let send = SendHalf::new(SendStream::part(range, limit.min(VARINT_MAX)));
+        let request_bytes = request.len();
         let recv = RecvHalf::new(RecvStream::request(request));
         let handle = self.insert(id, Some(grant), Some(send), Some(recv));
+        self.requests += request_bytes;
+        if let Some(stream) = self.streams.get_mut(&handle) {
+            stream.request = request_bytes;
+        }
         self.parts.insert(grant, handle);
         if held > self.caps.parts_held {
             self.with_send(handle, |send| send.reset(TransportCode::SERVER_BUSY.into()));

@@ -24,6 +24,7 @@ impl StreamTable {
         let known = self.streams.iter().filter(|(_, stream)| is_known(stream));
         let known: std::collections::BTreeSet<_> = known.map(|(handle, stream)| (stream.id, *handle)).collect();
         assert_eq!(self.handles, known, "one id entry for each stream, but parts that are over");
+        assert_eq!(self.requests, self.streams.values().map(|stream| stream.request).sum::<usize>(), "requests");
         assert_eq!(self.draining, sends().filter(|send| send.is_draining()).count(), "draining");
         self.assert_turns();
     }

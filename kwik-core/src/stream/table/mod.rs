@@ -1,7 +1,8 @@
 //! Every logical stream at one end of one session, and what the application may do with them.
 //!
 //! Split by what changes together: this file holds the state and the application's commands, `grant` the ranges that
-//! others write, `peer` what arrives, `slots` how many streams the peer may open, `output` what is to be told to the peer
+//! others write, `peer` what arrives, `memory` what is
+//! held of the endpoint's memory, `slots` how many streams the peer may open, `output` what is to be told to the peer
 //! and to the application, and `view` what can be looked at.
 
 mod grant;
@@ -9,6 +10,7 @@ mod grant;
 mod inspect;
 #[cfg(any(test, feature = "__test_exports"))]
 mod ledger;
+mod memory;
 mod output;
 mod peer;
 mod slots;
@@ -107,6 +109,8 @@ pub(crate) struct StreamTable {
     slices: Slices,
     credit: Credit,
     send_buffered: usize,
+    /// Bytes of the requests of grants.
+    requests: usize,
     /// Sending halves that were finished and are not done.
     draining: usize,
     writers: Writers,
@@ -120,6 +124,8 @@ pub(crate) struct StreamTable {
     /// Sending halves that were reset or stopped and were not polled as such; what was set aside for them is free.
     cut_short: Vec<StreamHandle>,
     closed: bool,
+    /// What was there when the session was closed, in bytes; more does not come.
+    left: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -139,6 +145,8 @@ struct Caps {
 struct Stream {
     id: StreamId,
     grant: Option<GrantId>,
+    /// Bytes of the grant's request.
+    request: usize,
     priority: i32,
     /// Whether the application chose the priority, so that the peer's wish does not count.
     priority_chosen: bool,
@@ -221,6 +229,7 @@ impl StreamTable {
             slices: Slices::default(),
             credit: Credit::default(),
             send_buffered: 0,
+            requests: 0,
             draining: 0,
             writers: Writers::new(),
             outbox: Outbox::new(),
@@ -229,6 +238,7 @@ impl StreamTable {
             crossings: 0,
             cut_short: Vec::new(),
             closed: false,
+            left: None,
         }
     }
 
@@ -386,7 +396,7 @@ impl StreamTable {
         if self.closed {
             return Err(WriteError::SessionClosed);
         }
-        let room_session = self.caps.send_buffer_session.saturating_sub(self.send_buffered);
+        let room_session = self.send_room();
         let cap = self.caps.send_buffer_stream;
         let send = &self.send_half(handle)?.stream;
         let room = cap.saturating_sub(send.buffered_bytes());
@@ -424,7 +434,8 @@ impl StreamTable {
         }
         let (priority, priority_chosen, accepted, abandoned) = (0, false, false, false);
         let signals = Signals::default();
-        let stream = Stream { id, grant, priority, priority_chosen, accepted, abandoned, send, recv, signals };
+        let request = 0;
+        let stream = Stream { id, grant, request, priority, priority_chosen, accepted, abandoned, send, recv, signals };
         self.streams.insert(handle, Box::new(stream));
         self.crossings += Self::CROSSINGS_PER_STREAM;
         self.handles.insert((id, handle));
@@ -452,6 +463,7 @@ impl StreamTable {
         let (buffered, draining) = (send.buffered_bytes(), send.is_draining());
         let result = change(send);
         self.send_buffered = self.send_buffered - buffered + send.buffered_bytes();
+        self.budget.on_changed(buffered as u64, send.buffered_bytes() as u64);
         self.draining = self.draining - usize::from(draining) + usize::from(send.is_draining());
         if stream.grant.is_some() && send.is_part_over() {
             self.handles.remove(&(stream.id, handle));
@@ -558,6 +570,7 @@ impl StreamTable {
             return;
         }
         let (id, grant, abandoned) = (stream.id, stream.grant, stream.abandoned);
+        self.requests -= stream.request;
         self.with_recv(handle, |recv| recv.fail(ErrorCode::Application(0)));
         self.with_send(handle, |send| send.reset(ErrorCode::Application(0)));
         self.dequeue(handle);

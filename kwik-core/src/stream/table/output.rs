@@ -142,6 +142,17 @@ impl Outbox {
         }
     }
 
+    pub(super) fn is_stream_awaited(&self, dir: Dir) -> bool {
+        match dir {
+            Dir::Bi => self.bidi_awaited,
+            Dir::Uni => self.uni_awaited,
+        }
+    }
+
+    pub(super) fn has_sendable(&self) -> bool {
+        !self.sendable.is_empty()
+    }
+
     fn awaited(&mut self, dir: Dir) -> &mut bool {
         match dir {
             Dir::Bi => &mut self.bidi_awaited,
@@ -259,6 +270,7 @@ impl StreamTable {
     /// Ends the session for the application. What is buffered stays readable; everything that waits is woken.
     pub(crate) fn close(&mut self) {
         self.closed = true;
+        self.left = Some(self.memory_bytes() as u64);
         self.outbox.controls.clear();
         self.outbox.sendable.clear();
         self.outbox.parts.clear();

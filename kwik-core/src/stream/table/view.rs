@@ -1,13 +1,11 @@
 //! What can be looked at.
 
 use super::StreamTable;
+use super::memory::STREAM_BYTES;
 use crate::error::ErrorCode;
 use crate::id::{GrantId, StreamHandle, StreamId};
 use crate::stream::slices::Slice;
 use std::ops::Range;
-
-/// What every stream is accounted for beside its bytes.
-const STREAM_BYTES: usize = 1536;
 
 impl StreamTable {
     pub(crate) fn stream_id(&self, handle: StreamHandle) -> Option<StreamId> {

@@ -94,7 +94,7 @@ impl StreamTable {
 
     /// Wakes as many of those that wait for the session's buffer as it has room for.
     pub(super) fn wake_for_room(&mut self) {
-        let room = self.caps.send_buffer_session.saturating_sub(self.send_buffered);
+        let room = self.send_room();
         while let Some(writer) = self.writers.wake_next(room, self.send_buffered == 0) {
             self.outbox.announce_writable(writer);
         }

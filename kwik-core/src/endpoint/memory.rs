@@ -1,0 +1,302 @@
+//! The memory of an endpoint: who holds how much of it, and who may have more.
+//!
+//! A session is not asked to give back what its peer was promised. So what is left is dealt out with care: a quarter is kept
+//! for sessions that are yet to come, a sixteenth of all for strangers, and no network takes more than it leaves to others.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use super::gate::Network;
+use super::{Endpoint, Key, Queue};
+use crate::id::SessionHandle;
+use crate::limits::Limits;
+use crate::path::Path;
+use crate::session::Machine;
+
+/// An endpoint as measured at this end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndpointStats {
+    /// Sessions, those that are closing too.
+    pub sessions: usize,
+    /// Connections that have not authenticated.
+    pub strangers: usize,
+    /// What all peers together can make the endpoint hold now, in bytes.
+    pub memory_bytes: u64,
+    /// The most that this may be, in bytes: [`Limits::endpoint_memory_max`](crate::Limits::endpoint_memory_max).
+    pub memory_bytes_max: u64,
+}
+
+/// Who holds how much.
+pub(super) struct Memory {
+    max: u64,
+    used: u64,
+    claims: BTreeMap<Key, Claim>,
+    networks: BTreeMap<Network, u64>,
+    /// The session that all there is to take was lent to.
+    borrower: Option<SessionHandle>,
+    /// Sessions that would have taken more.
+    pub(super) starved: Queue<SessionHandle>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    network: Network,
+    bytes: u64,
+}
+
+impl Memory {
+    pub(super) fn new(max: u64) -> Self {
+        let (claims, networks) = (BTreeMap::new(), BTreeMap::new());
+        Self { max, used: 0, claims, networks, borrower: None, starved: Queue::new() }
+    }
+
+    /// How many strangers may have a place. As many again may be on their way out.
+    pub(super) fn strangers_max(max: u64) -> usize {
+        usize::try_from(max / 16 / Path::STRANGER_BYTES).unwrap_or(usize::MAX)
+    }
+
+    /// What a session of this network may take to grow.
+    pub(super) fn room_to_grow(&self, network: Network) -> u64 {
+        self.share(self.max - self.max / 4, network)
+    }
+
+    /// Whether one of this network may come that costs so much.
+    pub(super) fn has_room_for(&self, network: Network, bytes: u64) -> bool {
+        bytes <= self.share(self.max - self.max / 16, network)
+    }
+
+    /// Whether one more stranger may come. How many a network may have is the gate's to say.
+    pub(super) fn has_room_for_stranger(&self) -> bool {
+        self.used.saturating_add(Path::STRANGER_BYTES) <= self.max
+    }
+
+    /// What a network may still take of the first `most` bytes: not more than it leaves.
+    fn share(&self, most: u64, network: Network) -> u64 {
+        let own = self.networks.get(&network).copied().unwrap_or_default();
+        most.saturating_sub(self.used).saturating_sub(own) / 2
+    }
+
+    /// Somebody of this network holds so much.
+    pub(super) fn enter(&mut self, key: Key, network: Network, bytes: u64) {
+        self.claims.insert(key, Claim { network, bytes: 0 });
+        self.set(key, bytes);
+    }
+
+    /// Somebody holds so much now. Returns whether that is less than before, or more.
+    pub(super) fn set(&mut self, key: Key, bytes: u64) -> Option<Ordering> {
+        let claim = self.claims.get_mut(&key).filter(|claim| claim.bytes != bytes)?;
+        let before = std::mem::replace(&mut claim.bytes, bytes);
+        let of_network = self.networks.entry(claim.network).or_default();
+        *of_network = (*of_network - before).saturating_add(bytes);
+        self.used = (self.used - before).saturating_add(bytes);
+        Some(bytes.cmp(&before))
+    }
+
+    /// Somebody is gone.
+    pub(super) fn leave(&mut self, key: Key) {
+        self.set(key, 0);
+        let Some(Claim { network, .. }) = self.claims.remove(&key) else { return };
+        if self.networks.get(&network) == Some(&0) {
+            self.networks.remove(&network);
+        }
+    }
+
+    fn network(&self, key: Key) -> Option<Network> {
+        self.claims.get(&key).map(|claim| claim.network)
+    }
+}
+
+impl Endpoint {
+    /// Sessions that are told at once that there is memory again.
+    const FED_AT_ONCE: usize = 4;
+
+    /// How much memory peers can make the endpoint hold, and how many there are. As of the last drain.
+    #[must_use]
+    pub fn stats(&self) -> EndpointStats {
+        EndpointStats {
+            sessions: self.sessions.len(),
+            strangers: self.incoming.len(),
+            memory_bytes: self.memory.used,
+            memory_bytes_max: self.memory.max,
+        }
+    }
+
+    /// The limits that a session of this network can have: its own, or the least there are. `None` if there is no room.
+    pub(super) fn afford(&self, network: Network, limits: &Limits, has_streams: bool) -> Option<Limits> {
+        if Machine::usual_bytes(limits, has_streams) <= self.memory.room_to_grow(network) {
+            return Some(limits.clone());
+        }
+        let least = limits.least();
+        let fits = self.memory.has_room_for(network, Machine::least_bytes(&least, has_streams));
+        fits.then_some(least)
+    }
+
+    /// A session begins, and what it costs counts.
+    pub(super) fn enter_session(&mut self, session: SessionHandle, network: Network) {
+        self.call_in();
+        if let Some(machine) = self.sessions.get(&session) {
+            self.memory.enter(Key::Session(session), network, machine.claim());
+        }
+    }
+
+    /// Whether a session may have one more path.
+    pub(super) fn has_room_for_path(&self, session: SessionHandle) -> bool {
+        let network = self.memory.network(Key::Session(session));
+        network.is_some_and(|network| self.memory.has_room_for(network, Path::LEAST_BYTES))
+    }
+
+    /// Lends a session all that it may take. Who was lent it before cannot take any more.
+    pub(super) fn lend(&mut self, session: SessionHandle) {
+        if self.memory.borrower == Some(session) {
+            return;
+        }
+        self.call_in();
+        let network = self.memory.network(Key::Session(session));
+        if let (Some(machine), Some(network)) = (self.sessions.get_mut(&session), network) {
+            machine.set_room(self.memory.room_to_grow(network));
+            self.memory.borrower = Some(session);
+        }
+    }
+
+    /// Counts what was taken of what was lent, and lends anew.
+    pub(super) fn settle(&mut self) {
+        let Some(session) = self.memory.borrower else { return };
+        let Some(machine) = self.sessions.get_mut(&session) else { return };
+        let key = Key::Session(session);
+        if machine.wants_memory() {
+            self.memory.starved.push(session);
+        }
+        let Some(change) = self.memory.set(key, machine.claim()) else { return };
+        if let Some(network) = self.memory.network(key) {
+            machine.set_room(self.memory.room_to_grow(network));
+        }
+        if change == Ordering::Less {
+            self.feed();
+        }
+    }
+
+    /// As [`Self::settle`], and nothing is lent any more.
+    pub(super) fn call_in(&mut self) {
+        self.settle();
+        self.memory.borrower = None;
+    }
+
+    /// A stranger comes, and what it costs counts.
+    pub(super) fn enter_stranger(&mut self, connection: usize, network: Network) {
+        self.call_in();
+        self.memory.enter(Key::Incoming(connection), network, Path::STRANGER_BYTES);
+    }
+
+    /// Somebody is gone.
+    pub(super) fn give_back(&mut self, key: Key) {
+        self.call_in();
+        self.memory.leave(key);
+        self.feed();
+    }
+
+    /// There is more memory than there was: some who wanted more get a turn.
+    fn feed(&mut self) {
+        for _ in 0..Self::FED_AT_ONCE {
+            let Some(session) = self.memory.starved.pop() else { return };
+            self.work.push(Key::Session(session));
+        }
+    }
+}
+
+#[cfg(any(test, feature = "__test_exports"))]
+impl Endpoint {
+    /// Panics if what is counted of the endpoint's memory is not what its parts hold. To be asked after a drain.
+    #[doc(hidden)]
+    pub fn assert_memory(&self) {
+        self.sessions.values().for_each(|machine| machine.assert_claim());
+        let strangers = self.incoming.keys().map(|connection| (Key::Incoming(*connection), Path::STRANGER_BYTES));
+        let sessions = self.sessions.iter().map(|(handle, machine)| (Key::Session(*handle), machine.claim()));
+        let (held, counted): (BTreeMap<_, _>, _) = (strangers.chain(sessions).collect(), &self.memory.claims);
+        assert!(held.iter().eq(counted.iter().map(|(key, claim)| (key, &claim.bytes))), "{held:?} and {counted:?}");
+        assert_eq!(self.memory.used, held.values().sum::<u64>(), "the sum");
+        assert_eq!(self.memory.used, self.memory.networks.values().sum::<u64>(), "the sum of all networks");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: u64 = 64 << 20;
+
+    fn network(number: u8) -> Network {
+        Network::V4([10, 0, 0, number])
+    }
+
+    fn session(number: u64) -> Key {
+        Key::Session(SessionHandle(number))
+    }
+
+    #[test]
+    fn nobody_takes_more_than_is_left_to_others_and_some_is_kept_for_newcomers() {
+        let mut memory = Memory::new(MAX);
+        for (number, network_number) in (0..6).zip([1, 1, 1, 2, 3, 4]) {
+            memory.enter(session(number), network(network_number), 0);
+        }
+        let mut held: BTreeMap<u64, u64> = BTreeMap::new();
+        for round in 0..200 {
+            let number = round % 6;
+            let network = memory.network(session(number)).unwrap();
+            let bytes = held.entry(number).or_default();
+            *bytes += memory.room_to_grow(network);
+            memory.set(session(number), *bytes);
+            assert!(memory.used <= MAX / 4 * 3);
+        }
+        let of = |numbers: std::ops::Range<u64>| numbers.map(|number| held[&number]).sum::<u64>();
+        assert!(of(0..3) <= MAX / 8 * 3 && of(0..3) > MAX / 4, "half of what may be taken: {}", of(0..3));
+        assert!(held[&3] > 0 && held[&3] < of(0..3), "the second network gets some: {held:?}");
+        assert!(memory.has_room_for(network(9), MAX / 16), "a newcomer");
+        assert!(!memory.has_room_for(network(1), MAX / 16), "but not of who has much");
+        assert!(memory.has_room_for_stranger());
+    }
+
+    #[test]
+    fn what_is_given_back_leaves_nothing() {
+        let mut memory = Memory::new(MAX);
+        for number in 0..1000 {
+            memory.enter(session(number), network(1), 10);
+            memory.enter(Key::Incoming(index(number)), network(2), 20);
+            assert_eq!(memory.set(session(number), 30), Some(Ordering::Greater));
+            assert_eq!(memory.set(session(number), 30), None);
+            assert_eq!(memory.set(session(number), 29), Some(Ordering::Less));
+        }
+        assert_eq!((memory.used, memory.networks.len()), (49_000, 2));
+        assert_eq!(memory.room_to_grow(network(1)), (MAX / 4 * 3 - 49_000 - 29_000) / 2);
+        for number in 0..1000 {
+            memory.leave(session(number));
+            memory.leave(session(number));
+            memory.leave(Key::Incoming(index(number)));
+        }
+        assert_eq!((memory.used, memory.networks.len(), memory.claims.len()), (0, 0, 0));
+    }
+
+    fn index(number: u64) -> usize {
+        usize::try_from(number).unwrap()
+    }
+
+    #[test]
+    fn places_of_strangers_take_a_sixteenth() {
+        assert_eq!(Memory::strangers_max(MAX), 32);
+        assert!(Memory::strangers_max(Limits::default().endpoint_memory_max) >= Limits::default().unauthenticated_max);
+        let mut memory = Memory::new(MAX);
+        memory.enter(session(0), network(1), MAX - Path::STRANGER_BYTES);
+        assert!(memory.has_room_for_stranger());
+        memory.set(session(0), MAX - Path::STRANGER_BYTES + 1);
+        assert!(!memory.has_room_for_stranger());
+        memory.set(session(0), u64::MAX);
+        assert_eq!((memory.room_to_grow(network(2)), memory.has_room_for(network(2), 1)), (0, false));
+    }
+
+    #[test]
+    fn session_costs_no_more_at_first_than_was_asked_for() {
+        let limits = Limits::default();
+        let (usual, least) = (Machine::usual_bytes(&limits, true), Machine::least_bytes(&limits.least(), true));
+        assert_eq!((usual >> 10, least >> 10), (4096 + 2048 + 16 + 128, 512 + 16 + 192), "KiB");
+    }
+}

@@ -1,0 +1,93 @@
+//! What a session holds of its endpoint's memory, and what it may take of it. The endpoint says before each turn, and before
+//! the application does anything with the session, how much it has left, and asks afterwards what was taken.
+
+use super::{Machine, RoleState};
+use crate::limits::Limits;
+use crate::path::Path;
+
+/// What the paths of a session hold together.
+#[derive(Default)]
+pub(super) struct PathWindows {
+    bytes: u64,
+    /// Whether some path should have a larger window to receive into.
+    are_small: bool,
+}
+
+impl PathWindows {
+    fn count(&mut self, path: &Path) {
+        self.bytes += path.claim();
+        self.are_small |= path.wants_window();
+    }
+}
+
+impl Machine {
+    /// What a session costs beside its paths and streams, in bytes.
+    const SESSION_BYTES: u64 = 16 * 1024;
+
+    /// What a session with these limits may cost before anything was sent in it, in bytes: the credit that the peer has for
+    /// streams of its own, unless it can open none, and one path.
+    pub(crate) fn usual_bytes(limits: &Limits, has_streams: bool) -> u64 {
+        Self::with_streams(limits, has_streams).saturating_add(Path::usual_bytes(limits))
+    }
+
+    /// As [`Self::usual_bytes`], while memory is short.
+    pub(crate) fn least_bytes(limits: &Limits, has_streams: bool) -> u64 {
+        Self::with_streams(limits, has_streams).saturating_add(Path::LEAST_BYTES)
+    }
+
+    fn with_streams(limits: &Limits, has_streams: bool) -> u64 {
+        let slots = if has_streams { limits.streams_bidi_max.saturating_add(limits.streams_uni_max) } else { 0 };
+        Self::SESSION_BYTES.saturating_add(slots.saturating_mul(limits.stream_window_initial_bytes))
+    }
+
+    /// What the session holds of the endpoint's memory, in bytes: all that its peers may make it keep, and what is kept to
+    /// be sent.
+    pub(crate) fn claim(&self) -> u64 {
+        let commands = match &self.role {
+            RoleState::Primary(primary) => primary.commands.held_bytes() as u64,
+            RoleState::Client(_) | RoleState::Secondary(_) => 0,
+        };
+        Self::SESSION_BYTES
+            .saturating_add(commands)
+            .saturating_add(self.windows.bytes)
+            .saturating_add(self.streams.claim())
+    }
+
+    /// The endpoint can spare so many bytes more.
+    pub(crate) fn set_room(&mut self, bytes: u64) {
+        self.streams.set_room(bytes);
+    }
+
+    /// Whether the session would take more if there was more.
+    pub(crate) fn wants_memory(&self) -> bool {
+        !self.phase.is_closed() && (self.windows.are_small || self.streams.awaits_memory())
+    }
+
+    /// Lets the windows of all paths grow and shrink.
+    pub(super) fn fit_windows(&mut self) {
+        self.windows = PathWindows::default();
+        for (id, path) in &mut self.paths {
+            let is_sending = || match &self.role {
+                _ if *id == self.home && self.streams.has_sendable() => true,
+                RoleState::Client(client) => client.relay.has_cargo(*id),
+                RoleState::Primary(_) | RoleState::Secondary(_) => false,
+            };
+            let before = path.claim();
+            path.fit_windows(is_sending, self.streams.room());
+            self.streams.on_window_changed(before, path.claim());
+            self.windows.count(path);
+        }
+    }
+
+    /// To be called when a path came or went.
+    pub(super) fn count_windows(&mut self) {
+        self.windows = PathWindows::default();
+        self.paths.values().for_each(|path| self.windows.count(path));
+    }
+
+    /// Panics if a path came, went or changed its windows and that was not counted.
+    #[cfg(any(test, feature = "__test_exports"))]
+    pub(crate) fn assert_claim(&self) {
+        assert_eq!(self.windows.bytes, self.paths.values().map(|path| path.claim()).sum::<u64>(), "paths");
+    }
+}

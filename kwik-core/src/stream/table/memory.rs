@@ -1,0 +1,51 @@
+//! What the streams hold of the endpoint's memory.
+
+use super::StreamTable;
+use crate::id::Dir;
+
+/// What every stream is accounted for beside its bytes.
+pub(super) const STREAM_BYTES: usize = 1536;
+/// What a separate range costs in which a stream was received.
+const SPAN_BYTES: usize = 128;
+
+impl StreamTable {
+    /// What peers may make these streams hold, and what is kept to be sent, in bytes.
+    pub(crate) fn claim(&self) -> u64 {
+        if let Some(left) = self.left {
+            return left;
+        }
+        let kept = self.send_buffered + self.requests + self.streams.len() * STREAM_BYTES + self.spans * SPAN_BYTES;
+        self.budget.reserved().saturating_add(kept as u64)
+    }
+
+    /// The endpoint can spare so many bytes more.
+    pub(crate) fn set_room(&mut self, bytes: u64) {
+        self.budget.set_room(bytes);
+        self.wake_for_room();
+    }
+
+    pub(crate) fn room(&self) -> u64 {
+        self.budget.room()
+    }
+
+    /// A window of a path took `after` bytes of the room instead of `before`.
+    pub(crate) fn on_window_changed(&mut self, before: u64, after: u64) {
+        self.budget.on_changed(before, after);
+    }
+
+    /// Whether a stream that the application wants to open waits for memory.
+    pub(crate) fn awaits_memory(&self) -> bool {
+        self.outbox.is_stream_awaited(Dir::Bi) && self.ids.can_open(Dir::Bi)
+    }
+
+    /// What may be buffered to be sent, beside what each stream always may. Half of the room is left to others.
+    pub(super) fn send_room(&self) -> usize {
+        let room = usize::try_from(self.budget.room() / 2).unwrap_or(usize::MAX);
+        self.caps.send_buffer_session.saturating_sub(self.send_buffered).min(room)
+    }
+
+    /// Whether a stream waits to be sent.
+    pub(crate) fn has_sendable(&self) -> bool {
+        self.outbox.has_sendable()
+    }
+}
