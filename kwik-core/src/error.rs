@@ -15,6 +15,8 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     const APPLICATION_BASE: u64 = 1 << 32;
+    /// What is added to the code of an application that closed before everything was delivered.
+    const CUT_SHORT_BASE: u64 = 1 << 33;
 
     /// The number that stands for this code on the wire.
     #[must_use]
@@ -23,6 +25,26 @@ impl ErrorCode {
             Self::Transport(code) => code.0,
             Self::Application(code) => Self::APPLICATION_BASE + u64::from(code),
         }
+    }
+
+    /// The code with which a connection is closed whose application closed the session with this one, before everything was
+    /// delivered (PROTOCOL.md §12).
+    pub(crate) fn cut_short(self) -> Self {
+        match self {
+            Self::Application(code) => TransportCode(Self::CUT_SHORT_BASE + u64::from(code)).into(),
+            Self::Transport(_) => self,
+        }
+    }
+
+    /// This code, or the application's that [`Self::cut_short`] made it of.
+    pub(crate) fn without_cut(self) -> Self {
+        self.of_cut_short().map_or(self, Self::Application)
+    }
+
+    /// The code of the application, if this is one of [`Self::cut_short`].
+    fn of_cut_short(self) -> Option<u32> {
+        let Self::Transport(TransportCode(value)) = self else { return None };
+        value.checked_sub(Self::CUT_SHORT_BASE).and_then(|code| u32::try_from(code).ok())
     }
 
     /// The code a number on the wire stands for. Every number stands for one.
@@ -233,12 +255,18 @@ pub enum SessionError {
     #[error("the session was closed by this side")]
     LocallyClosed,
     /// The application at the far end closed it.
-    #[error("the peer closed the session with code {code}: \"{text}\"", text = Printable(reason))]
+    #[error(
+        "the peer closed the session with code {code}: \"{text}\"{cut}",
+        text = Printable(reason),
+        cut = if *cut_short { ", before all that it had finished arrived" } else { "" }
+    )]
     ClosedByPeer {
         /// The code it gave.
         code: u32,
         /// The reason it gave, at most 256 bytes; may be empty. To be escaped before it is shown.
         reason: String,
+        /// Whether it gave up on streams that it had finished: not all of them arrived whole.
+        cut_short: bool,
     },
     /// The protocol ended it: a fault of either end, a refusal, or an unreachable primary.
     #[error(
@@ -262,8 +290,11 @@ pub enum SessionError {
 
 impl From<DeadReason> for SessionError {
     fn from(reason: DeadReason) -> Self {
+        if let Some(code) = reason.code.of_cut_short() {
+            return Self::ClosedByPeer { code, reason: reason.detail, cut_short: true };
+        }
         match reason.code {
-            ErrorCode::Application(code) => Self::ClosedByPeer { code, reason: reason.detail },
+            ErrorCode::Application(code) => Self::ClosedByPeer { code, reason: reason.detail, cut_short: false },
             ErrorCode::Transport(TransportCode::TIMED_OUT) => Self::TimedOut,
             ErrorCode::Transport(code) => Self::Transport { code, detail: reason.detail },
         }
@@ -297,7 +328,7 @@ mod tests {
             assert_eq!(Printable(said).to_string(), shown, "{said:?}");
             let reason = DeadReason::new(TransportCode::INTERNAL, said);
             assert!(reason.to_string().ends_with(shown), "{reason}");
-            let closed = SessionError::ClosedByPeer { code: 7, reason: said.to_owned() };
+            let closed = SessionError::ClosedByPeer { code: 7, reason: said.to_owned(), cut_short: false };
             assert!(closed.to_string().ends_with(&format!("\"{shown}\"")), "{closed}");
             let failed = SessionError::from(reason);
             assert!(failed.to_string().ends_with(shown), "{failed}");
@@ -338,5 +369,11 @@ mod tests {
             assert_eq!(ErrorCode::from_wire(code.to_wire()), code);
         }
         assert_eq!(ErrorCode::from_wire(u64::MAX), ErrorCode::Transport(TransportCode(u64::MAX)));
+        for code in [0, 7, u32::MAX] {
+            let told = ErrorCode::from_wire(ErrorCode::Application(code).cut_short().to_wire());
+            assert_eq!((told.of_cut_short(), told.without_cut()), (Some(code), ErrorCode::Application(code)));
+            assert_eq!(ErrorCode::Application(code).of_cut_short(), None);
+        }
+        assert_eq!(ErrorCode::from(TransportCode::NO_ERROR).cut_short(), TransportCode::NO_ERROR.into());
     }
 }

@@ -31,7 +31,7 @@ async fn main() -> Result<()> {
     stream.finish()?;
     let echo = stream.read_to_end(1024).await?;
     writeln!(io::stdout(), "{}: {}", session.welcomed().await?, String::from_utf8_lossy(&echo))?;
-    session.close(0, "done").await;
+    session.close(0, "done").await?;
     server.await?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use kwik_core::{ClientConfig, Dir, OpenError, SessionError, SessionId, SessionSt
 use crate::{
     driver::Driver,
     endpoint::{Door, Shared, StartError, now},
-    error::DialError,
+    error::{DialError, Undelivered},
     session::SessionRef,
     stream::{RecvStream, SendStream, Stream},
     udp::{UdpIo, canonical},
@@ -223,10 +223,14 @@ impl ClientSession {
     /// Delivers what was finished, at most for [`Limits::drain_timeout`](kwik_core::Limits), then closes the session.
     /// The peer learns `code` and `reason`. A second call waits for the first.
     ///
+    /// # Errors
+    /// [`Undelivered`] names the streams that were finished at this end and may not have arrived whole: time was up, or the
+    /// session had ended otherwise. The peer is told that it does not have everything.
+    ///
     /// # Cancel safety
     /// Safe: the session closes all the same.
-    pub async fn close(&self, code: u32, reason: &str) {
-        self.session.close(code, reason).await;
+    pub async fn close(&self, code: u32, reason: &str) -> Result<(), Undelivered> {
+        self.session.close(code, reason).await
     }
 
     /// Waits until the session ends, and returns how.

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, ops::Range, time::Duration};
 
 use kwik_core::{
-    ConfigError, ConnectError, DeadReason, ErrorCode, PathError, PathId, SessionError, limits::RAW_BYTES_MAX,
+    ConfigError, ConnectError, DeadReason, ErrorCode, PathError, PathId, SessionError, StreamId, limits::RAW_BYTES_MAX,
 };
 
 use crate::session::SessionRef;
@@ -182,6 +182,14 @@ pub enum WriteError {
     /// The session ended.
     #[error("the session ended before the stream did: {0}")]
     Session(SessionError),
+}
+
+/// Streams that were finished did not arrive whole at the peer, as far as this end knows, when their session ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} finished streams may not have arrived whole when the session ended", streams.len())]
+pub struct Undelivered {
+    /// The streams.
+    pub streams: Vec<StreamId>,
 }
 
 /// A delegated range did not arrive whole.

@@ -15,7 +15,7 @@
 //! stream.finish()?;
 //! let movie = stream.read_to_end(1 << 30).await?;
 //! println!("{} bytes", movie.len());
-//! session.close(0, "done").await;
+//! session.close(0, "done").await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -101,7 +101,7 @@ pub use self::{
     delegation::Delegation,
     error::{
         AddPathError, DialError, ListenError, Lost, ReadError, ReadExactError, ReadToEndError, RemovePathError,
-        SendRawError, WriteError,
+        SendRawError, Undelivered, WriteError,
     },
     listener::{Listener, listen},
     server::{PathEvents, ServerSession},

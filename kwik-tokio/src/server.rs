@@ -11,7 +11,7 @@ use tokio::sync::broadcast;
 
 use crate::{
     endpoint::now,
-    error::{AddPathError, RemovePathError, SendRawError},
+    error::{AddPathError, RemovePathError, SendRawError, Undelivered},
     session::SessionRef,
     stream::{RecvStream, SendStream, ServerSendStream, ServerStream},
     waiters::contained,
@@ -103,10 +103,14 @@ impl ServerSession {
     /// Delivers what was finished, at most for [`Limits::drain_timeout`](kwik_core::Limits), then closes the session.
     /// The peer learns `code` and `reason`. A second call waits for the first.
     ///
+    /// # Errors
+    /// [`Undelivered`] names the streams that were finished at this end and may not have arrived whole: time was up, or the
+    /// session had ended otherwise. The peer is told that it does not have everything.
+    ///
     /// # Cancel safety
     /// Safe: the session closes all the same.
-    pub async fn close(&self, code: u32, reason: &str) {
-        self.session.close(code, reason).await;
+    pub async fn close(&self, code: u32, reason: &str) -> Result<(), Undelivered> {
+        self.session.close(code, reason).await
     }
 
     /// Waits until the session ends, and returns how.

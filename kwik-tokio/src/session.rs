@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use crate::{
     endpoint::{Shared, now},
+    error::Undelivered,
     waiters::{Signals, Waiters, contained},
 };
 
@@ -128,9 +129,11 @@ impl SessionRef {
         }
     }
 
-    pub(crate) async fn close(&self, code: u32, reason: &str) {
+    pub(crate) async fn close(&self, code: u32, reason: &str) -> Result<(), Undelivered> {
         self.command(|session| session.close(now(), code, reason));
         self.closed().await;
+        let streams = self.command(|session| session.undelivered().to_vec()).unwrap_or_default();
+        if streams.is_empty() { Ok(()) } else { Err(Undelivered { streams }) }
     }
 
     pub(crate) fn id(&self) -> Option<SessionId> {

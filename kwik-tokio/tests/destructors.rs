@@ -77,7 +77,7 @@ async fn waker_that_panics_keeps_nobody_else_asleep() {
         }
         assert_eq!(calm.await.unwrap().unwrap(), b"hello");
         assert_eq!(startled.read_to_end(100).await.unwrap(), b"hello");
-        client.close(0, "").await;
+        client.close(0, "").await.unwrap();
     })
     .await;
 }

@@ -104,7 +104,7 @@ fn clients_that_are_over_leave_nothing_behind() {
             let closes: Vec<_> = ends.iter().map(|(client, _)| client.clone()).collect();
             let closes = closes.into_iter().map(|client| tokio::spawn(async move { client.close(0, "").await }));
             for close in closes.collect::<Vec<_>>() {
-                close.await.unwrap();
+                close.await.unwrap().unwrap();
             }
             for (_, server) in &ends {
                 server.closed().await;

@@ -13,7 +13,7 @@ use crate::common::{
 };
 
 fn closed_by_peer(code: u32, reason: &str) -> SessionError {
-    SessionError::ClosedByPeer { code, reason: reason.to_owned() }
+    SessionError::ClosedByPeer { code, reason: reason.to_owned(), cut_short: false }
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn what_was_finished_arrives_before_the_close() {
         });
         stream.write_chunk(pattern(0..3_000_000)).await.unwrap();
         stream.finish().unwrap();
-        client.close(5, "good night").await;
+        client.close(5, "good night").await.unwrap();
         assert_eq!(reading.await.unwrap(), (3_000_000, closed_by_peer(5, "good night")));
         assert_eq!(client.closed().await, SessionError::LocallyClosed);
         stream.finished().await.unwrap();
@@ -114,7 +114,7 @@ async fn delegated_range_arrives_before_the_close_of_the_primary() {
         let delegation = primary.delegate(fleet.secondaries[0].path, 3_000_000, "").unwrap();
         primary.finish().unwrap();
         let reading = tokio::spawn(async move { check_to_end(&mut client.split().1, 0).await });
-        fleet.primary.close(0, "done").await;
+        fleet.primary.close(0, "done").await.unwrap();
         assert_eq!(reading.await.unwrap(), 3_000_000);
         delegation.delivered().await.unwrap();
         assert_eq!(fleet.client.closed().await, closed_by_peer(0, "done"));
@@ -135,7 +135,7 @@ async fn what_arrived_is_read_after_the_close_and_the_rest_is_an_error() {
         let mut whole_read = server.accept_stream().await.unwrap();
         let mut half_read = server.accept_uni_stream().await.unwrap();
         half_read.read_exact(&mut [0; 3]).await.unwrap();
-        client.close(3, "bye").await;
+        client.close(3, "bye").await.unwrap();
         let end = server.closed().await;
         assert_eq!(end, closed_by_peer(3, "bye"));
 
@@ -158,8 +158,8 @@ async fn everything_after_a_close_is_an_error_that_says_so() {
         let fleet = Fleet::new(1).await;
         let (mut client_stream, mut primary_stream) = fleet.stream().await;
         let Fleet { client, primary, secondaries, .. } = &fleet;
-        primary.close(4, "over").await;
-        primary.close(5, "the first counts").await;
+        primary.close(4, "over").await.unwrap();
+        primary.close(5, "the first counts").await.unwrap();
         let local = SessionError::LocallyClosed;
         assert_eq!(primary.open_stream().unwrap_err(), OpenError::SessionClosed);
         assert_eq!(primary.open_stream_sync().await.unwrap_err(), OpenError::SessionClosed);
@@ -178,7 +178,7 @@ async fn everything_after_a_close_is_an_error_that_says_so() {
         assert_eq!(client.open_uni_stream().unwrap_err(), OpenError::SessionClosed);
         assert_eq!(client.accept_stream().await.unwrap_err(), remote);
         assert_eq!(client_stream.read(&mut [0; 1]).await.unwrap_err(), ReadError::Session(remote));
-        client.close(0, "nothing to do").await;
+        client.close(0, "nothing to do").await.unwrap();
     })
     .await;
 }
@@ -214,7 +214,7 @@ async fn sessions_outlive_their_listener_and_the_port_is_free_after_them() {
         stream.finish().unwrap();
         assert_eq!(stream.read_to_end(100).await.unwrap(), b"still there?");
         drop(stream);
-        client.close(0, "").await;
+        client.close(0, "").await.unwrap();
         loop {
             match listen(address, Ca::new().server()).await {
                 Ok(_) => return,
@@ -284,7 +284,7 @@ async fn close_does_not_wait_long_for_a_peer_that_is_silent() {
         stream.write_all(b"nobody hears it").await.unwrap();
         stream.finish().unwrap();
         let start = std::time::Instant::now();
-        client.close(0, "").await;
+        assert_eq!(client.close(0, "").await.unwrap_err().streams, [stream.id()]);
         assert!((patience..patience + Duration::from_secs(2)).contains(&start.elapsed()), "{:?}", start.elapsed());
         assert_eq!(stream.finished().await.unwrap_err(), WriteError::Session(SessionError::LocallyClosed));
         drop(server);
@@ -300,7 +300,7 @@ async fn delegation_that_outlives_its_session_is_lost() {
         let (mut client, mut primary) = fleet.stream().await;
         primary.write_chunk(pattern(0..10)).await.unwrap();
         let delegation = primary.delegate(fleet.secondaries[0].path, 20, "never served").unwrap();
-        fleet.primary.close(0, "").await;
+        fleet.primary.close(0, "").await.unwrap();
         let lost = delegation.delivered().await.unwrap_err();
         assert_eq!(lost.missing, only(10..30));
         client.read_exact(&mut [0; 10]).await.unwrap();
@@ -315,7 +315,7 @@ async fn client_that_closes_ends_every_path_of_its_session() {
         let fleet = Fleet::new(2).await;
         let (client, mut primary) = fleet.stream().await;
         let delegation = primary.delegate(fleet.secondaries[0].path, 20, "too late").unwrap();
-        fleet.client.close(9, "enough").await;
+        fleet.client.close(9, "enough").await.unwrap();
         drop(client);
         assert_eq!(fleet.primary.closed().await, closed_by_peer(9, "enough"));
         for secondary in &fleet.secondaries {
@@ -347,7 +347,7 @@ async fn fifty_clients_at_once_are_served() {
                 stream.write_all(&[number; 1000]).await.unwrap();
                 stream.finish().unwrap();
                 assert_eq!(stream.read_to_end(1000).await.unwrap(), [number; 1000]);
-                client.close(0, "").await;
+                client.close(0, "").await.unwrap();
             });
         }
         while let Some(client) = clients.join_next().await {

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod cancel;
 #[cfg(test)]
+mod closing;
+#[cfg(test)]
 mod common;
 #[cfg(test)]
 mod delegation;

@@ -111,7 +111,7 @@ async fn secondary_that_closes_gives_back_what_it_owed() {
         let mut part = secondary.session.accept_stream().await.unwrap();
         part.write_chunk(pattern(0..20_000)).await.unwrap();
         part.finish().unwrap();
-        secondary.session.close(12, "maintenance").await;
+        secondary.session.close(12, "maintenance").await.unwrap();
         let lost = delegation.delivered().await.unwrap_err();
         assert_eq!(lost.missing, only(20_000..50_000));
         primary.write_at(StreamOffset(20_000), pattern(20_000..50_000)).await.unwrap();

@@ -21,7 +21,8 @@ fn close_delivers_what_was_finished_and_tells_code_and_reason() {
     session.close(now, 42, "enough");
     assert_eq!(session.open_stream(Dir::Bi), Err(OpenError::SessionClosed));
 
-    let closed = SessionEvent::Closed(SessionError::ClosedByPeer { code: 42, reason: "enough".to_owned() });
+    let closed =
+        SessionEvent::Closed(SessionError::ClosedByPeer { code: 42, reason: "enough".to_owned(), cut_short: false });
     assert!(fleet.world.run_until(LONG, |world| world.saw(server, |event| *event == closed)));
     // The session is over, and what it delivered can still be read.
     assert!(fleet.read_to_end(server, ends.primary, there) == data);
@@ -37,7 +38,7 @@ fn close_reaches_the_secondaries_too() {
     let now = fleet.world.now();
     fleet.world.session(fleet.client, ends.client).unwrap().close(now, 5, "");
     let secondary = fleet.servers[1];
-    let closed = SessionEvent::Closed(SessionError::ClosedByPeer { code: 5, reason: String::new() });
+    let closed = SessionEvent::Closed(SessionError::ClosedByPeer { code: 5, reason: String::new(), cut_short: false });
     assert!(fleet.world.run_until(LONG, |world| world.saw(secondary, |event| *event == closed)));
 }
 
@@ -194,4 +195,90 @@ fn secondaries_hear_that_the_primary_is_gone() {
     assert!(fleet.world.run_until(LONG, |world| world.saw(secondary, lost)));
     let took = fleet.world.elapsed() - before;
     assert!((Duration::from_secs(28)..Duration::from_secs(32)).contains(&took), "{took:?}");
+}
+
+// [P-12.2] [P-12.3]
+#[test]
+fn close_that_runs_out_of_time_is_told_at_both_ends_and_ends_no_stream_as_if_it_were_whole() {
+    let mut fleet = Fleet::new(2);
+    let mut limits = Limits::default();
+    limits.drain_timeout = Duration::from_secs(1);
+    let config = fleet.pki.client().limits(limits);
+    let ends = fleet.connect_with(config);
+    let (_, secondary) = fleet.join(ends, 1);
+    let (client, server) = (fleet.client, fleet.servers[0]);
+    let (whole, whole_there) = fleet.open(ends, Dir::Uni);
+    fleet.write_all(client, ends.client, whole, &pattern(0..1000));
+    fleet.finish(client, ends.client, whole);
+    // Nobody reads this one, and the window is a megabyte.
+    let (cut, cut_there) = fleet.open(ends, Dir::Uni);
+    fleet.write_all(client, ends.client, cut, &pattern(0..1_500_000));
+    fleet.finish(client, ends.client, cut);
+    let now = fleet.world.now();
+    let mut session = fleet.world.session(client, ends.client).unwrap();
+    let id = session.stream(cut).id().unwrap();
+    session.close(now, 42, "enough");
+
+    let closed = |cut_short| SessionError::ClosedByPeer { code: 42, reason: "enough".to_owned(), cut_short };
+    let told = SessionEvent::Closed(closed(true));
+    assert!(fleet.world.run_until(LONG, |world| world.saw(server, |event| *event == told)));
+    assert_eq!(fleet.world.session(client, ends.client).unwrap().undelivered(), [id]);
+    assert_eq!(fleet.read_to_end(server, ends.primary, whole_there).len(), 1000);
+    assert!(fleet.read_available(server, ends.primary, cut_there).len() < 1_500_000);
+    let mut session = fleet.world.session(server, ends.primary).unwrap();
+    assert_eq!(session.stream(cut_there).read(1), Err(ReadError::SessionClosed));
+    // The secondary lost nothing.
+    let told = SessionEvent::Closed(closed(false));
+    let node = fleet.servers[1];
+    assert!(fleet.world.run_until(LONG, |world| world.saw(node, |event| *event == told)), "{secondary:?}");
+}
+
+// [P-12.6]
+#[test]
+fn end_that_closes_tells_first_what_it_received() {
+    for delay in 1..=20 {
+        let mut fleet = Fleet::new(1);
+        let ends = fleet.connect();
+        let (client, server) = (fleet.client, fleet.servers[0]);
+        fleet.world.set_link_both(client, server, Link::with_delay(Duration::from_millis(delay)));
+        let (here, there) = fleet.open(ends, Dir::Bi);
+        fleet.write_all(server, ends.primary, there, &pattern(0..10_000));
+        fleet.finish(server, ends.primary, there);
+        fleet.read_to_end(client, ends.client, here);
+        let now = fleet.world.now();
+        fleet.world.session(client, ends.client).unwrap().close(now, 0, "");
+        let is_closed = |event: &SessionEvent| matches!(event, SessionEvent::Closed(_));
+        assert!(fleet.world.run_until(LONG, |world| world.saw(server, is_closed)));
+        let mut session = fleet.world.session(server, ends.primary).unwrap();
+        assert_eq!(session.undelivered(), [], "{delay} ms away");
+        assert!(session.stream(there).is_send_done(), "{delay} ms away");
+    }
+}
+
+// [P-12.6]
+#[test]
+fn ends_that_close_at_once_let_each_other_deliver() {
+    for (ours, theirs) in [(10, 400_000), (400_000, 10), (300_000, 300_000)] {
+        let mut fleet = Fleet::new(1);
+        let ends = fleet.connect();
+        let (client, server) = (fleet.client, fleet.servers[0]);
+        fleet.world.set_link_both(client, server, Link::with_rate(10_000_000, Duration::from_millis(20)));
+        let (here, there) = fleet.open(ends, Dir::Bi);
+        fleet.write_all(client, ends.client, here, &pattern(0..ours));
+        fleet.write_all(server, ends.primary, there, &pattern(0..theirs));
+        fleet.finish(client, ends.client, here);
+        fleet.finish(server, ends.primary, there);
+        let now = fleet.world.now();
+        fleet.world.session(client, ends.client).unwrap().close(now, 1, "");
+        fleet.world.session(server, ends.primary).unwrap().close(now, 2, "");
+        assert_eq!(fleet.read_to_end(client, ends.client, here).len() as u64, theirs);
+        assert_eq!(fleet.read_to_end(server, ends.primary, there).len() as u64, ours);
+        let before = fleet.world.elapsed();
+        for (node, session) in [(client, ends.client), (server, ends.primary)] {
+            let is_closed = |event: &SessionEvent| *event == SessionEvent::Closed(SessionError::LocallyClosed);
+            assert!(fleet.world.run_until(LONG, |world| world.saw(node, is_closed)));
+            assert_eq!(fleet.world.session(node, session).unwrap().undelivered(), []);
+        }
+        assert!(fleet.world.elapsed() - before < Duration::from_secs(1), "they wait for each other");
+    }
 }

@@ -42,13 +42,15 @@ impl Demo {
         let output = self.output.as_deref().unwrap_or_else(|| temporary.path());
         let session = dial((servers.primary.address(), "primary"), ca.client_config()?).await?;
         let fetched = client::fetch(&session, &name, output, &progress).await;
-        session.close(0, "done").await;
+        let closed = session.close(0, "done").await;
 
         drop(progress);
         drawing.await?;
         killing.await??;
         servers.close().await?;
-        fetched
+        let report = fetched?;
+        closed?;
+        Ok(report)
     }
 }
 

@@ -136,9 +136,11 @@ async fn fetch(address: SocketAddr, name: &str, keys: &Path, result: &ResultArgs
     let output = result.output.as_deref().unwrap_or_else(|| temporary.path());
     let session = dial((address, server_name(0)), config).await?;
     let fetched = client::fetch(&session, name, output, &progress).await;
-    session.close(0, "done").await;
+    let closed = session.close(0, "done").await;
 
     drop(progress);
     drawing.await?;
-    fetched
+    let report = fetched?;
+    closed?;
+    Ok(report)
 }

@@ -124,6 +124,11 @@ impl Health {
     }
 }
 
+/// How long the peer may take to answer at most, with a probe lost on the way.
+pub(super) fn answer_time(rtt: Duration) -> Duration {
+    probe_timeout(rtt).saturating_mul(3)
+}
+
 fn patience(rtt: Duration, limits: &Limits) -> Duration {
     limits.suspect_after.max(probe_timeout(rtt).saturating_mul(3))
 }

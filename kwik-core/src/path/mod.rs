@@ -131,6 +131,8 @@ pub(crate) struct Path {
     /// Nobody ever answered at an address that another named: it hears no more.
     mute: bool,
     windows: Windows,
+    /// Whether QUIC has something that it was not asked for yet.
+    is_unsent: bool,
     /// Where the peer reached this end last, if the socket tells.
     local_address: Option<IpAddr>,
 }
@@ -171,6 +173,7 @@ impl Path {
             ended: false,
             mute: false,
             windows: Windows::default(),
+            is_unsent: false,
             local_address: None,
         }
     }
@@ -263,6 +266,7 @@ impl Path {
         if transmit.is_some() {
             self.probe.on_transmit(before, &self.quic.stats().frame_tx);
         }
+        self.is_unsent = transmit.is_some();
         self.health.observe(now, self.probe.bytes_in_flight());
         transmit
     }
@@ -447,6 +451,22 @@ impl Path {
         self.quic.is_drained()
     }
 
+    /// What this end owes the peer in acknowledgements is to be said now. Returns whether that is new.
+    pub(crate) fn hasten_report(&mut self, now: Instant) -> bool {
+        self.control.is_ready() && self.inbound.packets.hasten(now)
+    }
+
+    /// Whether the peer knows what this end received, and has all that was said on the control plane.
+    pub(crate) fn has_told_all(&self) -> bool {
+        let said = self.control.is_flushed() && !self.is_unsent && self.probe.bytes_in_flight() == 0;
+        said && self.inbound.packets.deadline().is_none()
+    }
+
+    /// How long an answer may take.
+    pub(crate) fn answer_time(&self) -> Duration {
+        health::answer_time(self.quic.rtt())
+    }
+
     /// Whether everything queued was handed to QUIC and every packet was processed by the peer.
     pub(crate) fn is_settled(&self) -> bool {
         self.control.is_flushed() && self.carriers.is_flushed() && self.sent.is_all_acknowledged()
@@ -571,6 +591,7 @@ impl Path {
     fn flush_control(&mut self, now: Instant) {
         let window = self.send_window();
         self.quic.set_send_window(window.saturating_add(Self::CONTROL_RESERVE));
+        self.is_unsent |= !self.control.is_flushed();
         self.control.flush(&mut self.quic, now);
         self.quic.set_send_window(window);
     }

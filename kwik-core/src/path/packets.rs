@@ -121,6 +121,15 @@ impl ReceivedPackets {
         Some(ranges)
     }
 
+    /// What is owed is due now. Returns whether it was not before.
+    pub(super) fn hasten(&mut self, now: Instant) -> bool {
+        let later = self.report_at.is_some_and(|at| at > now);
+        if later {
+            self.report_at = Some(now);
+        }
+        later
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.report_at
     }

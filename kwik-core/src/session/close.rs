@@ -18,6 +18,11 @@ pub(super) enum Phase {
         close: Close,
         deadline: Option<Instant>,
         told: bool,
+        /// The peer announced its end too.
+        peer_closing: bool,
+        /// Until when this end waits, with everything delivered, for the peer to know or to deliver more; and the packets
+        /// that had come from it by then.
+        lingers: Option<(Instant, u64)>,
     },
     Closed {
         error: SessionError,
@@ -47,7 +52,7 @@ impl Phase {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self {
-            Self::Draining { deadline, .. } => *deadline,
+            Self::Draining { deadline, lingers, .. } => deadline.iter().copied().chain(lingers.map(|(at, _)| at)).min(),
             Self::Open { .. } | Self::Closed { .. } => None,
         }
     }
@@ -71,7 +76,9 @@ impl Machine {
             return;
         }
         let close = Close { code: ErrorCode::Application(code), reason: cut_reason(reason).to_owned() };
-        self.phase = Phase::Draining { close, deadline: now.checked_add(self.limits.drain_timeout), told: false };
+        let peer_closing = matches!(self.phase, Phase::Open { peer_closing: Some(_) });
+        let deadline = now.checked_add(self.limits.drain_timeout);
+        self.phase = Phase::Draining { close, deadline, told: false, peer_closing, lingers: None };
         let usable = self.paths.get(&self.home).is_some_and(|home| home.state().is_usable());
         if !usable && self.streams.is_drained() {
             self.finish_close(now);
@@ -80,8 +87,10 @@ impl Machine {
 
     /// The peer announced its end.
     pub(super) fn on_close_frame(&mut self, close: Close) {
-        if let Phase::Open { peer_closing } = &mut self.phase {
-            *peer_closing = Some(close);
+        match &mut self.phase {
+            Phase::Open { peer_closing } => *peer_closing = Some(close),
+            Phase::Draining { peer_closing, .. } => *peer_closing = true,
+            Phase::Closed { .. } => {}
         }
     }
 
@@ -96,22 +105,51 @@ impl Machine {
         }
     }
 
-    pub(super) fn check_drained(&mut self, moment: Moment) {
-        let Phase::Draining { deadline, told, .. } = &self.phase else { return };
+    /// Ends a session that drains when everything is delivered, or its time is up. Returns whether there is more to say now.
+    pub(super) fn check_drained(&mut self, moment: Moment) -> bool {
+        let now = moment.now;
+        let Phase::Draining { deadline, told, peer_closing, lingers, .. } = &mut self.phase else { return false };
+        if deadline.is_some_and(|deadline| now >= deadline) {
+            self.finish_close(now);
+            return false;
+        }
         let delivered = match &self.role {
             RoleState::Primary(primary) => primary.has_no_active_delegation(),
             RoleState::Client(_) | RoleState::Secondary(_) => true,
         };
-        let settled = self.paths.get(&self.home).is_none_or(|home| home.is_settled() || home.state().is_dead());
-        let drained = *told && delivered && settled && self.streams.is_drained();
-        if drained || deadline.is_some_and(|deadline| moment.now >= deadline) {
-            self.finish_close(moment.now);
+        let home = self.paths.get_mut(&self.home).filter(|home| !home.state().is_dead());
+        let settled = home.as_ref().is_none_or(|home| home.is_settled());
+        if !(*told && delivered && settled && self.streams.is_drained()) {
+            *lingers = None;
+            return false;
         }
+        // The peer may not know yet what arrived here, or it is closing too and may not have delivered everything.
+        if let Some(home) = home {
+            if home.hasten_report(now) {
+                return true;
+            }
+            if !home.has_told_all() || *peer_closing {
+                let received = home.packets_received();
+                if lingers.is_none_or(|(_, before)| before != received) {
+                    *lingers = now.checked_add(home.answer_time()).map(|until| (until, received));
+                }
+                if lingers.is_some_and(|(until, _)| now < until) {
+                    return false;
+                }
+            }
+        }
+        self.finish_close(now);
+        false
     }
 
     fn finish_close(&mut self, now: Instant) {
         let Phase::Draining { close, .. } = &self.phase else { return };
         let reason = DeadReason::new(close.code, close.reason.clone());
+        if !self.streams.undelivered().is_empty()
+            && let Some(home) = self.paths.get_mut(&self.home)
+        {
+            home.close(now, DeadReason::new(close.code.cut_short(), close.reason.clone()));
+        }
         self.end(now, &reason, SessionError::LocallyClosed);
     }
 
@@ -126,7 +164,9 @@ impl Machine {
         let error = match &mut self.phase {
             Phase::Draining { .. } => SessionError::LocallyClosed,
             Phase::Open { peer_closing: Some(close) } => {
-                DeadReason::new(close.code, std::mem::take(&mut close.reason)).into()
+                let was_cut_short = reason.code == close.code.cut_short();
+                let code = if was_cut_short { reason.code } else { close.code };
+                DeadReason::new(code, std::mem::take(&mut close.reason)).into()
             }
             Phase::Open { peer_closing: None } => reason.into(),
             Phase::Closed { .. } => return,
@@ -143,6 +183,7 @@ impl Machine {
         for path in self.paths.values_mut().filter(|path| !path.state().is_dead()) {
             path.close(now, reason.clone());
         }
+        self.undelivered = self.streams.undelivered();
         self.streams.close();
         if let RoleState::Primary(primary) = &mut self.role {
             let lost = primary.on_session_end();
@@ -169,7 +210,7 @@ impl Machine {
         if path == self.home {
             self.on_home_lost(now, reason);
         } else {
-            self.on_secondary_lost(path, &reason);
+            self.on_secondary_lost(path, &DeadReason { code: reason.code.without_cut(), ..reason });
         }
     }
 

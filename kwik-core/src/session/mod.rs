@@ -38,7 +38,7 @@ use self::secondary::SecondaryRole;
 use self::transmit::Transmit;
 use crate::auth::UnixTime;
 use crate::error::{DeadReason, TransportCode};
-use crate::id::{GrantId, PathId, SessionId, StreamOffset};
+use crate::id::{GrantId, PathId, SessionId, StreamId, StreamOffset};
 use crate::limits::Limits;
 use crate::path::{Path, PathState};
 use crate::stream::{StreamControl, StreamTable, Worth};
@@ -94,6 +94,8 @@ pub(crate) struct Machine {
     credit: StreamCredit,
     transmit: Transmit,
     phase: Phase,
+    /// Streams that were finished here and of which the peer may not have all, once the session ended.
+    undelivered: Vec<StreamId>,
     events: VecDeque<SessionEvent>,
     /// What the frame being handled is worth.
     worth: Worth,
@@ -131,6 +133,7 @@ impl Machine {
             streams,
             transmit: Transmit::default(),
             phase: Phase::new(),
+            undelivered: Vec::new(),
             events: VecDeque::new(),
             worth: Worth::default(),
             delegations_changed: BTreeSet::new(),
@@ -168,8 +171,7 @@ impl Machine {
         self.check_time(moment);
         self.fit_windows();
         more |= self.flush(moment);
-        self.check_drained(moment);
-        more
+        more | self.check_drained(moment)
     }
 
     /// The next thing to tell the application.

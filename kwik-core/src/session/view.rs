@@ -74,6 +74,14 @@ impl Session<'_> {
         self.0.phase.error()
     }
 
+    /// Once the session ended: the streams that were finished at this end and of which the peer may not have every byte. At a
+    /// primary, what it delegated of a stream counts too. Streams that were reset or stopped are not among them, nor those
+    /// that nobody finished.
+    #[must_use]
+    pub fn undelivered(&self) -> &[StreamId] {
+        &self.0.undelivered
+    }
+
     /// The address of the far end of the path that was there first; `None` once that path is gone.
     #[must_use]
     pub fn remote_address(&self) -> Option<SocketAddr> {

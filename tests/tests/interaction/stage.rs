@@ -355,7 +355,7 @@ impl Stage {
         let (own, peers) = (self.ends[at].closed, self.ends[1 - at].closed);
         let is_right = match &error {
             SessionError::LocallyClosed => own.is_some(),
-            SessionError::ClosedByPeer { code, reason } => peers == Some(*code) && *reason == reason_of(*code),
+            SessionError::ClosedByPeer { code, reason, .. } => peers == Some(*code) && *reason == reason_of(*code),
             SessionError::Transport { .. } | SessionError::TimedOut => self.may_fail,
             SessionError::NotDriven => false,
         };

@@ -94,7 +94,7 @@ fn client_that_comes_back_makes_the_whole_handshake_again() {
     let (first, _) = sent[0];
     for (bytes, took) in &sent[1..] {
         // A certificate is some hundred bytes: whoever resumed would not get it again.
-        assert!(bytes.abs_diff(first) < 200, "{sent:?}");
+        assert!(bytes + 200 > first, "{sent:?}");
         assert!(*took >= millis(60), "answered before the handshake was done: {sent:?}");
     }
 }

@@ -167,7 +167,7 @@ fn path_commands_are_new_and_about_paths_that_were_added() {
     let mut trio = Trio::new();
     trio.forge_control(CLIENT, PathId::PRIMARY, remove_path(1, 3));
     trio.settle();
-    let closed = SessionError::ClosedByPeer { code: 5, reason: "removed by the primary".to_owned() };
+    let closed = SessionError::ClosedByPeer { code: 5, reason: "removed by the primary".to_owned(), cut_short: false };
     assert_eq!(trio.close_reason(SECONDARY), Some(closed), "with the code of REMOVE_PATH");
 }
 
@@ -488,7 +488,7 @@ fn after_close_nothing_is_opened_and_what_arrives_is_taken() {
     assert_eq!(session.stream(delegated.here).read(10).unwrap().data, "late"[..]);
     let reason = crate::error::DeadReason::new(TransportCode::NO_ERROR, "");
     trio.forge(CLIENT, PathId::PRIMARY, PathInput::Lost(reason));
-    let told = SessionError::ClosedByPeer { code: 3, reason: "enough".to_owned() };
+    let told = SessionError::ClosedByPeer { code: 3, reason: "enough".to_owned(), cut_short: false };
     assert_eq!(trio.close_reason(CLIENT), Some(told));
 }
 

@@ -262,6 +262,12 @@ impl StreamTable {
         self.free_if_done(handle);
     }
 
+    /// Streams that were finished here, and not reset or stopped, and of which the peer may not have all.
+    pub(crate) fn undelivered(&self) -> Vec<StreamId> {
+        let draining = |stream: &super::Stream| stream.send.as_ref().is_some_and(|half| half.stream.is_draining());
+        self.streams.values().filter(|stream| draining(stream)).map(|stream| stream.id).collect()
+    }
+
     /// Whether everything finished was sent and acknowledged, and every control frame taken.
     pub(crate) fn is_drained(&self) -> bool {
         self.outbox.controls.is_empty() && self.draining == 0
