@@ -348,3 +348,6 @@ pub fn seal_raw(
     let signature = auth::seal_raw(identity, SealContext { session, from, to, sequence }, &payload);
     Seal { sequence, payload, signature }
 }
+
+#[path = "test_exports/inside.rs"]
+pub mod inside;

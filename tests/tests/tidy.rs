@@ -35,7 +35,7 @@ const MAY_USE: &[(&str, &[&[&str]])] = &[
     ("session", &[BASE, &["wire", "auth", "config", "stream", "path"]]),
     ("endpoint", &[BASE, &["wire", "auth", "config", "stream", "path", "session"]]),
     ("test_support", &[]),
-    ("test_exports", &[BASE, &["wire", "auth"]]),
+    ("test_exports", &[BASE, &["wire", "auth", "config", "stream"]]),
 ];
 
 /// What is tested through the public machine may use all of it.

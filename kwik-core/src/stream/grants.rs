@@ -119,7 +119,7 @@ impl GrantBook {
         Ok(())
     }
 
-    /// Takes note of a grant that is lost from the beginning: its path never hears of it.
+    /// Takes note of a grant that is lost from the beginning, if anything of it is missing: its path never hears of it.
     ///
     /// # Errors
     /// As [`Self::record`].
@@ -127,7 +127,8 @@ impl GrantBook {
         self.admit(&grant)?;
         let id = grant.id;
         let mut entry = Entry::new(grant, missing);
-        (entry.state, entry.is_due) = (State::Lost(code), true);
+        let state = if missing.is_empty() { State::Delivered } else { State::Lost(code) };
+        (entry.state, entry.is_due) = (state, true);
         self.grants.insert(id, entry);
         self.due.push_back(id);
         Ok(())

@@ -211,6 +211,16 @@ fn regression_grant_was_lost_with_nothing_missing() {
     assert_eq!(reports(&mut book), [(1, GrantReport::Delivered)]);
 }
 
+/// The primary cannot make sense of a loss of nothing.
+// [P-8.18]
+#[test]
+fn regression_grant_for_a_dead_path_was_lost_although_all_of_it_had_arrived() {
+    let mut book = GrantBook::new(&Limits::default());
+    book.refuse(grant(1, ONE, 0..100), &[], GONE).unwrap();
+    book.refuse(grant(2, ONE, 100..200), &ranges(&[(150, 200)]), GONE).unwrap();
+    assert_eq!(reports(&mut book), [(1, GrantReport::Delivered), (2, lost(GONE, &[(150, 200)]))]);
+}
+
 // [P-8.14]
 #[test]
 fn false_end_of_a_part_is_a_violation_and_changes_nothing() {

@@ -19,6 +19,8 @@ pub(crate) use delegations::{Change, Delegations, Outcome};
 pub(crate) use grants::{Access, Grant, GrantBook, GrantReport};
 
 pub use reassembly::Chunk;
+#[cfg(feature = "__test_exports")]
+pub(crate) use reassembly::Reassembly;
 pub(crate) use reassembly::{Conflict, Inserted};
 pub use recv::ReadError;
 pub(crate) use recv::{DataOutcome, Overflow};

@@ -11,6 +11,7 @@ mod joiner;
 mod mutate;
 mod primary;
 mod quic;
+mod scripted;
 mod secondary;
 mod stage;
 mod streams;
@@ -36,6 +37,7 @@ use rand::{RngCore, SeedableRng};
 pub use self::behaviour::{Behaviour, Cost, Part, When};
 pub use self::flood::{Dialer, Flood};
 use self::quic::{Heard, Quic};
+use self::scripted::Script;
 use self::stage::{Scene, Shared, Stage, params};
 use crate::clock::VirtualClock;
 use crate::pki::Pki;
@@ -61,6 +63,7 @@ pub struct Byzantine {
     /// A server's identity, or a client's key.
     key: Identity,
     content: fn(u64) -> u8,
+    script: Script,
     client: Option<ClientSetup>,
     partner: Option<Partner>,
     start: Instant,
@@ -117,6 +120,13 @@ impl Byzantine {
         self
     }
 
+    /// What it says, if its behaviour is [`Behaviour::scripted`].
+    #[must_use]
+    pub fn script(mut self, script: &[u8]) -> Self {
+        self.script = Script::new(script);
+        self
+    }
+
     /// The honest server that a primary adds to its sessions, as path 1.
     #[must_use]
     pub fn partner(mut self, address: SocketAddr, name: &str, identity: PublicIdentity) -> Self {
@@ -144,6 +154,7 @@ impl Byzantine {
             behaviour,
             key,
             content: |_| 0,
+            script: Script::default(),
             client: None,
             partner: None,
             start: world.now(),
@@ -449,6 +460,7 @@ impl Byzantine {
             rng: &mut self.rng,
             key: &self.key,
             content: self.content,
+            script: &mut self.script,
             tick,
             said: &mut said,
         });

@@ -13,6 +13,7 @@ use rand::rngs::StdRng;
 
 use super::behaviour::Part;
 use super::quic::Link;
+use super::scripted::Script;
 
 /// What the node knows over all its connections.
 #[derive(Default)]
@@ -84,6 +85,7 @@ pub(super) struct Stage<'a> {
     /// A server's identity, or a client's key.
     pub(super) key: &'a Identity,
     pub(super) content: fn(u64) -> u8,
+    pub(super) script: &'a mut Script,
     /// How often the act was called before.
     pub(super) tick: u32,
     /// Frames said so far.

@@ -1,0 +1,255 @@
+//! Whole sessions: honest nodes whose applications do anything, and a node that says anything.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use kwik_core::__test_exports::inside::Input;
+use kwik_core::{
+    DatagramMeta, Dir, GrantId, PathId, PathTarget, SessionEvent, SessionHandle, StreamHandle, StreamOffset,
+};
+use kwik_sim::byzantine::{Behaviour, Byzantine, Part, When};
+use kwik_sim::{Link, NodeId, Pki, World, WorldConfig};
+
+const NAME: &str = "server.test";
+/// What a session may hold, whatever is done to it: what it may receive, a quarter more as allocated, and what its
+/// application may write.
+const BUFFERED_MAX: usize = 40 << 20;
+const LIAR: u8 = 7;
+
+/// A client whose primary says anything.
+pub(crate) fn client(input: &mut Input<'_>) {
+    let when = [When::First, When::Welcomed, When::Placed, When::Partnered][usize::from(input.byte() % 4)];
+    let mut stage = Stage::new();
+    let partner = (stage.world.address(stage.secondary), stage.pki.public_identity(1));
+    let script = input.take(400);
+    let behaviour = Behaviour::scripted(Part::Primary, when);
+    let liar = Byzantine::server(&stage.world, &stage.pki, LIAR, 1, behaviour).script(script);
+    let liar = stage.add(liar.partner(partner.0, NAME, partner.1));
+    stage.dial(liar);
+    stage.perform(input);
+}
+
+/// A primary, and its secondary, whose client says anything.
+pub(crate) fn server(input: &mut Input<'_>) {
+    let choice = input.byte();
+    let part = if choice.is_multiple_of(2) { Part::Client } else { Part::Joiner };
+    let when = [When::First, When::Welcomed, When::Placed, When::Granted][usize::from(choice / 2 % 4)];
+    let mut stage = Stage::new();
+    let script = input.take(400);
+    let address = stage.world.address(stage.primary);
+    let liar = Byzantine::client(&stage.world, &stage.pki, address, 1, Behaviour::scripted(part, when)).script(script);
+    stage.add(liar);
+    stage.perform(input);
+}
+
+/// A client between honest servers and one that says anything: its grants and its raw packets.
+pub(crate) fn relay(input: &mut Input<'_>) {
+    let when = [When::First, When::Welcomed, When::Placed, When::Welcomed][usize::from(input.byte() % 4)];
+    let mut stage = Stage::new();
+    let script = input.take(400);
+    let liar = Byzantine::server(&stage.world, &stage.pki, LIAR, 1, Behaviour::scripted(Part::Secondary, when));
+    let liar = stage.add(liar.script(script));
+    stage.dial(stage.primary);
+    stage.run(60);
+    for (node, number) in [(stage.secondary, 1), (liar, LIAR)] {
+        let target = stage.target(node, number);
+        let now = stage.world.now();
+        for (at, session) in stage.sessions.clone() {
+            if let Some(mut session) = stage.world.server_session(at, session) {
+                drop(session.add_path(now, target.clone()));
+            }
+        }
+    }
+    stage.run(60);
+    stage.perform(input);
+}
+
+struct Stage {
+    world: World,
+    pki: Pki,
+    client: NodeId,
+    primary: NodeId,
+    secondary: NodeId,
+    sessions: Vec<(NodeId, SessionHandle)>,
+    streams: Vec<(NodeId, SessionHandle, StreamHandle)>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let mut world = World::with_config(WorldConfig::null_tls(1));
+        let pki = world.pki(NAME);
+        let client = world.add_client("10.0.0.1:5000".parse().expect("an address")).expect("a client");
+        let mut server = |number: u8| {
+            let address = format!("10.0.1.{number}:4433").parse().expect("an address");
+            world.add_server(address, pki.server(number)).expect("a server")
+        };
+        let (primary, secondary) = (server(0), server(1));
+        for node in [primary, secondary] {
+            world.set_link_both(client, node, Link::with_delay(Duration::from_millis(5)));
+        }
+        Self { world, pki, client, primary, secondary, sessions: Vec::new(), streams: Vec::new() }
+    }
+
+    fn add(&mut self, liar: Byzantine) -> NodeId {
+        let address = format!("10.0.1.{}:4433", LIAR + 1).parse().expect("an address");
+        let liar = self.world.add_raw_node(address, Box::new(liar));
+        for node in [self.client, self.primary, self.secondary] {
+            self.world.set_link_both(liar, node, Link::with_delay(Duration::from_millis(5)));
+        }
+        liar
+    }
+
+    fn dial(&mut self, server: NodeId) {
+        let dialled = self.world.dial(self.client, server, self.pki.client(), NAME);
+        self.sessions.extend(dialled.ok().map(|session| (self.client, session)));
+    }
+
+    fn target(&self, node: NodeId, number: u8) -> PathTarget {
+        let identity = self.pki.public_identity(number);
+        PathTarget { address: self.world.address(node), server_name: NAME.to_owned(), identity }
+    }
+
+    /// Lets some milliseconds pass, and looks at what every session holds.
+    fn run(&mut self, millis: u64) {
+        self.world.run_for(Duration::from_millis(millis));
+        for node in [self.client, self.primary, self.secondary] {
+            while let Some((session, event)) = self.world.poll_event(node) {
+                if event == SessionEvent::Incoming {
+                    self.sessions.push((node, session));
+                }
+            }
+        }
+        for (node, session) in self.sessions.clone() {
+            if let Some(session) = self.world.peek(node, session) {
+                session.assert_ledger();
+                let buffered = session.stats().bytes_buffered;
+                assert!(buffered <= BUFFERED_MAX, "a session holds {buffered} bytes");
+            }
+        }
+    }
+
+    /// Calls of the applications, as the input says, while the liar says what it does.
+    fn perform(&mut self, input: &mut Input<'_>) {
+        self.run(40);
+        for _ in 0..64 {
+            if input.is_empty() {
+                break;
+            }
+            let choice = usize::from(input.byte());
+            if let Some((node, session)) = self.sessions.get(choice % self.sessions.len().max(1)).copied() {
+                match choice / 64 {
+                    0 => self.on_session(node, session, input),
+                    1 => self.on_stream(input),
+                    2 => self.on_server(node, session, input),
+                    _ => self.on_endpoint(node, session, input),
+                }
+            }
+            self.run(u64::from(input.byte() % 16));
+        }
+        self.run(400);
+        self.world.run_for(Duration::from_secs(5));
+    }
+
+    fn on_session(&mut self, node: NodeId, handle: SessionHandle, input: &mut Input<'_>) {
+        let now = self.world.now();
+        let dir = if input.byte().is_multiple_of(2) { Dir::Bi } else { Dir::Uni };
+        let Some(mut session) = self.world.session(node, handle) else { return };
+        let stream = match input.byte() % 8 {
+            0..=2 => session.open_stream(dir).ok(),
+            3..=5 => session.accept_stream(dir),
+            6 if input.byte().is_multiple_of(8) => {
+                session.close(now, u32::from(input.byte()), "over");
+                None
+            }
+            _ => {
+                let facts = (session.id(), session.role(), session.remote_address(), session.undelivered().len());
+                assert!(session.close_reason().is_some() || facts.3 == 0);
+                None
+            }
+        };
+        self.streams.extend(stream.map(|stream| (node, handle, stream)));
+    }
+
+    fn on_stream(&mut self, input: &mut Input<'_>) {
+        let count = self.streams.len().max(1);
+        let Some((node, session, handle)) = self.streams.get(usize::from(input.byte()) % count).copied() else {
+            return;
+        };
+        let Some(mut session) = self.world.session(node, session) else { return };
+        let mut stream = session.stream(handle);
+        let len = usize::try_from(input.below(40_000)).unwrap_or(0);
+        let path = PathId(u32::from(input.byte() % 4));
+        let offset = StreamOffset(input.number());
+        match input.byte() % 18 {
+            0 | 1 => drop(stream.read(len)),
+            2 => drop(stream.read_unordered(len)),
+            3 => drop(stream.write(&vec![7; len])),
+            4 => drop(stream.write_chunk(vec![7; len].into())),
+            5 => drop(stream.write_at(offset, vec![7; len].into())),
+            6 => drop(stream.finish()),
+            7 => drop(stream.reset(1)),
+            8 => drop(stream.stop(2)),
+            9 => drop(stream.set_priority(i32::from(input.byte()) - 128)),
+            10 => drop(stream.delegate(path, input.number(), Bytes::from_static(b"?"))),
+            11 => {
+                let range = offset.0..offset.0.saturating_add(input.number());
+                drop(stream.delegate_range(path, range, Bytes::new()));
+            }
+            12 => stream.release_send(),
+            13 => stream.release_recv(),
+            14 => stream.cancel_write(),
+            _ => {
+                let facts = (stream.id(), stream.grant(), stream.is_send_done(), stream.stop_code());
+                assert!(facts.0.is_some() || facts.1.is_none(), "a grant of no stream");
+            }
+        }
+    }
+
+    fn on_server(&mut self, node: NodeId, handle: SessionHandle, input: &mut Input<'_>) {
+        let now = self.world.now();
+        let (server, number) = [(self.primary, 0), (self.secondary, 1)][usize::from(input.byte() % 2)];
+        let target = self.target(server, number);
+        let Some(mut session) = self.world.server_session(node, handle) else { return };
+        let (path, grant) = (PathId(u32::from(input.byte() % 4)), GrantId(u64::from(input.byte() % 32)));
+        match input.byte() % 8 {
+            0 => drop(session.add_path(now, target)),
+            1 => drop(session.remove_path(path)),
+            2 | 3 => drop(session.send_raw(path, input.take(40).to_vec().into())),
+            4 => drop(session.recv_raw()),
+            5 => drop(session.revoke(grant)),
+            6 => session.forget_delegation(grant),
+            _ => {
+                let known = (session.delegation(grant), session.path(path));
+                drop(known);
+                let all = session.all_paths().len();
+                assert!(session.active_paths().len() + session.dead_paths().len() <= all);
+            }
+        }
+    }
+
+    fn on_endpoint(&mut self, node: NodeId, handle: SessionHandle, input: &mut Input<'_>) {
+        let now = self.world.now();
+        let liar = format!("10.0.1.{}:4433", LIAR + 1).parse().expect("an address");
+        let server = if input.byte().is_multiple_of(2) { Some(self.pki.server(0)) } else { None };
+        let (client, address) = (self.pki.client(), self.world.address(self.primary));
+        let endpoint = self.world.endpoint(node);
+        match input.byte() % 16 {
+            0 => drop(endpoint.listen(server)),
+            1 => drop(endpoint.connect(now, client, address, NAME)),
+            2 => endpoint.handle_wall_clock(now, Duration::from_secs(input.number() >> 8)),
+            3 => endpoint.release(now, handle),
+            4 => endpoint.refuse(now, handle),
+            5 => endpoint.close_all(now, 3, "all"),
+            6 => endpoint.handle_unreachable(now, liar, "so it is said"),
+            7..=9 => {
+                let meta = DatagramMeta { remote: liar, local_ip: None, ecn: None };
+                endpoint.handle_datagram(now, meta, input.take(64));
+            }
+            10 => endpoint.handle_timeout(now),
+            _ => {
+                let (stats, facts) = (endpoint.stats(), (endpoint.is_idle(), endpoint.poll_timeout()));
+                assert!(stats.memory_bytes <= stats.memory_bytes_max, "{stats:?} {facts:?}");
+            }
+        }
+    }
+}
