@@ -12,6 +12,7 @@ use crate::id::SessionHandle;
 use crate::limits::Limits;
 use crate::path::Path;
 use crate::session::Machine;
+use crate::stream::Room;
 
 /// An endpoint as measured at this end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,9 @@ struct Claim {
 }
 
 impl Memory {
+    /// What a session may take at once to open streams, if there is no more for anything.
+    const OPEN_BYTES: u64 = 64 * 1024;
+
     pub(super) fn new(max: u64) -> Self {
         let (claims, networks) = (BTreeMap::new(), BTreeMap::new());
         Self { max, used: 0, claims, networks, borrower: None, starved: Queue::new() }
@@ -59,6 +63,19 @@ impl Memory {
     /// What a session of this network may take to grow.
     pub(super) fn room_to_grow(&self, network: Network) -> u64 {
         self.share(self.max - self.max / 4, network)
+    }
+
+    /// What a session of this network may take, and what for. Windows of paths are kept for as long as a path lives: if they
+    /// took all, no stream could be opened any more. A stream may be opened of what is kept for new sessions.
+    pub(super) fn room(&self, network: Network) -> Room {
+        let own = self.networks.get(&network).copied().unwrap_or_default();
+        let fits = self.used.saturating_add(Self::OPEN_BYTES) <= self.max - self.max / 16;
+        let may_open = fits && own.saturating_add(Self::OPEN_BYTES) <= self.max / 2;
+        Room {
+            grow: self.room_to_grow(network),
+            windows: self.share(self.max - self.max / 4 - self.max / 8, network),
+            open: if may_open { Self::OPEN_BYTES } else { 0 },
+        }
     }
 
     /// Whether one of this network may come that costs so much.
@@ -154,7 +171,7 @@ impl Endpoint {
         self.call_in();
         let network = self.memory.network(Key::Session(session));
         if let (Some(machine), Some(network)) = (self.sessions.get_mut(&session), network) {
-            machine.set_room(self.memory.room_to_grow(network));
+            machine.set_room(self.memory.room(network));
             self.memory.borrower = Some(session);
         }
     }
@@ -169,7 +186,7 @@ impl Endpoint {
         }
         let Some(change) = self.memory.set(key, machine.claim()) else { return };
         if let Some(network) = self.memory.network(key) {
-            machine.set_room(self.memory.room_to_grow(network));
+            machine.set_room(self.memory.room(network));
         }
         if change == Ordering::Less {
             self.feed();
@@ -256,6 +273,24 @@ mod tests {
         assert!(memory.has_room_for_stranger());
     }
 
+    /// A client with many paths could not open a stream any more, for ever.
+    #[test]
+    fn regression_windows_of_paths_took_what_streams_need() {
+        for networks in [1, 3, 20_u64] {
+            let mut memory = Memory::new(MAX);
+            let mut held: BTreeMap<u64, u64> = BTreeMap::new();
+            (0..networks).for_each(|at| memory.enter(session(at), network(small(at)), 0));
+            for round in 0..networks * 100 {
+                let at = round % networks;
+                let bytes = held.entry(at).or_default();
+                *bytes += memory.room(network(small(at))).windows;
+                memory.set(session(at), *bytes);
+            }
+            let least = (0..networks).map(|at| memory.room(network(small(at))).open).min();
+            assert_eq!(least, Some(Memory::OPEN_BYTES), "{networks} networks");
+        }
+    }
+
     #[test]
     fn what_is_given_back_leaves_nothing() {
         let mut memory = Memory::new(MAX);
@@ -274,6 +309,10 @@ mod tests {
             memory.leave(Key::Incoming(index(number)));
         }
         assert_eq!((memory.used, memory.networks.len(), memory.claims.len()), (0, 0, 0));
+    }
+
+    fn small(number: u64) -> u8 {
+        u8::try_from(number).unwrap()
     }
 
     fn index(number: u64) -> usize {

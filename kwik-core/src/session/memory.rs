@@ -4,6 +4,7 @@
 use super::{Machine, RoleState};
 use crate::limits::Limits;
 use crate::path::Path;
+use crate::stream::Room;
 
 /// What the paths of a session hold together.
 #[derive(Default)]
@@ -53,9 +54,9 @@ impl Machine {
             .saturating_add(self.streams.claim())
     }
 
-    /// The endpoint can spare so many bytes more.
-    pub(crate) fn set_room(&mut self, bytes: u64) {
-        self.streams.set_room(bytes);
+    /// The endpoint can spare so much more.
+    pub(crate) fn set_room(&mut self, room: Room) {
+        self.streams.set_room(room);
     }
 
     /// Whether the session would take more if there was more.
@@ -73,7 +74,7 @@ impl Machine {
                 RoleState::Primary(_) | RoleState::Secondary(_) => false,
             };
             let before = path.claim();
-            path.fit_windows(is_sending, self.streams.room());
+            path.fit_windows(is_sending, self.streams.room_for_windows());
             self.streams.on_window_changed(before, path.claim());
             self.windows.count(path);
         }

@@ -34,7 +34,28 @@ pub(crate) struct Budget {
     /// What windows leave free when they grow, so that streams can be opened here as well.
     kept: u64,
     /// What the endpoint has left for the session now.
-    room: u64,
+    room: Room,
+}
+
+/// What an endpoint has left for a session, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// For anything.
+    pub(crate) grow: u64,
+    /// Of that, for the windows of paths, which are kept as long as a path lives.
+    pub(crate) windows: u64,
+    /// For a stream to be opened, if there is no more for anything.
+    pub(crate) open: u64,
+}
+
+impl Room {
+    const ALL: Self = Self { grow: u64::MAX, windows: u64::MAX, open: u64::MAX };
+
+    fn on_changed(&mut self, before: u64, after: u64) {
+        for room in [&mut self.grow, &mut self.windows, &mut self.open] {
+            *room = room.saturating_add(before).saturating_sub(after);
+        }
+    }
 }
 
 impl Budget {
@@ -43,43 +64,48 @@ impl Budget {
     pub(crate) fn new(total: u64, streams: u64, opened_here: u64, rules: WindowRules) -> Self {
         let reserved = streams.saturating_mul(rules.initial);
         let kept = opened_here.saturating_mul(rules.initial);
-        Self { total: total.max(reserved), reserved, kept, room: u64::MAX }
+        Self { total: total.max(reserved), reserved, kept, room: Room::ALL }
     }
 
     pub(crate) fn free(&self) -> u64 {
-        (self.total - self.reserved).min(self.room)
+        (self.total - self.reserved).min(self.room.grow)
     }
 
-    pub(crate) fn room(&self) -> u64 {
+    /// What is free for the window of a stream that is opened here.
+    pub(crate) fn free_to_open(&self) -> u64 {
+        (self.total - self.reserved).min(self.room.grow.max(self.room.open))
+    }
+
+    pub(crate) fn room(&self) -> Room {
         self.room
     }
 
-    /// The endpoint has so much left for the session, whatever for.
-    pub(crate) fn set_room(&mut self, bytes: u64) {
-        self.room = bytes;
+    pub(crate) fn set_room(&mut self, room: Room) {
+        self.room = room;
     }
 
     /// Something else than credit took `after` bytes of the room instead of `before`.
     pub(crate) fn on_changed(&mut self, before: u64, after: u64) {
-        self.room = self.room.saturating_add(before).saturating_sub(after);
+        self.room.on_changed(before, after);
     }
 
     pub(crate) fn reserved(&self) -> u64 {
         self.reserved
     }
 
-    fn reserve(&mut self, bytes: u64) -> bool {
-        let fits = bytes <= self.free();
+    /// Takes so much of what is free.
+    fn reserve(&mut self, bytes: u64, free: u64) -> bool {
+        let fits = bytes <= free;
         if fits {
             self.reserved += bytes;
-            self.room -= bytes;
+            self.room.on_changed(0, bytes);
         }
         fits
     }
 
     fn release(&mut self, bytes: u64) {
         self.reserved = self.reserved.saturating_sub(bytes);
-        self.room = self.room.saturating_add(bytes);
+        self.room.on_changed(bytes, 0);
     }
 }
 
@@ -125,7 +151,8 @@ impl Window {
 
     /// The window of a stream opened here. `None` when the budget has no room.
     pub(crate) fn reserve(budget: &mut Budget, rules: WindowRules) -> Option<Self> {
-        budget.reserve(rules.initial).then(|| Self::covered(rules))
+        let free = budget.free_to_open();
+        budget.reserve(rules.initial, free).then(|| Self::covered(rules))
     }
 
     /// How far the peer may write.
@@ -147,7 +174,8 @@ impl Window {
         let window = target.min(affordable.max(self.floor));
         let limit = consumed.saturating_add(window).min(VARINT_MAX);
         let step = limit.saturating_sub(self.limit);
-        if step == 0 || step < window / 4 || !budget.reserve(window.max(self.floor).saturating_sub(self.charged)) {
+        let (more, free) = (window.max(self.floor).saturating_sub(self.charged), budget.free());
+        if step == 0 || step < window / 4 || !budget.reserve(more, free) {
             return false;
         }
         self.limit = limit;

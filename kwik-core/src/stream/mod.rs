@@ -18,6 +18,7 @@ pub use delegations::DelegationState;
 pub(crate) use delegations::{Change, Delegations, Outcome};
 pub(crate) use grants::{Access, Grant, GrantBook, GrantReport};
 
+pub(crate) use flow::Room;
 pub use reassembly::Chunk;
 #[cfg(feature = "__test_exports")]
 pub(crate) use reassembly::Reassembly;

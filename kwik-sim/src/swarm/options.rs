@@ -7,6 +7,7 @@ use kwik_core::limits::RAW_BYTES_MAX;
 use kwik_core::{Congestion, Dir, Limits, TransportCode};
 
 use super::faults::{self, FaultPlan};
+use super::habits::Habit;
 use crate::apps::{Header, Job, ReadStyle, Reliability, ServerPlan};
 use crate::byzantine::{Behaviour, Cost, Part};
 use crate::link::{Ecn, Link};
@@ -39,6 +40,8 @@ pub struct Options {
     pub stranger: Option<Stranger>,
     /// A node that speaks as it likes.
     pub liar: Option<Liar>,
+    /// What its applications have a habit of.
+    pub habit: Option<Habit>,
 }
 
 /// One client.
@@ -182,13 +185,36 @@ impl Options {
         let tight = if rng.below(3) == 0 { *rng.pick(&Tight::ALL).unwrap_or(&Tight::Nothing) } else { Tight::Nothing };
         let liar = lies.then(|| liar(rng)).flatten();
         let stranger = if rng.below(6) == 0 { rng.pick(&Stranger::ALL).copied() } else { None };
-        let clients: Vec<ClientOptions> = links.iter().map(|_| client(rng, servers)).collect();
+        let mut clients: Vec<ClientOptions> = links.iter().map(|_| client(rng, servers)).collect();
         let plan = plan(rng, lies);
         let nodes = |first: usize, count: usize| (first..first + count).map(NodeId).collect::<Vec<_>>();
         let faults = faults::draw(rng, &nodes(0, servers), &nodes(servers, clients.len()), &links, |client| {
             clients.get(client).is_some_and(|client| client.addresses > 1)
         });
-        Self { seed, tls, congestion, servers, clients, links, plan, tight, faults, stranger, liar }
+        let habit = Habit::draw(seed);
+        if let Some(habit) = habit {
+            habit.apply(seed, &mut clients);
+        }
+        Self { seed, tls, congestion, servers, clients, links, plan, tight, faults, stranger, liar, habit }
+    }
+
+    /// The limits of every server, of its sessions and its endpoint.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.with_habit(self.tight.limits())
+    }
+
+    /// The limits of every client. Some allow less than the servers count on.
+    #[must_use]
+    pub fn client_limits(&self) -> Limits {
+        self.with_habit(self.tight.client_limits())
+    }
+
+    fn with_habit(&self, limits: Limits) -> Limits {
+        match self.habit {
+            Some(habit) => habit.limits(self.seed, limits),
+            None => limits,
+        }
     }
 
     /// Bytes that the applications carry, at least.
@@ -275,7 +301,7 @@ fn client(rng: &mut SimRng, servers: usize) -> ClientOptions {
 }
 
 /// More streams than a session may have open, with little on them.
-fn many_jobs(rng: &mut SimRng) -> Vec<Job> {
+pub(super) fn many_jobs(rng: &mut SimRng) -> Vec<Job> {
     let small = |rng: &mut SimRng| Job {
         dir: if rng.below(4) == 0 { Dir::Uni } else { Dir::Bi },
         up: Header::LEN as u64 + rng.below(100),
@@ -349,10 +375,10 @@ fn liar(rng: &mut SimRng) -> Option<Liar> {
 
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, tls, congestion, servers, clients, links, plan, tight, faults, stranger, liar } = self;
+        let Self { seed, tls, congestion, servers, clients, links, plan, tight, faults, stranger, liar, habit } = self;
         writeln!(
             f,
-            "seed {seed}: {tls:?} TLS, {congestion:?}, {servers} servers, scarce: {tight:?}, stranger: {stranger:?}, liar: {liar:?}"
+            "seed {seed}: {tls:?} TLS, {congestion:?}, {servers} servers, scarce: {tight:?}, habit: {habit:?}, stranger: {stranger:?}, liar: {liar:?}"
         )?;
         writeln!(f, "  servers: {plan:?}")?;
         for (number, (client, links)) in clients.iter().zip(links).enumerate() {

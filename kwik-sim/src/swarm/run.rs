@@ -9,9 +9,10 @@ use std::time::Duration;
 use kwik_core::{Limits, PathTarget};
 
 use super::faults::second_address;
+use super::habits::Habit;
 use super::options::{ClientOptions, Options, Stranger, Tight};
 use crate::apps::{ClientApp, ClientPlan, ServerApp, ServerPlan, Visit};
-use crate::byzantine::{Byzantine, Part, Report};
+use crate::byzantine::{Byzantine, Dialer, Flood, Part, Report};
 use crate::checks::{Coverage, Model, SharedModel, Watch};
 use crate::faults::{Fault, Memory};
 use crate::node::{NodeConfig, NodeId};
@@ -83,6 +84,9 @@ pub fn run(options: &Options, keep: usize, sample: Option<Duration>, look: impl 
         }
         report.closed.iter().filter_map(|(_, code)| *code).for_each(|code| coverage.code(code));
     }
+    if let Some(habit) = options.habit {
+        coverage.fault(&format!("habit: {habit:?}"));
+    }
     if let Some(stranger) = options.stranger {
         coverage.fault(&format!("stranger: {stranger:?}"));
     }
@@ -116,7 +120,7 @@ impl Stage {
         if options.tight == Tight::Sessions {
             model.borrow_mut().expect_refusals();
         }
-        let limits = options.tight.limits();
+        let limits = options.limits();
         let servers: Vec<NodeId> = (0..options.servers)
             .map(|number| {
                 let mut node =
@@ -134,13 +138,16 @@ impl Stage {
                 let mut node = NodeConfig::client(client_address(number));
                 node.addresses.extend((client.addresses > 1).then(|| second_address(number)));
                 node.congestion = options.congestion;
-                node.limits = options.tight.client_limits();
+                node.limits = options.client_limits();
                 world.add_node(node).expect("the configuration is sound")
             })
             .collect();
         let mut stage = Self { world, model, clients, servers, liar: None, report: None, limits };
         stage.lay_links(options);
         stage.add_liar(options, &pki);
+        if options.habit == Some(Habit::Flooded) {
+            stage.add_flood(options, &pki);
+        }
         stage.set_apps(options, &pki);
         for (at, fault) in &options.faults.faults {
             stage.world.at(*at, fault.clone());
@@ -180,6 +187,15 @@ impl Stage {
         self.liar = Some(node);
     }
 
+    /// Strangers that dial the first server, all of one network.
+    fn add_flood(&mut self, options: &Options, pki: &Pki) {
+        let dialer = [Dialer::Silent, Dialer::Forger, Dialer::Spoofed][usize::from(options.seed.to_le_bytes()[0] % 3)];
+        let (server, plan) = (self.world.address(self.servers[0]), (400, Duration::from_millis(2)));
+        let flood = Flood::new(&self.world, pki, server, options.seed, dialer, plan);
+        let address = std::net::SocketAddr::from(([10, 1, 0, 1], 7000));
+        self.world.add_raw_node(address, Box::new(flood));
+    }
+
     fn set_apps(&mut self, options: &Options, pki: &Pki) {
         let lies = |part: Part| options.liar.as_ref().is_some_and(|liar| liar.behaviour.part == part);
         let target = |number: usize| PathTarget {
@@ -203,7 +219,7 @@ impl Stage {
                 let patience = Some(Duration::from_secs(5));
                 visits.push(Visit { primary: server_address(options.servers), patience, ..visit });
             }
-            let config = pki.client().limits(options.tight.client_limits());
+            let config = pki.client().limits(options.client_limits());
             let plan = ClientPlan { number: u16::from(small(number)), config, visits };
             self.world.set_app(*node, Box::new(ClientApp::new(plan, self.model.clone())));
         }

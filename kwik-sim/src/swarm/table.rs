@@ -6,6 +6,7 @@ use std::fmt::Write;
 use kwik_core::TransportCode;
 
 use super::faults::KINDS;
+use super::habits::Habit;
 use super::options::Stranger;
 use crate::byzantine::Part;
 use crate::checks::{Coverage, name_of};
@@ -59,7 +60,8 @@ fn fault_names() -> impl Iterator<Item = String> {
     let liars = [Part::Primary, Part::Secondary, Part::Client, Part::Joiner];
     let liars = liars.into_iter().map(|part| format!("liar: {part:?}"));
     let strangers = Stranger::ALL.into_iter().map(|stranger| format!("stranger: {stranger:?}"));
-    KINDS.iter().map(|(kind, _)| (*kind).to_owned()).chain(liars).chain(strangers)
+    let habits = Habit::ALL.into_iter().map(|habit| format!("habit: {habit:?}"));
+    KINDS.iter().map(|(kind, _)| (*kind).to_owned()).chain(liars).chain(strangers).chain(habits)
 }
 
 fn code_names() -> impl Iterator<Item = String> {

@@ -2,6 +2,7 @@
 
 use super::StreamTable;
 use crate::id::Dir;
+use crate::stream::Room;
 
 /// What every stream is accounted for beside its bytes.
 pub(super) const STREAM_BYTES: usize = 1536;
@@ -18,14 +19,15 @@ impl StreamTable {
         self.budget.reserved().saturating_add(kept as u64)
     }
 
-    /// The endpoint can spare so many bytes more.
-    pub(crate) fn set_room(&mut self, bytes: u64) {
-        self.budget.set_room(bytes);
+    /// The endpoint can spare so much more.
+    pub(crate) fn set_room(&mut self, room: Room) {
+        self.budget.set_room(room);
         self.wake_for_room();
     }
 
-    pub(crate) fn room(&self) -> u64 {
-        self.budget.room()
+    /// What is left for the windows of paths.
+    pub(crate) fn room_for_windows(&self) -> u64 {
+        self.budget.room().grow.min(self.budget.room().windows)
     }
 
     /// A window of a path took `after` bytes of the room instead of `before`.
@@ -40,7 +42,7 @@ impl StreamTable {
 
     /// What may be buffered to be sent, beside what each stream always may. Half of the room is left to others.
     pub(super) fn send_room(&self) -> usize {
-        let room = usize::try_from(self.budget.room() / 2).unwrap_or(usize::MAX);
+        let room = usize::try_from(self.budget.room().grow / 2).unwrap_or(usize::MAX);
         self.caps.send_buffer_session.saturating_sub(self.send_buffered).min(room)
     }
 

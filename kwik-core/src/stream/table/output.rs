@@ -187,7 +187,7 @@ impl StreamTable {
     /// The next event for the application.
     pub(crate) fn poll_event(&mut self) -> Option<StreamEvent> {
         for dir in Dir::ALL {
-            let fits = dir == Dir::Uni || self.budget.free() >= self.rules.initial;
+            let fits = dir == Dir::Uni || self.budget.free_to_open() >= self.rules.initial;
             if *self.outbox.awaited(dir) && self.ids.can_open(dir) && fits {
                 *self.outbox.awaited(dir) = false;
                 self.outbox.events.push(EventKey::Available(dir), 0);

@@ -1,0 +1,127 @@
+//! What the applications of a world have a habit of, beyond what every world has: honest ones must live with it.
+
+use std::time::Duration;
+
+use kwik_core::Limits;
+use kwik_core::limits::Extreme;
+
+use super::options::{ClientOptions, many_jobs};
+use crate::apps::{Header, Job, ReadStyle};
+use crate::rng::SimRng;
+
+/// Something that the programs of a world do, or are told, all the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Habit {
+    /// Readers take a part of what comes and then nothing for up to a minute.
+    Pauses,
+    /// Most of what is asked for is given up before it is there, by the dozen at once.
+    Cancels,
+    /// More than a thousand streams at once.
+    Crowd,
+    /// Strangers of one network dial the first server without end.
+    Flooded,
+    /// Limits at their extremes.
+    Extreme,
+}
+
+/// Limits that may be anything within their bounds without making an application fail.
+const FREE: &[&str] = &[
+    "stream_window_initial_bytes",
+    "stream_window_bytes",
+    "stream_window_bytes_max",
+    "send_buffer_stream_bytes",
+    "send_buffer_session_bytes",
+    "streams_per_carrier",
+    "carriers_max",
+    "carrier_bytes_max",
+    "accept_queue_streams",
+    "stream_credit_refill",
+    "reassembly_spans_stream",
+    "reassembly_spans_session",
+    "control_queue_frames_max",
+    "idle_frames_burst",
+    "quic_receive_window_bytes",
+    "quic_stream_receive_window_bytes",
+    "quic_send_window_bytes",
+];
+
+impl Habit {
+    pub(super) const ALL: [Self; 5] = [Self::Pauses, Self::Cancels, Self::Crowd, Self::Flooded, Self::Extreme];
+
+    /// The habit of a world, if it has one. Crowds are rare, since they take long.
+    pub(super) fn draw(seed: u64) -> Option<Self> {
+        let rng = &mut SimRng::new(seed, &[0x4841]);
+        let habit = if rng.below(4) == 0 { rng.pick(&Self::ALL).copied() } else { None };
+        habit.filter(|habit| *habit != Self::Crowd || rng.below(4) == 0)
+    }
+
+    /// Has the clients follow the habit.
+    pub(super) fn apply(self, seed: u64, clients: &mut [ClientOptions]) {
+        let rng = &mut SimRng::new(seed, &[0x4842]);
+        let visits = clients.iter_mut().flat_map(|client| &mut client.visits);
+        match self {
+            Self::Pauses => visits.flat_map(|visit| &mut visit.jobs).take(4).for_each(|job| pause(rng, job)),
+            Self::Cancels => visits.for_each(|visit| {
+                let job = visit.jobs.first().cloned();
+                visit.jobs.extend(job.into_iter().cycle().take(30));
+                for job in visit.jobs.iter_mut().skip(1) {
+                    cancel(rng, job);
+                }
+                visit.parallel = 50;
+            }),
+            Self::Crowd => visits.take(1).for_each(|visit| {
+                visit.jobs = (0..25).flat_map(|_| many_jobs(rng)).collect();
+                visit.parallel = visit.jobs.len();
+            }),
+            Self::Flooded | Self::Extreme => {}
+        }
+    }
+
+    /// The limits of every node.
+    pub(super) fn limits(self, seed: u64, mut limits: Limits) -> Limits {
+        match self {
+            Self::Crowd => {
+                (limits.streams_bidi_max, limits.streams_uni_max) = (2048, 2048);
+                limits.reassembly_budget_bytes = limits.reassembly_budget_bytes.max(4 * 2048 * 16 * 1024);
+            }
+            Self::Extreme => {
+                let rng = &mut SimRng::new(seed, &[0x4843]);
+                let before = limits.clone();
+                for _ in 0..4 {
+                    let name = rng.pick(FREE).copied().unwrap_or_default();
+                    let extreme = [Extreme::Least, Extreme::Small, Extreme::Huge, Extreme::Most][index(rng, 4)];
+                    let field = limits.fields_mut().into_iter().find(|(known, _)| *known == name);
+                    field.into_iter().for_each(|(_, field)| field.set(extreme));
+                }
+                // Half of them contradict each other.
+                if limits.check().is_err() {
+                    return before;
+                }
+            }
+            Self::Pauses | Self::Cancels | Self::Flooded => {}
+        }
+        limits
+    }
+}
+
+fn index(rng: &mut SimRng, end: u64) -> usize {
+    usize::try_from(rng.below(end)).unwrap_or(0)
+}
+
+/// Reads up to a quarter of a megabyte, and nothing for a long time.
+fn pause(rng: &mut SimRng, job: &mut Job) {
+    (job.up, job.down) = (job.up.max(Header::LEN as u64), 100_000 + rng.below(1_500_000));
+    let after = (job.down / 3).max(1) + rng.below(200_000);
+    let span = Duration::from_secs(1 + rng.below(60));
+    job.read = ReadStyle { pause: Some((after, span)), stop: None, ..job.read };
+    (job.reset_answer, job.reset_upload) = (None, None);
+}
+
+/// Wants the answer no more when a part of it came, or nothing; or does not finish its question.
+fn cancel(rng: &mut SimRng, job: &mut Job) {
+    match rng.below(4) {
+        0 => {}
+        1 => job.reset_upload = Some(1 + rng.below(job.up)),
+        _ => job.read.stop = Some((rng.below(job.down / 2 + 1), 7)),
+    }
+}
