@@ -181,13 +181,20 @@ fn report_summary(outcome: &Outcome, options: &Options) -> Summary {
         seed: outcome.seed,
         options: told.map(|(name, value)| (name.to_owned(), value)).into(),
         details: options.to_string(),
-        nodes: servers.chain(clients_named).chain(options.liar.iter().map(|_| "liar".to_owned())).collect(),
+        nodes: servers.chain(clients_named).chain(liars(options)).collect(),
         outcome: match outcome.violations.as_slice() {
             [] => report::Outcome::Passed,
             violations => report::Outcome::Failed(violations.to_vec()),
         },
         duration: outcome.elapsed,
     }
+}
+
+/// The names of those who speak as they like.
+fn liars(options: &Options) -> impl Iterator<Item = String> {
+    let liar = options.liar.iter().map(|_| "liar");
+    let accomplice = options.liar.iter().filter(|liar| liar.accomplice.is_some()).map(|_| "accomplice");
+    liar.chain(accomplice).map(str::to_owned)
 }
 
 /// Prints a line. Who reads may stop before the end.

@@ -2,6 +2,8 @@
 
 #[path = "byzantine/arena.rs"]
 mod arena;
+#[path = "byzantine/pairs.rs"]
+mod pairs;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -33,6 +35,7 @@ macro_rules! ensure {
         }
     };
 }
+use ensure;
 
 // [P-5.16] [P-11.2]
 #[test]

@@ -9,6 +9,7 @@ mod common;
 mod flood;
 mod joiner;
 mod mutate;
+mod pair;
 mod primary;
 mod quic;
 mod scripted;
@@ -36,6 +37,8 @@ use rand::{RngCore, SeedableRng};
 
 pub use self::behaviour::{Behaviour, Cost, Part, When};
 pub use self::flood::{Dialer, Flood};
+use self::pair::Book;
+pub use self::pair::Pair;
 use self::quic::{Heard, Quic};
 use self::scripted::Script;
 use self::stage::{Scene, Shared, Stage, params};
@@ -70,6 +73,7 @@ pub struct Byzantine {
     unix_at_start: Duration,
     scenes: BTreeMap<usize, Scene>,
     shared: Shared,
+    book: Book,
     /// Secondaries to join, and when.
     dials: Vec<(Instant, AddPath)>,
     next_act: Option<Instant>,
@@ -134,6 +138,13 @@ impl Byzantine {
         self
     }
 
+    /// Another one of a pair: each of them knows what the other does.
+    #[must_use]
+    pub fn together_with(mut self, other: &Self) -> Self {
+        self.book = other.book.clone();
+        self
+    }
+
     /// What it does and meets, as it happens.
     #[must_use]
     pub fn report(&self) -> Rc<RefCell<Report>> {
@@ -161,6 +172,7 @@ impl Byzantine {
             unix_at_start: VirtualClock::UNIX_AT_START + world.elapsed(),
             scenes: BTreeMap::new(),
             shared: Shared::default(),
+            book: Book::default(),
             dials: Vec::new(),
             next_act: None,
             timeout: None,
@@ -275,13 +287,13 @@ impl Byzantine {
             Frame::Hello(hello) if !self.scenes.contains_key(&number) => {
                 let mut session = [0; 16];
                 self.rng.fill_bytes(&mut session);
-                self.shared.session = Some(SessionId(session));
-                self.welcome(now, number, Part::Primary, PathId::PRIMARY, hello.client_key);
+                let seat = (SessionId(session), PathId::PRIMARY);
+                self.welcome(now, number, Part::Primary, seat, hello.client_key);
             }
             Frame::Join(join) if !self.scenes.contains_key(&number) => {
                 let Some(ticket) = Ticket::decode(&join.ticket) else { return };
-                self.shared.session = Some(ticket.session);
-                self.welcome(now, number, Part::Secondary, ticket.path, *ticket.client_key.as_bytes());
+                let seat = (ticket.session, ticket.path);
+                self.welcome(now, number, Part::Secondary, seat, *ticket.client_key.as_bytes());
             }
             Frame::Welcome(welcome) => self.on_welcome(now, number, &welcome),
             Frame::AddPath(add) => {
@@ -302,10 +314,17 @@ impl Byzantine {
     }
 
     /// Answers a client's first frame, in its own way.
-    fn welcome(&mut self, now: Instant, number: usize, part: Part, path: PathId, client_key: [u8; 32]) {
+    fn welcome(
+        &mut self,
+        now: Instant,
+        number: usize,
+        part: Part,
+        (session, path): (SessionId, PathId),
+        client_key: [u8; 32],
+    ) {
         let Some(exporter) = self.quic.link(number).map(|link| link.exporter()) else { return };
         let mut scene = Scene::new(part, path);
-        scene.exporter = exporter;
+        (scene.exporter, scene.session) = (exporter, Some(session));
         scene.client_key = PublicIdentity::from_bytes(&client_key).ok();
         self.scenes.insert(number, scene);
         if self.opens_dishonestly(number) {
@@ -324,7 +343,9 @@ impl Byzantine {
             let path = PathId(1);
             let Some(ticket) = stage.ticket(path, secondary, &server_name) else { return };
             let identity = *secondary.as_bytes();
-            stage.say(AddPath { path, epoch: Epoch(1), address, server_name, identity, ticket });
+            let added = AddPath { path, epoch: Epoch(1), address, server_name, identity, ticket };
+            stage.scene.partner = Some(added.clone());
+            stage.say(added);
         });
     }
 
@@ -385,7 +406,7 @@ impl Byzantine {
                     scene.stream = Some(stream);
                 }
             }
-            Item::Raw(_) => {}
+            Item::Raw(raw) => scene.raw.push((raw.from, raw.seal.sequence)),
             Item::PacketEnd(_) => {
                 scene.packets += 1;
                 self.on_stage(now, number, 0, |stage| stage.acknowledge());
@@ -411,6 +432,9 @@ impl Byzantine {
             let has_begun = scene.ticks.is_some();
             if !has_begun && is_ready(behaviour.when, scene, has_grant) {
                 scene.ticks = Some(0);
+            }
+            if let Some(session) = scene.session.filter(|_| scene.is_welcomed) {
+                self.book.borrow_mut().insert((session, scene.path), scene.grants.clone());
             }
             let Some(tick) = scene.ticks.filter(|tick| *tick != u32::MAX) else { continue };
             if has_begun && !is_due {
@@ -461,6 +485,7 @@ impl Byzantine {
             key: &self.key,
             content: self.content,
             script: &mut self.script,
+            book: &self.book,
             tick,
             said: &mut said,
         });

@@ -151,7 +151,7 @@ fn add_path(stage: &mut Stage<'_>, path: u32, epoch: u64, address: &str) {
     stage.say(AddPath { path, epoch: Epoch(epoch), address, server_name, identity, ticket });
 }
 
-fn grant(stage: &mut Stage<'_>, number: u64, path: u32, start: u64, len: u64) -> bool {
+pub(super) fn grant(stage: &mut Stage<'_>, number: u64, path: u32, start: u64, len: u64) -> bool {
     let Some((stream, _)) = stage.place() else { return false };
     grant_of(stage, stream, number, path, start, len)
 }

@@ -6,12 +6,13 @@ use bytes::{BufMut, Bytes};
 use kwik_core::__test_exports::{
     AddPath, Frame, Grant, GrantOpen, Join, PacketAck, Params, Ticket, WirePathState, carrier_header, join_proof,
 };
-use kwik_core::{Dir, Identity, PathId, PublicIdentity, SessionId, Side, StreamId, UnixTime};
+use kwik_core::{Dir, Epoch, Identity, PathId, PublicIdentity, SessionId, Side, StreamId, UnixTime};
 use quinn_proto::StreamId as QuicStreamId;
 use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::behaviour::Part;
+use super::pair::Book;
 use super::quic::Link;
 use super::scripted::Script;
 
@@ -31,10 +32,16 @@ pub(super) struct Scene {
     pub(super) path: PathId,
     pub(super) exporter: [u8; 32],
     pub(super) client_key: Option<PublicIdentity>,
+    /// The session that the connection is of, at a server.
+    pub(super) session: Option<SessionId>,
     /// The first frame was answered, as the behaviour wanted.
     pub(super) is_welcomed: bool,
     /// Grants that came to this secondary.
     pub(super) grants: Vec<GrantOpen>,
+    /// Raw packets that came to this server: who sent them, and their numbers.
+    pub(super) raw: Vec<(PathId, u64)>,
+    /// The path that this primary added last.
+    pub(super) partner: Option<AddPath>,
     /// A stream that may be used: the client's first, bidirectional one.
     pub(super) stream: Option<StreamId>,
     /// The partner's path is active.
@@ -59,8 +66,11 @@ impl Scene {
             path,
             exporter: [0; 32],
             client_key: None,
+            session: None,
             is_welcomed: false,
             grants: Vec::new(),
+            raw: Vec::new(),
+            partner: None,
             stream: None,
             is_partnered: false,
             packets: 0,
@@ -86,6 +96,7 @@ pub(super) struct Stage<'a> {
     pub(super) key: &'a Identity,
     pub(super) content: fn(u64) -> u8,
     pub(super) script: &'a mut Script,
+    pub(super) book: &'a Book,
     /// How often the act was called before.
     pub(super) tick: u32,
     /// Frames said so far.
@@ -177,7 +188,7 @@ impl Stage<'_> {
     }
 
     pub(super) fn session(&self) -> SessionId {
-        self.shared.session.unwrap_or(SessionId([0; 16]))
+        self.scene.session.or(self.shared.session).unwrap_or(SessionId([0; 16]))
     }
 
     /// JOIN as an honest client would send it on this connection.
@@ -187,12 +198,30 @@ impl Stage<'_> {
         Some(Join { version: 1, params: params(), ticket: add.ticket.clone(), proof })
     }
 
-    /// A ticket for `secondary`, as a primary writes it.
+    /// The paths of the session that lead to the other one of a pair, and the grants that came to them.
+    pub(super) fn others(&self) -> Vec<(PathId, Vec<GrantOpen>)> {
+        let (own, session) = (self.scene.path, self.session());
+        let book = self.book.borrow();
+        let known = book.iter().filter(|((of, path), _)| *of == session && *path != own);
+        known.map(|((_, path), grants)| (*path, grants.clone())).collect()
+    }
+
+    /// A ticket for `secondary`, as a primary writes it in its first words.
     pub(super) fn ticket(&self, path: PathId, secondary: PublicIdentity, name: &str) -> Option<Bytes> {
+        self.ticket_of_epoch(path, Epoch(u64::from(path.0)), secondary, name)
+    }
+
+    pub(super) fn ticket_of_epoch(
+        &self,
+        path: PathId,
+        epoch: Epoch,
+        secondary: PublicIdentity,
+        name: &str,
+    ) -> Option<Bytes> {
         let ticket = Ticket {
             session: self.session(),
             path,
-            epoch: kwik_core::Epoch(u64::from(path.0)),
+            epoch,
             issuer: self.key.public(),
             secondary,
             server_name: name.to_owned(),

@@ -9,7 +9,7 @@ use kwik_core::{Congestion, Dir, Limits, TransportCode};
 use super::faults::{self, FaultPlan};
 use super::habits::Habit;
 use crate::apps::{Header, Job, ReadStyle, Reliability, ServerPlan};
-use crate::byzantine::{Behaviour, Cost, Part};
+use crate::byzantine::{Behaviour, Cost, Pair, Part};
 use crate::link::{Ecn, Link};
 use crate::node::NodeId;
 use crate::rng::SimRng;
@@ -38,7 +38,7 @@ pub struct Options {
     pub faults: FaultPlan,
     /// A path that every primary asks for and that cannot be.
     pub stranger: Option<Stranger>,
-    /// A node that speaks as it likes.
+    /// A node that speaks as it likes, or two.
     pub liar: Option<Liar>,
     /// What its applications have a habit of.
     pub habit: Option<Habit>,
@@ -68,13 +68,25 @@ pub struct VisitOptions {
     pub begin_after: Duration,
 }
 
-/// A node that speaks as it likes.
+/// A node that speaks as it likes, alone or with another one.
 #[derive(Debug, Clone)]
 pub struct Liar {
     /// How.
     pub behaviour: Behaviour,
-    /// What it draws follows from it.
+    /// The secondary that is one of a pair with it.
+    pub accomplice: Option<Behaviour>,
+    /// What they draw follows from it.
     pub seed: u64,
+}
+
+impl Liar {
+    /// What it is in the table of what was reached.
+    pub(super) fn kind(&self) -> String {
+        match self.accomplice {
+            Some(accomplice) => format!("liars: {:?}", Pair { members: [self.behaviour, accomplice] }),
+            None => format!("liar: {:?}", self.behaviour.part),
+        }
+    }
 }
 
 /// A path that cannot be.
@@ -362,6 +374,9 @@ fn plan(rng: &mut SimRng, lies: bool) -> ServerPlan {
     }
 }
 
+/// So few of those who lie are pairs.
+const PAIRS_ARE_ONE_IN: u64 = 3;
+
 fn liar(rng: &mut SimRng) -> Option<Liar> {
     let part = *rng.pick(&[Part::Primary, Part::Secondary, Part::Secondary, Part::Client, Part::Joiner])?;
     let mut behaviours = Behaviour::all(part);
@@ -370,7 +385,13 @@ fn liar(rng: &mut SimRng) -> Option<Liar> {
         behaviours.retain(|behaviour| behaviour.cost == Cost::Code(TransportCode::GRANT_VIOLATION));
     }
     let behaviour = *rng.pick(&behaviours)?;
-    Some(Liar { behaviour, seed: rng.draw() })
+    let seed = rng.draw();
+    let rng = &mut SimRng::new(seed, &[0x5061]);
+    if rng.below(PAIRS_ARE_ONE_IN) == 0 {
+        let Pair { members: [behaviour, accomplice] } = *rng.pick(&Pair::all())?;
+        return Some(Liar { behaviour, accomplice: Some(accomplice), seed });
+    }
+    Some(Liar { behaviour, accomplice: None, seed })
 }
 
 impl fmt::Display for Options {

@@ -10,7 +10,7 @@ use kwik_core::{Limits, PathTarget};
 
 use super::faults::second_address;
 use super::habits::Habit;
-use super::options::{ClientOptions, Options, Stranger, Tight};
+use super::options::{ClientOptions, Liar, Options, Stranger, Tight};
 use crate::apps::{ClientApp, ClientPlan, ServerApp, ServerPlan, Visit};
 use crate::byzantine::{Byzantine, Dialer, Flood, Part, Report};
 use crate::checks::{Coverage, Model, SharedModel, Watch};
@@ -56,8 +56,8 @@ struct Stage {
     model: SharedModel,
     clients: Vec<NodeId>,
     servers: Vec<NodeId>,
-    liar: Option<NodeId>,
-    report: Option<Rc<RefCell<Report>>>,
+    liars: Vec<NodeId>,
+    reports: Vec<Rc<RefCell<Report>>>,
     limits: Limits,
 }
 
@@ -77,12 +77,8 @@ pub fn run(options: &Options, keep: usize, sample: Option<Duration>, look: impl 
         coverage = model.coverage.clone();
     }
     options.faults.kinds.iter().for_each(|kind| coverage.fault(kind));
-    if let (Some(liar), Some(report)) = (&options.liar, &stage.report) {
-        let report = report.borrow();
-        if report.has_acted {
-            coverage.fault(&format!("liar: {:?}", liar.behaviour.part));
-        }
-        report.closed.iter().filter_map(|(_, code)| *code).for_each(|code| coverage.code(code));
+    if let Some(liar) = &options.liar {
+        stage.cover_liars(liar, &mut coverage);
     }
     if let Some(habit) = options.habit {
         coverage.fault(&format!("habit: {habit:?}"));
@@ -142,7 +138,7 @@ impl Stage {
                 world.add_node(node).expect("the configuration is sound")
             })
             .collect();
-        let mut stage = Self { world, model, clients, servers, liar: None, report: None, limits };
+        let mut stage = Self { world, model, clients, servers, liars: Vec::new(), reports: Vec::new(), limits };
         stage.lay_links(options);
         stage.add_liar(options, &pki);
         if options.habit == Some(Habit::Flooded) {
@@ -165,26 +161,37 @@ impl Stage {
 
     fn add_liar(&mut self, options: &Options, pki: &Pki) {
         let Some(liar) = &options.liar else { return };
-        let number = small(options.servers);
-        let part = liar.behaviour.part;
-        let node = match part {
-            Part::Primary | Part::Secondary => {
-                let partner = self.world.address(self.servers[0]);
-                let node = Byzantine::server(&self.world, pki, number, liar.seed, liar.behaviour);
-                self.model.borrow_mut().distrust(pki.public_identity(number));
-                let node = node.partner(partner, NAME, pki.public_identity(0));
-                self.report = Some(node.report());
-                self.world.add_raw_node(server_address(options.servers), Box::new(node))
-            }
-            Part::Client | Part::Joiner => {
-                let server = self.world.address(self.servers[0]);
-                let node = Byzantine::client(&self.world, pki, server, liar.seed, liar.behaviour);
-                self.model.borrow_mut().distrust_a_client();
-                self.report = Some(node.report());
-                self.world.add_raw_node(client_address(options.clients.len()), Box::new(node))
-            }
-        };
-        self.liar = Some(node);
+        if matches!(liar.behaviour.part, Part::Client | Part::Joiner) {
+            let server = self.world.address(self.servers[0]);
+            let node = Byzantine::client(&self.world, pki, server, liar.seed, liar.behaviour);
+            self.model.borrow_mut().distrust_a_client();
+            return self.add_raw(client_address(options.clients.len()), node);
+        }
+        let (own, other) = (options.servers, options.servers + 1);
+        let partner = if liar.accomplice.is_some() { other } else { 0 };
+        let server = |number, behaviour| Byzantine::server(&self.world, pki, small(number), liar.seed, behaviour);
+        let node = server(own, liar.behaviour);
+        let node = node.partner(server_address(partner), NAME, pki.public_identity(small(partner)));
+        let accomplice = liar.accomplice.map(|behaviour| server(other, behaviour).together_with(&node));
+        for (number, node) in std::iter::once((own, node)).chain(accomplice.map(|node| (other, node))) {
+            self.model.borrow_mut().distrust(pki.public_identity(small(number)));
+            self.add_raw(server_address(number), node);
+        }
+    }
+
+    fn add_raw(&mut self, address: std::net::SocketAddr, node: Byzantine) {
+        self.reports.push(node.report());
+        self.liars.push(self.world.add_raw_node(address, Box::new(node)));
+    }
+
+    /// What the liars came to do, and what they met.
+    fn cover_liars(&self, liar: &Liar, coverage: &mut Coverage) {
+        let reports: Vec<_> = self.reports.iter().map(|report| report.borrow()).collect();
+        if reports.iter().all(|report| report.has_acted) {
+            coverage.fault(&liar.kind());
+        }
+        let closed = reports.iter().flat_map(|report| &report.closed);
+        closed.filter_map(|(_, code)| *code).for_each(|code| coverage.code(code));
     }
 
     /// Strangers that dial the first server, all of one network.
@@ -203,7 +210,7 @@ impl Stage {
             server_name: NAME.to_owned(),
             identity: pki.public_identity(small(number)),
         };
-        let all = options.servers + usize::from(lies(Part::Secondary));
+        let all = options.servers + if lies(Part::Secondary) { self.liars.len() } else { 0 };
         for (number, node) in self.servers.iter().enumerate() {
             let others =
                 (0..all).filter(|other| *other != number).map(target).chain(self.stranger(options, pki)).collect();
@@ -274,7 +281,7 @@ impl Stage {
             ));
             return recovery;
         }
-        if let Some(liar) = self.liar {
+        for liar in self.liars.clone() {
             self.world.crash(liar);
         }
         let honest: Vec<NodeId> = self.clients.iter().chain(&self.servers).copied().collect();

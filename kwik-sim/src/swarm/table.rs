@@ -8,7 +8,7 @@ use kwik_core::TransportCode;
 use super::faults::KINDS;
 use super::habits::Habit;
 use super::options::Stranger;
-use crate::byzantine::Part;
+use crate::byzantine::{Pair, Part};
 use crate::checks::{Coverage, name_of};
 
 /// Limits that the applications run into.
@@ -59,6 +59,7 @@ pub fn coverage_gaps(coverage: &Coverage) -> Vec<String> {
 fn fault_names() -> impl Iterator<Item = String> {
     let liars = [Part::Primary, Part::Secondary, Part::Client, Part::Joiner];
     let liars = liars.into_iter().map(|part| format!("liar: {part:?}"));
+    let liars = liars.chain(Pair::all().into_iter().map(|pair| format!("liars: {pair:?}")));
     let strangers = Stranger::ALL.into_iter().map(|stranger| format!("stranger: {stranger:?}"));
     let habits = Habit::ALL.into_iter().map(|habit| format!("habit: {habit:?}"));
     KINDS.iter().map(|(kind, _)| (*kind).to_owned()).chain(liars).chain(strangers).chain(habits)

@@ -19,8 +19,9 @@ use kwik_tests::{NAME, byte_at, pattern};
 const BUFFERED_MAX: usize = 24 << 20;
 /// What a secondary writes of a grant, at most.
 const PART_BYTES_MAX: u64 = 64 * 1024;
-/// Where the dishonest node lives.
+/// Where the dishonest node lives, and another one that is one of a pair with it.
 const LIAR: u8 = 9;
+const ACCOMPLICE: u8 = 10;
 
 /// A session as one honest node has it.
 pub(crate) type At = (NodeId, SessionHandle);
@@ -70,9 +71,18 @@ impl Arena {
 
     /// Puts the dishonest node into the world.
     pub(crate) fn add_liar(&mut self, node: Byzantine) -> (NodeId, Rc<RefCell<Report>>) {
+        self.add_liar_at(LIAR, node)
+    }
+
+    /// As well, where another one is there already.
+    pub(crate) fn add_accomplice(&mut self, node: Byzantine) -> (NodeId, Rc<RefCell<Report>>) {
+        self.add_liar_at(ACCOMPLICE, node)
+    }
+
+    fn add_liar_at(&mut self, last: u8, node: Byzantine) -> (NodeId, Rc<RefCell<Report>>) {
         let node = node.content(byte_at);
         let report = node.report();
-        let id = self.world.add_raw_node(address(LIAR), Box::new(node));
+        let id = self.world.add_raw_node(address(last), Box::new(node));
         for honest in [self.client, self.primary, self.other] {
             self.world.set_link_both(honest, id, Link::with_delay(Duration::from_millis(10)));
         }
@@ -82,6 +92,11 @@ impl Arena {
     /// The dishonest node as a path to add: it has identity number 0.
     pub(crate) fn liar(&self) -> PathTarget {
         self.target(LIAR, 0)
+    }
+
+    /// The one that is one of a pair with it: it has identity number 3.
+    pub(crate) fn accomplice(&self) -> PathTarget {
+        self.target(ACCOMPLICE, 3)
     }
 
     /// The honest secondary as a path to add.
