@@ -178,6 +178,8 @@ transport_codes! {
     STREAM_GONE = 0x4B1F, "the stream is finished, reset or no longer read";
     /// The client left a command or a raw packet without an answer. No peer sends it.
     UNANSWERED = 0x4B20, "the client did not answer in time";
+    /// This side closed the session, or its endpoint ended. No peer sends it.
+    ENDED_HERE = 0x4B21, "this side ended the session";
 }
 
 impl fmt::Display for TransportCode {

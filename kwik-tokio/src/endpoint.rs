@@ -266,11 +266,10 @@ pub(crate) fn os_seed() -> io::Result<Zeroizing<[u8; 32]>> {
 /// The code that stands for the end of a session in what was lost by it.
 pub(crate) fn close_code(error: &SessionError) -> ErrorCode {
     match error {
-        SessionError::LocallyClosed => TransportCode::GOING_AWAY.into(),
+        SessionError::LocallyClosed | SessionError::NotDriven => TransportCode::ENDED_HERE.into(),
         SessionError::ClosedByPeer { code, .. } => ErrorCode::Application(*code),
         SessionError::Transport { code, .. } => (*code).into(),
         SessionError::TimedOut => TransportCode::TIMED_OUT.into(),
-        SessionError::NotDriven => TransportCode::INTERNAL.into(),
     }
 }
 

@@ -107,6 +107,9 @@ pub enum ReadError {
     /// The stream was stopped here.
     #[error("the stream was stopped by this side and cannot be read")]
     Stopped,
+    /// The stream was read to its end.
+    #[error("the stream was read to its end; nothing of it is left to stop")]
+    Finished,
     /// An ordered read after an unordered one.
     #[error("an ordered read followed an unordered one; keep to unordered reads on this stream")]
     IllegalOrderedRead,
@@ -155,7 +158,7 @@ pub enum WriteError {
     #[error("the peer stopped the stream with {0}; write no more to it")]
     Stopped(ErrorCode),
     /// The stream was finished here.
-    #[error("the stream was finished by this side; write before `finish`")]
+    #[error("the stream was finished by this side and takes no more")]
     Finished,
     /// The stream was reset here.
     #[error("the stream was reset by this side")]
@@ -299,7 +302,9 @@ impl ReadError {
         match error {
             Core::Reset(code) => Self::Reset(code),
             Core::IllegalOrderedRead => Self::IllegalOrderedRead,
-            Core::ClosedStream | Core::Finished => Self::Stopped,
+            Core::Finished => Self::Finished,
+            // A handle holds its half open: what closed it is a stop, or the end of the session.
+            Core::ClosedStream => session.closed_now().map_or(Self::Stopped, Self::Session),
             Core::Blocked | Core::SessionClosed => Self::Session(session.end()),
         }
     }
@@ -326,7 +331,7 @@ impl From<ReadError> for io::Error {
     fn from(error: ReadError) -> Self {
         let kind = match &error {
             ReadError::Reset(_) => io::ErrorKind::ConnectionReset,
-            ReadError::Stopped | ReadError::IllegalOrderedRead => io::ErrorKind::InvalidInput,
+            ReadError::Stopped | ReadError::Finished | ReadError::IllegalOrderedRead => io::ErrorKind::InvalidInput,
             ReadError::Session(session) => session_kind(session),
         };
         Self::new(kind, error)

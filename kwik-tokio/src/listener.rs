@@ -63,7 +63,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Waits for the next session, authenticated already; `None` after [`close`](Self::close).
+    /// Waits for the next session, authenticated already; `None` after [`close`](Self::close), or if the runtime that the
+    /// listener was made in shut down.
     ///
     /// # Cancel safety
     /// Safe: a dropped call took no session.

@@ -4,7 +4,7 @@ use std::{net::UdpSocket, time::Duration};
 
 use kwik_tokio::{
     AddPathError, DelegateError, DialError, ListenError, OpenError, PathId, ReadError, ReadToEndError, SendRawError,
-    SessionError, WriteError, dial, listen,
+    SessionError, TransportCode, WriteError, dial, listen,
 };
 
 use crate::common::{
@@ -266,6 +266,43 @@ async fn server_does_not_wait_for_ever_for_a_client_that_vanished() {
         assert_eq!(server.closed().await, SessionError::TimedOut);
         // The client's handles know it too, by another way: their task is gone. That is nobody's fault but this program's.
         assert_eq!(client.closed().await, SessionError::NotDriven);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn runtime_that_shut_down_is_not_the_peers_fault() {
+    within(async {
+        let ca = Ca::new();
+        let primary = Doomed::start(ca.server()).await;
+        let server = ca.server().trust_primary(primary.listener.identity());
+        let secondary = listen(ANY_PORT, server).await.unwrap();
+        let client = dial((primary.listener.local_addr(), NAME), ca.client()).await.unwrap();
+        let session = primary.listener.accept().await.unwrap();
+        let path = session.add_path(target(&secondary)).await.unwrap();
+        let mut requested = client.open_stream().unwrap();
+        requested.write_all(b"?").await.unwrap();
+        let mut stream = session.accept_stream().await.unwrap();
+        stream.read_exact(&mut [0; 1]).await.unwrap();
+        let delegation = stream.delegate(path, 10, "ten").unwrap();
+        let listener = std::sync::Arc::clone(&primary.listener);
+        let ending = tokio::spawn(async move { listener.accept().await.is_none() });
+        primary.kill();
+
+        let gone = SessionError::NotDriven;
+        assert_eq!(session.closed().await, gone);
+        assert!(ending.await.unwrap(), "a listener that is gone accepts nothing");
+        assert_eq!(stream.read(&mut [0; 1]).await, Err(ReadError::Session(gone.clone())));
+        assert_eq!(stream.write(b"!").await, Err(WriteError::Session(gone.clone())));
+        assert_eq!(stream.reset(1), Err(WriteError::Session(gone.clone())));
+        assert_eq!(stream.stop(1), Err(ReadError::Session(gone.clone())));
+        assert_eq!(session.send_raw(path, "raw").await, Err(SendRawError::Session(gone.clone())));
+        assert_eq!(session.add_path(target(&secondary)).await, Err(AddPathError::Session(gone.clone())));
+        let lost = delegation.delivered().await.unwrap_err();
+        assert_eq!((lost.code, lost.missing), (TransportCode::ENDED_HERE.into(), only(0..10)));
+        for text in [gone.to_string(), std::io::Error::from(WriteError::Session(gone)).to_string()] {
+            assert!(text.contains("this side's endpoint") && !text.contains("peer"), "{text}");
+        }
     })
     .await;
 }

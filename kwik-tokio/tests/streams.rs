@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use kwik_tokio::{Chunk, ErrorCode, ReadError, ReadExactError, ReadToEndError, WriteError};
+use kwik_tokio::{Chunk, ErrorCode, ReadError, ReadExactError, ReadToEndError, SessionError, WriteError};
 use tokio::io;
 
 use crate::common::{Pair, check, check_to_end, pair, pattern, spawn_echo, within};
@@ -201,6 +201,51 @@ async fn whole_streams_are_tokio_readers_and_writers_too() {
         let error = io::AsyncWriteExt::write(&mut near, b"x").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::BrokenPipe);
         assert!(error.to_string().contains("application code 6"), "{error}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn commands_after_the_end_say_how_the_stream_ended() {
+    within(async {
+        let Pair { client, server, .. } = pair().await;
+        let stopped = WriteError::Stopped(ErrorCode::Application(4));
+        for end in [WriteError::Finished, WriteError::Reset, stopped.clone()] {
+            let mut stream = client.open_stream().unwrap();
+            stream.write_all(b"12").await.unwrap();
+            let mut accepted = server.accept_stream().await.unwrap();
+            let read = match end {
+                WriteError::Finished => {
+                    stream.finish().unwrap();
+                    assert_eq!(accepted.read_to_end(2).await.unwrap(), b"12");
+                    stream.finished().await.unwrap();
+                    stream.finish().unwrap();
+                    ReadError::Finished
+                }
+                WriteError::Reset => {
+                    stream.reset(5).unwrap();
+                    while accepted.read(&mut [0; 2]).await.is_ok() {}
+                    ReadError::Reset(ErrorCode::Application(5))
+                }
+                _ => {
+                    accepted.stop(4).unwrap();
+                    assert!(stream.stopped().await.unwrap().is_some());
+                    ReadError::Stopped
+                }
+            };
+            for _ in 0..2 {
+                let is_reset = stream.reset(1);
+                assert_eq!(is_reset, if end == stopped { Ok(()) } else { Err(end.clone()) });
+                assert_eq!(stream.set_priority(1), Err(end.clone()));
+                assert_eq!(accepted.stop(1), Err(read.clone()));
+            }
+        }
+        let mut stream = client.open_stream().unwrap();
+        let _ = client.close(6, "").await;
+        let ended = SessionError::LocallyClosed;
+        assert_eq!(stream.reset(1), Err(WriteError::Session(ended.clone())));
+        assert_eq!(stream.set_priority(1), Err(WriteError::Session(ended.clone())));
+        assert_eq!(stream.stop(1), Err(ReadError::Session(ended)));
     })
     .await;
 }

@@ -201,17 +201,20 @@ impl Stream<'_> {
     /// Asks every writer of the stream to stop; what is unread is dropped.
     ///
     /// # Errors
-    /// If the stream has no open receiving half.
+    /// If the stream has no receiving half, or that has ended: it was read to its end, it was stopped, or the peer reset
+    /// it.
     pub fn stop(&mut self, code: u32) -> Result<(), ClosedStream> {
         let code = ErrorCode::Application(code);
-        self.on_unwanted(code);
+        if self.machine.streams.can_stop(self.stream) {
+            self.on_unwanted(code);
+        }
         self.machine.streams.stop(self.stream, code)
     }
 
     /// Streams of a higher priority are sent first; equals take turns. Streams begin with 0.
     ///
     /// # Errors
-    /// If the stream is gone.
+    /// If the stream has no sending half, or that has ended: everything was acknowledged, it was reset or stopped.
     pub fn set_priority(&mut self, priority: i32) -> Result<(), ClosedStream> {
         self.machine.streams.set_priority(self.stream, priority)
     }

@@ -20,6 +20,7 @@ const OUT_OF_REACH: &[(TransportCode, &str)] = &[
     (TransportCode::INTERNAL, "a defect of the implementation"),
     (TransportCode::SLOW_PEER, "nothing gives it"),
     (TransportCode::UNANSWERED, "it takes a minute, and only a client that is at fault leaves a command unanswered"),
+    (TransportCode::ENDED_HERE, "kwik-tokio tells it to its application"),
 ];
 
 /// Every count of a sweep, by kind.

@@ -111,13 +111,14 @@ impl RecvStream {
     /// Tells the peer that the rest of the stream is not wanted, and why.
     ///
     /// # Errors
-    /// [`ReadError`], when the session ended.
+    /// [`ReadError`], when the stream ended before: it was read to its end, stopped or reset, or the session ended.
     pub fn stop(&mut self, code: u32) -> Result<(), ReadError> {
-        match self.stream.command(|stream, _| stream.stop(code)) {
-            Some(Ok(())) => Ok(()),
-            Some(Err(error)) => Err(ReadError::from_core(&self.stream.session, error.into())),
-            None => Err(ReadError::Session(self.stream.session.end())),
-        }
+        let stopped = self.stream.command(|stream, _| {
+            // A read of nothing says how a half ended that takes no command any more.
+            stream.stop(code).map_err(|_| stream.read(0).err().unwrap_or(CoreReadError::SessionClosed))
+        });
+        let stopped = stopped.unwrap_or(Err(CoreReadError::SessionClosed));
+        stopped.map_err(|error| ReadError::from_core(&self.stream.session, error))
     }
 
     fn poll_chunk(&mut self, cx: &Context<'_>, max: usize, ordered: bool) -> Poll<Result<Option<Chunk>, ReadError>> {

@@ -103,9 +103,7 @@ impl SendStream {
     /// [`WriteError::Finished`] when everything was sent, the end of the stream included, [`WriteError::Reset`] when the
     /// stream was reset before: that changes nothing then. [`WriteError::Session`] when the session ended.
     pub fn reset(&mut self, code: u32) -> Result<(), WriteError> {
-        let before = if self.is_reset { WriteError::Reset } else { WriteError::Finished };
-        let reset = self.stream.command(|stream, _| stream.reset(code));
-        reset.ok_or_else(|| WriteError::Session(self.stream.session.end()))?.map_err(|_| before)?;
+        self.command(|stream| stream.reset(code).map_err(|_| why_ended(stream)))?;
         self.is_reset = true;
         Ok(())
     }
@@ -113,9 +111,9 @@ impl SendStream {
     /// Sets the stream's priority, 0 at first. Streams of a higher priority are sent first, equal ones share.
     ///
     /// # Errors
-    /// [`WriteError`], when the session ended.
+    /// [`WriteError`], when the stream ended before: it arrived whole, was reset or stopped, or the session ended.
     pub fn set_priority(&mut self, priority: i32) -> Result<(), WriteError> {
-        self.command(|stream| Ok(stream.set_priority(priority)?))
+        self.command(|stream| stream.set_priority(priority).map_err(|_| why_ended(stream)))
     }
 
     /// Waits until the finished stream arrived whole at the peer.
@@ -332,6 +330,11 @@ impl Drop for RoomSignal<'_> {
             });
         });
     }
+}
+
+/// How a half ended that takes no command any more: a write of nothing says it.
+fn why_ended(stream: &mut kwik_core::Stream<'_>) -> CoreWriteError {
+    stream.write(&[]).err().unwrap_or(CoreWriteError::SessionClosed)
 }
 
 impl AsyncWrite for SendStream {

@@ -89,8 +89,11 @@ impl Stage {
             Op::Reset { code, .. } => self.reset(end, slot, code),
             Op::Stop { code, .. } => self.stop(end, slot, code),
             Op::Priority { priority, .. } => {
-                let changed = self.session_at(end)?.stream(slot.handle).set_priority(priority);
-                assert_eq!(changed, Ok(()));
+                let mut session = self.session_at(end)?;
+                let is_over = session.close_reason().is_some();
+                let mut stream = session.stream(slot.handle);
+                let is_sending = slot.sends && !is_over && !stream.is_send_done();
+                assert_eq!(stream.set_priority(priority).is_ok(), is_sending);
                 Some(())
             }
             _ => self.release(end, at, slot),
@@ -240,10 +243,15 @@ impl Stage {
 
     fn stop(&mut self, side: Side, slot: Slot, code: u32) -> Option<()> {
         let mut session = self.session_at(side)?;
-        let result = session.stream(slot.handle).stop(code);
-        assert_eq!(result.is_ok(), slot.receives);
+        let is_over = session.close_reason().is_some();
+        let mut stream = session.stream(slot.handle);
+        let is_stopped = stream.stop(code).is_ok();
+        let end = stream.read(0);
+        let is_over =
+            is_over || matches!(end, Err(ReadError::ClosedStream | ReadError::Finished | ReadError::Reset(_)));
+        assert!(if is_stopped { slot.receives } else { is_over }, "{end:?}");
         let flow = Flow { stream: slot.stream, writer: side.peer() };
-        if slot.receives && !self.model.is_read(flow) {
+        if is_stopped && !self.model.is_read(flow) {
             self.model.record(flow).stop = Some(code);
         }
         Some(())

@@ -80,7 +80,7 @@ pub enum FinishError {
     ClosedStream,
 }
 
-/// The stream is unknown, was released, or has no such half.
+/// The stream is unknown, was released, has no such half, or that half has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the stream is closed in this direction")]
 pub struct ClosedStream;
@@ -335,18 +335,16 @@ impl StreamTable {
         Ok(())
     }
 
-    /// Drops what was not sent and tells the peer that the stream ends early.
-    /// An error if that changes nothing any more: all was sent, or it was reset before.
+    /// Drops what was not sent and tells the peer that the stream ends early. An error if that changes nothing any more: all
+    /// was sent, or it was reset before.
     pub(crate) fn reset(&mut self, handle: StreamHandle, code: ErrorCode) -> Result<(), ClosedStream> {
-        let half = self.send_half(handle).map_err(|_| ClosedStream)?;
-        let is_stopped = half.stream.stop_code().is_some();
-        if self.reset_send(handle, code) || is_stopped { Ok(()) } else { Err(ClosedStream) }
+        let is_stopped = self.send_half(handle).map_err(|_| ClosedStream)?.stream.stop_code().is_some();
+        if !self.closed && (self.reset_send(handle, code) || is_stopped) { Ok(()) } else { Err(ClosedStream) }
     }
 
     /// Drops what was not read and tells the peer that no more is wanted.
     pub(crate) fn stop(&mut self, handle: StreamHandle, code: ErrorCode) -> Result<(), ClosedStream> {
-        let half = self.streams.get(&handle).and_then(|stream| stream.recv.as_ref());
-        if half.is_none_or(|half| half.released) {
+        if !self.can_stop(handle) {
             return Err(ClosedStream);
         }
         self.stop_recv(handle, code);
@@ -355,6 +353,9 @@ impl StreamTable {
 
     /// Streams of a higher priority are sent first; equals take turns.
     pub(crate) fn set_priority(&mut self, handle: StreamHandle, priority: i32) -> Result<(), ClosedStream> {
+        if self.closed || self.is_send_done(handle) {
+            return Err(ClosedStream);
+        }
         let current = self.streams.get(&handle).ok_or(ClosedStream)?.priority;
         let moves = current != priority && self.dequeue(handle);
         if let Some(stream) = self.streams.get_mut(&handle) {

@@ -41,6 +41,12 @@ impl StreamTable {
         send.is_none_or(|half| half.stream.is_done())
     }
 
+    /// Whether the application still reads a stream that has not ended.
+    pub(crate) fn can_stop(&self, handle: StreamHandle) -> bool {
+        let recv = self.streams.get(&handle).and_then(|stream| stream.recv.as_ref());
+        !self.closed && recv.is_some_and(|half| !half.released && half.stream.is_open())
+    }
+
     /// The code the peer stopped a sending half with.
     pub(crate) fn stop_code(&self, handle: StreamHandle) -> Option<ErrorCode> {
         self.streams.get(&handle)?.send.as_ref()?.stream.stop_code()

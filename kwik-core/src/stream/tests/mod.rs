@@ -1,5 +1,6 @@
 //! Tests of the streams of a session. Bytes are derived from their position, so that a misplaced one names its place.
 
+mod ends;
 mod model;
 mod parts;
 mod peer;
@@ -8,13 +9,15 @@ mod send;
 mod table;
 mod writers;
 
-use super::{ReadError, StreamControl, StreamTable, TableRole};
+use super::{ReadError, StreamControl, StreamEvent, StreamTable, TableRole};
+use crate::error::ErrorCode;
 use crate::id::{Dir, PathId, Side, StreamHandle, StreamId};
 use crate::limits::Limits;
 use bytes::Bytes;
 use std::ops::Range;
 
 const KIB: u64 = 1024;
+const CODE: ErrorCode = ErrorCode::Application(9);
 
 /// The byte of stream `seed` at `offset`.
 fn byte(seed: u64, offset: u64) -> u8 {
@@ -93,4 +96,22 @@ fn read_all(table: &mut StreamTable, handle: StreamHandle, seed: u64) -> (u64, R
             Err(error) => return (count, error),
         }
     }
+}
+
+fn events(table: &mut StreamTable) -> Vec<StreamEvent> {
+    std::iter::from_fn(|| table.poll_event()).collect()
+}
+
+/// Hands out and acknowledges everything that can be sent, and returns how many bytes that was.
+fn send_all(table: &mut StreamTable) -> u64 {
+    let mut sent = 0;
+    while let Some(handle) = table.pop_sendable() {
+        let segment = table.segment(handle, 1000).unwrap();
+        table.on_segment_packed(handle);
+        sent += segment.data.len() as u64;
+        table.push_sendable(handle);
+        table.on_packet_acked(handle);
+        table.assert_ledger();
+    }
+    sent
 }

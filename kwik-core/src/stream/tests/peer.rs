@@ -256,7 +256,7 @@ fn credit_of_the_peer_only_rises() {
     assert!(table.open(Dir::Uni, 0).is_err());
     assert!(table.on_max_streams(Dir::Uni, (1 << 60) + 1).is_err());
     table.on_max_streams(Dir::Uni, 17).unwrap();
-    assert_eq!(table.poll_event(), Some(crate::stream::StreamEvent::Available { dir: Dir::Uni }));
+    assert_eq!(table.poll_event(), Some(StreamEvent::Available { dir: Dir::Uni }));
     table.open(Dir::Uni, 0).unwrap();
 }
 

@@ -1,30 +1,10 @@
 //! What the application may do, and what it is told.
 
 use super::*;
-use crate::error::{ErrorCode, TransportCode};
+use crate::error::TransportCode;
 use crate::id::GrantId;
 use crate::limits::GRANTS_PATH_MAX;
-use crate::stream::{OpenError, ReserveError, StreamEvent, WriteError};
-
-const CODE: ErrorCode = ErrorCode::Application(9);
-
-fn events(table: &mut StreamTable) -> Vec<StreamEvent> {
-    std::iter::from_fn(|| table.poll_event()).collect()
-}
-
-/// Hands out and acknowledges everything that can be sent, and returns how many bytes that was.
-fn send_all(table: &mut StreamTable) -> u64 {
-    let mut sent = 0;
-    while let Some(handle) = table.pop_sendable() {
-        let segment = table.segment(handle, 1000).unwrap();
-        table.on_segment_packed(handle);
-        sent += segment.data.len() as u64;
-        table.push_sendable(handle);
-        table.on_packet_acked(handle);
-        table.assert_ledger();
-    }
-    sent
-}
+use crate::stream::{OpenError, ReserveError, WriteError};
 
 // [P-5.7]
 #[test]
