@@ -294,3 +294,55 @@ fn credit_reaches_a_secondary_that_was_connecting_when_it_was_given() {
     fleet.write_all(node, secondary, part, &pattern(start..start + 1000));
     assert_eq!(fleet.await_delegation(ends, grant), DelegationState::Delivered);
 }
+
+/// What is written far ahead of the client's credit fills the send buffer of the primary. What a dead secondary leaves has to
+/// find room in it, since credit comes only when the client has that.
+#[test]
+fn range_of_a_dead_secondary_finds_room_behind_what_was_written_far_ahead() {
+    const LEN: u64 = 16 << 20;
+    const PART: u64 = LEN / 4;
+    let plan = Bytes::from(pattern(0..LEN));
+    let bytes =
+        |range: &Range<u64>| plan.slice(usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap());
+    let mut fleet = Fleet::new(3);
+    let ends = fleet.connect();
+    let members = [1, 2].map(|server| (fleet.servers[server], fleet.join(ends, server)));
+    let (here, there) = fleet.open(ends, Dir::Bi);
+    let [doomed, _] = members.map(|(_, (path, _))| delegate(&mut fleet, ends, there, path, PART));
+    let parts = [1, 2].map(|server: usize| fleet.accept(server, members[server - 1].1.1, Dir::Bi));
+    let mut left = [0..PART, PART..2 * PART];
+    let mut ahead: Vec<_> = iter::once(2 * PART..LEN).collect();
+    let (mut read, mut lost) = (0, false);
+    let (client, primary) = (fleet.client, fleet.servers[0]);
+    let done = fleet.world.run_until(LONG, |world| {
+        for ((node, (_, session)), (part, left)) in members.into_iter().zip(parts.into_iter().zip(&mut left)) {
+            let Some(mut session) = world.session(node, session) else { continue };
+            while let Ok(taken @ 1..) = session.stream(part).write_chunk(bytes(left)) {
+                left.start += taken as u64;
+            }
+        }
+        let mut session = world.server_session(primary, ends.primary).expect("a session");
+        for range in &mut ahead {
+            while let Ok(taken @ 1..) = session.stream(there).write_at(StreamOffset(range.start), bytes(range)) {
+                range.start += taken as u64;
+            }
+        }
+        if let Some(DelegationState::Lost { missing, .. }) = session.delegation(doomed).filter(|_| !lost) {
+            assert!(
+                session.stream(there).write_at(StreamOffset(ahead[0].start), bytes(&ahead[0])).is_err(),
+                "it waits"
+            );
+            (lost, ahead) = (true, ahead.drain(..).chain(missing).collect());
+        }
+        let mut session = world.session(client, ends.client).expect("a session");
+        while let Ok(chunk) = session.stream(here).read(usize::MAX) {
+            assert_eq!(chunk.data, bytes(&(read..read + chunk.data.len() as u64)), "at {read}");
+            read += chunk.data.len() as u64;
+        }
+        if read > PART / 2 && !world.is_crashed(members[0].0) {
+            world.crash(members[0].0);
+        }
+        read == LEN
+    });
+    assert!(done && lost, "stalled after {read} bytes: {ahead:?} to be written");
+}
