@@ -11,6 +11,9 @@ use std::ops::Range;
 /// What a stream may always buffer of bytes that the peer's credit lets through. Otherwise bytes that wait for credit
 /// could fill the buffers and keep out the very bytes whose arrival brings that credit.
 const SENDABLE_BYTES_MIN: usize = 16 * 1024;
+/// What a stream may buffer, beyond all that, of bytes for its lowest hole, if they were lost by another server. The reader
+/// waits for them, so they do not wait for room behind bytes that were written ahead when nobody knew.
+const HEAD_BYTES_MIN: usize = 16 * 1024;
 
 /// Why bytes were not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -79,6 +82,8 @@ pub(super) enum Position {
 pub(super) struct SendStream {
     pending: BTreeMap<u64, Buffer>,
     buffered: usize,
+    /// Bytes taken for the lowest hole without room for them. What is sent next makes up for them.
+    overdraft: usize,
     /// The range a grant allows; `None` for a stream of one's own.
     part: Option<Range<u64>>,
     /// The end of plain writes and delegations.
@@ -87,6 +92,8 @@ pub(super) struct SendStream {
     covered: RangeSet,
     /// Delegated and not yet delivered.
     delegated: RangeSet,
+    /// Delegated once, lost, and not written or delegated since.
+    lost: RangeSet,
     /// Handed to the path, or delivered by a delegation.
     settled: RangeSet,
     /// No byte beyond was ever handed out or delegated.
@@ -106,10 +113,12 @@ impl SendStream {
         Self {
             pending: BTreeMap::new(),
             buffered: 0,
+            overdraft: 0,
             part: None,
             cursor: 0,
             covered: RangeSet::default(),
             delegated: RangeSet::default(),
+            lost: RangeSet::default(),
             settled: RangeSet::default(),
             promised_end: 0,
             limit,
@@ -127,9 +136,9 @@ impl SendStream {
         Self { cursor: range.start, part: Some(range), ..Self::new(limit) }
     }
 
-    /// How many of `len` bytes may be stored when the buffers have room for `room`. A little more than that is stored
-    /// of what can be sent at once.
-    pub(super) fn admit(&self, position: Position, len: usize, room: usize) -> Result<usize, WriteError> {
+    /// How many of `len` bytes may be stored when the buffers have room for `room`; they are to be stored then. A little more
+    /// than that is stored of what can be sent at once, and of what fills the lowest hole.
+    pub(super) fn admit(&mut self, position: Position, len: usize, room: usize) -> Result<usize, WriteError> {
         self.check_open()?;
         let start = self.start(position);
         let end = start.checked_add(len as u64).filter(|end| *end <= VARINT_MAX).ok_or(WriteError::TooLong)?;
@@ -143,10 +152,22 @@ impl SendStream {
         }
         self.check_free(&(start..end))?;
         let room = room.max(self.sendable_room(start));
-        if room == 0 && len > 0 {
+        let admitted = len.min(room.max(self.head_room(start)));
+        if admitted == 0 && len > 0 {
             return Err(WriteError::Blocked);
         }
-        Ok(len.min(room))
+        self.overdraft += admitted.saturating_sub(room);
+        Ok(admitted)
+    }
+
+    /// The room kept for the lowest hole, if `start` lies in it, was lost by another server, and need not wait for credit.
+    fn head_room(&self, start: u64) -> usize {
+        let begin = prefix_end(&self.covered, 0);
+        if !self.lost.contains(start) || self.covered.intersects(&(begin..start)) {
+            return 0;
+        }
+        let credit = usize::try_from(self.limit.saturating_sub(start)).unwrap_or(usize::MAX);
+        HEAD_BYTES_MIN.saturating_sub(self.overdraft).min(credit)
     }
 
     /// The room kept for bytes from `start` on that need not wait for credit.
@@ -168,7 +189,7 @@ impl SendStream {
 
     /// Whether there is room for some bytes that need not wait for credit, however full the buffers are.
     pub(super) fn has_room_at_head(&self) -> bool {
-        self.room_at_head() > 0
+        self.room_at_head() > 0 || (!self.lost.is_empty() && self.overdraft < HEAD_BYTES_MIN)
     }
 
     /// Stores admitted bytes as a copy.
@@ -200,6 +221,7 @@ impl SendStream {
         let start = self.start(position);
         let end = start + len as u64;
         self.covered.insert(start..end);
+        self.lost.remove(start..end);
         self.buffered += len;
         if let Position::Cursor = position {
             self.cursor = end;
@@ -239,6 +261,7 @@ impl SendStream {
         self.check_free(&range)?;
         self.promised_end = self.promised_end.max(range.end);
         self.covered.insert(range.clone());
+        self.lost.remove(range.clone());
         self.delegated.insert(range);
         Ok(())
     }
@@ -247,7 +270,8 @@ impl SendStream {
     pub(super) fn unreserve(&mut self, range: Range<u64>) {
         for part in self.delegated.overlaps(range).collect::<Vec<_>>() {
             self.delegated.remove(part.clone());
-            self.covered.remove(part);
+            self.covered.remove(part.clone());
+            self.lost.insert(part);
         }
     }
 
@@ -335,6 +359,7 @@ impl SendStream {
             return None;
         }
         self.buffered -= data.len();
+        self.overdraft = self.overdraft.saturating_sub(data.len());
         self.settled.insert(offset..end);
         self.promised_end = self.promised_end.max(end);
         let fin = self.is_fin_due() && self.final_size == Some(end);
@@ -439,7 +464,7 @@ impl SendStream {
 
     fn drop_pending(&mut self) {
         self.pending.clear();
-        self.buffered = 0;
+        (self.buffered, self.overdraft) = (0, 0);
     }
 }
 

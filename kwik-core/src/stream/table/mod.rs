@@ -399,7 +399,7 @@ impl StreamTable {
         }
         let room_session = self.send_room();
         let cap = self.caps.send_buffer_stream;
-        let send = &self.send_half(handle)?.stream;
+        let send = &mut self.send_half(handle)?.stream;
         let room = cap.saturating_sub(send.buffered_bytes());
         let admitted = send.admit(position, len, room.min(room_session));
         self.writers.came(handle);

@@ -179,6 +179,26 @@ fn a_part_that_is_cut_short_tells_what_it_handed_out() {
 }
 
 #[test]
+fn only_the_lowest_hole_finds_room_where_there_is_none() {
+    let mut send = SendStream::new(VARINT_MAX);
+    send.reserve(300_000).unwrap();
+    write(&mut send, Position::Cursor, 500_000).unwrap();
+    send.unreserve(0..100_000);
+    send.unreserve(200_000..300_000);
+    assert_eq!(send.admit(Position::At(200_000), 1, 0), Err(WriteError::Blocked), "another hole is lower");
+    assert_eq!(send.admit(Position::Cursor, 1, 0), Err(WriteError::Blocked), "no hole");
+    let mut filled = 0;
+    for sent in [0, 0, 5_000, 0, 11_384] {
+        assert_eq!(send.next_segment(sent).map_or(0, |segment| segment.data.len()), sent);
+        let taken = send.admit(Position::At(filled), 50_000, 0).unwrap_or_default();
+        send.store(Position::At(filled), bytes(1, filled..filled + taken as u64));
+        filled += taken as u64;
+        assert!(send.buffered_bytes() <= 500_000 + 16 * 1024, "more than is kept for a hole");
+    }
+    assert_eq!(filled, 2 * 16 * 1024, "what is sent makes room again, and the lowest is sent first");
+}
+
+#[test]
 fn the_number_space_is_not_left() {
     let mut send = SendStream::new(u64::MAX);
     assert_eq!(send.admit(Position::At(u64::MAX), 1, ROOM), Err(WriteError::TooLong));

@@ -494,3 +494,28 @@ fn regression_bytes_that_wait_for_credit_kept_out_the_hole_that_brings_it() {
     assert_eq!(send_all(&mut table), 32 * KIB);
     assert_eq!(table.write_at(handle, 16 * KIB, bytes(0, 16 * KIB..tail)), Ok(4 * 1024));
 }
+
+/// What was written ahead filled the buffer, and the hole that the reader waited for was to wait until all but 16 KiB of
+/// that was sent.
+#[test]
+fn regression_bytes_written_ahead_kept_out_the_head_of_the_line() {
+    let mut table = primary();
+    let id = client_bidi(0);
+    bring(&mut table, 0, id, 0..0, false);
+    let handle = table.accept(Dir::Bi).unwrap();
+    table.on_max_stream_data(id, 1 << 20).unwrap();
+    table.reserve(handle, 20 * KIB).unwrap();
+    assert_eq!(table.write(handle, &[0; 40 * 1024]), Ok(32 * 1024), "all of it within the credit");
+    let others: Vec<_> = (0..3).map(|_| table.open(Dir::Uni, 0).unwrap()).collect();
+    for other in others {
+        assert_eq!(table.write(other, &[0; 32 * 1024]), Ok(32 * 1024), "the session's buffer is full as well");
+    }
+    table.unreserve(id, std::slice::from_ref(&(0..20 * KIB)));
+    assert_eq!(table.write_at(handle, 0, bytes(0, 0..20 * KIB)), Ok(16 * 1024));
+    assert_eq!(table.write_at(handle, 16 * KIB, bytes(0, 0..4 * KIB)), Err(WriteError::Blocked), "a bounded exemption");
+    events(&mut table);
+    assert_eq!(table.segment(handle, 4096).map(|segment| segment.offset), Some(0), "it is sent first");
+    assert_eq!(events(&mut table), [StreamEvent::Writable(handle)]);
+    assert_eq!(table.write_at(handle, 16 * KIB, bytes(0, 0..4 * KIB)), Ok(4096));
+    table.assert_ledger();
+}
