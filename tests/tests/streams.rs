@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kwik_core::{Dir, ErrorCode, Limits, OpenError, ReadError, SessionEvent, StreamEvent, WriteError};
-use kwik_sim::Link;
+use kwik_sim::{Link, World};
 use kwik_tests::{Fleet, LONG, pattern};
 
 // [P-5.7]
@@ -135,6 +135,50 @@ fn reader_that_does_not_read_holds_back_its_writer_only() {
     });
     assert!(done, "{} of {} bytes", received.len(), data.len());
     assert!(received == data);
+}
+
+/// A writer that was told of room and does nothing, since its write was cancelled, keeps nobody else waiting, even if nothing
+/// more is ever sent.
+#[test]
+fn room_told_to_a_writer_that_does_not_come_is_told_to_the_next() {
+    const WINDOW: usize = 16 * 1024;
+    const BUFFER: usize = 28 * 1024;
+    let small = |limits: &mut Limits| {
+        limits.stream_window_initial_bytes = WINDOW as u64;
+        limits.stream_window_bytes = WINDOW as u64;
+        limits.stream_window_bytes_max = WINDOW as u64;
+        limits.send_buffer_stream_bytes = BUFFER;
+        limits.send_buffer_session_bytes = 4 * BUFFER + WINDOW;
+    };
+    let mut limits = Limits::default();
+    small(&mut limits);
+    let mut fleet = Fleet::with(1, |config| config.limits(limits.clone()));
+    let ends = fleet.connect_with(fleet.pki.client().limits(limits.clone()));
+    let client = fleet.client;
+    let mut session = fleet.world.session(client, ends.client).unwrap();
+    let streams: Vec<_> = (0..10).map(|_| session.open_stream(Dir::Uni).unwrap()).collect();
+    let (last, paused) = streams.split_last().unwrap();
+    // Nobody reads: what comes after the window stays in the buffer.
+    for stream in paused {
+        assert_eq!(session.stream(*stream).write(&[1; WINDOW]), Ok(WINDOW));
+    }
+    fleet.world.run_for(Duration::from_secs(1));
+    let mut session = fleet.world.session(client, ends.client).unwrap();
+    let (full, waiting) = paused.split_at(4);
+    for stream in full {
+        assert_eq!(session.stream(*stream).write(&[1; 2 * BUFFER]), Ok(BUFFER));
+    }
+    assert_eq!(session.stream(*last).write(&[1; WINDOW]), Ok(WINDOW));
+    for stream in waiting {
+        assert_eq!(session.stream(*stream).write(&[1; 100]), Err(WriteError::Blocked));
+    }
+    let is_told = |world: &World, stream| {
+        world.saw(client, |event| *event == SessionEvent::Stream(StreamEvent::Writable(stream)))
+    };
+    let told =
+        fleet.world.run_until(Duration::from_secs(1), |world| waiting.iter().all(|stream| is_told(world, *stream)));
+    let count = waiting.iter().filter(|stream| is_told(&fleet.world, **stream)).count();
+    assert!(told, "{count} of {} were told", waiting.len());
 }
 
 #[test]

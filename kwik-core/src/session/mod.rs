@@ -93,6 +93,8 @@ pub(crate) struct Machine {
     windows: PathWindows,
     credit: StreamCredit,
     transmit: Transmit,
+    /// When room that writers were told of and did not come for is told to others.
+    wakes_due: Option<Instant>,
     phase: Phase,
     /// Streams that were finished here and of which the peer may not have all, once the session ended.
     undelivered: Vec<StreamId>,
@@ -132,6 +134,7 @@ impl Machine {
             home,
             streams,
             transmit: Transmit::default(),
+            wakes_due: None,
             phase: Phase::new(),
             undelivered: Vec::new(),
             events: VecDeque::new(),
@@ -146,6 +149,8 @@ impl Machine {
     /// Inputs of one path handled before others get their turn.
     const INPUTS_PER_TURN: usize = 512;
     const GONE_MAX: usize = 64;
+    /// How long a writer that was woken may take to write before others are woken in its place.
+    const WAKE_PATIENCE: Duration = Duration::from_millis(10);
 
     // ---- the endpoint's calls
 
@@ -203,8 +208,9 @@ impl Machine {
             RoleState::Secondary(secondary) => secondary.deadline(),
         };
         let credit = self.credit.deadline(&self.streams);
-        let [role, credit] = [role, credit].map(|at| at.filter(|_| !self.phase.is_closed()));
-        [paths, role, credit, self.phase.deadline()].into_iter().flatten().min()
+        let wakes = self.wakes_deadline(now);
+        let [role, credit, wakes] = [role, credit, wakes].map(|at| at.filter(|_| !self.phase.is_closed()));
+        [paths, role, credit, wakes, self.phase.deadline()].into_iter().flatten().min()
     }
 
     /// The next server to dial.
@@ -363,9 +369,19 @@ impl Machine {
         }
     }
 
+    fn wakes_deadline(&mut self, now: Instant) -> Option<Instant> {
+        let due = self.wakes_due.or_else(|| now.checked_add(Self::WAKE_PATIENCE));
+        self.wakes_due = due.filter(|_| self.streams.has_unused_wakes());
+        self.wakes_due
+    }
+
     fn check_time(&mut self, moment: Moment) {
         if self.phase.is_closed() {
             return;
+        }
+        if self.wakes_due.is_some_and(|due| due <= moment.now) {
+            self.wakes_due = None;
+            self.streams.pass_on_wakes();
         }
         match &self.role {
             RoleState::Client(_) => self.check_deadlines(moment),

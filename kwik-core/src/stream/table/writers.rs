@@ -49,6 +49,20 @@ impl Writers {
         *self = Self::new();
     }
 
+    /// Whether somebody waits for those that were woken and did not come yet.
+    fn has_unused(&self) -> bool {
+        !self.woken.is_empty() && !self.queue.is_empty()
+    }
+
+    /// Gives up those that were woken and did not come, and wakes twice as many in their place, so that many who gave up a
+    /// write keep others waiting for a short time only.
+    fn pass_on(&mut self) -> Vec<StreamHandle> {
+        let given_up = std::mem::take(&mut self.woken).len();
+        let next: Vec<_> = (0..2 * given_up).map_while(|_| self.queue.pop()).collect();
+        self.woken.extend(&next);
+        next
+    }
+
     /// Whether the writer waited for its own stream, or waited at all and has room in any case; it does no more.
     fn wake(&mut self, writer: StreamHandle, has_room: impl FnOnce() -> bool) -> bool {
         self.own.remove(&writer) || (!self.queue.is_empty() && has_room() && self.queue.remove(writer))
@@ -70,6 +84,18 @@ impl StreamTable {
     pub(crate) fn cancel_write(&mut self, handle: StreamHandle) {
         self.writers.forget(handle);
         self.wake_for_room();
+    }
+
+    /// Whether there is room for writers that wait, although it was told to others, who did not come yet.
+    pub(crate) fn has_unused_wakes(&self) -> bool {
+        self.writers.has_unused() && self.send_room() > 0
+    }
+
+    /// Tells others of the room that those who were told did not come for: nobody tells when a poll is not repeated.
+    pub(crate) fn pass_on_wakes(&mut self) {
+        for writer in self.writers.pass_on() {
+            self.outbox.announce_writable(writer);
+        }
     }
 
     /// The bytes of a stream moved on, or may: its writer is woken, and those for whom there is room now.

@@ -129,3 +129,30 @@ fn room_of_a_writer_that_does_not_come_is_anothers() {
         assert!(crowd.left.is_empty(), "{how}: {} writers were forgotten", crowd.left.len());
     }
 }
+
+/// A write that is polled and then not polled again says nothing. Bytes without credit keep the buffer from becoming empty,
+/// and nothing else may ever be sent: the room was told to the one that is not there, and to nobody else.
+#[test]
+fn regression_room_told_to_a_writer_that_is_gone_was_told_to_nobody_else() {
+    const AHEAD: u64 = 1 << 24;
+    let mut crowd = Crowd::new(0);
+    for _ in 0..4 {
+        let paused = crowd.open(0, 16 * KIB);
+        assert_eq!(crowd.table.write_at(paused, AHEAD, bytes(0, 0..28 * KIB)), Ok(28 * 1024));
+    }
+    crowd.open(16 * 1024, 16 * KIB);
+    let waiting: Vec<_> = (0..15).map(|_| crowd.open(0, 16 * KIB)).collect();
+    for writer in &waiting {
+        assert_eq!(crowd.table.write_at(*writer, AHEAD, bytes(0, 0..100)), Err(WriteError::Blocked));
+    }
+    while crowd.send() {}
+    let mut woken = crowd.woken();
+    assert_eq!(woken, waiting[..1]);
+    let mut rounds = 0;
+    while crowd.table.has_unused_wakes() {
+        rounds += 1;
+        crowd.table.pass_on_wakes();
+        woken.extend(crowd.woken());
+    }
+    assert_eq!((woken, rounds), (waiting, 3));
+}
