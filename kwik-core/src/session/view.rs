@@ -110,6 +110,13 @@ impl Session<'_> {
         self.0.streams.assert_ledger();
     }
 
+    /// What the session holds of the endpoint's memory, in bytes.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn claim(&self) -> u64 {
+        self.0.claim()
+    }
+
     /// Client: which path brought which range of which stream since the last call. The first call begins to note it.
     #[doc(hidden)]
     pub fn take_supplied(&mut self) -> Vec<(StreamId, Range<u64>, PathId)> {

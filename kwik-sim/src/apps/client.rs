@@ -33,6 +33,22 @@ pub struct Job {
     pub priority: i32,
 }
 
+impl Job {
+    /// Whether the client can do without it.
+    pub(super) fn is_optional(&self) -> bool {
+        self.read.stop.is_some() && self.pushes == 0
+    }
+}
+
+/// When a client wants nothing more of all that it can do without and that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GiveUp {
+    /// Again and again, as one who goes from page to page.
+    Every(Duration),
+    /// Whenever the answer to something else is whole, as one who asks several for the same.
+    AtAnAnswer,
+}
+
 /// One session: its server, and what is done in it.
 #[derive(Debug, Clone)]
 pub struct Visit {
@@ -48,6 +64,8 @@ pub struct Visit {
     pub early: bool,
     /// When it begins.
     pub begin_after: Duration,
+    /// When it gives up what it can do without.
+    pub give_up: Option<GiveUp>,
     /// When the server is not to be trusted: how long to stay at most. Nothing in the session is judged then.
     pub patience: Option<Duration>,
 }

@@ -19,7 +19,7 @@ mod server;
 mod visit;
 mod writer;
 
-pub use client::{ClientApp, ClientPlan, Job, Visit};
+pub use client::{ClientApp, ClientPlan, GiveUp, Job, Visit};
 pub use message::Header;
 pub use parts::Reliability;
 pub use pattern::{byte_at, bytes_at};

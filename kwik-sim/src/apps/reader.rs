@@ -48,6 +48,7 @@ pub(super) struct Reader {
     taken: u64,
     since_pause: u64,
     paused_until: Option<Instant>,
+    has_paused: bool,
     end: Option<ReadEnd>,
 }
 
@@ -64,6 +65,9 @@ enum Source {
 }
 
 impl Reader {
+    /// Windows are full by then, and timers have run.
+    const LONG_PAUSE: Duration = Duration::from_secs(1);
+
     /// Reads the answering half of a stream.
     pub(super) fn of(stream: StreamHandle, flow: Flow, style: ReadStyle) -> Self {
         Self::new(stream, Source::Known(flow), style)
@@ -76,7 +80,7 @@ impl Reader {
     }
 
     fn new(stream: StreamHandle, source: Source, style: ReadStyle) -> Self {
-        Self { stream, style, source, taken: 0, since_pause: 0, paused_until: None, end: None }
+        Self { stream, style, source, taken: 0, since_pause: 0, paused_until: None, has_paused: false, end: None }
     }
 
     pub(super) fn end(&self) -> Option<ReadEnd> {
@@ -107,6 +111,7 @@ impl Reader {
             }
             if let Some((_, span)) = self.style.pause.filter(|(after, _)| self.since_pause >= *after) {
                 self.since_pause = 0;
+                self.has_paused |= span >= Self::LONG_PAUSE;
                 self.paused_until = Some(now + span);
                 break;
             }
@@ -135,6 +140,15 @@ impl Reader {
             model.coverage.work("stop");
         }
         self.finish(ReadEnd::Unwanted, model);
+    }
+
+    /// Is not read any more: who lets go of the stream stops it.
+    pub(super) fn leave(&mut self, model: &mut Model) {
+        let Source::Known(flow) = self.source else { return };
+        if self.end.is_none() {
+            model.stopped(flow, 0);
+            self.finish(ReadEnd::Unwanted, model);
+        }
     }
 
     fn read(&self, session: &mut Session<'_>) -> Result<Chunk, ReadError> {
@@ -176,6 +190,9 @@ impl Reader {
 
     fn finish(&mut self, end: ReadEnd, model: &mut Model) {
         self.end = Some(end);
+        if self.has_paused && end == ReadEnd::Finished {
+            model.coverage.work("all read after a long pause");
+        }
         match &self.source {
             Source::Known(flow) => model.read_end(*flow, end),
             Source::Header { id, .. } if end == ReadEnd::Finished => {

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kwik_core::{ClientConfig, Dir, OpenError, Session, SessionEvent, SessionHandle, Side, StreamEvent, StreamHandle};
 
-use super::client::{Job, Visit};
+use super::client::{GiveUp, Job, Visit};
 use super::message::Header;
 use super::reader::{ReadStyle, Reader};
 use super::writer::{WriteEnd, Writer};
 use crate::app::Context;
-use crate::checks::{Flow, Model};
+use crate::checks::{Flow, Model, ReadEnd};
 
 /// A visit under way.
 pub(super) struct VisitState {
@@ -24,6 +24,11 @@ pub(super) struct VisitState {
     dial_at: Option<Instant>,
     /// When it closes the session whatever was done.
     leave_at: Option<Instant>,
+    /// When it gives up what it can do without.
+    give_up_at: Option<Instant>,
+    /// Streams that were given up, and the most that were open at once.
+    given_up: usize,
+    open_most: usize,
     connected: bool,
     closing: bool,
     done: bool,
@@ -46,6 +51,10 @@ struct Running {
 
 impl VisitState {
     const RETRY_AFTER: Duration = Duration::from_secs(1);
+    /// The code of answers that are not wanted any more.
+    const GIVEN_UP: u32 = 56;
+    const MANY_GIVEN_UP: usize = 8;
+    const CROWD: usize = 1000;
     /// The code of uploads that are reset.
     const UPLOAD_RESET: u32 = 55;
 
@@ -60,6 +69,9 @@ impl VisitState {
             handle: None,
             dial_at: None,
             leave_at: None,
+            give_up_at: None,
+            given_up: 0,
+            open_most: 0,
             connected: false,
             closing: false,
             done: false,
@@ -89,7 +101,7 @@ impl VisitState {
 
     pub(super) fn wake_at(&self) -> Option<Instant> {
         let readers = self.running.values().filter_map(|running| running.reader.as_ref()).chain(self.pushed.values());
-        readers.filter_map(Reader::paused_until).chain(self.dial_at).chain(self.leave_at).min()
+        readers.filter_map(Reader::paused_until).chain(self.dial_at).chain(self.leave_at).chain(self.give_up_at).min()
     }
 
     pub(super) fn wake(&mut self, cx: &mut Context<'_>, config: &ClientConfig, model: &mut Model) {
@@ -98,10 +110,17 @@ impl VisitState {
             self.dial_at = None;
             self.dial(cx, config, model);
         }
+        let gives_up = self.give_up_at.is_some_and(|at| at <= now);
+        if gives_up {
+            self.give_up_at = self.next_give_up(now);
+        }
         let Some(mut session) = self.handle.and_then(|handle| cx.session(handle)) else { return };
         let streams: Vec<StreamHandle> = self.running.keys().chain(self.pushed.keys()).copied().collect();
         for stream in streams {
             self.read(now, stream, &mut session, model);
+        }
+        if gives_up {
+            self.give_up(now, &mut session, model);
         }
         self.close_when_done(now, &mut session, model);
     }
@@ -154,6 +173,7 @@ impl VisitState {
                 model.coverage.work("dial");
                 model.began(self.token, self.plan.patience.is_none());
                 self.leave_at = self.plan.patience.map(|patience| now + patience);
+                self.give_up_at = self.next_give_up(now);
                 self.handle = Some(handle);
                 if let Some(mut session) = cx.session(handle).filter(|_| self.plan.early) {
                     self.start_jobs(now, &mut session, model);
@@ -170,7 +190,8 @@ impl VisitState {
         self.pushed.clear();
         (self.pushes_due, self.pushes_over) = (0, 0);
         self.handle = None;
-        self.leave_at = None;
+        (self.leave_at, self.give_up_at) = (None, None);
+        (self.given_up, self.open_most) = (0, 0);
         self.connected = false;
         self.closing = false;
     }
@@ -209,6 +230,7 @@ impl VisitState {
             model.violate(format!("{id} took no priority right after it was opened"));
         }
         self.running.insert(stream, Running { job: index, reader, writer: Some(writer) });
+        self.open_most = self.open_most.max(self.running.len());
         self.write(now, stream, session, model);
     }
 
@@ -285,10 +307,15 @@ impl VisitState {
     /// Lets go of a stream when both halves are over, and goes on with the next job.
     fn settle(&mut self, now: Instant, stream: StreamHandle, session: &mut Session<'_>, model: &mut Model) {
         let Some(running) = self.running.get_mut(&stream) else { return };
-        if running.reader.as_ref().is_some_and(|reader| reader.end().is_some()) {
+        let end = running.reader.as_ref().and_then(Reader::end);
+        if end.is_some() {
             running.reader = None;
             session.stream(stream).release_recv();
         }
+        if end == Some(ReadEnd::Finished) && self.plan.give_up == Some(GiveUp::AtAnAnswer) {
+            self.give_up(now, session, model);
+        }
+        let Some(running) = self.running.get_mut(&stream) else { return };
         if running.reader.is_some() || running.writer.is_some() {
             return;
         }
@@ -299,6 +326,40 @@ impl VisitState {
         session.stream(stream).release_send();
         self.running.remove(&stream);
         self.start_jobs(now, session, model);
+    }
+
+    /// Wants nothing more of all that is under way and that it can do without, all at once. Half of it is reset and stopped,
+    /// of the other half it lets go.
+    fn give_up(&mut self, now: Instant, session: &mut Session<'_>, model: &mut Model) {
+        let mut streams = Vec::new();
+        for (stream, running) in &mut self.running {
+            if !self.plan.jobs[running.job].is_optional() {
+                continue;
+            }
+            if let Some(mut writer) = running.writer.take() {
+                writer.reset(session, Self::UPLOAD_RESET, model);
+            }
+            match &mut running.reader {
+                Some(reader) if streams.len() % 2 == 0 => reader.stop(session, Self::GIVEN_UP, model),
+                Some(reader) => reader.leave(model),
+                None => {}
+            }
+            streams.push(*stream);
+        }
+        self.given_up += streams.len();
+        if streams.len() >= Self::MANY_GIVEN_UP {
+            model.coverage.work("many streams given up at once");
+        }
+        for stream in streams {
+            self.settle(now, stream, session, model);
+        }
+    }
+
+    fn next_give_up(&self, now: Instant) -> Option<Instant> {
+        match self.plan.give_up {
+            Some(GiveUp::Every(span)) => Some(now + span),
+            Some(GiveUp::AtAnAnswer) | None => None,
+        }
     }
 
     fn close_when_done(&mut self, now: Instant, session: &mut Session<'_>, model: &mut Model) {
@@ -313,6 +374,12 @@ impl VisitState {
             self.closing = true;
             model.left(self.token);
             model.coverage.work("session done");
+            if self.given_up >= Self::MANY_GIVEN_UP {
+                model.coverage.work("session done beside streams given up");
+            }
+            if self.open_most >= Self::CROWD {
+                model.coverage.work("session done with a thousand streams open");
+            }
             session.close(now, 0, "done");
         }
     }

@@ -67,6 +67,7 @@ impl Writer {
             // Noted before it is written: what was noted and not written does no harm.
             match session.stream(self.stream).write_chunk(bytes) {
                 Ok(taken) => {
+                    note_size(taken as u64, model);
                     model.wrote(self.flow, self.cursor..self.cursor + taken as u64);
                     self.cursor += taken as u64;
                 }
@@ -100,7 +101,7 @@ impl Writer {
         }
     }
 
-    fn reset(&mut self, session: &mut Session<'_>, code: u32, model: &mut Model) {
+    pub(super) fn reset(&mut self, session: &mut Session<'_>, code: u32, model: &mut Model) {
         self.end = Some(WriteEnd::SessionOver);
         if session.stream(self.stream).reset(code).is_ok() {
             self.end = Some(WriteEnd::Reset);
@@ -135,5 +136,14 @@ impl Writer {
                 WriteEnd::SessionOver
             }
         });
+    }
+}
+
+/// The least and the most that one write takes.
+fn note_size(bytes: u64, model: &mut Model) {
+    match bytes {
+        1 => model.coverage.work("write of 1 byte"),
+        PIECE_BYTES => model.coverage.work("write of 64 KiB"),
+        _ => {}
     }
 }

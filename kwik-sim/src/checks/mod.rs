@@ -2,6 +2,7 @@
 
 mod amplification;
 mod coverage;
+mod memory;
 mod model;
 mod ranges;
 mod watch;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kwik_core::{Limits, Role, SessionStats};
 
+use super::memory;
 use super::model::SharedModel;
 use crate::world::World;
 
@@ -51,7 +52,8 @@ impl Watch {
                 let Some(session) = world.peek(node, handle) else { continue };
                 session.assert_ledger();
                 let (role, stats) = (session.role(), session.stats());
-                wrong.extend(self.excess(role, &stats).map(|what| format!("{node}, session {handle:?}: {what}")));
+                let excess = self.excess(role, &stats).or_else(|| memory::excess(&self.limits, role, session.claim()));
+                wrong.extend(excess.map(|what| format!("{node}, session {handle:?}: {what}")));
             }
         }
         wrong
@@ -61,7 +63,7 @@ impl Watch {
     fn excess(&self, role: Role, stats: &SessionStats) -> Option<String> {
         let limits = &self.limits;
         // Both ends may open as many as the other end allows.
-        let streams_max = 2 * (limits.streams_bidi_max + limits.streams_uni_max).max(limits.grants_path_max as u64);
+        let streams_max = memory::streams_max(limits);
         if stats.streams_open as u64 > streams_max {
             return Some(format!("{} streams are open; at most {streams_max}", stats.streams_open));
         }
@@ -71,8 +73,7 @@ impl Watch {
             return Some(format!("{live} paths are alive; at most {paths_max}"));
         }
         // A quarter more for what pieces pin, and the margin of writes that may be sent at once.
-        let reassembly = limits.reassembly_budget_bytes * 5 / 4;
-        let bytes_max = reassembly + limits.send_buffer_session_bytes as u64 * 5 / 4 + (4 << 20);
+        let bytes_max = memory::buffers_max(limits);
         if stats.bytes_buffered as u64 > bytes_max {
             return Some(format!("{} bytes are buffered; at most {bytes_max}", stats.bytes_buffered));
         }

@@ -71,19 +71,20 @@ struct Draw<'a> {
     faults: Vec<(Duration, Fault)>,
 }
 
-/// Draws the faults of a world.
+/// Draws the faults of a world. Severe ones may cost a session.
 pub(super) fn draw(
     rng: &mut SimRng,
     servers: &[NodeId],
     clients: &[NodeId],
     links: &[Vec<Link>],
+    may_be_severe: bool,
     has_two_addresses: impl Fn(usize) -> bool,
 ) -> FaultPlan {
     if rng.below(8) == 0 {
         return FaultPlan::default();
     }
     let end = Duration::from_millis(3000 + rng.below(9000));
-    let may_be_severe = rng.below(3) != 0;
+    let may_be_severe = rng.below(3) != 0 && may_be_severe;
     let mut kinds: Vec<(&'static str, bool)> =
         KINDS.iter().copied().filter(|(_, severe)| (may_be_severe || !severe) && rng.below(6) == 0).collect();
     rng.shuffle(&mut kinds);

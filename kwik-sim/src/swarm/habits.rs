@@ -6,7 +6,7 @@ use kwik_core::Limits;
 use kwik_core::limits::Extreme;
 
 use super::options::{ClientOptions, many_jobs};
-use crate::apps::{Header, Job, ReadStyle};
+use crate::apps::{GiveUp, Header, Job, ReadStyle};
 use crate::rng::SimRng;
 
 /// Something that the programs of a world do, or are told, all the time.
@@ -24,8 +24,28 @@ pub enum Habit {
     Extreme,
 }
 
-/// Limits that may be anything within their bounds without making an application fail.
+/// Limits that may be anything within their bounds without making an application fail: no time that the network needs, and
+/// no number of sessions.
 const FREE: &[&str] = &[
+    "streams_bidi_max",
+    "streams_uni_max",
+    "reassembly_budget_bytes",
+    "grants_session_max",
+    "grants_path_max",
+    "grant_spans_session",
+    "command_bytes_max",
+    "raw_packets_max",
+    "raw_queue_bytes_max",
+    "forged_seals_burst",
+    "forged_seals_per_second",
+    "control_queue_bytes_max",
+    "idle_frames_per_second",
+    "endpoint_memory_max",
+    "incoming_before_retry",
+    "incoming_network_before_retry",
+    "paths_max",
+    "dials_parallel_max",
+    "dials_per_minute_max",
     "stream_window_initial_bytes",
     "stream_window_bytes",
     "stream_window_bytes_max",
@@ -48,11 +68,25 @@ const FREE: &[&str] = &[
 impl Habit {
     pub(super) const ALL: [Self; 5] = [Self::Pauses, Self::Cancels, Self::Crowd, Self::Flooded, Self::Extreme];
 
-    /// The habit of a world, if it has one. Crowds are rare, since they take long.
+    /// The habit of a world, if it has one. Some are rare, since they take long.
     pub(super) fn draw(seed: u64) -> Option<Self> {
         let rng = &mut SimRng::new(seed, &[0x4841]);
         let habit = if rng.below(4) == 0 { rng.pick(&Self::ALL).copied() } else { None };
-        habit.filter(|habit| *habit != Self::Crowd || rng.below(4) == 0)
+        let one_in = match habit? {
+            Self::Crowd => 4,
+            Self::Flooded => 2,
+            Self::Pauses | Self::Cancels | Self::Extreme => 1,
+        };
+        habit.filter(|_| rng.below(one_in) == 0)
+    }
+
+    /// What came of it, if a session was done in such a world. The applications note that of the others themselves.
+    pub(super) fn result(self) -> Option<&'static str> {
+        match self {
+            Self::Flooded => Some("session done beside a flood"),
+            Self::Extreme => Some("session done at extreme limits"),
+            Self::Pauses | Self::Cancels | Self::Crowd => None,
+        }
     }
 
     /// Has the clients follow the habit.
@@ -68,6 +102,11 @@ impl Habit {
                     cancel(rng, job);
                 }
                 visit.parallel = 50;
+                visit.give_up = match rng.below(3) {
+                    0 => None,
+                    1 => Some(GiveUp::Every(Duration::from_millis(20 + rng.below(800)))),
+                    _ => Some(GiveUp::AtAnAnswer),
+                };
             }),
             Self::Crowd => visits.take(1).for_each(|visit| {
                 visit.jobs = (0..25).flat_map(|_| many_jobs(rng)).collect();
@@ -86,16 +125,16 @@ impl Habit {
             }
             Self::Extreme => {
                 let rng = &mut SimRng::new(seed, &[0x4843]);
-                let before = limits.clone();
-                for _ in 0..4 {
+                for _ in 0..1 + rng.below(FREE.len() as u64) {
                     let name = rng.pick(FREE).copied().unwrap_or_default();
                     let extreme = [Extreme::Least, Extreme::Small, Extreme::Huge, Extreme::Most][index(rng, 4)];
-                    let field = limits.fields_mut().into_iter().find(|(known, _)| *known == name);
+                    let mut changed = limits.clone();
+                    let field = changed.fields_mut().into_iter().find(|(known, _)| *known == name);
                     field.into_iter().for_each(|(_, field)| field.set(extreme));
-                }
-                // Half of them contradict each other.
-                if limits.check().is_err() {
-                    return before;
+                    // Some are out of bounds, and some contradict those drawn before.
+                    if changed.check().is_ok() {
+                        limits = changed;
+                    }
                 }
             }
             Self::Pauses | Self::Cancels | Self::Flooded => {}
@@ -122,6 +161,6 @@ fn cancel(rng: &mut SimRng, job: &mut Job) {
     match rng.below(4) {
         0 => {}
         1 => job.reset_upload = Some(1 + rng.below(job.up)),
-        _ => job.read.stop = Some((rng.below(job.down / 2 + 1), 7)),
+        _ => (job.read.stop, job.pushes) = (Some((rng.below(job.down + 1), 7)), 0),
     }
 }

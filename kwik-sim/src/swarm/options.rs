@@ -8,7 +8,7 @@ use kwik_core::{Congestion, Dir, Limits, TransportCode};
 
 use super::faults::{self, FaultPlan};
 use super::habits::Habit;
-use crate::apps::{Header, Job, ReadStyle, Reliability, ServerPlan};
+use crate::apps::{GiveUp, Header, Job, ReadStyle, Reliability, ServerPlan};
 use crate::byzantine::{Behaviour, Cost, Pair, Part};
 use crate::link::{Ecn, Link};
 use crate::node::NodeId;
@@ -66,6 +66,8 @@ pub struct VisitOptions {
     pub early: bool,
     /// When it begins.
     pub begin_after: Duration,
+    /// When it gives up what it can do without.
+    pub give_up: Option<GiveUp>,
 }
 
 /// A node that speaks as it likes, alone or with another one.
@@ -200,10 +202,13 @@ impl Options {
         let mut clients: Vec<ClientOptions> = links.iter().map(|_| client(rng, servers)).collect();
         let plan = plan(rng, lies);
         let nodes = |first: usize, count: usize| (first..first + count).map(NodeId).collect::<Vec<_>>();
-        let faults = faults::draw(rng, &nodes(0, servers), &nodes(servers, clients.len()), &links, |client| {
+        let habit = Habit::draw(seed);
+        // Nothing honest ends a session, whatever its habit.
+        let may_be_severe = habit.is_none();
+        let (servers_at, clients_at) = (nodes(0, servers), nodes(servers, clients.len()));
+        let faults = faults::draw(rng, &servers_at, &clients_at, &links, may_be_severe, |client| {
             clients.get(client).is_some_and(|client| client.addresses > 1)
         });
-        let habit = Habit::draw(seed);
         if let Some(habit) = habit {
             habit.apply(seed, &mut clients);
         }
@@ -259,9 +264,15 @@ impl Options {
 
 /// The fields of a link that are not as usual.
 pub(super) fn describe(link: &Link) -> String {
-    let (text, usual) = (format!("{link:?}"), format!("{:?}", Link::default()));
+    differences(link, &Link::default())
+}
+
+/// The fields that are not as usual.
+fn differences<T: fmt::Debug>(value: &T, usual: &T) -> String {
+    let (text, usual) = (format!("{value:?}"), format!("{usual:?}"));
     let fields = |text: &str| -> Vec<String> {
-        text.trim_start_matches("Link { ").trim_end_matches(" }").split(", ").map(str::to_owned).collect()
+        let (_, fields) = text.split_once(" { ").unwrap_or_default();
+        fields.trim_end_matches(" }").split(", ").map(str::to_owned).collect()
     };
     let usual = fields(&usual);
     fields(&text).into_iter().filter(|field| !usual.contains(field)).collect::<Vec<_>>().join(", ")
@@ -307,6 +318,7 @@ fn client(rng: &mut SimRng, servers: usize) -> ClientOptions {
         parallel: if rng.below(6) == 0 { 1 + count(rng, 100) } else { 1 + count(rng, 8) },
         early: rng.below(3) == 0,
         begin_after: Duration::from_millis(rng.below(3000)),
+        give_up: None,
     };
     let visits = (0..=rng.below(3)).map(|_| visit(rng)).collect();
     ClientOptions { addresses: if rng.below(6) == 0 { 2 } else { 1 }, visits }
@@ -401,6 +413,9 @@ impl fmt::Display for Options {
             f,
             "seed {seed}: {tls:?} TLS, {congestion:?}, {servers} servers, scarce: {tight:?}, habit: {habit:?}, stranger: {stranger:?}, liar: {liar:?}"
         )?;
+        if *habit == Some(Habit::Extreme) {
+            writeln!(f, "  limits: {}", differences(&self.limits(), &self.tight.limits()))?;
+        }
         writeln!(f, "  servers: {plan:?}")?;
         for (number, (client, links)) in clients.iter().zip(links).enumerate() {
             writeln!(f, "  client {number} (n{}), {} addresses", servers + number, client.addresses)?;
@@ -408,8 +423,11 @@ impl fmt::Display for Options {
                 writeln!(f, "    to n{server}: {}", describe(link))?;
             }
             for visit in &client.visits {
-                let VisitOptions { primary, jobs, parallel, early, begin_after } = visit;
-                writeln!(f, "    visits n{primary} at {begin_after:?}, early {early}, {parallel} at a time")?;
+                let VisitOptions { primary, jobs, parallel, early, begin_after, give_up } = visit;
+                writeln!(
+                    f,
+                    "    visits n{primary} at {begin_after:?}, early {early}, {parallel} at a time, gives up {give_up:?}"
+                )?;
                 for job in jobs {
                     writeln!(f, "      {job:?}")?;
                 }

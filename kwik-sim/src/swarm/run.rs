@@ -82,6 +82,9 @@ pub fn run(options: &Options, keep: usize, sample: Option<Duration>, look: impl 
     }
     if let Some(habit) = options.habit {
         coverage.fault(&format!("habit: {habit:?}"));
+        if coverage.work.contains_key("session done") {
+            habit.result().into_iter().for_each(|result| coverage.work(result));
+        }
     }
     if let Some(stranger) = options.stranger {
         coverage.fault(&format!("stranger: {stranger:?}"));
@@ -339,6 +342,7 @@ fn visits(client: &ClientOptions) -> Vec<Visit> {
         parallel: visit.parallel,
         early: visit.early,
         begin_after: visit.begin_after,
+        give_up: visit.give_up,
         patience: None,
     };
     client.visits.iter().map(visit).collect()

@@ -14,6 +14,18 @@ use crate::checks::{Coverage, name_of};
 /// Limits that the applications run into.
 const LIMITS: &[&str] = &["streams", "streams of one direction", "send buffer", "grants", "raw packets", "paths"];
 
+/// What must have come of the habits, and of what every application does.
+const RESULTS: &[&str] = &[
+    "all read after a long pause",
+    "many streams given up at once",
+    "session done beside streams given up",
+    "session done with a thousand streams open",
+    "session done beside a flood",
+    "session done at extreme limits",
+    "write of 1 byte",
+    "write of 64 KiB",
+];
+
 /// Codes that no world of a sweep can bring about, and why.
 const OUT_OF_REACH: &[(TransportCode, &str)] = &[
     (TransportCode::NO_ERROR, "it tells of no error"),
@@ -31,7 +43,7 @@ pub fn coverage_table(coverage: &Coverage) -> String {
         ("faults", with_zeros(&coverage.faults, fault_names())),
         ("codes", with_zeros(&coverage.codes, code_names())),
         ("limits", with_zeros(&owned(&coverage.limits), LIMITS.iter().map(ToString::to_string))),
-        ("work", owned(&coverage.work)),
+        ("work", with_zeros(&owned(&coverage.work), RESULTS.iter().map(ToString::to_string))),
     ];
     for (title, counts) in sections {
         // Writing to a string cannot fail.
@@ -49,7 +61,9 @@ pub fn coverage_gaps(coverage: &Coverage) -> Vec<String> {
     let faults = with_zeros(&coverage.faults, fault_names());
     let codes = with_zeros(&coverage.codes, code_names());
     let limits = with_zeros(&owned(&coverage.limits), LIMITS.iter().map(ToString::to_string));
-    [("fault", faults), ("code", codes), ("limit", limits)]
+    let mut results = with_zeros(&owned(&coverage.work), RESULTS.iter().map(ToString::to_string));
+    results.retain(|name, _| RESULTS.contains(&name.as_str()));
+    [("fault", faults), ("code", codes), ("limit", limits), ("result", results)]
         .into_iter()
         .flat_map(|(kind, counts)| {
             counts.into_iter().filter(|(_, count)| *count == 0).map(move |(name, _)| format!("{kind} {name}"))
