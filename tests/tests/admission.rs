@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kwik_core::{Dir, Limits, SessionEvent, SessionHandle, StreamHandle, WriteError};
+use kwik_core::{Dir, Limits, SessionError, SessionEvent, SessionHandle, StreamHandle, TransportCode, WriteError};
 use kwik_sim::byzantine::{Dialer, Flood};
-use kwik_sim::{Link, NodeId, Pki, World, WorldConfig};
+use kwik_sim::{Fault, Link, NodeConfig, NodeId, Pki, World, WorldConfig};
 use kwik_tests::{LONG, NAME};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -23,9 +23,15 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(adjust: impl FnOnce(&mut Limits)) -> Self {
         let mut world = World::with_config(WorldConfig::null_tls(1));
         let pki = world.pki(NAME);
-        let server = world.add_server("10.0.0.1:4433".parse().expect("an address"), pki.server(0)).expect("a server");
+        let mut config = NodeConfig::server("10.0.0.1:4433".parse().expect("an address"), pki.server(0));
+        adjust(&mut config.limits);
+        let server = world.add_node(config).expect("a server");
         Self { world, pki, server, hosts: 0 }
     }
 
@@ -43,10 +49,15 @@ impl Site {
         connected
     }
 
-    /// How long an honest client takes to be welcomed.
-    fn welcome(&mut self, address: &str) -> Option<Duration> {
+    fn client(&mut self, address: &str) -> NodeId {
         let client = self.world.add_client(address.parse().expect("an address")).expect("a client");
         self.world.set_link_both(client, self.server, Link::with_delay(DELAY));
+        client
+    }
+
+    /// How long an honest client takes to be welcomed.
+    fn welcome(&mut self, address: &str) -> Option<Duration> {
+        let client = self.client(address);
         self.world.dial(client, self.server, self.pki.client(), NAME).expect("dialled");
         let begun = self.world.elapsed();
         let welcomed = |world: &mut World| world.saw(client, |event| *event == SessionEvent::Welcomed);
@@ -173,4 +184,38 @@ fn established_session_keeps_its_goodput_while_its_listener_is_flooded() {
         let flooded = goodput(hosts, dialer, per_second);
         assert!(flooded * 10 >= undisturbed * 9, "{dialer:?} from {hosts}: {flooded} of {undisturbed} bytes");
     }
+}
+
+/// A server that asks every client for a proof of its address, and a patient client whose proof is lost for so long.
+fn prove_late(lost: Duration) -> SessionEvent {
+    let mut site = Site::with(|limits| limits.incoming_before_retry = 0);
+    let (server, client) = (site.server, site.client("10.2.0.1:5000"));
+    let mut limits = Limits::default();
+    limits.idle_timeout = 1_000 * SECOND;
+    site.world.dial(client, server, site.pki.client().limits(limits), NAME).expect("dialled");
+    // The first packet was answered with a Retry, which has not arrived.
+    site.world.run_for(DELAY * 3 / 2);
+    site.world.inject(Fault::Blackhole { from: client, to: server });
+    site.world.run_for(lost);
+    site.world.inject(Fault::HealAll);
+    let mut found = None;
+    site.world.run_until(1_000 * SECOND, |world| {
+        let is_end = |event: &SessionEvent| matches!(event, SessionEvent::Welcomed | SessionEvent::Closed(_));
+        found = std::iter::from_fn(|| world.poll_event(client)).map(|(_, event)| event).find(is_end);
+        found.is_some()
+    });
+    found.expect("the client hears whether it may come")
+}
+
+/// The client's packets were lost for longer than a token was good for; the session ended with PROTOCOL_VIOLATION.
+/// (Swarm seed 4286.)
+// [P-4.13]
+#[test]
+fn regression_client_that_took_long_to_prove_its_address_broke_a_rule() {
+    for lost in [16, 60] {
+        assert_eq!(prove_late(lost * SECOND), SessionEvent::Welcomed, "lost for {lost} s");
+    }
+    let ended = prove_late(130 * SECOND);
+    let SessionEvent::Closed(SessionError::Transport { code, detail }) = ended else { panic!("{ended:?}") };
+    assert_eq!((code, detail.contains("proof of address")), (TransportCode::UNREACHABLE, true), "{detail}");
 }

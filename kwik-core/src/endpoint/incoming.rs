@@ -1,7 +1,7 @@
 //! Connections before they authenticate: what they may cost, and how they become sessions (PROTOCOL.md §4).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quinn_proto::{ConnectionHandle, EndpointEvent};
 
@@ -42,6 +42,9 @@ impl Incoming {
 }
 
 impl Endpoint {
+    /// How long a client may take to answer a Retry: four times as long as one with the default idle timeout tries.
+    const RETRY_TOKEN_LIFETIME: Duration = Duration::from_secs(120);
+
     pub(super) fn quic_server_config(
         &mut self,
         config: &ServerConfig,
@@ -49,6 +52,7 @@ impl Endpoint {
         let crypto = config::server_crypto(&config.tls, &self.wall)?;
         let mut quic = quinn_proto::ServerConfig::new(crypto, self.entropy.token_key());
         quic.time_source(Arc::new(self.wall.clone()))
+            .retry_token_lifetime(Self::RETRY_TOKEN_LIFETIME)
             .max_incoming(self.config.limits.incoming_max)
             .incoming_buffer_size(64 * 1024)
             .incoming_buffer_size_total(16 * 1024 * 1024);

@@ -30,6 +30,11 @@ fn transport_error(code: TransportErrorCode, text: String, place: &str) -> DeadR
     }
     match code {
         TransportErrorCode::CONNECTION_REFUSED => DeadReason::new(TransportCode::SERVER_BUSY, text),
+        // The network held the client up for long, or it has another address now. To dial again helps.
+        TransportErrorCode::INVALID_TOKEN => DeadReason::new(
+            TransportCode::UNREACHABLE,
+            "the proof of address that the server gave is too old: dial again",
+        ),
         TransportErrorCode::APPLICATION_ERROR => {
             DeadReason::new(TransportCode::AUTH_FAILED, "the peer closed during the handshake")
         }
