@@ -34,10 +34,15 @@ pub(super) struct Memory {
     used: u64,
     claims: BTreeMap<Key, Claim>,
     networks: BTreeMap<Network, u64>,
-    /// The session that all there is to take was lent to.
-    borrower: Option<SessionHandle>,
+    loan: Option<Loan>,
     /// Sessions that would have taken more.
     pub(super) starved: Queue<SessionHandle>,
+}
+
+/// All there is to take was lent to this session, which held so much then.
+struct Loan {
+    session: SessionHandle,
+    counted: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -47,12 +52,14 @@ struct Claim {
 }
 
 impl Memory {
+    /// What a session holds is counted in steps, so that few packets change it.
+    const STEP: u64 = 16 * 1024;
     /// What a session may take at once to open streams, if there is no more for anything.
     const OPEN_BYTES: u64 = 64 * 1024;
 
     pub(super) fn new(max: u64) -> Self {
         let (claims, networks) = (BTreeMap::new(), BTreeMap::new());
-        Self { max, used: 0, claims, networks, borrower: None, starved: Queue::new() }
+        Self { max, used: 0, claims, networks, loan: None, starved: Queue::new() }
     }
 
     /// How many strangers may have a place. As many again may be on their way out.
@@ -119,6 +126,11 @@ impl Memory {
         }
     }
 
+    /// What a session counts for.
+    fn counted(machine: &Machine) -> u64 {
+        machine.claim().checked_next_multiple_of(Self::STEP).unwrap_or(u64::MAX)
+    }
+
     fn network(&self, key: Key) -> Option<Network> {
         self.claims.get(&key).map(|claim| claim.network)
     }
@@ -153,7 +165,7 @@ impl Endpoint {
     pub(super) fn enter_session(&mut self, session: SessionHandle, network: Network) {
         self.call_in();
         if let Some(machine) = self.sessions.get(&session) {
-            self.memory.enter(Key::Session(session), network, machine.claim());
+            self.memory.enter(Key::Session(session), network, Memory::counted(machine));
         }
     }
 
@@ -165,26 +177,31 @@ impl Endpoint {
 
     /// Lends a session all that it may take. Who was lent it before cannot take any more.
     pub(super) fn lend(&mut self, session: SessionHandle) {
-        if self.memory.borrower == Some(session) {
+        if self.memory.loan.as_ref().is_some_and(|loan| loan.session == session) {
             return;
         }
         self.call_in();
         let network = self.memory.network(Key::Session(session));
         if let (Some(machine), Some(network)) = (self.sessions.get_mut(&session), network) {
             machine.set_room(self.memory.room(network));
-            self.memory.borrower = Some(session);
+            self.memory.loan = Some(Loan { session, counted: Memory::counted(machine) });
         }
     }
 
     /// Counts what was taken of what was lent, and lends anew.
     pub(super) fn settle(&mut self) {
-        let Some(session) = self.memory.borrower else { return };
+        let Some(Loan { session, counted: before }) = &mut self.memory.loan else { return };
+        let session = *session;
         let Some(machine) = self.sessions.get_mut(&session) else { return };
-        let key = Key::Session(session);
         if machine.wants_memory() {
             self.memory.starved.push(session);
         }
-        let Some(change) = self.memory.set(key, machine.claim()) else { return };
+        let counted = Memory::counted(machine);
+        if std::mem::replace(before, counted) == counted {
+            return;
+        }
+        let key = Key::Session(session);
+        let Some(change) = self.memory.set(key, counted) else { return };
         if let Some(network) = self.memory.network(key) {
             machine.set_room(self.memory.room(network));
         }
@@ -196,7 +213,7 @@ impl Endpoint {
     /// As [`Self::settle`], and nothing is lent any more.
     pub(super) fn call_in(&mut self) {
         self.settle();
-        self.memory.borrower = None;
+        self.memory.loan = None;
     }
 
     /// A stranger comes, and what it costs counts.
@@ -228,7 +245,7 @@ impl Endpoint {
     pub fn assert_memory(&self) {
         self.sessions.values().for_each(|machine| machine.assert_claim());
         let strangers = self.incoming.keys().map(|connection| (Key::Incoming(*connection), Path::STRANGER_BYTES));
-        let sessions = self.sessions.iter().map(|(handle, machine)| (Key::Session(*handle), machine.claim()));
+        let sessions = self.sessions.iter().map(|(handle, machine)| (Key::Session(*handle), Memory::counted(machine)));
         let (held, counted): (BTreeMap<_, _>, _) = (strangers.chain(sessions).collect(), &self.memory.claims);
         assert!(held.iter().eq(counted.iter().map(|(key, claim)| (key, &claim.bytes))), "{held:?} and {counted:?}");
         assert_eq!(self.memory.used, held.values().sum::<u64>(), "the sum");

@@ -38,7 +38,10 @@ impl StreamCredit {
                 Dir::Bi => &mut self.bidi,
                 Dir::Uni => &mut self.uni,
             };
-            slots.allowance.give_back(streams.take_completed(dir));
+            let completed = streams.take_completed(dir);
+            if completed > 0 {
+                slots.allowance.give_back(completed);
+            }
             if slots.due(streams.withheld(dir)).is_some_and(|at| at <= now) {
                 streams.free_withheld(dir, slots.allowance.take_up_to(now, streams.withheld(dir)));
             }

@@ -12,9 +12,16 @@ pub(super) struct PathWindows {
     bytes: u64,
     /// Whether some path should have a larger window to receive into.
     are_small: bool,
+    /// Whether a path came, went, or heard something.
+    are_due: bool,
 }
 
 impl PathWindows {
+    /// A path heard something: what it needs may have changed.
+    pub(super) fn on_heard(&mut self) {
+        self.are_due = true;
+    }
+
     fn count(&mut self, path: &Path) {
         self.bytes += path.claim();
         self.are_small |= path.wants_window();
@@ -64,8 +71,11 @@ impl Machine {
         !self.phase.is_closed() && (self.windows.are_small || self.streams.awaits_memory())
     }
 
-    /// Lets the windows of all paths grow and shrink.
+    /// Lets the windows of all paths grow and shrink, if there may be a reason to.
     pub(super) fn fit_windows(&mut self) {
+        if !self.windows.are_due && !self.windows.are_small && !self.streams.has_sendable() {
+            return;
+        }
         self.windows = PathWindows::default();
         for (id, path) in &mut self.paths {
             let is_sending = || match &self.role {
@@ -82,7 +92,7 @@ impl Machine {
 
     /// To be called when a path came or went.
     pub(super) fn count_windows(&mut self) {
-        self.windows = PathWindows::default();
+        self.windows = PathWindows { are_due: true, ..PathWindows::default() };
         self.paths.values().for_each(|path| self.windows.count(path));
     }
 

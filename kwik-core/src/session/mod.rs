@@ -270,6 +270,7 @@ impl Machine {
             let Some(path) = self.paths.get_mut(&id) else { return false };
             let (bytes, input) = (path.take_datagram_bytes(), path.poll(moment.now));
             if bytes > 0 {
+                self.windows.on_heard();
                 self.streams.on_arrived(id, bytes);
             }
             let Some(input) = input else { return false };

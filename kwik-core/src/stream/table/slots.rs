@@ -7,7 +7,8 @@ impl StreamTable {
     /// Slots of streams that the peer abandoned and that may come free, when [`Self::free_withheld`] says so. None while too
     /// many streams wait to be accepted.
     pub(crate) fn withheld(&self, dir: Dir) -> u64 {
-        if self.may_give_credit(dir) { self.ids.withheld(dir) } else { 0 }
+        let withheld = self.ids.withheld(dir);
+        if withheld > 0 && self.may_give_credit(dir) { withheld } else { 0 }
     }
 
     /// So many slots of streams that the peer abandoned come free.
