@@ -69,10 +69,11 @@ impl Writers {
     }
 
     /// The next writer for whom the session's buffer has room, if those that were woken before use theirs. An empty buffer
-    /// has room for all: nothing else would wake them.
+    /// with room has it for all: nothing else would wake them.
     fn wake_next(&mut self, room: usize, is_empty: bool) -> Option<StreamHandle> {
         let taken = self.woken.len().saturating_mul(ROOM_EACH);
-        let fits = room.saturating_sub(taken) >= ROOM_EACH || (self.woken.is_empty() && room > 0) || is_empty;
+        let is_enough = room.saturating_sub(taken) >= ROOM_EACH || self.woken.is_empty() || is_empty;
+        let fits = room > 0 && is_enough;
         let writer = if fits { self.queue.pop()? } else { return None };
         self.woken.insert(writer);
         Some(writer)

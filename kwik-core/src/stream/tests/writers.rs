@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::error::ErrorCode;
-use crate::stream::{StreamEvent, WriteError};
+use crate::stream::{Room, StreamEvent, WriteError};
 use std::collections::BTreeMap;
 
 /// What each writer has to write: as much as every stream may hold, and more.
@@ -155,4 +155,21 @@ fn regression_room_told_to_a_writer_that_is_gone_was_told_to_nobody_else() {
         woken.extend(crowd.woken());
     }
     assert_eq!((woken, rounds), (waiting, 3));
+}
+
+/// A writer without credit was told again and again of room in an empty buffer, while the endpoint had none to give: two
+/// sessions that were lent it in turns kept the endpoint from ever coming to rest. (Swarm seed 11861.)
+#[test]
+fn regression_writer_was_woken_for_room_that_the_endpoint_does_not_have() {
+    let mut crowd = Crowd::new(0);
+    let writer = crowd.open(0, 16 * KIB);
+    let nothing = Room { grow: 0, windows: 0, open: 0 };
+    crowd.table.set_room(nothing);
+    let write_ahead = |crowd: &mut Crowd| crowd.table.write_at(writer, 1 << 24, bytes(0, 0..100));
+    assert_eq!(write_ahead(&mut crowd), Err(WriteError::Blocked));
+    crowd.table.set_room(nothing);
+    assert_eq!(crowd.woken(), []);
+    crowd.table.set_room(Room { grow: 2, ..nothing });
+    assert_eq!(crowd.woken(), [writer]);
+    assert_eq!(write_ahead(&mut crowd), Ok(1));
 }
