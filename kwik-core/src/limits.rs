@@ -190,12 +190,13 @@ limits! {
     /// Such frames by path and second, beyond the burst.
     idle_frames_per_second: u32 = 100, 100 => u32::MAX;
     /// The most that all peers of an endpoint together can make it hold, in bytes: what their credit lets them send, what is
-    /// kept to be sent to them, and the windows of QUIC. A quarter is kept for new sessions, and one network, an IPv4 address
-    /// or 56 bits of an IPv6 address, takes at most as much as it leaves. As long as there is plenty, sessions have what their
-    /// own limits say. Then windows stop growing, and new sessions get 16 streams of each direction with the least windows,
-    /// about 750 KiB; in the end they are refused.
+    /// kept to be sent to them, and the windows of QUIC. One network, an IPv4 address or 56 bits of an IPv6 address, takes at
+    /// most as much as it leaves. Of the first half, sessions begin with what their own limits say, by default about 6 MiB.
+    /// Then new ones begin with 16 streams of each direction and the least windows, about 0.7 MiB. Windows grow as far as
+    /// three quarters; in the end sessions are refused. The default has room for about 2,900 idle sessions of many hosts; to
+    /// keep `sessions_max` of 10,000 takes about 14 GiB.
     endpoint_memory_max: u64 = 4096 * MIB, 64 * MIB => u64::MAX;
-    /// Sessions of one endpoint.
+    /// Sessions of one endpoint, as far as `endpoint_memory_max` has room for them.
     sessions_max: usize = 10_000, 1 => usize::MAX;
     /// Sessions that were accepted but not yet taken by the application, by endpoint.
     accept_queue_sessions: usize = 64, 1 => usize::MAX;

@@ -1,7 +1,8 @@
 //! The memory of an endpoint: who holds how much of it, and who may have more.
 //!
-//! A session is not asked to give back what its peer was promised. So what is left is dealt out with care: a quarter is kept
-//! for sessions that are yet to come, a sixteenth of all for strangers, and no network takes more than it leaves to others.
+//! A session is not asked to give back what its peer was promised. So what is left is dealt out with care: from the first half
+//! on, sessions begin small; a quarter is kept for those that are yet to come, a sixteenth of all for strangers; and no
+//! network takes more than it leaves to others.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -65,6 +66,11 @@ impl Memory {
     /// How many strangers may have a place. As many again may be on their way out.
     pub(super) fn strangers_max(max: u64) -> usize {
         usize::try_from(max / 16 / Path::STRANGER_BYTES).unwrap_or(usize::MAX)
+    }
+
+    /// What a session of this network may take to begin with all that its limits say.
+    fn room_to_begin(&self, network: Network) -> u64 {
+        self.share(self.max / 2, network)
     }
 
     /// What a session of this network may take to grow.
@@ -153,7 +159,7 @@ impl Endpoint {
 
     /// The limits that a session of this network can have: its own, or the least there are. `None` if there is no room.
     pub(super) fn afford(&self, network: Network, limits: &Limits, has_streams: bool) -> Option<Limits> {
-        if Machine::usual_bytes(limits, has_streams) <= self.memory.room_to_grow(network) {
+        if Machine::usual_bytes(limits, has_streams) <= self.memory.room_to_begin(network) {
             return Some(limits.clone());
         }
         let least = limits.least();
@@ -347,6 +353,24 @@ mod tests {
         assert!(!memory.has_room_for_stranger());
         memory.set(session(0), u64::MAX);
         assert_eq!((memory.room_to_grow(network(2)), memory.has_room_for(network(2), 1)), (0, false));
+    }
+
+    #[test]
+    fn thousands_of_sessions_have_room_by_default() {
+        let limits = Limits::default();
+        let (usual, least) = (Machine::usual_bytes(&limits, true), Machine::least_bytes(&limits.least(), true));
+        let mut memory = Memory::new(limits.endpoint_memory_max);
+        let (mut whole, mut small) = (0_u64, 0_u64);
+        loop {
+            let network = Network::V4((whole + small).to_be_bytes()[4..].try_into().unwrap());
+            let bytes = if usual <= memory.room_to_begin(network) { usual } else { least };
+            if !memory.has_room_for(network, bytes) {
+                break;
+            }
+            *(if bytes == usual { &mut whole } else { &mut small }) += 1;
+            memory.enter(session(whole + small), network, bytes);
+        }
+        assert_eq!((whole, small), (332, 2560));
     }
 
     #[test]
