@@ -467,7 +467,7 @@ impl Endpoint {
     fn exchange_quic_events(&mut self, handle: SessionHandle) -> bool {
         let Some(machine) = self.sessions.get_mut(&handle) else { return false };
         let mut answered = false;
-        for path in machine.paths_mut() {
+        for path in machine.paths_mut().filter(|path| path.is_touched()) {
             answered |= exchange(&mut self.quic, &mut self.owners, path);
         }
         machine.bury();

@@ -6,9 +6,11 @@ mod control;
 mod health;
 mod inbound;
 mod loss;
+mod measured;
 mod memory;
 mod packets;
 mod probe;
+mod quic;
 mod state;
 mod transport;
 
@@ -31,6 +33,7 @@ use self::inbound::Inbound;
 use self::memory::Windows;
 use self::packets::SentPackets;
 use self::probe::Probe;
+use self::quic::Quic;
 use self::state::Lifecycle;
 use crate::allowance::Allowance;
 use crate::auth;
@@ -101,7 +104,7 @@ impl PathSetup {
 /// One path of a session, at either end.
 pub(crate) struct Path {
     handle: ConnectionHandle,
-    quic: quinn_proto::Connection,
+    quic: Quic,
     side: Side,
     liveness: Liveness,
     limits: Limits,
@@ -133,6 +136,10 @@ pub(crate) struct Path {
     windows: Windows,
     /// Whether QUIC has something that it was not asked for yet.
     is_unsent: bool,
+    /// Whether something may have happened that the session was not told of.
+    has_news: bool,
+    /// When the path is to be woken, unless it was touched since that was asked.
+    deadline: Option<Instant>,
     /// Where the peer reached this end last, if the socket tells.
     local_address: Option<IpAddr>,
 }
@@ -149,7 +156,7 @@ impl Path {
         let idle_frames = Allowance::new(now, burst, per_second);
         Self {
             handle,
-            quic,
+            quic: Quic::new(quic),
             side: setup.side,
             liveness: setup.liveness,
             limits: setup.limits,
@@ -174,6 +181,8 @@ impl Path {
             mute: false,
             windows: Windows::default(),
             is_unsent: false,
+            has_news: true,
+            deadline: None,
             local_address: None,
         }
     }
@@ -188,6 +197,7 @@ impl Path {
         event: ConnectionEvent,
         bytes: usize,
     ) {
+        self.has_news = true;
         self.local_address = local_address.or(self.local_address);
         self.datagram_bytes = self.datagram_bytes.saturating_add((bytes + Self::DATAGRAM_BYTES) as u64);
         let silence = self.health.silence(now);
@@ -209,7 +219,12 @@ impl Path {
         }
     }
 
+    /// Time passed; nothing is done before the path's deadline.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if !self.quic.is_touched() && self.deadline.is_none_or(|at| at > now) {
+            return;
+        }
+        self.has_news = true;
         if self.quic.poll_timeout().is_some_and(|at| at <= now) {
             self.timers_handled = Some(now);
             self.quic.handle_timeout(now);
@@ -220,6 +235,12 @@ impl Path {
 
     /// What happened, one thing at a time. Everything QUIC has is read before a loss is told.
     pub(crate) fn poll(&mut self, now: Instant) -> Option<PathInput> {
+        let input = self.next_input(now);
+        self.has_news = input.is_some();
+        input
+    }
+
+    fn next_input(&mut self, now: Instant) -> Option<PathInput> {
         if self.ended {
             while self.quic.poll().is_some() {}
             return None;
@@ -252,6 +273,7 @@ impl Path {
 
     /// The answer of the QUIC endpoint to an event of [`Path::poll_endpoint_event`].
     pub(crate) fn handle_endpoint_answer(&mut self, event: ConnectionEvent) {
+        self.has_news = true;
         self.quic.handle_event(event);
     }
 
@@ -262,7 +284,7 @@ impl Path {
         let mtu = usize::from(self.quic.current_mtu().max(1));
         let max_datagrams = max_datagrams.min(limits::UDP_BYTES_MAX / mtu).max(1);
         let before = self.probe.bytes_in_flight();
-        let transmit = self.quic.poll_transmit(now, max_datagrams, buf);
+        let transmit = self.quic.untouched().poll_transmit(now, max_datagrams, buf);
         if transmit.is_some() {
             self.probe.on_transmit(before, &self.quic.stats().frame_tx);
         }
@@ -271,9 +293,18 @@ impl Path {
         transmit
     }
 
+    /// When to call [`Path::handle_timeout`] at the latest. To be asked when there was nothing more to send.
     pub(crate) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
+        if self.quic.is_touched() {
+            self.deadline = self.next_deadline(now);
+            self.quic.rest();
+        }
+        self.deadline
+    }
+
+    fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
         // A timer that fires very late leaves its successor due as well; that comes a moment later.
-        let quic = self.quic.poll_timeout().map(|at| match self.timers_handled {
+        let quic = self.quic.untouched().poll_timeout().map(|at| match self.timers_handled {
             Some(handled) if at <= handled => handled.checked_add(Self::TIMER_GRANULARITY).unwrap_or(at),
             _ => at,
         });
@@ -310,6 +341,7 @@ impl Path {
     pub(crate) fn move_to_active(&mut self) {
         self.lifecycle.move_to_active();
         self.data_open = true;
+        self.has_news = true;
         transport::open_carriers(&mut self.quic, &self.limits);
     }
 
@@ -320,6 +352,7 @@ impl Path {
     /// A server learns whose limits hold when its client has authenticated.
     pub(crate) fn set_limits(&mut self, limits: &Limits) {
         self.limits = limits.clone();
+        self.quic.touch();
     }
 
     /// Ends the path at once; what is unsent is lost.
@@ -349,6 +382,18 @@ impl Path {
 
     pub(crate) fn queue_control(&mut self, frame: &ControlFrame) {
         self.control.queue(frame);
+        self.has_news = true;
+        self.quic.touch();
+    }
+
+    /// Whether something may have happened that the session was not told of.
+    pub(crate) fn has_news(&self) -> bool {
+        self.has_news
+    }
+
+    /// Whether the path may have something to send, or another deadline.
+    pub(crate) fn is_touched(&self) -> bool {
+        self.quic.is_touched()
     }
 
     /// Hands the control plane to QUIC, then what waits on carriers.
@@ -453,18 +498,17 @@ impl Path {
 
     /// What this end owes the peer in acknowledgements is to be said now. Returns whether that is new.
     pub(crate) fn hasten_report(&mut self, now: Instant) -> bool {
-        self.control.is_ready() && self.inbound.packets.hasten(now)
+        let is_new = self.control.is_ready() && self.inbound.packets.hasten(now);
+        if is_new {
+            self.quic.touch();
+        }
+        is_new
     }
 
     /// Whether the peer knows what this end received, and has all that was said on the control plane.
     pub(crate) fn has_told_all(&self) -> bool {
         let said = self.control.is_flushed() && !self.is_unsent && self.probe.bytes_in_flight() == 0;
         said && self.inbound.packets.deadline().is_none()
-    }
-
-    /// How long an answer may take.
-    pub(crate) fn answer_time(&self) -> Duration {
-        health::answer_time(self.quic.rtt())
     }
 
     /// Whether everything queued was handed to QUIC and every packet was processed by the peer.
@@ -484,39 +528,6 @@ impl Path {
     /// Whether this end dials, and nobody answered yet.
     pub(crate) fn is_unheard_dial(&self) -> bool {
         self.side == Side::Client && !self.ended && self.has_heard_nothing()
-    }
-
-    pub(crate) fn rtt(&self) -> Duration {
-        self.quic.rtt()
-    }
-
-    pub(crate) fn mtu(&self) -> u16 {
-        self.quic.current_mtu()
-    }
-
-    pub(crate) fn bytes_per_second(&self) -> u64 {
-        self.meter.bytes_per_second()
-    }
-
-    pub(crate) fn bytes_received(&self) -> u64 {
-        self.bytes_received
-    }
-
-    pub(crate) fn bytes_sent(&self) -> u64 {
-        self.bytes_sent
-    }
-
-    pub(crate) fn packets_received(&self) -> u64 {
-        self.inbound.packets.received()
-    }
-
-    pub(crate) fn packets_sent(&self) -> u64 {
-        self.sent.sent()
-    }
-
-    /// Carriers open in both directions.
-    pub(crate) fn carriers(&self) -> usize {
-        self.carriers.count() + self.inbound.count()
     }
 
     /// A secret that only the two ends of this connection know.
@@ -590,10 +601,12 @@ impl Path {
     /// The window is larger for the control plane than for data.
     fn flush_control(&mut self, now: Instant) {
         let window = self.send_window();
-        self.quic.set_send_window(window.saturating_add(Self::CONTROL_RESERVE));
-        self.is_unsent |= !self.control.is_flushed();
-        self.control.flush(&mut self.quic, now);
-        self.quic.set_send_window(window);
+        if !self.control.is_flushed() {
+            self.is_unsent = true;
+            self.quic.set_send_window(window.saturating_add(Self::CONTROL_RESERVE));
+            self.control.flush(&mut self.quic, now);
+        }
+        self.quic.untouched().set_send_window(window);
     }
 
     fn send_window(&self) -> u64 {
@@ -607,7 +620,8 @@ impl Path {
         // What the peer gave credit for until now counts.
         self.flush_control(now);
         let verdict = self.control.check(&mut self.quic, now, self.health.unreached(now), &self.limits);
-        self.quic.set_send_window(self.send_window());
+        let window = self.send_window();
+        self.quic.set_send_window(window);
         verdict
     }
 
@@ -671,11 +685,11 @@ impl Path {
 
 /// The connection of a path, for what no honest peer does with it.
 #[cfg(test)]
-pub(crate) type Quic = quinn_proto::Connection;
+pub(crate) type RawQuic = quinn_proto::Connection;
 
 #[cfg(test)]
 impl Path {
-    pub(crate) fn quic(&mut self) -> &mut Quic {
+    pub(crate) fn quic(&mut self) -> &mut RawQuic {
         &mut self.quic
     }
 

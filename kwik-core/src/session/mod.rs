@@ -166,7 +166,8 @@ impl Machine {
     /// Handles what paths received, then hands to them what the session has to say. Returns whether work is left.
     pub(crate) fn pump(&mut self, moment: Moment) -> bool {
         let mut more = false;
-        let ids: SmallVec<[PathId; 8]> = self.paths.keys().copied().collect();
+        let news = self.paths.iter().filter(|(_, path)| path.has_news());
+        let ids: SmallVec<[PathId; 8]> = news.map(|(id, _)| *id).collect();
         for id in ids {
             more |= self.drain_path(moment, id);
         }
@@ -197,7 +198,8 @@ impl Machine {
     }
 
     pub(crate) fn poll_transmit(&mut self, now: Instant, max_datagrams: usize, buf: &mut Vec<u8>) -> Option<Datagrams> {
-        self.paths.values_mut().find_map(|path| path.poll_transmit(now, max_datagrams, buf))
+        let mut touched = self.paths.values_mut().filter(|path| path.is_touched());
+        touched.find_map(|path| path.poll_transmit(now, max_datagrams, buf))
     }
 
     pub(crate) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
@@ -293,7 +295,7 @@ impl Machine {
         }
         self.flush_close();
         let mut more = false;
-        for path in self.paths.values_mut() {
+        for path in self.paths.values_mut().filter(|path| path.is_touched()) {
             // State that found no room on the control plane goes next, if there is room now.
             let was_full = !path.is_control_ready();
             path.flush(moment.now);

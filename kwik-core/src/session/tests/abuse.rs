@@ -40,7 +40,7 @@ fn carrier(packets: &[&[u8]]) -> Vec<u8> {
 // [P-5.1]
 #[test]
 fn control_plane_lives_as_long_as_its_path() {
-    type Abuse = fn(&mut crate::path::Quic);
+    type Abuse = fn(&mut crate::path::RawQuic);
     let abuses: [(&str, Abuse); 3] = [
         ("finished", |quic| quic.send_stream(control()).finish().unwrap()),
         ("reset", |quic| quic.send_stream(control()).reset(VarInt::from_u32(0)).unwrap()),

@@ -24,7 +24,7 @@ use crate::endpoint::{DatagramMeta, Endpoint};
 use crate::error::{SessionError, TransportCode};
 use crate::id::{Dir, GrantId, PathId, SessionHandle, StreamHandle, StreamId};
 use crate::limits::Limits;
-use crate::path::{PathInput, PathState, Quic};
+use crate::path::{PathInput, PathState, RawQuic};
 use crate::test_support::instant;
 use crate::wire::{CarrierItem, ControlFrame};
 
@@ -191,7 +191,7 @@ impl Trio {
     }
 
     /// The QUIC connection below a path at a node.
-    fn quic(&mut self, node: usize, path: PathId) -> &mut Quic {
+    fn quic(&mut self, node: usize, path: PathId) -> &mut RawQuic {
         self.machine(node).path_mut(path).expect("a path").quic()
     }
 

@@ -18,7 +18,7 @@ use crate::endpoint::{DatagramMeta, Endpoint};
 use crate::error::TransportCode;
 use crate::id::{Epoch, PathId, SessionHandle, SessionId};
 use crate::limits::Limits;
-use crate::path::Quic;
+use crate::path::RawQuic;
 use crate::session::SessionEvent;
 use crate::test_support::instant;
 use crate::wire::{Close, ControlFrame, ControlReader, Hello, Join, Lease, Params, Welcome};
@@ -95,7 +95,7 @@ struct Rogue {
     server: Server,
     quic: quinn_proto::Endpoint,
     handle: ConnectionHandle,
-    connection: Quic,
+    connection: RawQuic,
     key: Identity,
     /// Code and reason with which the server closed.
     closed: Option<(u64, Bytes)>,
