@@ -38,6 +38,10 @@ pub(super) struct Memory {
     loan: Option<Loan>,
     /// Sessions that would have taken more.
     pub(super) starved: Queue<SessionHandle>,
+    /// What was given back since all of them were last told, in bytes.
+    freed: u64,
+    /// How many of them are still to be told of that, one after the other.
+    to_feed: usize,
 }
 
 /// All there is to take was lent to this session, which held so much then.
@@ -60,12 +64,12 @@ impl Memory {
 
     pub(super) fn new(max: u64) -> Self {
         let (claims, networks) = (BTreeMap::new(), BTreeMap::new());
-        Self { max, used: 0, claims, networks, loan: None, starved: Queue::new() }
+        Self { max, used: 0, claims, networks, loan: None, starved: Queue::new(), freed: 0, to_feed: 0 }
     }
 
     /// How many strangers may have a place. As many again may be on their way out.
     pub(super) fn strangers_max(max: u64) -> usize {
-        usize::try_from(max / 16 / Path::STRANGER_BYTES).unwrap_or(usize::MAX)
+        usize::try_from(max / 32 / Path::STRANGER_BYTES).unwrap_or(usize::MAX)
     }
 
     /// What a session of this network may take to begin with all that its limits say.
@@ -120,6 +124,7 @@ impl Memory {
         let of_network = self.networks.entry(claim.network).or_default();
         *of_network = (*of_network - before).saturating_add(bytes);
         self.used = (self.used - before).saturating_add(bytes);
+        self.freed = self.freed.saturating_add(before.saturating_sub(bytes));
         Some(bytes.cmp(&before))
     }
 
@@ -190,7 +195,8 @@ impl Endpoint {
         let network = self.memory.network(Key::Session(session));
         if let (Some(machine), Some(network)) = (self.sessions.get_mut(&session), network) {
             machine.set_room(self.memory.room(network));
-            self.memory.loan = Some(Loan { session, counted: Memory::counted(machine) });
+            let counted = self.memory.claims.get(&Key::Session(session)).map_or(0, |claim| claim.bytes);
+            self.memory.loan = Some(Loan { session, counted });
         }
     }
 
@@ -235,12 +241,34 @@ impl Endpoint {
         self.feed();
     }
 
-    /// There is more memory than there was: some who wanted more get a turn.
+    /// There is more memory than there was: some who wanted more get a turn. If it is enough for something, so do all the
+    /// others in turns, since those before them may leave it.
     fn feed(&mut self) {
-        for _ in 0..Self::FED_AT_ONCE {
-            let Some(session) = self.memory.starved.pop() else { return };
-            self.work.push(Key::Session(session));
+        if self.memory.freed >= Memory::OPEN_BYTES {
+            self.memory.freed = 0;
+            self.memory.to_feed = self.memory.starved.len();
         }
+        for _ in 0..Self::FED_AT_ONCE {
+            self.feed_one();
+        }
+    }
+
+    /// A session had its turn: the next that waits for memory has one.
+    pub(super) fn feed_next(&mut self) {
+        if self.memory.to_feed > 0 {
+            self.feed_one();
+        }
+    }
+
+    fn feed_one(&mut self) {
+        while let Some(session) = self.memory.starved.pop() {
+            self.memory.to_feed = self.memory.to_feed.saturating_sub(1);
+            if self.sessions.get(&session).is_some_and(|machine| machine.wants_memory()) {
+                self.work.push(Key::Session(session));
+                return;
+            }
+        }
+        self.memory.to_feed = 0;
     }
 }
 
@@ -343,8 +371,8 @@ mod tests {
     }
 
     #[test]
-    fn places_of_strangers_take_a_sixteenth() {
-        assert_eq!(Memory::strangers_max(MAX), 32);
+    fn places_of_strangers_take_a_sixteenth_with_those_on_their_way_out() {
+        assert_eq!(2 * Memory::strangers_max(MAX) as u64 * Path::STRANGER_BYTES, MAX / 16);
         assert!(Memory::strangers_max(Limits::default().endpoint_memory_max) >= Limits::default().unauthenticated_max);
         let mut memory = Memory::new(MAX);
         memory.enter(session(0), network(1), MAX - Path::STRANGER_BYTES);

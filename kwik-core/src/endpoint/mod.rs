@@ -456,6 +456,7 @@ impl Endpoint {
         }
         more |= self.exchange_quic_events(handle);
         self.settle();
+        self.feed_next();
         if more {
             self.work.push(key);
         }

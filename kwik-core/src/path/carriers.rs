@@ -112,13 +112,6 @@ impl CarrierPool {
         }
     }
 
-    /// QUIC has room on a stream. Returns whether it was a carrier of this pool.
-    pub(super) fn on_writable(&mut self, quic: &mut Connection, stream: QuicStreamId) -> bool {
-        let Some(id) = self.by_quic.get(&stream).copied() else { return false };
-        self.flush(quic, id);
-        true
-    }
-
     /// Tries every carrier that has something waiting.
     pub(super) fn flush_all(&mut self, quic: &mut Connection) {
         let waiting: Vec<_> =

@@ -566,16 +566,14 @@ impl Path {
             StreamEvent::Opened { dir: Dir::Uni } => self.inbound.on_opened(),
             StreamEvent::Readable { id } if self.control.is(id) => self.control.on_readable(),
             StreamEvent::Readable { id } => self.inbound.on_readable(id),
-            StreamEvent::Writable { id } => {
-                self.carriers.on_writable(&mut self.quic, id);
-            }
+            // The control plane writes first: see `flush`.
+            StreamEvent::Writable { .. } | StreamEvent::Available { .. } => {}
             StreamEvent::Finished { id } => self.carriers.on_finished(id),
             StreamEvent::Stopped { .. } => self.inputs.push_back(PathInput::Fault(WireError {
                 code: TransportCode::PROTOCOL_VIOLATION,
                 frame: "STOP_SENDING of QUIC",
                 detail: "a carrier or the control plane was stopped",
             })),
-            StreamEvent::Available { .. } => {}
         }
     }
 

@@ -94,7 +94,7 @@ impl Machine {
             grants: GrantBook::new(&limits),
             config,
             key,
-            members: Members::new(primary, &limits),
+            members: Members::new(now, primary, &limits),
             relay: Relay::new(&limits),
             notices: Notices::new(&limits),
             reports: BTreeMap::new(),
@@ -253,6 +253,7 @@ impl Machine {
         match client.grants.revoke(revoke.grant, revoke.epoch) {
             Some(grant) if client.relay.drop_grant(grant.path, grant.id) => {}
             Some(grant) => client.notices.push(grant.path, Notice::Revoked(grant.id)),
+            None if client.grants.is_crossed_revoke() => {}
             None => self.note_idle(),
         }
         Ok(())
@@ -262,7 +263,8 @@ impl Machine {
         let RoleState::Client(client) = &mut self.role else { return Ok(()) };
         let was_open = client.grants.is_open(end.grant);
         client.grants.on_end(end.grant, from, end.end.0, end.code)?;
-        if !was_open || client.grants.is_open(end.grant) {
+        let is_useless = !was_open || client.grants.is_open(end.grant);
+        if is_useless && !client.grants.is_crossed_end(from) {
             self.worth = Worth::Nothing;
         }
         Ok(())
@@ -375,6 +377,8 @@ impl Machine {
                 GrantStatusFrame { grant, status: grant_status(report) }.into()
             } else if let Some((id, state)) = client.reports.pop_first() {
                 self.path_status(id, &state).into()
+            } else if let Some((id, code)) = client.members.poll_refusal(moment.now) {
+                self.path_status(id, &DeadOrAlive::Dead(code)).into()
             } else {
                 return;
             };

@@ -1,6 +1,6 @@
 //! The servers that the primary added, at the client: commands, dials and their deadlines (PROTOCOL.md §8).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -10,9 +10,10 @@ use super::client::DeadOrAlive;
 use super::input::violation;
 use super::{Machine, Moment, RoleState, unborn_stats};
 use crate::address::Address;
+use crate::allowance::Allowance;
 use crate::auth::PublicIdentity;
 use crate::config::{DialBudget, Fare, PathPolicy};
-use crate::error::{DeadReason, TransportCode};
+use crate::error::{DeadReason, ErrorCode, TransportCode};
 use crate::id::{Epoch, PathId};
 use crate::limits::Limits;
 use crate::path::{Path, PathState};
@@ -29,6 +30,14 @@ pub(super) struct Members {
     /// The largest path id that was added.
     last_path: PathId,
     dials: DialBudget,
+    refusals: Refusals,
+}
+
+/// Paths that were refused, until the primary is told. A program that adds a server again as soon as it hears of a refusal is
+/// slowed down by that: it never sends more ADD_PATHs in vain than are tolerated.
+struct Refusals {
+    waiting: VecDeque<(PathId, ErrorCode)>,
+    pace: Allowance,
 }
 
 /// One secondary.
@@ -65,13 +74,16 @@ pub(crate) struct Dial {
 }
 
 impl Members {
-    pub(super) fn new(primary: Address, limits: &Limits) -> Self {
+    pub(super) fn new(now: Instant, primary: Address, limits: &Limits) -> Self {
+        let (burst, per_second) = (limits.idle_frames_burst / 2, limits.idle_frames_per_second / 2);
+        let refusals = Refusals { waiting: VecDeque::new(), pace: Allowance::new(now, burst, per_second) };
         Self {
             primary,
             alive: BTreeMap::new(),
             epoch: Epoch::default(),
             last_path: PathId::PRIMARY,
             dials: DialBudget::new(limits),
+            refusals,
         }
     }
 
@@ -118,7 +130,16 @@ impl Members {
             Stage::Joining { deadline } | Stage::Leaving { deadline } => deadline,
             Stage::Queued | Stage::Joined => None,
         };
-        self.alive.values().filter_map(deadline).min()
+        let refusal = (!self.refusals.waiting.is_empty()).then(|| self.refusals.pace.ready_at(1)).flatten();
+        self.alive.values().filter_map(deadline).chain(refusal).min()
+    }
+
+    /// The next refusal to be told.
+    pub(super) fn poll_refusal(&mut self, now: Instant) -> Option<(PathId, ErrorCode)> {
+        if self.refusals.waiting.is_empty() || !self.refusals.pace.take(now) {
+            return None;
+        }
+        self.refusals.waiting.pop_front()
     }
 
     fn admit(
@@ -196,7 +217,7 @@ impl Machine {
                 let member = Member { address, server_name, identity, ticket, fare, stage: Stage::Queued };
                 members.alive.insert(path, member);
             }
-            Err(_) if client.reports.len() >= self.limits.control_queue_frames_max => {
+            Err(_) if members.refusals.waiting.len() >= self.limits.control_queue_frames_max => {
                 return Err(Fault::new(
                     TransportCode::CONTROL_FLOOD,
                     "paths added without reading what became of them",
@@ -204,7 +225,7 @@ impl Machine {
             }
             Err(reason) => {
                 self.worth = Worth::Nothing;
-                client.reports.insert(add.path, DeadOrAlive::Dead(reason.code));
+                members.refusals.waiting.push_back((add.path, reason.code));
                 self.remember(unborn_stats(add.path, add.address, reason));
             }
         }

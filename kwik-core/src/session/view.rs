@@ -139,13 +139,7 @@ impl Stream<'_> {
     /// # Errors
     /// [`ReadError::Blocked`] passes; a `Readable` event tells when. [`ReadError::Finished`] is the end.
     pub fn read(&mut self, max: usize) -> Result<Chunk, ReadError> {
-        let chunk = self.machine.streams.read(self.stream, max, true)?;
-        if let (RoleState::Client(client), Some(id)) =
-            (&mut self.machine.role, self.machine.streams.stream_id(self.stream))
-        {
-            client.grants.forget_below(id, chunk.offset.0);
-        }
-        Ok(chunk)
+        self.take(max, true)
     }
 
     /// Any bytes that arrived, the lowest first. The stream cannot be read in order afterwards.
@@ -153,7 +147,17 @@ impl Stream<'_> {
     /// # Errors
     /// As [`Stream::read`].
     pub fn read_unordered(&mut self, max: usize) -> Result<Chunk, ReadError> {
-        self.machine.streams.read(self.stream, max, false)
+        self.take(max, false)
+    }
+
+    fn take(&mut self, max: usize, ordered: bool) -> Result<Chunk, ReadError> {
+        let chunk = self.machine.streams.read(self.stream, max, ordered)?;
+        if let (RoleState::Client(client), Some((id, floor))) =
+            (&mut self.machine.role, self.machine.streams.read_floor(self.stream))
+        {
+            client.grants.forget_below(id, floor);
+        }
+        Ok(chunk)
     }
 
     /// Copies a prefix of `data` into the send buffer and returns its length.

@@ -65,6 +65,7 @@ pub(crate) struct GrantBook {
     writers: BTreeMap<(StreamId, PathId), Writer>,
     /// Sum of [`Writer::spans`].
     spans: usize,
+    crossings: Crossings,
     /// Bytes of forgotten streams that each path may still send: they may be under way.
     late: BTreeMap<PathId, u64>,
     /// Grants with something to report, each at most once.
@@ -84,13 +85,15 @@ impl GrantBook {
             open_by_path: BTreeMap::new(),
             writers: BTreeMap::new(),
             spans: 0,
+            crossings: Crossings::default(),
             late: BTreeMap::new(),
             due: VecDeque::new(),
             settled: Vec::new(),
         }
     }
 
-    /// Takes note of a grant of which the `missing` parts did not arrive yet. A repetition changes nothing.
+    /// Takes note of a grant of which the `missing` parts did not arrive yet. A repetition changes nothing. With too many
+    /// separate ranges to remember, the grant is refused with REASSEMBLY_LIMIT.
     ///
     /// # Errors
     /// PROTOCOL_VIOLATION if the grant is empty or its id names another one, CONTROL_FLOOD beyond a cap. Nothing is
@@ -99,6 +102,10 @@ impl GrantBook {
         if let Some(known) = self.grants.get(&grant.id) {
             let repeated = known.grant == grant;
             return if repeated { Ok(()) } else { Err(violation("a grant id was used twice")) };
+        }
+        if self.spans >= self.spans_max {
+            // The primary cannot know what the application did not read yet.
+            return self.refuse(grant, missing, TransportCode::REASSEMBLY_LIMIT.into());
         }
         self.admit(&grant)?;
         let Grant { id, path, stream, ref range, .. } = grant;
@@ -113,6 +120,7 @@ impl GrantBook {
         writer.left = writer.left.saturating_add(range.end - range.start);
         self.spans = self.spans + writer.spans() - before;
         *self.open_by_path.entry(path).or_default() += 1;
+        self.crossings.on_granted(Some(path));
 
         self.grants.insert(id, Entry::new(grant, missing));
         self.refresh(id);
@@ -125,6 +133,7 @@ impl GrantBook {
     /// As [`Self::record`].
     pub(crate) fn refuse(&mut self, grant: Grant, missing: &[Range<u64>], code: ErrorCode) -> Result<(), Fault> {
         self.admit(&grant)?;
+        self.crossings.on_granted(None);
         let id = grant.id;
         let mut entry = Entry::new(grant, missing);
         let state = if missing.is_empty() { State::Delivered } else { State::Lost(code) };
@@ -215,6 +224,16 @@ impl GrantBook {
         Ok(())
     }
 
+    /// A REVOKE came that settled nothing. Whether it may have crossed the last status of its grant.
+    pub(crate) fn is_crossed_revoke(&mut self) -> bool {
+        take_one(&mut self.crossings.revokes)
+    }
+
+    /// A GRANT_END of `path` came that settled nothing. Whether it may have crossed the end of its grant.
+    pub(crate) fn is_crossed_end(&mut self, path: PathId) -> bool {
+        self.crossings.ends.get_mut(&path).is_some_and(take_one)
+    }
+
     /// A path is dead: what its open grants miss will not come. The path may write nothing from now on.
     pub(crate) fn path_lost(&mut self, path: PathId, code: ErrorCode) {
         let open = self.grants.iter().filter(|(_, entry)| entry.grant.path == path && entry.is_open());
@@ -224,6 +243,7 @@ impl GrantBook {
         }
         let spans = &mut self.spans;
         self.late.remove(&path);
+        self.crossings.ends.remove(&path);
         self.writers.retain(|(_, writer_path), writer| {
             let keep = *writer_path != path;
             if !keep {
@@ -311,9 +331,6 @@ impl GrantBook {
         if self.open_by_path.get(&grant.path).is_some_and(|open| *open >= self.grants_path_max) {
             return Err(flood("too many grants on one path"));
         }
-        if self.spans >= self.spans_max {
-            return Err(flood("too many separate granted ranges"));
-        }
         Ok(())
     }
 
@@ -375,6 +392,31 @@ impl GrantBook {
         writer.fence_bytes_left = writer.fence_bytes_left.saturating_add(lost.range.end - lost.range.start);
         self.spans = self.spans + writer.spans() - before;
     }
+}
+
+/// Frames that may come of grants that are over: they crossed what ended those.
+#[derive(Debug, Default)]
+struct Crossings {
+    /// One REVOKE of each grant.
+    revokes: u64,
+    /// Two GRANT_ENDs of each grant that a path heard of.
+    ends: BTreeMap<PathId, u64>,
+}
+
+impl Crossings {
+    fn on_granted(&mut self, path: Option<PathId>) {
+        self.revokes = self.revokes.saturating_add(1);
+        if let Some(path) = path {
+            let ends = self.ends.entry(path).or_default();
+            *ends = ends.saturating_add(2);
+        }
+    }
+}
+
+fn take_one(left: &mut u64) -> bool {
+    let has_one = *left > 0;
+    *left = left.saturating_sub(1);
+    has_one
 }
 
 /// One grant and how far it came.

@@ -305,10 +305,14 @@ fn every_cap_is_reached_and_left_again() {
     assert_eq!(code_of(record(&mut book, grant(5, TWO, 50..55))), TransportCode::CONTROL_FLOOD, "not reported yet");
     assert_eq!(reports(&mut book).len(), 3);
     record(&mut book, grant(5, TWO, 50..55)).unwrap();
-    assert_eq!(code_of(record(&mut book, grant(6, TWO, 60..65))), TransportCode::CONTROL_FLOOD, "spans");
+    record(&mut book, grant(6, TWO, 60..65)).unwrap();
+    let lost =
+        GrantReport::Lost { code: TransportCode::REASSEMBLY_LIMIT.into(), missing: std::iter::once(60..65).collect() };
+    assert_eq!(reports(&mut book), [(6, lost)], "spans");
     assert_eq!(book.check(TWO, STREAM, 60..65, 1), Access::Violation, "a refused grant permits nothing");
     book.forget_below(STREAM, 35);
-    record(&mut book, grant(6, TWO, 60..65)).unwrap();
+    record(&mut book, grant(7, TWO, 60..65)).unwrap();
+    assert!(book.is_open(GrantId(7)));
 }
 
 // [P-8.8]

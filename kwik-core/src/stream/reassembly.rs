@@ -157,6 +157,12 @@ impl Reassembly {
         self.consumed
     }
 
+    /// Below it everything was taken, or dropped on behalf of the application.
+    pub(crate) fn floor(&self) -> u64 {
+        let gap = self.received.span_at(0).map_or(0, |span| span.end);
+        self.pieces.first_key_value().map_or(gap, |(start, _)| gap.min(*start))
+    }
+
     /// Every position ever received.
     pub(crate) fn received(&self) -> &RangeSet {
         &self.received

@@ -297,6 +297,11 @@ impl RecvStream {
         self.assembly.received()
     }
 
+    /// Below it everything was read.
+    pub(super) fn floor(&self) -> u64 {
+        self.assembly.floor()
+    }
+
     #[cfg(test)]
     pub(super) fn consumed(&self) -> u64 {
         self.assembly.consumed()

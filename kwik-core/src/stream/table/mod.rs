@@ -303,6 +303,12 @@ impl StreamTable {
         result
     }
 
+    /// Which stream a half that is read belongs to, and below which offset everything was read.
+    pub(crate) fn read_floor(&self, handle: StreamHandle) -> Option<(StreamId, u64)> {
+        let stream = self.streams.get(&handle)?;
+        Some((stream.id, stream.recv.as_ref()?.stream.floor()))
+    }
+
     /// Takes a copy of bytes to send, as many as there is room for, and returns how many.
     pub(crate) fn write(&mut self, handle: StreamHandle, data: &[u8]) -> Result<usize, WriteError> {
         let len = self.admit(handle, Position::Cursor, data.len())?;

@@ -1,0 +1,292 @@
+//! Honest programs whose frames cross each other, or that are short of credit and memory: none of them loses its session.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kwik_core::{
+    DelegationState, Dir, GrantId, Limits, OpenError, PathEvent, SessionEvent, SessionHandle, StreamEvent, StreamHandle,
+};
+use kwik_sim::{Link, NodeConfig, NodeId, Pki, World, WorldConfig};
+use kwik_tests::{Ends, Fleet, NAME, pattern};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What waited on carriers took all the credit that came, and the peer was blamed for a control plane that was not read.
+// [P-5.1]
+#[test]
+fn regression_streams_left_the_control_plane_no_credit() {
+    let mut limits = Limits::default();
+    limits.quic_receive_window_bytes = 64 * 1024;
+    let mut fleet = Fleet::with(1, |config| config.limits(limits.clone()));
+    let ends = fleet.connect();
+    let (client, server) = (fleet.client, fleet.servers[0]);
+    fleet.world.set_link_both(client, server, Link::with_delay(30 * MILLISECOND));
+    let mut session = fleet.world.session(client, ends.client).unwrap();
+    let written: Vec<_> = (0..100).map(|_| session.open_stream(Dir::Bi).unwrap()).collect();
+    let (mut accepted, mut read) = (Vec::new(), 0);
+    let block = Bytes::from(vec![7; 16 * 1024]);
+    for _ in 0..1200 {
+        fleet.world.run_for(10 * MILLISECOND);
+        let mut session = fleet.world.session(client, ends.client).unwrap();
+        assert_eq!(session.close_reason(), None);
+        for stream in &written {
+            while session.stream(*stream).write_chunk(block.clone()).is_ok() {}
+            while session.stream(*stream).read(usize::MAX).is_ok() {}
+        }
+        let mut session = fleet.world.session(server, ends.primary).unwrap();
+        accepted.extend(std::iter::from_fn(|| session.accept_stream(Dir::Bi)));
+        for stream in &accepted {
+            while let Ok(chunk) = session.stream(*stream).read(usize::MAX) {
+                read += chunk.data.len();
+            }
+            // A full buffer is as good.
+            let _ = session.stream(*stream).write(&[7; 1000]);
+        }
+    }
+    assert!(read > 8 << 20, "{read} bytes in 12 s");
+}
+
+/// A primary that has one stream of a client written by its secondaries, who answer at once and in full.
+struct Shared {
+    fleet: Fleet,
+    ends: Ends,
+    /// By server: the path, and the session at the server.
+    secondaries: Vec<(usize, kwik_core::PathId, SessionHandle)>,
+    here: StreamHandle,
+    there: StreamHandle,
+    grants: BTreeMap<GrantId, Duration>,
+    issued: usize,
+}
+
+impl Shared {
+    fn new(secondaries: usize, delay: Duration) -> Self {
+        let mut fleet = Fleet::new(u8::try_from(secondaries + 1).unwrap());
+        for server in fleet.servers.clone() {
+            fleet.world.set_link_both(fleet.client, server, Link::with_delay(delay));
+        }
+        let ends = fleet.connect();
+        let joined = (1..=secondaries).map(|server| (server, fleet.join(ends, server)));
+        let secondaries = joined.map(|(server, (path, session))| (server, path, session)).collect();
+        let (here, there) = fleet.open(ends, Dir::Bi);
+        Self { fleet, ends, secondaries, here, there, grants: BTreeMap::new(), issued: 0 }
+    }
+
+    /// Delegates parts of `bytes` in turns, up to `open` at once.
+    fn delegate(&mut self, open: usize, bytes: u64) {
+        let now = self.fleet.world.elapsed();
+        let mut session = self.fleet.world.server_session(self.fleet.servers[0], self.ends.primary).unwrap();
+        self.grants.retain(|grant, _| {
+            let is_active = matches!(session.delegation(*grant), Some(DelegationState::Active { .. }));
+            if !is_active {
+                session.forget_delegation(*grant);
+            }
+            is_active
+        });
+        while self.grants.len() < open {
+            let (_, path, _) = self.secondaries[self.issued % self.secondaries.len()];
+            let Ok(info) = session.stream(self.there).delegate(path, bytes, Bytes::new()) else { return };
+            self.grants.insert(info.grant, now);
+            self.issued += 1;
+        }
+    }
+
+    /// Revokes what is older than `age`. Returns how much that was.
+    fn revoke(&mut self, age: Duration) -> usize {
+        let now = self.fleet.world.elapsed();
+        let mut session = self.fleet.world.server_session(self.fleet.servers[0], self.ends.primary).unwrap();
+        let old: Vec<_> = self.grants.iter().filter(|(_, at)| now - **at >= age).map(|(grant, _)| *grant).collect();
+        old.iter().filter(|grant| self.grants.remove(*grant).is_some() && session.revoke(**grant).is_ok()).count()
+    }
+
+    fn answer(&mut self) {
+        for (server, _, session) in &self.secondaries {
+            let Some(mut session) = self.fleet.world.session(self.fleet.servers[*server], *session) else { continue };
+            while let Some(part) = session.accept_stream(Dir::Bi) {
+                let mut part = session.stream(part);
+                let range = part.grant().unwrap().range;
+                // It may have been revoked.
+                let _ = part.write(&pattern(range));
+                part.release_send();
+                part.release_recv();
+            }
+        }
+    }
+
+    /// Returns how many bytes were read.
+    fn read(&mut self, ordered: bool) -> usize {
+        let mut session = self.fleet.world.session(self.fleet.client, self.ends.client).unwrap();
+        assert_eq!(session.close_reason(), None);
+        let mut stream = session.stream(self.here);
+        let mut next = || if ordered { stream.read(usize::MAX) } else { stream.read_unordered(usize::MAX) };
+        std::iter::from_fn(|| next().ok()).map(|chunk| chunk.data.len()).sum()
+    }
+}
+
+/// A primary with a deadline gives up what takes longer, which was mostly delivered by then. It lost its session to its own
+/// REVOKEs, which achieved nothing.
+// [P-5.16]
+#[test]
+fn regression_revokes_that_crossed_the_last_status_were_a_flood() {
+    let mut shared = Shared::new(1, 10 * MILLISECOND);
+    let mut revoked = 0;
+    while shared.fleet.world.elapsed() < SECOND {
+        shared.fleet.world.run_for(MILLISECOND);
+        shared.answer();
+        shared.read(true);
+        revoked += shared.revoke(35 * MILLISECOND);
+        shared.delegate(100, 100);
+    }
+    assert!(revoked > 1500, "{revoked}");
+}
+
+/// What was granted was remembered for ever, since nothing was read in order.
+// [P-8.8]
+#[test]
+fn regression_reader_out_of_order_was_granted_too_many_ranges() {
+    let mut shared = Shared::new(2, MILLISECOND);
+    let mut read = 0;
+    while read < 17_000 * 64 {
+        shared.fleet.world.run_for(2 * MILLISECOND);
+        shared.answer();
+        read += shared.read(false);
+        shared.delegate(200, 64);
+    }
+}
+
+/// The client reads nothing, so the ranges it remembers run out: further ones are refused, and go well later.
+// [P-8.8]
+#[test]
+fn ranges_that_a_reader_who_pauses_cannot_remember_are_refused() {
+    let mut shared = Shared::new(2, MILLISECOND);
+    let mut is_refused = false;
+    while !is_refused {
+        shared.fleet.world.run_for(2 * MILLISECOND);
+        shared.answer();
+        let session = shared.fleet.world.server_session(shared.fleet.servers[0], shared.ends.primary).unwrap();
+        is_refused =
+            shared.grants.keys().any(|grant| matches!(session.delegation(*grant), Some(DelegationState::Lost { .. })));
+        shared.delegate(200, 16);
+        assert!(shared.issued < 20_000, "nothing was refused");
+    }
+    assert!(shared.issued > 16_000, "{} ranges", shared.issued);
+    let read = shared.read(true);
+    assert!(read > 16_000 * 16, "{read} bytes in a row");
+}
+
+/// A program that adds a server again as soon as its path is dead. Its dials were spent, so that each one was refused at
+/// once, and the session was lost.
+// [P-5.16]
+#[test]
+fn regression_servers_added_again_at_once_were_a_flood() {
+    let mut fleet = Fleet::new(4);
+    let primary = fleet.servers[0];
+    for server in fleet.servers.clone() {
+        fleet.world.set_link_both(fleet.client, server, Link::with_delay(5 * MILLISECOND));
+    }
+    let ends = fleet.connect();
+    let mut paths = BTreeMap::new();
+    for server in 1..4 {
+        fleet.world.crash(fleet.servers[server]);
+        let target = fleet.target(server);
+        paths.insert(fleet.add_path(ends, target), server);
+    }
+    let mut added = 0;
+    let targets: Vec<_> = (0..4).map(|server| fleet.target(server)).collect();
+    fleet.world.run_until(60 * SECOND, |world| {
+        while let Some((session, event)) = world.poll_event(primary) {
+            assert!(!matches!(event, SessionEvent::Closed(_)), "{event:?} after {added}");
+            let SessionEvent::Path(PathEvent::Dead { path, .. }) = event else { continue };
+            let (now, server) = (world.now(), paths.remove(&path).unwrap());
+            let path = world.server_session(primary, session).unwrap().add_path(now, targets[server].clone()).unwrap();
+            paths.insert(path, server);
+            added += 1;
+        }
+        false
+    });
+    assert!(added > 500, "{added}: it is slowed down, and no more than that");
+}
+
+/// A server with little memory, and as many sessions as begin one after the other.
+fn small_server(sessions: u8, limits: &Limits) -> (World, Pki, NodeId, Vec<SessionHandle>) {
+    let mut world = World::with_config(WorldConfig::null_tls(1));
+    let pki = world.pki(NAME);
+    let mut config = NodeConfig::server("10.0.0.1:4433".parse().unwrap(), pki.server(0));
+    config.limits.endpoint_memory_max = 64 << 20;
+    let server = world.add_node(config).unwrap();
+    for host in 0..sessions {
+        let client = world.add_client(format!("10.3.{host}.1:5000").parse().unwrap()).unwrap();
+        world.set_link_both(client, server, Link::with_delay(10 * MILLISECOND));
+        world.dial(client, server, pki.client().limits(limits.clone()), NAME).unwrap();
+        world.run_for(200 * MILLISECOND);
+        assert!(world.saw(client, |event| *event == SessionEvent::Welcomed), "{host}");
+    }
+    let incoming =
+        std::iter::from_fn(|| world.poll_event(server)).filter(|(_, event)| *event == SessionEvent::Incoming);
+    let incoming = incoming.map(|(session, _)| session).collect();
+    (world, pki, server, incoming)
+}
+
+/// Four sessions were told of memory that came back, and the others only when a datagram came for them.
+#[test]
+fn regression_sessions_behind_the_first_four_were_not_told_of_memory() {
+    let mut limits = Limits::default();
+    limits.keep_alive = 10 * SECOND;
+    let (mut world, _, server, sessions) = small_server(39, &limits);
+    let mut waiting = Vec::new();
+    for session in &sessions[1..] {
+        let mut view = world.session(server, *session).unwrap();
+        let error = std::iter::repeat_with(|| view.open_stream(Dir::Bi)).find_map(Result::err);
+        if error == Some(OpenError::BudgetTaken) {
+            waiting.push(*session);
+        }
+        world.run_for(MILLISECOND);
+    }
+    let mut told = |world: &mut World| {
+        while let Some((session, event)) = world.poll_event(server) {
+            if matches!(event, SessionEvent::Stream(StreamEvent::Available { .. })) {
+                waiting.retain(|waits| *waits != session);
+            }
+        }
+        waiting.len()
+    };
+    world.run_for(SECOND);
+    assert!(told(&mut world) > 8, "too few wait");
+    let now = world.now();
+    world.endpoint(server).refuse(now, sessions[0]);
+    world.run_for(SECOND);
+    assert_eq!(told(&mut world), 0);
+}
+
+/// What a session held that another one had taken the place of was counted although it was gone.
+#[test]
+fn regression_memory_of_a_session_that_was_refused_from_aside_was_kept() {
+    let (mut world, _, server, sessions) = small_server(3, &Limits::default());
+    let before = world.endpoint(server).stats().memory_bytes;
+    let now = world.now();
+    assert!(world.session(server, sessions[2]).is_some());
+    world.endpoint(server).refuse(now, sessions[0]);
+    world.run_for(MILLISECOND);
+    world.endpoint(server).assert_memory();
+    let after = world.endpoint(server).stats().memory_bytes;
+    assert!(after <= before - (4 << 20), "{before} before, {after} after");
+}
+
+/// Strangers of one network took the last eighth of a small server's memory, and nobody else could come.
+// [P-4.13]
+#[test]
+fn regression_strangers_took_what_is_kept_for_newcomers() {
+    use kwik_sim::byzantine::{Dialer, Flood};
+    let (mut world, pki, server, _) = small_server(30, &Limits::default());
+    let flood = Flood::new(&world, &pki, world.address(server), 0, Dialer::Silent, (5000, MILLISECOND));
+    let node = world.add_raw_node("10.1.0.1:7000".parse().unwrap(), Box::new(flood));
+    world.set_link_both(node, server, Link::with_delay(10 * MILLISECOND));
+    world.run_for(2 * SECOND);
+    assert!(world.endpoint(server).stats().strangers > 16, "the flood is there");
+    let client = world.add_client("10.2.0.1:5000".parse().unwrap()).unwrap();
+    world.set_link_both(client, server, Link::with_delay(10 * MILLISECOND));
+    world.dial(client, server, pki.client(), NAME).unwrap();
+    let welcomed = |world: &mut World| world.saw(client, |event| *event == SessionEvent::Welcomed);
+    assert!(world.run_until(SECOND, welcomed));
+}
