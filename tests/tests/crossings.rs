@@ -62,7 +62,7 @@ struct Shared {
 
 impl Shared {
     fn new(secondaries: usize, delay: Duration) -> Self {
-        let mut fleet = Fleet::new(u8::try_from(secondaries + 1).unwrap());
+        let mut fleet = Fleet::new(u8::try_from(secondaries + 1).expect("a few"));
         for server in fleet.servers.clone() {
             fleet.world.set_link_both(fleet.client, server, Link::with_delay(delay));
         }
@@ -76,7 +76,7 @@ impl Shared {
     /// Delegates parts of `bytes` in turns, up to `open` at once.
     fn delegate(&mut self, open: usize, bytes: u64) {
         let now = self.fleet.world.elapsed();
-        let mut session = self.fleet.world.server_session(self.fleet.servers[0], self.ends.primary).unwrap();
+        let mut session = self.fleet.world.server_session(self.fleet.servers[0], self.ends.primary).expect("a session");
         self.grants.retain(|grant, _| {
             let is_active = matches!(session.delegation(*grant), Some(DelegationState::Active { .. }));
             if !is_active {
@@ -95,7 +95,7 @@ impl Shared {
     /// Revokes what is older than `age`. Returns how much that was.
     fn revoke(&mut self, age: Duration) -> usize {
         let now = self.fleet.world.elapsed();
-        let mut session = self.fleet.world.server_session(self.fleet.servers[0], self.ends.primary).unwrap();
+        let mut session = self.fleet.world.server_session(self.fleet.servers[0], self.ends.primary).expect("a session");
         let old: Vec<_> = self.grants.iter().filter(|(_, at)| now - **at >= age).map(|(grant, _)| *grant).collect();
         old.iter().filter(|grant| self.grants.remove(*grant).is_some() && session.revoke(**grant).is_ok()).count()
     }
@@ -105,7 +105,7 @@ impl Shared {
             let Some(mut session) = self.fleet.world.session(self.fleet.servers[*server], *session) else { continue };
             while let Some(part) = session.accept_stream(Dir::Bi) {
                 let mut part = session.stream(part);
-                let range = part.grant().unwrap().range;
+                let range = part.grant().expect("a part").range;
                 // It may have been revoked.
                 let _ = part.write(&pattern(range));
                 part.release_send();
@@ -116,7 +116,7 @@ impl Shared {
 
     /// Returns how many bytes were read.
     fn read(&mut self, ordered: bool) -> usize {
-        let mut session = self.fleet.world.session(self.fleet.client, self.ends.client).unwrap();
+        let mut session = self.fleet.world.session(self.fleet.client, self.ends.client).expect("a session");
         assert_eq!(session.close_reason(), None);
         let mut stream = session.stream(self.here);
         let mut next = || if ordered { stream.read(usize::MAX) } else { stream.read_unordered(usize::MAX) };
@@ -212,13 +212,15 @@ fn regression_servers_added_again_at_once_were_a_flood() {
 fn small_server(sessions: u8, limits: &Limits) -> (World, Pki, NodeId, Vec<SessionHandle>) {
     let mut world = World::with_config(WorldConfig::null_tls(1));
     let pki = world.pki(NAME);
-    let mut config = NodeConfig::server("10.0.0.1:4433".parse().unwrap(), pki.server(0));
+    let mut config = NodeConfig::server("10.0.0.1:4433".parse().expect("an address"), pki.server(0));
     config.limits.endpoint_memory_max = 64 << 20;
-    let server = world.add_node(config).unwrap();
+    let server = world.add_node(config).expect("a valid configuration");
     for host in 0..sessions {
-        let client = world.add_client(format!("10.3.{host}.1:5000").parse().unwrap()).unwrap();
+        let client = world
+            .add_client(format!("10.3.{host}.1:5000").parse().expect("an address"))
+            .expect("a valid configuration");
         world.set_link_both(client, server, Link::with_delay(10 * MILLISECOND));
-        world.dial(client, server, pki.client().limits(limits.clone()), NAME).unwrap();
+        world.dial(client, server, pki.client().limits(limits.clone()), NAME).expect("a valid configuration");
         world.run_for(200 * MILLISECOND);
         assert!(world.saw(client, |event| *event == SessionEvent::Welcomed), "{host}");
     }
