@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{Connection, Dir, StreamId as QuicStreamId};
+use smallvec::SmallVec;
 
 use crate::limits::Limits;
 use crate::wire;
 
 /// A local name of a carrier. Never reused on its path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct CarrierId(u64);
 
 /// A pool of unidirectional QUIC streams, as large as the load asks for.
@@ -22,6 +23,8 @@ pub(super) struct CarrierPool {
     relay: Option<CarrierId>,
     /// The peer allowed no stream for it yet; the next one is for it.
     relay_awaited: bool,
+    /// From which carrier on those that wait for QUIC are tried next.
+    turn: CarrierId,
     /// Bindings over all carriers but the relay's.
     bound: usize,
 }
@@ -112,12 +115,19 @@ impl CarrierPool {
         }
     }
 
-    /// Tries every carrier that has something waiting.
+    /// Tries every carrier that has something waiting: first that of relayed frames, then the others in turns, since each
+    /// may take all the credit there is.
     pub(super) fn flush_all(&mut self, quic: &mut Connection) {
-        let waiting: Vec<_> =
-            self.open.iter().filter(|(_, carrier)| !carrier.backlog.is_empty()).map(|(id, _)| *id).collect();
+        let waits = |id: &CarrierId| self.open.get(id).is_some_and(|carrier| !carrier.backlog.is_empty());
+        let (after, before) = (self.open.range(self.turn..), self.open.range(..self.turn));
+        let shared = after.chain(before).map(|(id, _)| *id).filter(|id| self.relay != Some(*id));
+        let waiting: SmallVec<[CarrierId; 8]> = self.relay.into_iter().chain(shared).filter(waits).collect();
         for id in waiting {
             self.flush(quic, id);
+            let is_done = self.open.get(&id).is_none_or(|carrier| carrier.backlog.is_empty());
+            if is_done && self.relay != Some(id) {
+                self.turn = CarrierId(id.0 + 1);
+            }
         }
     }
 
