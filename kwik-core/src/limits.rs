@@ -186,9 +186,9 @@ limits! {
     control_queue_bytes_max: usize = 64 * KIB_USIZE, 64 * KIB_USIZE => 1 << 30;
     /// Frames that achieve nothing which a path may bring at once: repeated credit or status, empty data, refused
     /// commands. A packet that was acknowledged or brought data makes up for one.
-    idle_frames_burst: u32 = 1000, 1000 => u32::MAX;
+    no_op_frames_burst: u32 = 1000, 1000 => u32::MAX;
     /// Such frames by path and second, beyond the burst.
-    idle_frames_per_second: u32 = 100, 100 => u32::MAX;
+    no_op_frames_per_second: u32 = 100, 100 => u32::MAX;
     /// The most that all peers of an endpoint together can make it hold, in bytes: what their credit lets them send, what is
     /// kept to be sent to them, and the windows of QUIC. One network, an IPv4 address or 56 bits of an IPv6 address, takes at
     /// most as much as it leaves. Of the first half, sessions begin with what their own limits say, by default about 6 MiB.
@@ -460,8 +460,8 @@ mod tests {
             ("grant_spans_session", |limits| limits.grant_spans_session = 16_383),
             ("control_queue_frames_max", |limits| limits.control_queue_frames_max = 1_023),
             ("control_queue_bytes_max", |limits| limits.control_queue_bytes_max = 65_535),
-            ("idle_frames_burst", |limits| limits.idle_frames_burst = 999),
-            ("idle_frames_per_second", |limits| limits.idle_frames_per_second = 99),
+            ("no_op_frames_burst", |limits| limits.no_op_frames_burst = 999),
+            ("no_op_frames_per_second", |limits| limits.no_op_frames_per_second = 99),
         ];
         let more: [(&str, Change); 4] = [
             ("grants_session_max", |limits| limits.grants_session_max = 1_025),

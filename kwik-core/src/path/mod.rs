@@ -122,7 +122,7 @@ pub(crate) struct Path {
     timers_handled: Option<Instant>,
     meter: RateMeter,
     /// Frames that achieve nothing.
-    idle_frames: Allowance,
+    no_op_frames: Allowance,
     bytes_received: u64,
     bytes_sent: u64,
     /// Of datagrams that the session was not told of.
@@ -152,8 +152,8 @@ impl Path {
     const TIMER_GRANULARITY: Duration = Duration::from_millis(1);
 
     pub(crate) fn new(setup: PathSetup, handle: ConnectionHandle, quic: quinn_proto::Connection, now: Instant) -> Self {
-        let (burst, per_second) = (setup.limits.idle_frames_burst, setup.limits.idle_frames_per_second);
-        let idle_frames = Allowance::new(now, burst, per_second);
+        let (burst, per_second) = (setup.limits.no_op_frames_burst, setup.limits.no_op_frames_per_second);
+        let no_op_frames = Allowance::new(now, burst, per_second);
         Self {
             handle,
             quic: Quic::new(quic),
@@ -171,7 +171,7 @@ impl Path {
             acks: 0,
             timers_handled: None,
             meter: RateMeter::new(now),
-            idle_frames,
+            no_op_frames,
             bytes_received: 0,
             bytes_sent: 0,
             datagram_bytes: 0,
@@ -465,7 +465,7 @@ impl Path {
     /// Stream data was taken: so many bytes for the first time, and so many that another path was faster with.
     pub(crate) fn on_data_taken(&mut self, now: Instant, new: u64, repeated: u64) {
         if new > 0 {
-            self.idle_frames.give_back(1);
+            self.no_op_frames.give_back(1);
         }
         let bytes = new.saturating_add(repeated);
         self.bytes_received = self.bytes_received.saturating_add(bytes);
@@ -473,8 +473,8 @@ impl Path {
     }
 
     /// Whether one more frame that achieved nothing is put up with.
-    pub(crate) fn admit_idle(&mut self, now: Instant) -> bool {
-        self.idle_frames.take(now)
+    pub(crate) fn admit_no_op(&mut self, now: Instant) -> bool {
+        self.no_op_frames.take(now)
     }
 
     // ---- what it is
@@ -637,14 +637,14 @@ impl Path {
                 return Ok(Some(PathInput::Control(frame)));
             };
             let new = self.sent.on_ack(&ack.ranges)?;
-            if new.is_empty() && !self.admit_idle(now) {
+            if new.is_empty() && !self.admit_no_op(now) {
                 return Err(WireError {
                     code: TransportCode::CONTROL_FLOOD,
                     frame: "PACKET_ACK",
                     detail: "too many acknowledgements of nothing new",
                 });
             }
-            self.idle_frames.give_back(new.len() as u64);
+            self.no_op_frames.give_back(new.len() as u64);
             self.inputs.extend(new.into_iter().map(PathInput::Acknowledged));
             if let Some(input) = self.inputs.pop_front() {
                 return Ok(Some(input));

@@ -20,7 +20,7 @@ use crate::config::{ClientConfig, SecondaryTrust};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{PathId, Side, StreamId, StreamOffset};
 use crate::path::{Path, PathState};
-use crate::stream::{DataOutcome, Fault, Grant, GrantBook, GrantReport, StreamTable, TableRole, Worth};
+use crate::stream::{DataOutcome, Fault, FrameEffect, Grant, GrantBook, GrantReport, StreamTable, TableRole};
 use crate::wire::{
     self, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame, Hello, Join, MaxStreamData, PathStatus, Raw, RawStatus,
     Revoke, StopSending, Welcome, WirePathState,
@@ -153,9 +153,9 @@ impl Machine {
         }
     }
 
-    pub(super) fn on_welcome(&mut self, moment: Moment, id: PathId, welcome: Welcome) -> Result<(), Fault> {
-        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
-        let Some(path) = self.paths.get_mut(&id) else { return Ok(()) };
+    pub(super) fn on_welcome(&mut self, moment: Moment, id: PathId, welcome: Welcome) -> Result<FrameEffect, Fault> {
+        let RoleState::Client(client) = &mut self.role else { return Ok(FrameEffect::Progress) };
+        let Some(path) = self.paths.get_mut(&id) else { return Ok(FrameEffect::Progress) };
         let mismatch = |detail| Fault::new(TransportCode::IDENTITY_MISMATCH, detail);
         let identity = PublicIdentity::from_bytes(&welcome.identity)
             .map_err(|_| mismatch("WELCOME names an identity that cannot be one"))?;
@@ -178,7 +178,7 @@ impl Machine {
         if !id.is_primary() {
             client.members.on_joined(id, &self.limits);
             client.reports.insert(id, DeadOrAlive::Alive);
-            return Ok(());
+            return Ok(FrameEffect::Progress);
         }
         client.welcome_deadline = None;
         self.id = Some(welcome.session);
@@ -190,7 +190,7 @@ impl Machine {
         }
         self.emit(SessionEvent::Welcomed);
         let _ = moment;
-        Ok(())
+        Ok(FrameEffect::Progress)
     }
 
     pub(super) fn on_path_judged(&mut self, id: PathId) {
@@ -210,8 +210,8 @@ impl Machine {
 
     // ---- grants
 
-    pub(super) fn on_grant(&mut self, frame: wire::Grant) -> Result<(), Fault> {
-        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
+    pub(super) fn on_grant(&mut self, frame: wire::Grant) -> Result<FrameEffect, Fault> {
+        let RoleState::Client(client) = &mut self.role else { return Ok(FrameEffect::Progress) };
         let range = frame.start.0..frame.start.0.saturating_add(frame.len);
         if frame.seal.payload.len() > crate::limits::REQUEST_BYTES_MAX {
             return Err(Fault::new(TransportCode::FRAME_TOO_LARGE, "a request longer than its limit"));
@@ -227,10 +227,12 @@ impl Machine {
         let grant =
             Grant { id: frame.grant, epoch: frame.epoch, path: frame.path, stream: frame.stream, range: range.clone() };
         let Some(limit) = limit else {
-            return client.grants.refuse(grant, &missing, TransportCode::STREAM_GONE.into());
+            client.grants.refuse(grant, &missing, TransportCode::STREAM_GONE.into())?;
+            return Ok(FrameEffect::Progress);
         };
         if client.members.get(frame.path).is_none() {
-            return client.grants.refuse(grant, &missing, TransportCode::PATH_UNKNOWN.into());
+            client.grants.refuse(grant, &missing, TransportCode::PATH_UNKNOWN.into())?;
+            return Ok(FrameEffect::Progress);
         }
         client.grants.record(grant, &missing)?;
         let open = GrantOpen {
@@ -245,29 +247,29 @@ impl Machine {
         if client.grants.is_open(frame.grant) {
             client.relay.push_grant(frame.path, &open);
         }
-        Ok(())
+        Ok(FrameEffect::Progress)
     }
 
-    pub(super) fn on_revoke(&mut self, revoke: &Revoke) -> Result<(), Fault> {
-        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
+    pub(super) fn on_revoke(&mut self, revoke: &Revoke) -> Result<FrameEffect, Fault> {
+        let RoleState::Client(client) = &mut self.role else { return Ok(FrameEffect::Progress) };
         match client.grants.revoke(revoke.grant, revoke.epoch) {
             Some(grant) if client.relay.drop_grant(grant.path, grant.id) => {}
             Some(grant) => client.notices.push(grant.path, Notice::Revoked(grant.id)),
             None if client.grants.is_crossed_revoke() => {}
-            None => self.note_idle(),
+            None => return Ok(FrameEffect::NoOp),
         }
-        Ok(())
+        Ok(FrameEffect::Progress)
     }
 
-    pub(super) fn on_grant_end(&mut self, from: PathId, end: &GrantEnd) -> Result<(), Fault> {
-        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
+    pub(super) fn on_grant_end(&mut self, from: PathId, end: &GrantEnd) -> Result<FrameEffect, Fault> {
+        let RoleState::Client(client) = &mut self.role else { return Ok(FrameEffect::Progress) };
         let was_open = client.grants.is_open(end.grant);
         client.grants.on_end(end.grant, from, end.end.0, end.code)?;
         let is_useless = !was_open || client.grants.is_open(end.grant);
         if is_useless && !client.grants.is_crossed_end(from) {
-            self.worth = Worth::Nothing;
+            return Ok(FrameEffect::NoOp);
         }
-        Ok(())
+        Ok(FrameEffect::Progress)
     }
 
     /// A server has the grant: what it was told may be old by now, and what was said meanwhile it may have missed.
@@ -317,13 +319,13 @@ impl Machine {
 
     // ---- raw packets
 
-    pub(super) fn on_raw_to_relay(&mut self, from: PathId, raw: Raw) -> Result<(), Fault> {
-        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
+    pub(super) fn on_raw_to_relay(&mut self, from: PathId, raw: Raw) -> Result<FrameEffect, Fault> {
+        let RoleState::Client(client) = &mut self.role else { return Ok(FrameEffect::Progress) };
         let known = raw.to.is_primary() || client.members.get(raw.to).is_some();
         if !known || raw.to == from {
             let sequence = raw.seal.sequence;
-            self.worth = Worth::Nothing;
-            return client.relay.refuse_raw(from, raw.to, sequence, TransportCode::PATH_UNKNOWN);
+            client.relay.refuse_raw(from, raw.to, sequence, TransportCode::PATH_UNKNOWN)?;
+            return Ok(FrameEffect::NoOp);
         }
         let between_secondaries = !from.is_primary() && !raw.to.is_primary();
         let endorsement = client
@@ -331,11 +333,12 @@ impl Machine {
             .get(from)
             .filter(|_| between_secondaries)
             .map_or_else(Bytes::new, |member| member.ticket.clone());
-        client.relay.push_raw(from, raw.to, endorsement, raw.seal)
+        client.relay.push_raw(from, raw.to, endorsement, raw.seal)?;
+        Ok(FrameEffect::Progress)
     }
 
-    pub(super) fn on_receipt_to_relay(&mut self, receiver: PathId, status: RawStatus) -> Result<(), Fault> {
-        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
+    pub(super) fn on_receipt_to_relay(&mut self, receiver: PathId, status: RawStatus) -> Result<FrameEffect, Fault> {
+        let RoleState::Client(client) = &mut self.role else { return Ok(FrameEffect::Progress) };
         // A receipt may cross the end of the path whose server sent the packet: nobody waits for it any more.
         let from = status.from;
         let is_gone = client.members.was_added(from) && client.members.get(from).is_none();
@@ -343,11 +346,12 @@ impl Machine {
             return Err(violation("RAW_STATUS about another path than its own"));
         }
         if is_gone {
-            self.note_idle();
-        } else if !client.relay.on_receipt(status) {
+            return Ok(FrameEffect::NoOp);
+        }
+        if !client.relay.on_receipt(status) {
             return Err(violation("RAW_STATUS for a packet that was not carried, or was answered"));
         }
-        Ok(())
+        Ok(FrameEffect::Progress)
     }
 
     // ---- out

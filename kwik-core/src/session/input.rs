@@ -8,7 +8,7 @@ use super::{Machine, Moment, RoleState};
 use crate::error::TransportCode;
 use crate::id::{Dir, PathId, Side, StreamId};
 use crate::path::{PathInput, PathState};
-use crate::stream::{Access, Conflict, Fault, Inserted, Overflow};
+use crate::stream::{Access, Conflict, Fault, FrameEffect, Inserted, Overflow};
 use crate::wire::{CarrierItem, ControlFrame};
 use bytes::Bytes;
 
@@ -18,11 +18,11 @@ impl Machine {
             PathInput::Connected => self.on_connected(moment, path),
             PathInput::Control(frame) => {
                 let outcome = self.on_control(moment, path, frame);
-                self.punish(moment.now, path, outcome);
+                self.close_on_fault(moment.now, path, outcome);
             }
             PathInput::Data(item) => {
                 let outcome = self.on_data(moment.now, path, item);
-                self.punish(moment.now, path, outcome);
+                self.close_on_fault(moment.now, path, outcome);
             }
             PathInput::Acknowledged(packet) => {
                 let cargo = self.transmit.on_acknowledged(&mut self.streams, path, packet);
@@ -38,14 +38,7 @@ impl Machine {
         }
     }
 
-    fn punish(&mut self, now: Instant, path: PathId, outcome: Result<(), Fault>) {
-        if let Err(fault) = outcome.and_then(|()| self.charge(now, path)) {
-            let path = fault.culprit.unwrap_or(path);
-            self.on_fault(now, path, fault.code, fault.detail);
-        }
-    }
-
-    fn on_control(&mut self, moment: Moment, from: PathId, frame: ControlFrame) -> Result<(), Fault> {
+    fn on_control(&mut self, moment: Moment, from: PathId, frame: ControlFrame) -> Result<FrameEffect, Fault> {
         match &self.role {
             RoleState::Client(_) => {
                 let authenticating =
@@ -62,7 +55,7 @@ impl Machine {
         }
     }
 
-    fn on_control_from_primary(&mut self, moment: Moment, frame: ControlFrame) -> Result<(), Fault> {
+    fn on_control_from_primary(&mut self, moment: Moment, frame: ControlFrame) -> Result<FrameEffect, Fault> {
         match frame {
             ControlFrame::AddPath(add) => self.on_add_path(moment, add),
             ControlFrame::RemovePath(remove) => self.on_remove_path(moment.now, &remove),
@@ -75,73 +68,70 @@ impl Machine {
         }
     }
 
-    fn on_control_from_secondary(&mut self, moment: Moment, from: PathId, frame: ControlFrame) -> Result<(), Fault> {
+    fn on_control_from_secondary(
+        &mut self,
+        moment: Moment,
+        from: PathId,
+        frame: ControlFrame,
+    ) -> Result<FrameEffect, Fault> {
         match frame {
             ControlFrame::GrantEnd(end) => self.on_grant_end(from, &end),
             ControlFrame::Raw(raw) => self.on_raw_to_relay(from, raw),
             ControlFrame::RawStatus(status) => self.on_receipt_to_relay(from, status),
             ControlFrame::Close(_) => {
                 self.on_secondary_closing(moment.now, from);
-                Ok(())
+                Ok(FrameEffect::Progress)
             }
             _ => Err(violation("a frame that a secondary may not send")),
         }
     }
 
-    fn on_control_at_primary(&mut self, frame: ControlFrame) -> Result<(), Fault> {
+    fn on_control_at_primary(&mut self, frame: ControlFrame) -> Result<FrameEffect, Fault> {
         match frame {
             ControlFrame::PathStatus(status) => self.on_path_status(&status),
             ControlFrame::GrantStatus(status) => self.on_grant_status(status),
-            ControlFrame::RawStatus(status) => {
-                self.on_receipt(&status);
-                Ok(())
-            }
+            ControlFrame::RawStatus(status) => Ok(self.on_receipt(&status)),
             frame => self.on_stream_control(frame),
         }
     }
 
-    fn on_control_at_secondary(&mut self, moment: Moment, frame: ControlFrame) -> Result<(), Fault> {
+    fn on_control_at_secondary(&mut self, moment: Moment, frame: ControlFrame) -> Result<FrameEffect, Fault> {
         match frame {
             ControlFrame::StopSending(_) | ControlFrame::MaxStreamData(_) | ControlFrame::Close(_) => {
                 self.on_stream_control(frame)
             }
             ControlFrame::Lease(lease) => self.on_lease(moment, &lease),
-            ControlFrame::Revoke(revoke) => {
-                self.streams.revoke_part(revoke.grant);
-                Ok(())
-            }
-            ControlFrame::RawStatus(status) => {
-                self.on_receipt(&status);
-                Ok(())
-            }
+            ControlFrame::Revoke(revoke) => Ok(self.streams.revoke_part(revoke.grant)),
+            ControlFrame::RawStatus(status) => Ok(self.on_receipt(&status)),
             _ => Err(violation("a frame that a client may not send to a secondary")),
         }
     }
 
     /// Frames about streams, legal between the client and the primary in both directions.
-    fn on_stream_control(&mut self, frame: ControlFrame) -> Result<(), Fault> {
+    fn on_stream_control(&mut self, frame: ControlFrame) -> Result<FrameEffect, Fault> {
         match frame {
             ControlFrame::OpenStream(open) => self.streams.on_open(open.stream, open.priority, open.limit.0),
             ControlFrame::ResetStream(reset) => {
-                self.streams.on_reset(reset.stream, reset.code, reset.final_size.0)?;
+                let effect = self.streams.on_reset(reset.stream, reset.code, reset.final_size.0)?;
                 self.on_stream_over(reset.stream, reset.code);
-                Ok(())
+                Ok(effect)
             }
             ControlFrame::StopSending(stop) => {
-                self.streams.on_stop(stop.stream, stop.code)?;
-                stop.conflict.map_or(Ok(()), |conflict| self.on_conflict_told(stop.stream, conflict))
+                let effect = self.streams.on_stop(stop.stream, stop.code)?;
+                stop.conflict.map_or(Ok(()), |conflict| self.on_conflict_told(stop.stream, conflict))?;
+                Ok(effect)
             }
             ControlFrame::MaxStreamData(max) => self.streams.on_max_stream_data(max.stream, max.limit.0),
             ControlFrame::MaxStreams(max) => self.streams.on_max_streams(max.dir, max.max),
             ControlFrame::Close(close) => {
                 self.on_close_frame(close);
-                Ok(())
+                Ok(FrameEffect::Progress)
             }
             _ => Err(violation("a frame that this peer may not send")),
         }
     }
 
-    fn on_data(&mut self, now: Instant, from: PathId, item: CarrierItem) -> Result<(), Fault> {
+    fn on_data(&mut self, now: Instant, from: PathId, item: CarrierItem) -> Result<FrameEffect, Fault> {
         match (&self.role, item) {
             (
                 RoleState::Client(_) | RoleState::Primary(_),
@@ -154,21 +144,19 @@ impl Machine {
                 if self.on_raw_forward(now, raw)? {
                     self.emit(SessionEvent::RawReadable);
                 }
-                Ok(())
+                Ok(FrameEffect::Progress)
             }
             (RoleState::Secondary(_), CarrierItem::Grant(grant)) => self.on_grant_forward(grant),
-            (_, CarrierItem::PacketStart { .. } | CarrierItem::PacketEnd { .. }) => Ok(()),
+            (_, CarrierItem::PacketStart { .. } | CarrierItem::PacketEnd { .. }) => Ok(FrameEffect::Progress),
             _ => Err(violation("a data frame that this peer may not send")),
         }
     }
 
-    fn on_stream_data(&mut self, now: Instant, from: PathId, piece: Piece) -> Result<(), Fault> {
+    fn on_stream_data(&mut self, now: Instant, from: PathId, piece: Piece) -> Result<FrameEffect, Fault> {
         let Piece { stream, offset, data, frame_end, fin } = piece;
-        if data.is_empty() && !fin {
-            self.note_idle();
-        }
+        let effect = if data.is_empty() && !fin { FrameEffect::NoOp } else { FrameEffect::Progress };
         if !from.is_primary() && !self.admit_secondary(from, stream, offset..frame_end, data.len() as u64, fin)? {
-            return Ok(());
+            return Ok(effect);
         }
         match self.streams.on_data(from, stream, offset, data, frame_end, fin) {
             Ok(outcome) => {
@@ -181,7 +169,8 @@ impl Machine {
                 #[cfg(feature = "__test_exports")]
                 self.note_supplied(from, stream, &outcome);
                 outcome.overflow.map_or(Ok(()), |overflow| Err(self.on_overflow(overflow)))?;
-                outcome.conflict.map_or(Ok(()), |conflict| self.on_conflict(stream, conflict))
+                outcome.conflict.map_or(Ok(()), |conflict| self.on_conflict(stream, conflict))?;
+                Ok(effect)
             }
             Err(fault) => {
                 if self.streams.is_receiving(stream) == Some(false) {
@@ -236,7 +225,7 @@ impl Machine {
         match conflict.first.filter(|first| conflict.second.is_primary() && !first.is_primary()) {
             Some(_) => {
                 let fault = Fault::new(code, "bytes that differ from the primary's");
-                Err(Fault { culprit: conflict.first, ..fault })
+                Err(Fault { offender: conflict.first, ..fault })
             }
             None => Ok(()),
         }
@@ -247,7 +236,7 @@ impl Machine {
         let code = TransportCode::REASSEMBLY_LIMIT;
         self.on_stream_over(overflow.stream, code.into());
         let fault = Fault::new(code, "a stream with too many gaps");
-        Fault { culprit: Some(overflow.culprit), ..fault }
+        Fault { offender: Some(overflow.offender), ..fault }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::error::TransportCode;
 use crate::id::PathId;
 use crate::limits::Limits;
 use crate::path::PathState;
-use crate::stream::{Fault, Worth};
+use crate::stream::{Fault, FrameEffect};
 use crate::wire::Lease;
 
 /// When a primary renews the leases of its paths.
@@ -87,20 +87,19 @@ impl Machine {
     }
 
     /// The client passes a renewal on, when there is room: the newest counts.
-    pub(super) fn on_lease_to_relay(&mut self, lease: Lease) -> Result<(), Fault> {
-        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
-        self.worth = Worth::Nothing;
+    pub(super) fn on_lease_to_relay(&mut self, lease: Lease) -> Result<FrameEffect, Fault> {
+        let RoleState::Client(client) = &mut self.role else { return Ok(FrameEffect::Progress) };
         if !client.members.was_added(lease.path) {
             return Err(violation("LEASE of a path that was never added"));
         }
         if client.members.get(lease.path).is_some() {
             client.notices.push(lease.path, Notice::Leased(lease));
         }
-        Ok(())
+        Ok(FrameEffect::NoOp)
     }
 
-    pub(super) fn on_lease(&mut self, moment: Moment, lease: &Lease) -> Result<(), Fault> {
-        let RoleState::Secondary(secondary) = &mut self.role else { return Ok(()) };
+    pub(super) fn on_lease(&mut self, moment: Moment, lease: &Lease) -> Result<FrameEffect, Fault> {
+        let RoleState::Secondary(secondary) = &mut self.role else { return Ok(FrameEffect::Progress) };
         if lease.path != secondary.path {
             return Err(violation("LEASE of another path"));
         }
@@ -111,9 +110,9 @@ impl Machine {
         match left {
             // Clocks may differ: a renewal never takes time away.
             Some(left) => *end = end.and_then(|old| moment.now.checked_add(left).map(|new| new.max(old))),
-            None => self.note_idle(),
+            None => return Ok(FrameEffect::NoOp),
         }
-        Ok(())
+        Ok(FrameEffect::Progress)
     }
 
     pub(super) fn check_lease(&mut self, moment: Moment) {

@@ -17,7 +17,7 @@ use crate::error::{DeadReason, ErrorCode, TransportCode};
 use crate::id::{Epoch, PathId};
 use crate::limits::Limits;
 use crate::path::{Path, PathState};
-use crate::stream::{Fault, Worth};
+use crate::stream::{Fault, FrameEffect};
 use crate::wire::{AddPath, RemovePath};
 
 /// The secondaries of a session, as the primary named them.
@@ -75,7 +75,7 @@ pub(crate) struct Dial {
 
 impl Members {
     pub(super) fn new(now: Instant, primary: Address, limits: &Limits) -> Self {
-        let (burst, per_second) = (limits.idle_frames_burst / 2, limits.idle_frames_per_second / 2);
+        let (burst, per_second) = (limits.no_op_frames_burst / 2, limits.no_op_frames_per_second / 2);
         let refusals = Refusals { waiting: VecDeque::new(), pace: Allowance::new(now, burst, per_second) };
         Self {
             primary,
@@ -198,9 +198,9 @@ impl Machine {
         !dials.is_empty()
     }
 
-    pub(super) fn on_add_path(&mut self, moment: Moment, add: AddPath) -> Result<(), Fault> {
+    pub(super) fn on_add_path(&mut self, moment: Moment, add: AddPath) -> Result<FrameEffect, Fault> {
         let own = self.home_mut().and_then(|home| home.local_address());
-        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
+        let RoleState::Client(client) = &mut self.role else { return Ok(FrameEffect::Progress) };
         let members = &mut client.members;
         if add.epoch <= members.epoch || add.path <= members.last_path {
             return Err(violation("ADD_PATH with a used path id or an old epoch"));
@@ -224,16 +224,16 @@ impl Machine {
                 ));
             }
             Err(reason) => {
-                self.worth = Worth::Nothing;
                 members.refusals.waiting.push_back((add.path, reason.code));
                 self.remember(unborn_stats(add.path, add.address, reason));
+                return Ok(FrameEffect::NoOp);
             }
         }
-        Ok(())
+        Ok(FrameEffect::Progress)
     }
 
-    pub(super) fn on_remove_path(&mut self, now: Instant, remove: &RemovePath) -> Result<(), Fault> {
-        let RoleState::Client(client) = &mut self.role else { return Ok(()) };
+    pub(super) fn on_remove_path(&mut self, now: Instant, remove: &RemovePath) -> Result<FrameEffect, Fault> {
+        let RoleState::Client(client) = &mut self.role else { return Ok(FrameEffect::Progress) };
         let members = &mut client.members;
         if remove.epoch <= members.epoch {
             return Err(violation("REMOVE_PATH with an old epoch"));
@@ -249,7 +249,7 @@ impl Machine {
             }
             self.on_path_lost(now, remove.path, reason);
         }
-        Ok(())
+        Ok(FrameEffect::Progress)
     }
 
     /// A secondary is gone: what it owes is reported missing.

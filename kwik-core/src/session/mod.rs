@@ -1,5 +1,6 @@
 //! A session at one end: the only place where paths, streams and authentication meet.
 
+mod abuse;
 mod client;
 mod close;
 mod commands;
@@ -19,7 +20,6 @@ mod server_view;
 mod tests;
 mod transmit;
 mod view;
-mod worth;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -41,7 +41,7 @@ use crate::error::{DeadReason, TransportCode};
 use crate::id::{GrantId, PathId, SessionId, StreamId, StreamOffset};
 use crate::limits::Limits;
 use crate::path::{Path, PathState};
-use crate::stream::{StreamControl, StreamTable, Worth};
+use crate::stream::{StreamControl, StreamTable};
 use crate::wire::{ControlFrame, GrantEnd, MaxStreamData, MaxStreams, OpenStream, Params, ResetStream, StopSending};
 
 pub use self::event::{
@@ -99,8 +99,6 @@ pub(crate) struct Machine {
     /// Streams that were finished here and of which the peer may not have all, once the session ended.
     undelivered: Vec<StreamId>,
     events: VecDeque<SessionEvent>,
-    /// What the frame being handled is worth.
-    worth: Worth,
     /// Delegations the application is to look at.
     delegations_changed: BTreeSet<GrantId>,
     /// The application let go of the session: no more events.
@@ -138,7 +136,6 @@ impl Machine {
             phase: Phase::new(),
             undelivered: Vec::new(),
             events: VecDeque::new(),
-            worth: Worth::default(),
             delegations_changed: BTreeSet::new(),
             released: false,
         };

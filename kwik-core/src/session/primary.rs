@@ -19,7 +19,9 @@ use crate::error::{DeadReason, TransportCode};
 use crate::id::{Epoch, GrantId, PathId, RangeConflict, SessionId, Side, StreamHandle, StreamId, StreamOffset};
 use crate::limits::{self, Limits, PATHS_REMEMBERED_MAX};
 use crate::path::{Path, PathState};
-use crate::stream::{Change, DelegationState, Delegations, Fault, GrantReport, Outcome, StreamTable, TableRole, Worth};
+use crate::stream::{
+    Change, DelegationState, Delegations, Fault, FrameEffect, GrantReport, Outcome, StreamTable, TableRole,
+};
 use crate::wire::{
     self, AddPath, ControlFrame, GrantStatus, GrantStatusFrame, Hello, Lease, PathStatus, RemovePath, Revoke, Seal,
     Welcome, WirePathState,
@@ -342,20 +344,19 @@ impl Machine {
 
     // ---- the client's reports
 
-    pub(super) fn on_path_status(&mut self, status: &PathStatus) -> Result<(), Fault> {
-        let RoleState::Primary(primary) = &mut self.role else { return Ok(()) };
+    pub(super) fn on_path_status(&mut self, status: &PathStatus) -> Result<FrameEffect, Fault> {
+        let RoleState::Primary(primary) = &mut self.role else { return Ok(FrameEffect::Progress) };
         // Figures are welcome at their pace, and so is a path that wavers; only its beginning and its end are free.
-        self.worth = Worth::Nothing;
         if status.path.is_primary() {
-            return Ok(());
+            return Ok(FrameEffect::NoOp);
         }
         if status.path > primary.last_path || primary.commands.holds_add_path(status.path) {
             return Err(violation("PATH_STATUS of a path that was never added"));
         }
         // Those that died long ago are forgotten.
-        let Some(RemotePath { info, .. }) = primary.paths.get_mut(&status.path) else { return Ok(()) };
+        let Some(RemotePath { info, .. }) = primary.paths.get_mut(&status.path) else { return Ok(FrameEffect::NoOp) };
         if info.state.is_dead() {
-            return Ok(());
+            return Ok(FrameEffect::NoOp);
         }
         if status.state != WirePathState::Dead {
             info.rtt = status.rtt;
@@ -372,28 +373,25 @@ impl Machine {
             primary.unanswered.remove(&status.path);
         }
         if info.state == state || (removing && !state.is_dead()) {
-            return Ok(());
+            return Ok(FrameEffect::NoOp);
         }
         let event = match (&info.state, &state) {
             (_, PathState::Dead(reason)) => {
-                self.worth = Worth::Progress;
                 self.on_remote_path_dead(status.path, reason.clone());
-                return Ok(());
+                return Ok(FrameEffect::Progress);
             }
             (PathState::Suspect, PathState::Active) => PathEvent::Recovered(status.path),
             (_, PathState::Suspect) => PathEvent::Suspect(status.path),
             _ => PathEvent::Joined(status.path),
         };
         info.state = state;
-        if matches!(event, PathEvent::Joined(_)) {
-            self.worth = Worth::Progress;
-        }
+        let has_begun = matches!(event, PathEvent::Joined(_));
         self.emit(SessionEvent::Path(event));
-        Ok(())
+        Ok(if has_begun { FrameEffect::Progress } else { FrameEffect::NoOp })
     }
 
-    pub(super) fn on_grant_status(&mut self, frame: GrantStatusFrame) -> Result<(), Fault> {
-        let RoleState::Primary(primary) = &mut self.role else { return Ok(()) };
+    pub(super) fn on_grant_status(&mut self, frame: GrantStatusFrame) -> Result<FrameEffect, Fault> {
+        let RoleState::Primary(primary) = &mut self.role else { return Ok(FrameEffect::Progress) };
         let report = match frame.status {
             GrantStatus::Progress { delivered } => GrantReport::Progress { delivered },
             GrantStatus::Delivered => GrantReport::Delivered,
@@ -408,14 +406,14 @@ impl Machine {
             // It need not be revoked any more.
             primary.commands.drop_grant(frame.grant);
         }
-        match change {
-            Some(change) => self.on_delegation_changed(change),
-            None => self.note_idle(),
+        let effect = if change.is_some() { FrameEffect::Progress } else { FrameEffect::NoOp };
+        if let Some(change) = change {
+            self.on_delegation_changed(change);
         }
         if is_last {
             self.announce_room();
         }
-        Ok(())
+        Ok(effect)
     }
 
     fn on_delegation_changed(&mut self, change: Change) {
@@ -514,16 +512,15 @@ impl Machine {
 
     // ---- raw packets, at either server
 
-    pub(super) fn on_receipt(&mut self, status: &wire::RawStatus) {
+    pub(super) fn on_receipt(&mut self, status: &wire::RawStatus) -> FrameEffect {
         let raw = match &mut self.role {
             RoleState::Primary(primary) => &mut primary.raw,
             RoleState::Secondary(secondary) => &mut secondary.raw,
-            RoleState::Client(_) => return,
+            RoleState::Client(_) => return FrameEffect::NoOp,
         };
-        match raw.on_status(status) {
-            Some(result) => self.emit(SessionEvent::RawStatus { to: status.to, sequence: status.sequence, result }),
-            None => self.note_idle(),
-        }
+        let Some(result) = raw.on_status(status) else { return FrameEffect::NoOp };
+        self.emit(SessionEvent::RawStatus { to: status.to, sequence: status.sequence, result });
+        FrameEffect::Progress
     }
 
     /// What has no receipt for too long may or may not have arrived.

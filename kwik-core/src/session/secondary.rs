@@ -11,7 +11,7 @@ use crate::auth::{self, Identity, LeaseTerm, PublicIdentity, SealContext, SealWi
 use crate::id::{PathId, SessionId, Side};
 use crate::limits::Limits;
 use crate::path::Path;
-use crate::stream::{Fault, StreamTable, TableRole};
+use crate::stream::{Fault, FrameEffect, StreamTable, TableRole};
 use crate::wire::{ControlFrame, GrantOpen, Params, RawForward, Welcome};
 
 /// What only a secondary keeps.
@@ -90,8 +90,8 @@ impl Machine {
         machine
     }
 
-    pub(super) fn on_grant_forward(&mut self, grant: GrantOpen) -> Result<(), Fault> {
-        let RoleState::Secondary(secondary) = &mut self.role else { return Ok(()) };
+    pub(super) fn on_grant_forward(&mut self, grant: GrantOpen) -> Result<FrameEffect, Fault> {
+        let RoleState::Secondary(secondary) = &mut self.role else { return Ok(FrameEffect::Progress) };
         let range = grant.start.0..grant.start.0.saturating_add(grant.len);
         let context = SealContext {
             session: secondary.session,
@@ -117,7 +117,7 @@ impl Machine {
         .and_then(|()| secondary.grants.accept(seal.sequence))
         .map_err(sealed)?;
         self.streams.open_part(grant.grant, grant.stream, range, grant.limit.0, grant.seal.payload)?;
-        Ok(())
+        Ok(FrameEffect::Progress)
     }
 
     pub(super) fn flush_secondary(&mut self, now: Instant) {

@@ -41,23 +41,22 @@ pub(crate) struct Fault {
     /// What was wrong, for the close reason.
     pub(crate) detail: &'static str,
     /// Whose fault it is, if not that of the path that brought the input.
-    pub(crate) culprit: Option<PathId>,
+    pub(crate) offender: Option<PathId>,
 }
 
 impl Fault {
     pub(crate) const fn new(code: TransportCode, detail: &'static str) -> Self {
-        Self { code, detail, culprit: None }
+        Self { code, detail, offender: None }
     }
 }
 
 /// What a frame of the peer changed.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Worth {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FrameEffect {
     /// Something.
-    #[default]
     Progress,
     /// Nothing: everything it says was known, or is of no interest any more.
-    Nothing,
+    NoOp,
 }
 
 impl From<FinishError> for WriteError {

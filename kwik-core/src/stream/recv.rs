@@ -50,7 +50,7 @@ pub(crate) struct Overflow {
     /// The stream, which is ended.
     pub(crate) stream: StreamId,
     /// Who made it so.
-    pub(crate) culprit: PathId,
+    pub(crate) offender: PathId,
 }
 
 /// Separate ranges that every stream may be received in, beside those that the session may have of all its streams.

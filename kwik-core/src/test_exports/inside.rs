@@ -310,11 +310,11 @@ fn peer(table: &mut StreamTable, input: &mut Input<'_>) -> Result<(), crate::str
                 .on_data(PathId(u32::from(input.byte() % 2)), id, start, data, end, input.byte().is_multiple_of(8))
                 .map(drop)
         }
-        4 => table.on_open(id, i32::from(input.byte()), input.number()),
-        5 => table.on_reset(id, ErrorCode::Application(3), input.number()),
-        6 => table.on_stop(id, ErrorCode::Application(4)),
-        7 => table.on_max_stream_data(id, input.number()),
-        8 => table.on_max_streams(dir, input.number().min(1 << 60)),
+        4 => table.on_open(id, i32::from(input.byte()), input.number()).map(drop),
+        5 => table.on_reset(id, ErrorCode::Application(3), input.number()).map(drop),
+        6 => table.on_stop(id, ErrorCode::Application(4)).map(drop),
+        7 => table.on_max_stream_data(id, input.number()).map(drop),
+        8 => table.on_max_streams(dir, input.number().min(1 << 60)).map(drop),
         9 => {
             let start = input.number();
             let range = start..start.saturating_add(input.number());

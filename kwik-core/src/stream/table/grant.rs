@@ -4,9 +4,9 @@ use super::{RecvHalf, SendHalf, StreamTable, TableRole};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Dir, GrantId, StreamHandle, StreamId};
 use crate::limits::VARINT_MAX;
-use crate::stream::Fault;
 use crate::stream::recv::RecvStream;
 use crate::stream::send::{SendStream, WriteError};
+use crate::stream::{Fault, FrameEffect};
 use bytes::Bytes;
 use std::ops::Range;
 
@@ -141,14 +141,12 @@ impl StreamTable {
     }
 
     /// A grant was revoked: nothing more of it is sent, and its writer is told `REVOKED`, if there is one yet.
-    pub(crate) fn revoke_part(&mut self, grant: GrantId) {
-        let Some(&handle) = self.parts.get(&grant) else {
-            self.note_useless();
-            return;
-        };
+    pub(crate) fn revoke_part(&mut self, grant: GrantId) -> FrameEffect {
+        let Some(&handle) = self.parts.get(&grant) else { return self.no_op() };
         if self.with_send(handle, SendStream::revoke) == Some(true) {
             self.on_cut_short(handle);
         }
+        FrameEffect::Progress
     }
 
     /// The peer ended a sending half early. A part that nobody accepted yet goes away unseen.

@@ -21,7 +21,6 @@ pub(crate) use grant::ReserveError;
 pub(crate) use output::StreamControl;
 pub use output::StreamEvent;
 
-use super::Worth;
 use super::flow::{Budget, Credit, Window, WindowRules};
 use super::ids::StreamIds;
 use super::reassembly::Chunk;
@@ -117,8 +116,6 @@ pub(crate) struct StreamTable {
     outbox: Outbox,
     /// Streams that are gone and were not polled as such; a client forgets their grants.
     gone: Vec<StreamId>,
-    /// What the last frame of the peer changed.
-    worth: Worth,
     /// Frames about streams that may still change nothing, since they crossed what ended or limited a stream.
     crossings: u64,
     /// Sending halves that were reset or stopped and were not polled as such; what was set aside for them is free.
@@ -234,7 +231,6 @@ impl StreamTable {
             writers: Writers::new(),
             outbox: Outbox::new(),
             gone: Vec::new(),
-            worth: Worth::default(),
             crossings: 0,
             cut_short: Vec::new(),
             closed: false,

@@ -10,15 +10,10 @@ use crate::stream::piece::SLICE_BYTES_MIN;
 use crate::stream::reassembly::Conflict;
 use crate::stream::recv::{DataOutcome, Overflow, RecvStream};
 use crate::stream::send::SendStream;
-use crate::stream::{Fault, Worth};
+use crate::stream::{Fault, FrameEffect};
 use bytes::Bytes;
 
 impl StreamTable {
-    /// What the frame that was handled last changed.
-    pub(crate) fn take_worth(&mut self) -> Worth {
-        std::mem::take(&mut self.worth)
-    }
-
     /// The peer's parameters: how many streams it accepts, and how far each may be written at first. They never
     /// lower what every endpoint accepts.
     pub(crate) fn on_peer_params(&mut self, bidi: u64, uni: u64, stream_window_initial: u64) -> Result<(), Fault> {
@@ -34,20 +29,14 @@ impl StreamTable {
     }
 
     /// The peer opened a stream. `limit` is how far this end may write on it.
-    pub(crate) fn on_open(&mut self, id: StreamId, priority: i32, limit: u64) -> Result<(), Fault> {
+    pub(crate) fn on_open(&mut self, id: StreamId, priority: i32, limit: u64) -> Result<FrameEffect, Fault> {
         let was_opened = self.ids.was_opened(id);
-        let Some(handle) = self.resolve(id, Half::Open)? else {
-            self.note_useless();
-            return Ok(());
-        };
-        if was_opened {
-            self.note_useless();
-        }
+        let Some(handle) = self.resolve(id, Half::Open)? else { return Ok(self.no_op()) };
         if let Some(stream) = self.streams.get_mut(&handle).filter(|stream| !stream.priority_chosen) {
             stream.priority = priority;
         }
         self.raise_send_limit(handle, limit);
-        Ok(())
+        Ok(if was_opened { self.no_op() } else { FrameEffect::Progress })
     }
 
     /// Bytes of a stream: a slice of a frame that ends at `frame_end`, where the stream ends too if `fin`. Opens the
@@ -103,29 +92,25 @@ impl StreamTable {
     }
 
     /// The peer ended a stream early. Other writers of the stream are not told here.
-    pub(crate) fn on_reset(&mut self, id: StreamId, code: ErrorCode, final_size: u64) -> Result<(), Fault> {
-        let Some(handle) = self.resolve(id, Half::Recv)? else {
-            self.note_useless();
-            return Ok(());
-        };
+    pub(crate) fn on_reset(&mut self, id: StreamId, code: ErrorCode, final_size: u64) -> Result<FrameEffect, Fault> {
+        let Some(handle) = self.resolve(id, Half::Recv)? else { return Ok(self.no_op()) };
         let changes = self.with_recv(handle, |recv| {
             let (was_open, was_done) = (recv.is_open(), recv.is_done());
             recv.on_reset(code, final_size)?;
             // A stop of this side is answered with a reset.
             Ok((was_open && !recv.is_open(), recv.is_done() && !was_done))
         });
-        match changes.unwrap_or(Ok((false, false)))? {
-            (true, _) => self.note_abandoned(handle),
-            (false, true) => {}
-            (false, false) => self.note_useless(),
+        let (is_abandoned, is_answered) = changes.unwrap_or(Ok((false, false)))?;
+        if is_abandoned {
+            self.note_abandoned(handle);
         }
         self.announce_readable(handle);
         self.free_if_done(handle);
-        Ok(())
+        Ok(if is_abandoned || is_answered { FrameEffect::Progress } else { self.no_op() })
     }
 
     /// The peer wants no more of a stream. The stream is reset with the peer's code.
-    pub(crate) fn on_stop(&mut self, id: StreamId, code: ErrorCode) -> Result<(), Fault> {
+    pub(crate) fn on_stop(&mut self, id: StreamId, code: ErrorCode) -> Result<FrameEffect, Fault> {
         self.resolve(id, Half::Send)?;
         let mut changes = false;
         for handle in self.handles_of(id) {
@@ -135,34 +120,27 @@ impl StreamTable {
                 self.on_cut_short(handle);
             }
         }
-        if !changes {
-            self.note_useless();
-        }
-        Ok(())
+        Ok(if changes { FrameEffect::Progress } else { self.no_op() })
     }
 
     /// The peer allows a stream to be written up to `limit`. A lower limit than before changes nothing.
-    pub(crate) fn on_max_stream_data(&mut self, id: StreamId, limit: u64) -> Result<(), Fault> {
+    pub(crate) fn on_max_stream_data(&mut self, id: StreamId, limit: u64) -> Result<FrameEffect, Fault> {
         self.resolve(id, Half::Send)?;
         let mut changes = false;
         for handle in self.handles_of(id) {
             changes |= self.raise_send_limit(handle, limit);
         }
-        if !changes {
-            self.note_useless();
-        }
-        Ok(())
+        Ok(if changes { FrameEffect::Progress } else { self.no_op() })
     }
 
     /// The peer allows `max` streams since the session began. A lower limit than before changes nothing.
-    pub(crate) fn on_max_streams(&mut self, dir: Dir, max: u64) -> Result<(), Fault> {
+    pub(crate) fn on_max_streams(&mut self, dir: Dir, max: u64) -> Result<FrameEffect, Fault> {
         if self.role == TableRole::Secondary {
             return Err(Fault::new(TransportCode::PROTOCOL_VIOLATION, "a secondary opens no streams"));
         }
-        if max <= self.ids.limit_of_peer(dir) {
-            self.worth = Worth::Nothing;
-        }
-        self.ids.raise_limit_of_peer(dir, max)
+        let rises = max > self.ids.limit_of_peer(dir);
+        self.ids.raise_limit_of_peer(dir, max)?;
+        Ok(if rises { FrameEffect::Progress } else { FrameEffect::NoOp })
     }
 
     /// How far a stream may be written by the peer; `None` when its bytes are no longer wanted. Opens the stream if
@@ -199,10 +177,13 @@ impl StreamTable {
     }
 
     /// A frame about a stream changed nothing. For each stream a few may: they crossed what made them useless.
-    pub(super) fn note_useless(&mut self) {
+    pub(super) fn no_op(&mut self) -> FrameEffect {
         match self.crossings.checked_sub(1) {
-            Some(left) => self.crossings = left,
-            None => self.worth = Worth::Nothing,
+            Some(left) => {
+                self.crossings = left;
+                FrameEffect::Progress
+            }
+            None => FrameEffect::NoOp,
         }
     }
 
@@ -252,8 +233,8 @@ impl StreamTable {
             return None;
         };
         let stream = self.streams.get(&worst)?;
-        let culprit = stream.recv.as_ref().and_then(|half| half.stream.main_opener()).unwrap_or(from);
-        let overflow = Overflow { stream: stream.id, culprit };
+        let offender = stream.recv.as_ref().and_then(|half| half.stream.main_opener()).unwrap_or(from);
+        let overflow = Overflow { stream: stream.id, offender };
         self.fail_recv(worst, TransportCode::REASSEMBLY_LIMIT);
         Some(overflow)
     }

@@ -285,13 +285,14 @@ impl World {
                 self.table(to.start).on_reset(id, code, final_size).unwrap();
                 if from == PRIMARY {
                     // The client stops the other writers.
-                    SECONDARIES.for_each(|to| self.table(to).on_stop(id, TransportCode::STREAM_GONE.into()).unwrap());
+                    SECONDARIES
+                        .for_each(|to| assert!(self.table(to).on_stop(id, TransportCode::STREAM_GONE.into()).is_ok()));
                 }
             }
-            StreamControl::MaxStreams { dir, max } => self.table(to.start).on_max_streams(dir, max).unwrap(),
-            StreamControl::Stop { id, code, .. } => to.for_each(|to| self.table(to).on_stop(id, code).unwrap()),
+            StreamControl::MaxStreams { dir, max } => assert!(self.table(to.start).on_max_streams(dir, max).is_ok()),
+            StreamControl::Stop { id, code, .. } => to.for_each(|to| assert!(self.table(to).on_stop(id, code).is_ok())),
             StreamControl::MaxStreamData { id, limit } => {
-                to.for_each(|to| self.table(to).on_max_stream_data(id, limit).unwrap());
+                to.for_each(|to| assert!(self.table(to).on_max_stream_data(id, limit).is_ok()));
             }
             StreamControl::PartEnd { grant, .. } => {
                 // The path is not reordered against itself here: what was sent before has arrived first.

@@ -21,11 +21,11 @@ enum Input {
 
 fn give(table: &mut StreamTable, input: Input, id: StreamId) -> Result<(), Fault> {
     match input {
-        Input::Open => table.on_open(id, 0, 1),
+        Input::Open => table.on_open(id, 0, 1).map(drop),
         Input::Data => table.on_data(PathId::PRIMARY, id, 0, Bytes::new(), 0, false).map(|_| ()),
-        Input::Reset => table.on_reset(id, CODE, 0),
-        Input::Stop => table.on_stop(id, CODE),
-        Input::Credit => table.on_max_stream_data(id, 1),
+        Input::Reset => table.on_reset(id, CODE, 0).map(drop),
+        Input::Stop => table.on_stop(id, CODE).map(drop),
+        Input::Credit => table.on_max_stream_data(id, 1).map(drop),
         Input::Limit => table.receive_limit(id).map(|_| ()),
     }
 }
@@ -300,7 +300,7 @@ fn whoever_contradicts_itself_or_the_owner_is_at_fault_alone() {
         bring(&mut table, first.0, id, 10..20, false);
         let handle = table.accept(Dir::Uni).unwrap();
         let fault = table.on_data(PathId(1), id, 5, Bytes::from_static(&[1; 10]), 15, false).unwrap_err();
-        assert_eq!((fault.code, fault.culprit), (TransportCode::RANGE_CONFLICT, None));
+        assert_eq!((fault.code, fault.offender), (TransportCode::RANGE_CONFLICT, None));
         bring(&mut table, 0, id, 0..10, false);
         assert_eq!(read_all(&mut table, handle, id.0), (20, ReadError::Blocked), "the stream goes on");
         table.assert_ledger();
@@ -321,7 +321,7 @@ fn flood(table: &mut StreamTable, id: StreamId, offsets: impl Iterator<Item = u6
         let data = bytes(id.0, start..start + len);
         let outcome = table.on_data(PathId(1), id, start, data, start + len, false).unwrap();
         if let Some(overflow) = outcome.overflow {
-            assert_eq!(overflow.culprit, PathId(1));
+            assert_eq!(overflow.offender, PathId(1));
             return Some(count);
         }
         assert!(table.memory_bytes() < 400 * 1024, "{}", table.memory_bytes());
@@ -367,7 +367,7 @@ fn regression_who_parked_the_pieces_is_blamed_for_them() {
     let id = server_uni(0);
     assert_eq!(flood(&mut table, id, (1..=200).map(|i| 2 * i), 1), None);
     let outcome = table.on_data(PathId::PRIMARY, id, 1000, bytes(id.0, 1000..1001), 1001, false).unwrap();
-    assert_eq!(outcome.overflow, Some(Overflow { stream: id, culprit: PathId(1) }));
+    assert_eq!(outcome.overflow, Some(Overflow { stream: id, offender: PathId(1) }));
 }
 
 /// The stream with the most pieces ends when all of them have too many, not the one whose piece came last.
@@ -385,7 +385,7 @@ fn regression_who_parked_pieces_in_other_streams_is_blamed_for_them() {
         let data = bytes(id.0, start..start + 10);
         overflow = table.on_data(PathId::PRIMARY, id, start, data, start + 10, false).unwrap().overflow;
     }
-    assert_eq!(overflow.map(|overflow| overflow.culprit), Some(PathId(1)));
+    assert_eq!(overflow.map(|overflow| overflow.offender), Some(PathId(1)));
     assert_ne!(overflow.map(|overflow| overflow.stream), Some(id));
     let handles: Vec<_> = (0..3).map(|_| table.accept(Dir::Uni).unwrap()).collect();
     assert_eq!(table.read(handles[2], 10, true).map(|chunk| chunk.data.len()), Ok(10));
@@ -401,12 +401,12 @@ fn regression_pieces_in_a_row_are_no_fault() {
     for piece in 0..8 {
         bring(&mut table, 0, id, 4000 + 1500 * piece..5500 + 1500 * piece, false);
     }
-    let mut culprit = None;
+    let mut offender = None;
     for start in (1..1000).map(|step| 2 * step) {
         let outcome = table.on_data(PathId(1), id, start, bytes(id.0, start..start + 1), start + 1, false).unwrap();
-        culprit = culprit.or_else(|| outcome.overflow.map(|overflow| overflow.culprit));
+        offender = offender.or_else(|| outcome.overflow.map(|overflow| overflow.offender));
     }
-    assert_eq!(culprit, Some(PathId(1)));
+    assert_eq!(offender, Some(PathId(1)));
 }
 
 /// Each of many streams counted as a piece for its life, so that more of them than pieces may be ended the session.
@@ -441,7 +441,7 @@ fn regression_spans_that_grew_downwards_are_still_their_openers() {
         bring(&mut table, 1, id, start..start + 1, false);
     }
     let outcome = table.on_data(PathId::PRIMARY, id, 1000, bytes(id.0, 1000..1001), 1001, false).unwrap();
-    assert_eq!(outcome.overflow.map(|overflow| overflow.culprit), Some(PathId(1)));
+    assert_eq!(outcome.overflow.map(|overflow| overflow.offender), Some(PathId(1)));
 }
 
 /// Gaps whose bytes were read out of order were nobody's, and the next piece was blamed for them.
@@ -457,7 +457,7 @@ fn regression_gaps_that_were_read_are_still_their_openers() {
         while table.read(handle, 10, false).is_ok() {}
     }
     let outcome = table.on_data(PathId::PRIMARY, id, 1000, bytes(id.0, 1000..1001), 1001, false).unwrap();
-    assert_eq!(outcome.overflow.map(|overflow| overflow.culprit), Some(PathId(1)));
+    assert_eq!(outcome.overflow.map(|overflow| overflow.offender), Some(PathId(1)));
 }
 
 #[test]
