@@ -9,7 +9,7 @@
 //! A failure prints the fewest operations that show it: they become a test in `interaction/regressions.rs`. The operation
 //! lists are always the same; `PROPTEST_CASES` asks for so many others:
 //!
-//!     PROPTEST_CASES=20000 cargo nextest run --release -p kwik-tests --test interaction
+//!     PROPTEST_CASES=20000 cargo test --release -p kwik-tests --test interaction
 
 #[path = "interaction/model.rs"]
 mod model;

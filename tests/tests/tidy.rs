@@ -131,6 +131,14 @@ fn figures_of_limits_are_those_of_the_code() {
     assert!(offences.is_empty(), "\n{}\n", offences.join("\n"));
 }
 
+#[test]
+fn readme_shows_the_example_of_two_servers_as_it_is() {
+    let sources = sources();
+    let text = |path: &str| &sources.iter().find(|source| source.path == path).expect("it is where it was").text;
+    let (_, program) = text("kwik-tokio/examples/two_servers.rs").split_once("\n\n").expect("a heading");
+    assert!(text("README.md").contains(&format!("```rust,no_run\n{program}```\n")));
+}
+
 /// Compares a document with all the Rust there is.
 fn judge(document: &str, rule: impl Fn(&str, &[Source]) -> Vec<String>) -> Vec<String> {
     let (rust, others): (Vec<_>, Vec<_>) = sources().into_iter().partition(|source| is_rust(&source.path));
