@@ -62,6 +62,7 @@ mod error;
 mod id;
 pub mod limits;
 mod path;
+mod protocol_event;
 mod range_set;
 mod session;
 mod stream;
@@ -76,8 +77,8 @@ pub mod __test_exports;
 
 pub use auth::{Identity, IdentityError, PublicIdentity, UnixTime};
 pub use config::{
-    Authorizer, ClientConfig, ConfigError, Congestion, EndpointConfig, PathPolicy, SecondaryTrust, ServerConfig,
-    WallClock,
+    Authorizer, ClientConfig, ConfigError, Congestion, EndpointConfig, EventDetail, PathPolicy, SecondaryTrust,
+    ServerConfig, WallClock,
 };
 pub use endpoint::{ConnectError, DatagramMeta, Endpoint, EndpointStats};
 pub use error::{DeadReason, ErrorCode, SessionError, TransportCode};
@@ -87,6 +88,7 @@ pub use id::{
 };
 pub use limits::{LimitError, Limits};
 pub use path::PathState;
+pub use protocol_event::{ProtocolEvent, ProtocolEventKind};
 pub use quinn_proto::{EcnCodepoint, Transmit};
 pub use session::{
     AddPathError, DelegateError, GrantInfo, PathError, PathEvent, PathInfo, PathStats, PathTarget, RawError, RawPacket,

@@ -52,6 +52,8 @@ pub const GRANT_PROGRESS_BYTES: u64 = 256 * 1024;
 pub const RAW_SENDERS_MAX: usize = 1024;
 /// How much of a control plane that waits a peer reads within [`Limits::control_stall_timeout`], at least.
 pub const CONTROL_PROGRESS_BYTES: usize = 512;
+/// What the protocol did and nobody asked for yet, in events; of more, only the number is kept.
+pub const PROTOCOL_EVENTS_MAX: usize = 16 * 1024;
 /// Paths that a primary remembers, the live ones included; of the dead ones it forgets the first.
 pub const PATHS_REMEMBERED_MAX: usize = 1024;
 /// Packets a sender may have unacknowledged on a path. A receiver closes the path beyond it.

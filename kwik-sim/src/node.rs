@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use kwik_core::{
-    Congestion, DatagramMeta, EcnCodepoint, Endpoint, EndpointConfig, Limits, PathId, PathState, ServerConfig,
-    SessionEvent, SessionHandle, Transmit,
+    Congestion, DatagramMeta, EcnCodepoint, Endpoint, EndpointConfig, EventDetail, Limits, PathId, PathState,
+    ProtocolEvent, ProtocolEventKind, ServerConfig, SessionError, SessionEvent, SessionHandle, Transmit, TransportCode,
 };
 
 use crate::app::App;
@@ -48,6 +48,8 @@ pub struct NodeConfig {
     pub mtu_max: u16,
     /// Limits of its endpoint.
     pub limits: Limits,
+    /// How much of what its endpoint does [`World::take_protocol_events`](crate::World::take_protocol_events) tells.
+    pub event_detail: EventDetail,
 }
 
 impl NodeConfig {
@@ -61,6 +63,7 @@ impl NodeConfig {
             congestion: Congestion::default(),
             mtu_max: 1452,
             limits: Limits::default(),
+            event_detail: EventDetail::Changes,
         }
     }
 
@@ -76,6 +79,7 @@ impl NodeConfig {
         config.congestion = self.congestion;
         config.mtu_max = self.mtu_max;
         config.limits = self.limits.clone();
+        config.event_detail = self.event_detail;
         config
     }
 
@@ -134,6 +138,10 @@ pub(crate) struct Node {
     /// For `poll_event`, if there is no application.
     pub(crate) events: VecDeque<(SessionHandle, SessionEvent)>,
     pub(crate) history: Vec<SessionEvent>,
+    /// What its endpoint did of late.
+    pub(crate) protocol_events: VecDeque<ProtocolEvent>,
+    /// What an endpoint never does but for a defect of its own.
+    pub(crate) defects: Vec<ProtocolEvent>,
     pub(crate) sessions: BTreeSet<SessionHandle>,
     /// The state of each path of a client when it was last observed.
     pub(crate) states: BTreeMap<(SessionHandle, PathId), PathState>,
@@ -144,6 +152,21 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    const PROTOCOL_EVENTS_MAX: usize = 4096;
+
+    /// Takes what the endpoint did, and keeps the last of it.
+    pub(crate) fn take_protocol_events(&mut self) {
+        while let Some(event) = self.endpoint.poll_protocol_event() {
+            if is_defect(&event.kind) {
+                self.defects.push(event.clone());
+            }
+            if self.protocol_events.len() >= Self::PROTOCOL_EVENTS_MAX {
+                self.protocol_events.pop_front();
+            }
+            self.protocol_events.push_back(event);
+        }
+    }
+
     pub(crate) fn new(config: NodeConfig, interfaces: Vec<Interface>, endpoint: Endpoint) -> Self {
         Self {
             config,
@@ -162,6 +185,8 @@ impl Node {
             wake_at: None,
             events: VecDeque::new(),
             history: Vec::new(),
+            protocol_events: VecDeque::new(),
+            defects: Vec::new(),
             sessions: BTreeSet::new(),
             states: BTreeMap::new(),
             touched: false,
@@ -250,5 +275,15 @@ impl Node {
         {
             self.history.push(event.clone());
         }
+    }
+}
+
+fn is_defect(kind: &ProtocolEventKind) -> bool {
+    match kind {
+        ProtocolEventKind::Fault { code, .. } => *code == TransportCode::INTERNAL,
+        ProtocolEventKind::SessionEnded { error: SessionError::Transport { code, .. } } => {
+            *code == TransportCode::INTERNAL
+        }
+        _ => false,
     }
 }

@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use kwik_core::{
-    ClientConfig, ConfigError, ConnectError, Endpoint, EndpointStats, ServerConfig, ServerSession, Session,
-    SessionEvent, SessionHandle,
+    ClientConfig, ConfigError, ConnectError, Endpoint, EndpointStats, ProtocolEvent, ServerConfig, ServerSession,
+    Session, SessionEvent, SessionHandle,
 };
 
 use self::run::Due;
@@ -286,6 +286,17 @@ impl World {
     #[must_use]
     pub fn saw(&self, node: NodeId, wanted: impl Fn(&SessionEvent) -> bool) -> bool {
         self.nodes[node.0].history.iter().any(wanted)
+    }
+
+    /// What the endpoint of a node did since this was last asked, the last few thousand events of it.
+    pub fn take_protocol_events(&mut self, node: NodeId) -> Vec<ProtocolEvent> {
+        std::mem::take(&mut self.nodes[node.0].protocol_events).into()
+    }
+
+    /// What the endpoint of a node did that nothing can bring about but a defect of its own.
+    #[must_use]
+    pub fn defects(&self, node: NodeId) -> &[ProtocolEvent] {
+        &self.nodes[node.0].defects
     }
 
     /// Whether the applications of all nodes that have one, and did not crash, did all they wanted to.

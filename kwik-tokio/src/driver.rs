@@ -12,6 +12,7 @@ use tokio::time::Sleep;
 
 use crate::{
     endpoint::{Shared, now, unix_now},
+    log,
     udp::{Outgoing, ReceiveBuffer, UdpIo, Unreachable},
     waiters::{Wakes, contained},
 };
@@ -142,8 +143,13 @@ impl Driver {
     fn deliver_events(&self) -> Step {
         let shared = self.shared();
         let mut wakes = Wakes::default();
-        let has_more = shared.lock().drain_events(EVENTS_PER_TURN, &shared.incoming, &mut wakes);
+        let (has_more, done) = {
+            let mut state = shared.lock();
+            let has_more = state.drain_events(EVENTS_PER_TURN, &shared.incoming, &mut wakes);
+            (has_more, state.take_protocol_events())
+        };
         wakes.fire();
+        done.iter().for_each(|event| contained(|| log::emit(shared.local_addr, event)));
         if has_more { Step::More } else { Step::Done }
     }
 

@@ -10,13 +10,17 @@ use std::{
 };
 
 use kwik_core::{
-    ConfigError, Endpoint, EndpointConfig, ErrorCode, Limits, SessionError, SessionEvent, SessionHandle, TransportCode,
+    ConfigError, Endpoint, EndpointConfig, ErrorCode, Limits, ProtocolEvent, SessionError, SessionEvent, SessionHandle,
+    TransportCode,
 };
 use rand::{TryRngCore, rngs::OsRng};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
-use crate::waiters::{Signals, Waiters, Wakes, contained};
+use crate::{
+    log,
+    waiters::{Signals, Waiters, Wakes, contained},
+};
 
 /// One endpoint, as its handles and its driver see it.
 pub(crate) struct Shared {
@@ -59,6 +63,7 @@ impl Shared {
         let incoming_max = limits.accept_queue_sessions;
         let mut config = EndpointConfig::new(*os_seed()?, unix_now());
         config.limits = limits;
+        config.event_detail = log::detail();
         let state = State {
             core: Endpoint::new(config, now())?,
             sessions: BTreeMap::new(),
@@ -174,6 +179,11 @@ impl State {
             }
         }
         true
+    }
+
+    /// What the protocol did since this was last asked.
+    pub(crate) fn take_protocol_events(&mut self) -> Vec<ProtocolEvent> {
+        std::iter::from_fn(|| self.core.poll_protocol_event()).collect()
     }
 
     /// Whether the driver has nothing left to do, ever.

@@ -71,6 +71,13 @@
 //! # }
 //! ```
 //!
+//! # Logs
+//!
+//! What happens is told to [`tracing`] with the target `kwik`: at `info` what became of sessions
+//! and paths, at `warn` faults of peers and why a server refused somebody, at `debug` grants and streams, at `trace` every
+//! frame, and at `error` defects of this implementation only. How much is told is decided when an endpoint starts: a
+//! subscriber that comes later, or wants more later, hears no more than was asked for then. Without one nothing is made.
+//!
 //! One task per endpoint moves datagrams between the socket and [`kwik_core`], which holds the protocol.
 
 mod client;
@@ -79,6 +86,7 @@ mod driver;
 mod endpoint;
 mod error;
 mod listener;
+mod log;
 mod server;
 mod session;
 mod stream;

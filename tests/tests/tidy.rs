@@ -32,8 +32,9 @@ const MAY_USE: &[(&str, &[&[&str]])] = &[
     ("stream", &[BASE]),
     ("config", &[BASE, &["auth"]]),
     ("path", &[BASE, &["wire", "auth", "config"]]),
-    ("session", &[BASE, &["wire", "auth", "config", "stream", "path"]]),
-    ("endpoint", &[BASE, &["wire", "auth", "config", "stream", "path", "session"]]),
+    ("protocol_event", &[BASE, &["config", "stream", "path"]]),
+    ("session", &[BASE, &["wire", "auth", "config", "stream", "path", "protocol_event"]]),
+    ("endpoint", &[BASE, &["wire", "auth", "config", "stream", "path", "protocol_event", "session"]]),
     ("test_support", &[]),
     ("test_exports", &[BASE, &["wire", "auth", "config", "stream"]]),
 ];

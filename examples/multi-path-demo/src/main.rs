@@ -44,6 +44,11 @@ use crate::{
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // `RUST_LOG=info` tells what happens to sessions, `debug` why, `trace` every frame.
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
     let cli = Cli::parse();
     let json = match &cli.command {
         None => cli.demo.result.json,

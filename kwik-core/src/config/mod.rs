@@ -58,6 +58,18 @@ pub enum Congestion {
     Bbr,
 }
 
+/// How much an endpoint tells of what it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum EventDetail {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Whatever changes: sessions, paths, grants, streams, faults and refusals.
+    Changes,
+    /// Every frame and packet too.
+    Frames,
+}
+
 /// What an [`Endpoint`](crate::Endpoint) needs from its environment.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -73,6 +85,8 @@ pub struct EndpointConfig {
     pub congestion: Congestion,
     /// Limits that hold for the endpoint as a whole.
     pub limits: Limits,
+    /// How much [`Endpoint::poll_protocol_event`](crate::Endpoint::poll_protocol_event) tells. Nothing by default.
+    pub event_detail: EventDetail,
 }
 
 impl EndpointConfig {
@@ -86,6 +100,7 @@ impl EndpointConfig {
             mtu_max: 1452,
             congestion: Congestion::default(),
             limits: Limits::default(),
+            event_detail: EventDetail::Off,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::config::{self, ConfigError, ServerConfig};
 use crate::error::{DeadReason, TransportCode};
 use crate::id::{PathId, SessionHandle, Side};
 use crate::path::{Liveness, Path, PathInput, PathSetup};
+use crate::protocol_event::ProtocolEventKind;
 use crate::session::{Founding, Joining, Machine};
 use crate::wire::{ControlFrame, Hello, Join};
 
@@ -38,6 +39,37 @@ impl Incoming {
     /// Whether the connection can be forgotten when it has nothing more to send.
     pub(super) fn is_over(&self) -> bool {
         self.lost || self.path.is_drained()
+    }
+}
+
+/// Why a client is not believed or taken. It hears the code.
+struct Refusal {
+    code: TransportCode,
+    cause: String,
+}
+
+impl Refusal {
+    fn new(code: TransportCode, cause: impl Into<String>) -> Self {
+        Self { code, cause: cause.into() }
+    }
+
+    fn gone() -> Self {
+        Self::new(TransportCode::INTERNAL, "the connection is gone")
+    }
+
+    fn busy_verifying() -> Self {
+        Self::new(TransportCode::SERVER_BUSY, "too many signatures of this network to verify")
+    }
+
+    fn of_ticket(code: TransportCode) -> Self {
+        let is_used = code == TransportCode::SUPERSEDED;
+        Self::new(code, if is_used { "the ticket was used before" } else { "no more used tickets can be remembered" })
+    }
+}
+
+impl From<AuthError> for Refusal {
+    fn from(error: AuthError) -> Self {
+        Self::new(error.code(), error.to_string())
     }
 }
 
@@ -115,6 +147,7 @@ impl Endpoint {
         let now = self.now;
         while let Some(incoming) = self.incoming.get_mut(&connection) {
             if incoming.deadline.is_some_and(|deadline| now >= deadline) && !incoming.ended {
+                self.log_refusal(connection, TransportCode::AUTH_TIMEOUT, "no HELLO or JOIN in time".to_owned());
                 self.refuse_incoming(connection, TransportCode::AUTH_TIMEOUT, "");
                 continue;
             }
@@ -128,9 +161,13 @@ impl Endpoint {
                 PathInput::Control(ControlFrame::Join(join)) => self.on_join(connection, &join),
                 PathInput::Control(_) => {
                     let detail = "the first frame must be HELLO or JOIN";
+                    self.log_refusal(connection, TransportCode::PROTOCOL_VIOLATION, detail.to_owned());
                     self.refuse_incoming(connection, TransportCode::PROTOCOL_VIOLATION, detail);
                 }
-                PathInput::Fault(error) => self.refuse_incoming(connection, error.code, error.detail),
+                PathInput::Fault(error) => {
+                    self.log_refusal(connection, error.code, format!("{}: {}", error.frame, error.detail));
+                    self.refuse_incoming(connection, error.code, error.detail);
+                }
                 PathInput::Lost(_) => (incoming.ended, incoming.lost) = (true, true),
                 PathInput::Data(_) | PathInput::Acknowledged(_) | PathInput::Suspect | PathInput::Recovered => {}
             }
@@ -168,26 +205,46 @@ impl Endpoint {
 
     /// A client wants this server as its primary.
     fn on_hello(&mut self, connection: usize, hello: Hello) {
-        if let Err(code) = self.found_session(connection, hello) {
-            self.refuse_incoming(connection, code, "");
+        if let Err(refusal) = self.found_session(connection, hello) {
+            self.refuse_peer(connection, refusal);
+        }
+    }
+
+    /// The peer hears a code and no more; whoever runs this server hears the cause.
+    fn refuse_peer(&mut self, connection: usize, Refusal { code, cause }: Refusal) {
+        self.log_refusal(connection, code, cause);
+        self.refuse_incoming(connection, code, "");
+    }
+
+    fn log_refusal(&mut self, connection: usize, code: TransportCode, cause: String) {
+        if let Some(incoming) = self.incoming.get(&connection) {
+            let remote = incoming.path.remote_address();
+            self.log.change(None, || ProtocolEventKind::Refused { remote, code, cause });
         }
     }
 
     /// What costs nothing is checked first, and signatures only if it is the turn of the client's network.
-    fn found_session(&mut self, connection: usize, hello: Hello) -> Result<(), TransportCode> {
+    fn found_session(&mut self, connection: usize, hello: Hello) -> Result<(), Refusal> {
         self.check_capacity(hello.version)?;
-        let listener = self.gate.listener.clone().ok_or(TransportCode::GOING_AWAY)?;
-        let incoming = self.incoming.get(&connection).ok_or(TransportCode::INTERNAL)?;
+        let listener = self
+            .gate
+            .listener
+            .clone()
+            .ok_or_else(|| Refusal::new(TransportCode::GOING_AWAY, "the server stopped accepting"))?;
+        let incoming = self.incoming.get(&connection).ok_or_else(Refusal::gone)?;
         let server = &listener.server;
-        let limits = self.afford(incoming.network, &server.limits, true).ok_or(TransportCode::SERVER_BUSY)?;
-        let client_key = PublicIdentity::from_bytes(&hello.client_key).map_err(|_| TransportCode::AUTH_FAILED)?;
-        let exporter = incoming.path.exporter().ok_or(TransportCode::INTERNAL)?;
+        let limits = self
+            .afford(incoming.network, &server.limits, true)
+            .ok_or_else(|| Refusal::new(TransportCode::SERVER_BUSY, "endpoint_memory_max is taken"))?;
+        let client_key = PublicIdentity::from_bytes(&hello.client_key)
+            .map_err(|error| Refusal::new(TransportCode::AUTH_FAILED, format!("the key of the client: {error}")))?;
+        let exporter = incoming.path.exporter().ok_or_else(Refusal::gone)?;
         if !self.gate.admit_verification(self.now, incoming.network, &self.config.limits) {
-            return Err(TransportCode::SERVER_BUSY);
+            return Err(Refusal::busy_verifying());
         }
-        auth::verify_hello(&client_key, &hello.proof, &exporter).map_err(AuthError::code)?;
+        auth::verify_hello(&client_key, &hello.proof, &exporter)?;
         if !server.authorizes(&hello.credential, incoming.path.remote_address()) {
-            return Err(TransportCode::AUTH_FAILED);
+            return Err(Refusal::new(TransportCode::AUTH_FAILED, "the authorizer refuses the credential"));
         }
         let moment = self.clock.at(self.now);
         let identity = server.identity.clone();
@@ -199,29 +256,35 @@ impl Endpoint {
 
     /// A client was sent here by its primary.
     fn on_join(&mut self, connection: usize, join: &Join) {
-        if let Err(code) = self.join_session(connection, join) {
-            self.refuse_incoming(connection, code, "");
+        if let Err(refusal) = self.join_session(connection, join) {
+            self.refuse_peer(connection, refusal);
         }
     }
 
-    fn join_session(&mut self, connection: usize, join: &Join) -> Result<(), TransportCode> {
+    fn join_session(&mut self, connection: usize, join: &Join) -> Result<(), Refusal> {
         self.check_capacity(join.version)?;
         let moment = self.clock.at(self.now);
-        let listener = self.gate.listener.clone().ok_or(TransportCode::GOING_AWAY)?;
-        let incoming = self.incoming.get(&connection).ok_or(TransportCode::INTERNAL)?;
-        let exporter = incoming.path.exporter().ok_or(TransportCode::INTERNAL)?;
+        let listener = self
+            .gate
+            .listener
+            .clone()
+            .ok_or_else(|| Refusal::new(TransportCode::GOING_AWAY, "the server stopped accepting"))?;
+        let incoming = self.incoming.get(&connection).ok_or_else(Refusal::gone)?;
+        let exporter = incoming.path.exporter().ok_or_else(Refusal::gone)?;
         let server = &listener.server;
-        let granted = self.afford(incoming.network, &server.limits, false).ok_or(TransportCode::SERVER_BUSY)?;
+        let granted = self
+            .afford(incoming.network, &server.limits, false)
+            .ok_or_else(|| Refusal::new(TransportCode::SERVER_BUSY, "endpoint_memory_max is taken"))?;
         let me = server.identity.public();
         let trusts = |issuer: &PublicIdentity| server.trusted_primaries.contains(issuer);
-        let unverified = auth::read_join(&join.ticket, &me, moment.wall, trusts).map_err(AuthError::code)?;
+        let unverified = auth::read_join(&join.ticket, &me, moment.wall, trusts)?;
         let use_of = TicketUse::of(unverified.claims());
         let limits = &self.config.limits;
-        self.gate.check_ticket(use_of, moment.wall, limits)?;
+        self.gate.check_ticket(use_of, moment.wall, limits).map_err(Refusal::of_ticket)?;
         if !self.gate.admit_verification(self.now, incoming.network, limits) {
-            return Err(TransportCode::SERVER_BUSY);
+            return Err(Refusal::busy_verifying());
         }
-        let ticket = unverified.verify(&join.proof, &exporter).map_err(AuthError::code)?;
+        let ticket = unverified.verify(&join.proof, &exporter)?;
         self.gate.spend_ticket(use_of, ticket.expires_at.saturating_add(auth::CLOCK_SKEW));
         let (identity, limits, path) = (server.identity.clone(), granted, ticket.path);
         let handle = self.next_session_handle();
@@ -230,12 +293,12 @@ impl Endpoint {
     }
 
     /// What is checked before anything else.
-    fn check_capacity(&self, version: u64) -> Result<(), TransportCode> {
+    fn check_capacity(&self, version: u64) -> Result<(), Refusal> {
         if version != VERSION {
-            return Err(TransportCode::VERSION);
+            return Err(Refusal::new(TransportCode::VERSION, format!("the peer speaks version {version}")));
         }
         if self.sessions.len() >= self.config.limits.sessions_max {
-            return Err(TransportCode::SERVER_BUSY);
+            return Err(Refusal::new(TransportCode::SERVER_BUSY, "sessions_max are there"));
         }
         Ok(())
     }
@@ -247,8 +310,8 @@ impl Endpoint {
         handle: SessionHandle,
         path: PathId,
         session: impl FnOnce(Path) -> Machine,
-    ) -> Result<(), TransportCode> {
-        let incoming = self.incoming.remove(&connection).ok_or(TransportCode::INTERNAL)?;
+    ) -> Result<(), Refusal> {
+        let incoming = self.incoming.remove(&connection).ok_or_else(Refusal::gone)?;
         self.gate.leave(incoming.network, incoming.place);
         self.give_back(Key::Incoming(connection));
         self.sessions.insert(handle, Box::new(session(incoming.path)));

@@ -175,7 +175,9 @@ impl Endpoint {
     /// A session begins, and what it costs counts.
     pub(super) fn enter_session(&mut self, session: SessionHandle, network: Network) {
         self.call_in();
-        if let Some(machine) = self.sessions.get(&session) {
+        let detail = self.config.event_detail;
+        if let Some(machine) = self.sessions.get_mut(&session) {
+            machine.begin_log(detail);
             self.memory.enter(Key::Session(session), network, Memory::counted(machine));
         }
     }

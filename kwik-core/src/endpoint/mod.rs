@@ -23,11 +23,12 @@ use self::seeded::{Entropy, SeededIds};
 use self::timer::Timers;
 use crate::address::Address;
 use crate::auth::Identity;
-use crate::config::{self, ClientConfig, ConfigError, EndpointConfig, ServerConfig, WallClock};
+use crate::config::{self, ClientConfig, ConfigError, EndpointConfig, EventDetail, ServerConfig, WallClock};
 use crate::error::{DeadReason, TransportCode};
 use crate::id::{PathId, SessionHandle, Side};
 use crate::limits::LimitError;
 use crate::path::{LinkSettings, Liveness, Path, PathSetup};
+use crate::protocol_event::{EventLog, ProtocolEvent};
 use crate::session::{Clock, Dial, Machine, ServerSession, Session, SessionEvent};
 
 /// Where a datagram came from, and how. In a `Transmit` an IPv4 address never comes as an IPv6 one: a loop around a
@@ -93,6 +94,7 @@ pub struct Endpoint {
     timers: Timers<Key>,
     /// Datagrams that belong to no connection.
     responses: VecDeque<(Transmit, Vec<u8>)>,
+    log: EventLog,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +148,7 @@ impl Endpoint {
             eventful: Queue::new(),
             timers: Timers::new(),
             responses: VecDeque::new(),
+            log: EventLog::new(config.event_detail),
             config,
         })
     }
@@ -374,6 +377,13 @@ impl Endpoint {
         None
     }
 
+    /// What the protocol did, for logs, traces and metrics: as much of it as [`EndpointConfig::event_detail`] says, as of
+    /// the last drain. It need not be asked; of more than [`PROTOCOL_EVENTS_MAX`](crate::limits::PROTOCOL_EVENTS_MAX) events
+    /// that wait, the last ones are counted only.
+    pub fn poll_protocol_event(&mut self) -> Option<ProtocolEvent> {
+        self.log.poll()
+    }
+
     /// When to call [`Endpoint::handle_timeout`] at the latest. Not later than the last `now` while anything is queued.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -455,6 +465,11 @@ impl Endpoint {
             more = true;
         }
         more |= self.exchange_quic_events(handle);
+        if self.log.detail() > EventDetail::Off
+            && let Some(machine) = self.sessions.get_mut(&handle)
+        {
+            machine.drain_log(handle, &mut self.log);
+        }
         self.settle();
         self.feed_next();
         if more {

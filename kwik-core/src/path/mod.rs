@@ -5,6 +5,7 @@ mod carriers;
 mod control;
 mod health;
 mod inbound;
+mod liveness;
 mod loss;
 mod measured;
 mod memory;
@@ -44,7 +45,7 @@ use crate::wire::{CarrierItem, ControlFrame, PacketAck, WireError};
 use crate::{ALPN, limits};
 
 pub(crate) use self::carriers::CarrierId;
-pub(crate) use self::health::Verdict;
+pub(crate) use self::liveness::Liveness;
 pub use self::state::PathState;
 pub(crate) use self::transport::LinkSettings;
 
@@ -67,17 +68,6 @@ pub(crate) enum PathInput {
     Fault(WireError),
     /// The connection is gone. Last input of a path.
     Lost(DeadReason),
-}
-
-/// Whether silence ends a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Liveness {
-    /// Silence makes it suspect, then dead.
-    Judged,
-    /// Silence makes it suspect; QUIC's idle timeout ends it.
-    Watched,
-    /// The far end does the judging.
-    Trusted,
 }
 
 /// What one connection is made with; prepared before the connection exists.
@@ -138,6 +128,8 @@ pub(crate) struct Path {
     is_unsent: bool,
     /// Whether something may have happened that the session was not told of.
     has_news: bool,
+    /// The names of what was handed to QUIC, if somebody wants to know.
+    sent_frames: Option<Vec<&'static str>>,
     /// When the path is to be woken, unless it was touched since that was asked.
     deadline: Option<Instant>,
     /// Where the peer reached this end last, if the socket tells.
@@ -182,6 +174,7 @@ impl Path {
             windows: Windows::default(),
             is_unsent: false,
             has_news: true,
+            sent_frames: None,
             deadline: None,
             local_address: None,
         }
@@ -382,8 +375,25 @@ impl Path {
 
     pub(crate) fn queue_control(&mut self, frame: &ControlFrame) {
         self.control.queue(frame);
+        self.note_sent(frame.name());
         self.has_news = true;
         self.quic.touch();
+    }
+
+    /// Begins to note what is sent.
+    pub(crate) fn note_frames(&mut self) {
+        self.sent_frames.get_or_insert_default();
+    }
+
+    /// What was sent since this was last asked.
+    pub(crate) fn take_sent_frames(&mut self) -> Vec<&'static str> {
+        self.sent_frames.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn note_sent(&mut self, name: &'static str) {
+        if let Some(sent) = &mut self.sent_frames {
+            sent.push(name);
+        }
     }
 
     /// Whether something may have happened that the session was not told of.
@@ -406,6 +416,7 @@ impl Path {
             && let Some(ranges) = self.inbound.packets.take_report(now)
         {
             self.control.queue(&PacketAck { ranges }.into());
+            self.note_sent("PACKET_ACK");
         }
         self.flush_control(now);
         self.carriers.flush_all(&mut self.quic);
@@ -448,6 +459,7 @@ impl Path {
         self.sent.on_sent();
         self.bytes_sent = self.bytes_sent.saturating_add(bytes);
         self.carriers.submit(&mut self.quic, carrier, chunks, &self.limits);
+        self.note_sent("PACKET");
         number
     }
 
@@ -654,30 +666,6 @@ impl Path {
             return Ok(None);
         }
         Ok(self.inbound.next(&mut self.quic, now)?.map(PathInput::Data))
-    }
-
-    fn judge(&mut self, now: Instant) -> Option<PathInput> {
-        // What a moment means for a path does not change within the moment.
-        let is_judged = self.liveness == Liveness::Trusted || self.health.looked_at() == now;
-        if is_judged || !self.lifecycle.state().is_usable() {
-            return None;
-        }
-        if self.health.look(now, self.quic.rtt(), &self.limits) {
-            self.quic.ping();
-        }
-        let verdict = self.health.verdict(now, self.quic.rtt(), &self.limits);
-        if verdict != Verdict::Alive && self.health.probe(now, &self.limits) {
-            self.quic.ping();
-        }
-        match verdict {
-            Verdict::Dead if self.liveness == Liveness::Judged => {
-                let reason = DeadReason::new(TransportCode::TIMED_OUT, "");
-                self.close(now, reason.clone());
-                Some(PathInput::Lost(reason))
-            }
-            Verdict::Dead | Verdict::Suspect => self.lifecycle.move_to_suspect().then_some(PathInput::Suspect),
-            Verdict::Alive => None,
-        }
     }
 }
 

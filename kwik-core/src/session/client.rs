@@ -20,6 +20,7 @@ use crate::config::{ClientConfig, SecondaryTrust};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{PathId, Side, StreamId, StreamOffset};
 use crate::path::{Path, PathState};
+use crate::protocol_event::{ProtocolEventKind, grant_event};
 use crate::stream::{DataOutcome, Fault, FrameEffect, Grant, GrantBook, GrantReport, StreamTable, TableRole};
 use crate::wire::{
     self, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame, Hello, Join, MaxStreamData, PathStatus, Raw, RawStatus,
@@ -175,6 +176,7 @@ impl Machine {
         auth::verify_welcome(&identity, &welcome.signature, &exporter, welcome.session, id, &key)
             .map_err(|_| mismatch("the signature of WELCOME does not prove the identity it names"))?;
         path.move_to_active();
+        self.log.change(id, || ProtocolEventKind::PathChanged { state: PathState::Active });
         if !id.is_primary() {
             client.members.on_joined(id, &self.limits);
             client.reports.insert(id, DeadOrAlive::Alive);
@@ -182,6 +184,7 @@ impl Machine {
         }
         client.welcome_deadline = None;
         self.id = Some(welcome.session);
+        self.log.change(id, || ProtocolEventKind::SessionEstablished { id: welcome.session });
         let pinned = client.config.primary_identity.is_some();
         let params = welcome.params;
         self.streams.on_peer_params(params.streams_bidi, params.streams_uni, params.stream_window_initial)?;
@@ -235,6 +238,8 @@ impl Machine {
             return Ok(FrameEffect::Progress);
         }
         client.grants.record(grant, &missing)?;
+        let (grant, stream) = (frame.grant, frame.stream);
+        self.log.change(frame.path, || ProtocolEventKind::GrantRecorded { grant, stream, range });
         let open = GrantOpen {
             grant: frame.grant,
             epoch: frame.epoch,
@@ -252,6 +257,7 @@ impl Machine {
 
     pub(super) fn on_revoke(&mut self, revoke: &Revoke) -> Result<FrameEffect, Fault> {
         let RoleState::Client(client) = &mut self.role else { return Ok(FrameEffect::Progress) };
+        self.log.change(None, || ProtocolEventKind::GrantRevoked { grant: revoke.grant });
         match client.grants.revoke(revoke.grant, revoke.epoch) {
             Some(grant) if client.relay.drop_grant(grant.path, grant.id) => {}
             Some(grant) => client.notices.push(grant.path, Notice::Revoked(grant.id)),
@@ -377,6 +383,7 @@ impl Machine {
         while self.paths.get(&PathId::PRIMARY).is_some_and(|path| path.is_control_ready()) {
             let RoleState::Client(client) = &mut self.role else { return };
             let frame = if let Some((grant, report)) = client.grants.poll_status() {
+                self.log.change(None, || grant_event(grant, &report));
                 client.report_figures(moment.now);
                 GrantStatusFrame { grant, status: grant_status(report) }.into()
             } else if let Some((id, state)) = client.reports.pop_first() {

@@ -5,6 +5,8 @@ use std::time::Instant;
 use super::{Machine, Moment, RoleState};
 use crate::error::{DeadReason, ErrorCode, SessionError, TransportCode, cut_reason};
 use crate::id::PathId;
+use crate::path::PathState;
+use crate::protocol_event::ProtocolEventKind;
 use crate::wire::Close;
 
 /// Where a session stands between its first and its last moment.
@@ -179,6 +181,7 @@ impl Machine {
         if self.phase.is_closed() {
             return;
         }
+        self.log.change(None, || ProtocolEventKind::SessionEnded { error: error.clone() });
         self.phase = Phase::Closed { error, noticed: false };
         for path in self.paths.values_mut().filter(|path| !path.state().is_dead()) {
             path.close(now, reason.clone());
@@ -193,6 +196,7 @@ impl Machine {
 
     /// A fault of the peer on one path. A secondary's costs its path; any other, the session.
     pub(super) fn on_fault(&mut self, now: Instant, path: PathId, code: TransportCode, detail: &str) {
+        self.log.change(path, || ProtocolEventKind::Fault { code, detail: detail.to_owned() });
         if path == self.home {
             self.fail(now, code, detail);
             return;
@@ -207,6 +211,7 @@ impl Machine {
     /// A path is gone, whoever ended it.
     pub(super) fn on_path_lost(&mut self, now: Instant, path: PathId, reason: DeadReason) {
         self.transmit.on_path_lost(path);
+        self.log.change(path, || ProtocolEventKind::PathChanged { state: PathState::Dead(reason.clone()) });
         if path == self.home {
             self.on_home_lost(now, reason);
         } else {

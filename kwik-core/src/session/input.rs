@@ -8,8 +8,9 @@ use super::{Machine, Moment, RoleState};
 use crate::error::TransportCode;
 use crate::id::{Dir, PathId, Side, StreamId};
 use crate::path::{PathInput, PathState};
+use crate::protocol_event::ProtocolEventKind;
 use crate::stream::{Access, Conflict, Fault, FrameEffect, Inserted, Overflow};
-use crate::wire::{CarrierItem, ControlFrame};
+use crate::wire::{CarrierItem, ControlFrame, ResetStream, StopSending};
 use bytes::Bytes;
 
 impl Machine {
@@ -17,10 +18,12 @@ impl Machine {
         match input {
             PathInput::Connected => self.on_connected(moment, path),
             PathInput::Control(frame) => {
+                self.log_received(path, frame.name());
                 let outcome = self.on_control(moment, path, frame);
                 self.close_on_fault(moment.now, path, outcome);
             }
             PathInput::Data(item) => {
+                self.log_received(path, item.name());
                 let outcome = self.on_data(moment.now, path, item);
                 self.close_on_fault(moment.now, path, outcome);
             }
@@ -30,7 +33,10 @@ impl Machine {
                     self.on_cargo_acknowledged(path, record);
                 }
             }
-            PathInput::Suspect | PathInput::Recovered => self.on_path_judged(path),
+            PathInput::Suspect | PathInput::Recovered => {
+                self.log_path(path);
+                self.on_path_judged(path);
+            }
             PathInput::Fault(error) => {
                 self.on_fault(moment.now, path, error.code, &format!("{}: {}", error.frame, error.detail));
             }
@@ -110,14 +116,22 @@ impl Machine {
     /// Frames about streams, legal between the client and the primary in both directions.
     fn on_stream_control(&mut self, frame: ControlFrame) -> Result<FrameEffect, Fault> {
         match frame {
-            ControlFrame::OpenStream(open) => self.streams.on_open(open.stream, open.priority, open.limit.0),
+            ControlFrame::OpenStream(open) => {
+                let effect = self.streams.on_open(open.stream, open.priority, open.limit.0)?;
+                self.log.change(self.home, || ProtocolEventKind::StreamOpened { stream: open.stream });
+                Ok(effect)
+            }
             ControlFrame::ResetStream(reset) => {
                 let effect = self.streams.on_reset(reset.stream, reset.code, reset.final_size.0)?;
-                self.on_stream_over(reset.stream, reset.code);
+                let ResetStream { stream, code, .. } = reset;
+                self.log.change(self.home, || ProtocolEventKind::StreamReset { stream, code });
+                self.on_stream_over(stream, code);
                 Ok(effect)
             }
             ControlFrame::StopSending(stop) => {
-                let effect = self.streams.on_stop(stop.stream, stop.code)?;
+                let StopSending { stream, code, .. } = stop;
+                let effect = self.streams.on_stop(stream, code)?;
+                self.log.change(self.home, || ProtocolEventKind::StreamStopped { stream, code });
                 stop.conflict.map_or(Ok(()), |conflict| self.on_conflict_told(stop.stream, conflict))?;
                 Ok(effect)
             }
@@ -219,7 +233,8 @@ impl Machine {
     /// Two writers contradict each other, and the stream is over. The primary is told who they are; if it is one of them
     /// itself, its word counts.
     fn on_conflict(&mut self, stream: StreamId, conflict: Conflict) -> Result<(), Fault> {
-        tracing::warn!(%stream, ?conflict, "different bytes at one offset");
+        let offset = conflict.at;
+        self.log.change(conflict.second, || ProtocolEventKind::StreamConflict { stream, offset });
         let code = TransportCode::RANGE_CONFLICT;
         self.on_stream_over(stream, code.into());
         match conflict.first.filter(|first| conflict.second.is_primary() && !first.is_primary()) {

@@ -17,6 +17,7 @@ use crate::error::{DeadReason, ErrorCode, TransportCode};
 use crate::id::{Epoch, PathId};
 use crate::limits::Limits;
 use crate::path::{Path, PathState};
+use crate::protocol_event::ProtocolEventKind;
 use crate::stream::{Fault, FrameEffect};
 use crate::wire::{AddPath, RemovePath};
 
@@ -178,7 +179,8 @@ impl Machine {
     /// The endpoint made a connection, or could not.
     pub(crate) fn on_dialed(&mut self, path: PathId, outcome: Result<Path, DeadReason>) {
         match outcome {
-            Ok(connection) => {
+            Ok(mut connection) => {
+                self.log_frames_of(&mut connection);
                 self.paths.insert(path, Box::new(connection));
                 self.count_windows();
             }
@@ -212,6 +214,8 @@ impl Machine {
         match members.admit(moment.now, own, &add, &client.config.policy, &self.limits) {
             Ok((address, fare)) => {
                 let AddPath { path, server_name, .. } = add;
+                let remote = address.into();
+                self.log.change(path, || ProtocolEventKind::PathAdded { remote, server_name: server_name.clone() });
                 // A slice of what was received would hold much more for as long as the path lives.
                 let ticket = Bytes::copy_from_slice(&add.ticket);
                 let member = Member { address, server_name, identity, ticket, fare, stage: Stage::Queued };
@@ -225,6 +229,8 @@ impl Machine {
             }
             Err(reason) => {
                 members.refusals.waiting.push_back((add.path, reason.code));
+                let remote = add.address;
+                self.log.change(add.path, || ProtocolEventKind::PathRefused { remote, reason: reason.clone() });
                 self.remember(unborn_stats(add.path, add.address, reason));
                 return Ok(FrameEffect::NoOp);
             }
@@ -270,6 +276,7 @@ impl Machine {
         let RoleState::Client(client) = &mut self.role else { return };
         if let Some(path) = self.paths.get_mut(&id) {
             path.move_to_closing();
+            self.log.change(id, || ProtocolEventKind::PathChanged { state: PathState::Closing });
         }
         if let Some(member) = client.members.alive.get_mut(&id).filter(|member| member.stage == Stage::Joined) {
             member.stage = Stage::Leaving { deadline: now.checked_add(self.limits.drain_timeout) };

@@ -8,6 +8,7 @@ mod credit;
 mod event;
 mod input;
 mod lease;
+mod log;
 mod members;
 mod memory;
 mod notices;
@@ -41,6 +42,7 @@ use crate::error::{DeadReason, TransportCode};
 use crate::id::{GrantId, PathId, SessionId, StreamId, StreamOffset};
 use crate::limits::Limits;
 use crate::path::{Path, PathState};
+use crate::protocol_event::EventLog;
 use crate::stream::{StreamControl, StreamTable};
 use crate::wire::{ControlFrame, GrantEnd, MaxStreamData, MaxStreams, OpenStream, Params, ResetStream, StopSending};
 
@@ -103,6 +105,8 @@ pub(crate) struct Machine {
     delegations_changed: BTreeSet<GrantId>,
     /// The application let go of the session: no more events.
     released: bool,
+    /// What the protocol did, for whoever wants to know.
+    log: EventLog,
 }
 
 /// What only one role has.
@@ -138,6 +142,7 @@ impl Machine {
             events: VecDeque::new(),
             delegations_changed: BTreeSet::new(),
             released: false,
+            log: EventLog::default(),
         };
         machine.count_windows();
         machine
@@ -291,6 +296,7 @@ impl Machine {
             RoleState::Secondary(_) => self.flush_secondary(moment.now),
         }
         self.flush_close();
+        self.log_sent();
         let mut more = false;
         for path in self.paths.values_mut().filter(|path| path.is_touched()) {
             // State that found no room on the control plane goes next, if there is room now.
@@ -300,7 +306,9 @@ impl Machine {
         }
         // Streams that were freed above may be worth credit at once.
         more |= self.credit.deadline(&self.streams).is_some_and(|at| at <= moment.now);
-        self.flush_data() || more
+        more |= self.flush_data();
+        self.log_sent();
+        more
     }
 
     fn flush_stream_control(&mut self) {

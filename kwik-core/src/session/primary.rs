@@ -19,6 +19,7 @@ use crate::error::{DeadReason, TransportCode};
 use crate::id::{Epoch, GrantId, PathId, RangeConflict, SessionId, Side, StreamHandle, StreamId, StreamOffset};
 use crate::limits::{self, Limits, PATHS_REMEMBERED_MAX};
 use crate::path::{Path, PathState};
+use crate::protocol_event::{ProtocolEventKind, grant_event};
 use crate::stream::{
     Change, DelegationState, Delegations, Fault, FrameEffect, GrantReport, Outcome, StreamTable, TableRole,
 };
@@ -314,6 +315,7 @@ impl Machine {
         let context = SealContext { session: primary.session, from: PathId::PRIMARY, to: path, sequence };
         let signature = auth::seal_grant(&primary.identity, context, grant, id, range.clone(), &request);
         let epoch = primary.next_epoch();
+        self.log.change(path, || ProtocolEventKind::GrantIssued { grant, stream: id, range: range.clone() });
         primary.commands.grant(wire::Grant {
             grant,
             epoch,
@@ -329,6 +331,7 @@ impl Machine {
     pub(super) fn revoke(&mut self, grant: GrantId) -> Result<(), DelegateError> {
         let RoleState::Primary(primary) = &mut self.role else { return Err(DelegateError::NotPrimary) };
         let is_news = primary.delegations.revoke(grant).ok_or(DelegateError::GrantUnknown(grant))?;
+        self.log.change(None, || ProtocolEventKind::GrantRevoked { grant });
         if primary.commands.holds_grant(grant) {
             // The client never hears of it.
             primary.commands.drop_grant(grant);
@@ -377,6 +380,8 @@ impl Machine {
         }
         let event = match (&info.state, &state) {
             (_, PathState::Dead(reason)) => {
+                self.log
+                    .change(status.path, || ProtocolEventKind::PathChanged { state: PathState::Dead(reason.clone()) });
                 self.on_remote_path_dead(status.path, reason.clone());
                 return Ok(FrameEffect::Progress);
             }
@@ -384,7 +389,8 @@ impl Machine {
             (_, PathState::Suspect) => PathEvent::Suspect(status.path),
             _ => PathEvent::Joined(status.path),
         };
-        info.state = state;
+        info.state = state.clone();
+        self.log.change(status.path, || ProtocolEventKind::PathChanged { state });
         let has_begun = matches!(event, PathEvent::Joined(_));
         self.emit(SessionEvent::Path(event));
         Ok(if has_begun { FrameEffect::Progress } else { FrameEffect::NoOp })
@@ -400,6 +406,7 @@ impl Machine {
         if primary.commands.holds_grant(frame.grant) {
             return Err(violation("GRANT_STATUS of a grant that was never issued"));
         }
+        self.log.change(None, || grant_event(frame.grant, &report));
         let is_last = !matches!(report, GrantReport::Progress { .. });
         let change = primary.delegations.on_status(frame.grant, report)?;
         if is_last {

@@ -11,6 +11,7 @@ use crate::auth::{self, Identity, LeaseTerm, PublicIdentity, SealContext, SealWi
 use crate::id::{PathId, SessionId, Side};
 use crate::limits::Limits;
 use crate::path::Path;
+use crate::protocol_event::ProtocolEventKind;
 use crate::stream::{Fault, FrameEffect, StreamTable, TableRole};
 use crate::wire::{ControlFrame, GrantOpen, Params, RawForward, Welcome};
 
@@ -116,7 +117,9 @@ impl Machine {
         )
         .and_then(|()| secondary.grants.accept(seal.sequence))
         .map_err(sealed)?;
-        self.streams.open_part(grant.grant, grant.stream, range, grant.limit.0, grant.seal.payload)?;
+        let (id, stream) = (grant.grant, grant.stream);
+        self.log.change(self.home, || ProtocolEventKind::GrantAccepted { grant: id, stream, range: range.clone() });
+        self.streams.open_part(id, stream, range, grant.limit.0, grant.seal.payload)?;
         Ok(FrameEffect::Progress)
     }
 

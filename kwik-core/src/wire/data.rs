@@ -54,6 +54,18 @@ pub(crate) enum CarrierItem {
     },
 }
 
+impl CarrierItem {
+    /// The name in PROTOCOL.md of what it belongs to.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Stream { .. } => "STREAM",
+            Self::Grant(_) => "GRANT",
+            Self::Raw(_) => "RAW",
+            Self::PacketStart { .. } | Self::PacketEnd { .. } => "PACKET",
+        }
+    }
+}
+
 /// Client → secondary: opens a delegated stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GrantOpen {

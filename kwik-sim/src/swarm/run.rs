@@ -316,6 +316,10 @@ impl Stage {
             let left: Vec<_> =
                 sessions.into_iter().filter(|session| self.world.session(*node, *session).is_some()).collect();
             self.world.run_for(Duration::ZERO);
+            let defects = self.world.defects(*node).to_vec();
+            if !defects.is_empty() {
+                self.violate(format!("{node} ran into a defect of its own: {defects:?}"));
+            }
             let endpoint = self.world.endpoint(*node);
             let (idle, timeout) = (endpoint.is_idle(), endpoint.poll_timeout());
             if !quiet || !idle || !left.is_empty() || timeout.is_some() {

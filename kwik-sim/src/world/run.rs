@@ -215,6 +215,7 @@ impl World {
             node.sessions.insert(session);
             node.events.push_back((session, event));
         }
+        node.take_protocol_events();
         let Some(app) = &mut node.app else { return false };
         let mut acted = std::mem::take(&mut node.app_begins);
         if acted {

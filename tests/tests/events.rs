@@ -1,0 +1,152 @@
+//! What an operator can learn of a session: why a client was refused, what became of a grant, what was said.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kwik_core::{Dir, EventDetail, Identity, PathState, ProtocolEvent, ProtocolEventKind, ServerConfig, TransportCode};
+use kwik_sim::{Fault, Link, NodeConfig, NodeId, Pki, World, WorldConfig};
+use kwik_tests::{Fleet, LONG, NAME, pattern};
+
+fn kinds(events: Vec<ProtocolEvent>) -> Vec<ProtocolEventKind> {
+    events.into_iter().map(|event| event.kind).collect()
+}
+
+/// Why a server refused somebody, and what that peer heard.
+fn refusals(world: &mut World, node: NodeId) -> Vec<(TransportCode, String)> {
+    kinds(world.take_protocol_events(node))
+        .into_iter()
+        .filter_map(|kind| match kind {
+            ProtocolEventKind::Refused { code, cause, .. } => Some((code, cause)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A client that the primary sends to a server which does not believe it: what the server says of that.
+fn refused_join(
+    server: impl FnOnce(&Pki) -> ServerConfig,
+    disturb: impl FnOnce(&mut Fleet),
+) -> (TransportCode, String) {
+    let mut fleet = Fleet::new(1);
+    let node =
+        fleet.world.add_server("10.0.1.2:4433".parse().expect("an address"), server(&fleet.pki)).expect("a server");
+    fleet.world.set_link_both(fleet.client, node, Link::with_delay(Duration::from_millis(10)));
+    fleet.servers.push(node);
+    let ends = fleet.connect();
+    disturb(&mut fleet);
+    let target = fleet.target(1);
+    let path = fleet.add_path(ends, target);
+    let (primary, secondary) = (fleet.servers[0], fleet.servers[1]);
+    let mut told = None;
+    let is_dead = fleet.world.run_until(LONG, |world| {
+        let session = world.server_session(primary, ends.primary).expect("a session");
+        told = session.path(path).and_then(|info| match info.state {
+            PathState::Dead(reason) => Some(reason.code),
+            _ => None,
+        });
+        told.is_some()
+    });
+    assert!(is_dead);
+    let refusals = refusals(&mut fleet.world, secondary);
+    let [(code, cause)] = &refusals[..] else { panic!("{refusals:?}") };
+    assert_eq!(told, Some((*code).into()), "the primary hears the code");
+    (*code, cause.clone())
+}
+
+#[test]
+fn server_tells_its_operator_why_a_client_of_another_primary_was_refused() {
+    let stranger = Identity::from_seed([77; 32]).public();
+    let (code, cause) = refused_join(|pki| pki.server_trusting_nobody(1).trust_primary(stranger), |_| {});
+    assert_eq!((code, cause.as_str()), (TransportCode::AUTH_FAILED, "the issuer of the ticket is not trusted"));
+}
+
+#[test]
+fn server_tells_its_operator_that_a_ticket_came_outside_its_time() {
+    let late = |fleet: &mut Fleet| fleet.world.inject(Fault::ClockOffset { node: fleet.servers[1], millis: 3_600_000 });
+    let (code, cause) = refused_join(|pki| pki.server(1), late);
+    assert_eq!((code, cause.as_str()), (TransportCode::AUTH_TIME, "the ticket is used outside its time"));
+}
+
+#[test]
+fn server_tells_its_operator_that_a_credential_was_refused() {
+    let knows = |credential: &[u8], _: SocketAddr| credential == b"open sesame";
+    let mut fleet = Fleet::with(1, |config| config.authorizer(Arc::new(knows)));
+    let (client, server) = (fleet.client, fleet.servers[0]);
+    fleet.world.dial(client, server, fleet.pki.client(), NAME).expect("dialled");
+    fleet.world.run_for(Duration::from_secs(1));
+    let cause = "the authorizer refuses the credential".to_owned();
+    assert_eq!(refusals(&mut fleet.world, server), [(TransportCode::AUTH_FAILED, cause)]);
+}
+
+#[test]
+fn life_of_a_grant_is_told_at_all_three_ends() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (path, secondary) = fleet.join(ends, 1);
+    let (here, there) = fleet.open(ends, Dir::Bi);
+    let nodes = [fleet.servers[0], fleet.client, fleet.servers[1]];
+    for node in nodes {
+        fleet.world.take_protocol_events(node);
+    }
+    let mut session = fleet.world.server_session(nodes[0], ends.primary).unwrap();
+    let info = session.stream(there).delegate(path, 1000, Bytes::from_static(b"please")).unwrap();
+    let part = fleet.accept(1, secondary, Dir::Bi);
+    let mut session = fleet.world.session(nodes[2], secondary).unwrap();
+    assert_eq!(session.stream(part).write(&pattern(info.range.clone())), Ok(1000));
+    let mut read = 0;
+    fleet.world.run_until(LONG, |world| {
+        let mut session = world.session(nodes[1], ends.client).unwrap();
+        read += session.stream(here).read(usize::MAX).map_or(0, |chunk| chunk.data.len());
+        read == 1000
+    });
+    fleet.world.run_for(Duration::from_secs(1));
+    let [primary, client, secondary] = nodes.map(|node| kinds(fleet.world.take_protocol_events(node)));
+    let (grant, range) = (info.grant, info.range);
+    let stream = fleet.world.session(nodes[1], ends.client).unwrap().stream(here).id().unwrap();
+    let delivered = ProtocolEventKind::GrantDelivered { grant };
+    let issued = ProtocolEventKind::GrantIssued { grant, stream, range: range.clone() };
+    let recorded = ProtocolEventKind::GrantRecorded { grant, stream, range: range.clone() };
+    assert_eq!(primary, [issued, delivered.clone()]);
+    assert_eq!(client, [recorded, delivered]);
+    assert_eq!(secondary, [ProtocolEventKind::GrantAccepted { grant, stream, range }]);
+}
+
+#[test]
+fn frames_are_told_on_demand_and_nothing_is_told_otherwise() {
+    for detail in [EventDetail::Off, EventDetail::Changes, EventDetail::Frames] {
+        let mut world = World::with_config(WorldConfig::null_tls(1));
+        let pki = world.pki(NAME);
+        let mut config = NodeConfig::server("10.0.0.1:4433".parse().unwrap(), pki.server(0));
+        config.event_detail = detail;
+        let server = world.add_node(config).unwrap();
+        let mut config = NodeConfig::client("10.0.0.2:5000".parse().unwrap());
+        config.event_detail = detail;
+        let client = world.add_node(config).unwrap();
+        world.set_link_both(client, server, Link::with_delay(Duration::from_millis(10)));
+        let session = world.dial(client, server, pki.client(), NAME).unwrap();
+        world.run_for(Duration::from_secs(1));
+        let stream = world.session(client, session).unwrap().open_stream(Dir::Uni).unwrap();
+        assert_eq!(world.session(client, session).unwrap().stream(stream).write(b"hello"), Ok(5));
+        world.run_for(Duration::from_secs(1));
+        let [server, client] = [server, client].map(|node| kinds(world.take_protocol_events(node)));
+        let established = |kind: &ProtocolEventKind| matches!(kind, ProtocolEventKind::SessionEstablished { .. });
+        let is_told = detail > EventDetail::Off;
+        assert_eq!((server.iter().any(established), client.iter().any(established)), (is_told, is_told), "{detail:?}");
+        let sent = |frame| ProtocolEventKind::FrameSent { frame };
+        let received = |frame| ProtocolEventKind::FrameReceived { frame };
+        let has_frames = detail == EventDetail::Frames;
+        for (events, kind) in [
+            (&client, received("WELCOME")),
+            (&client, sent("HELLO")),
+            (&client, sent("OPEN_STREAM")),
+            (&client, sent("PACKET")),
+            (&server, received("OPEN_STREAM")),
+            (&server, received("STREAM")),
+            (&server, sent("PACKET_ACK")),
+        ] {
+            assert_eq!(events.contains(&kind), has_frames, "{detail:?}: {kind:?} in {events:?}");
+        }
+    }
+}
