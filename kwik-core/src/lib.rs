@@ -42,7 +42,8 @@
 //!
 //! The rules of the loop, each with a test:
 //!
-//! 1. After every call that takes `&mut`, drain transmits, then events, then ask for the timeout.
+//! 1. After every call that takes `&mut`, drain transmits, then events, then ask for the timeout. Only to look at a session,
+//!    and a read that is blocked, need no drain.
 //! 2. While anything is queued, [`Endpoint::poll_timeout`] is not later than the last `now`.
 //! 3. After `handle_timeout(t)` and a full drain, the next timeout is later than `t`.
 //! 4. [`Endpoint::poll_timeout`] changes nothing.

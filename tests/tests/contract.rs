@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kwik_core::{DatagramMeta, Dir, Endpoint, EndpointConfig, SessionEvent};
+use kwik_core::{DatagramMeta, Dir, Endpoint, EndpointConfig, ReadError, SessionEvent};
 use kwik_sim::{Link, World};
 use kwik_tests::{Ends, Fleet, LONG, NAME, pattern};
 
@@ -31,6 +31,32 @@ fn whatever_is_queued_is_due_at_once() {
     assert!(endpoint.poll_timeout().is_none_or(|at| at > now));
     endpoint.session(ends.client).unwrap().stream(stream).write(b"x").unwrap();
     assert!(endpoint.poll_timeout().is_some_and(|at| at <= now));
+    assert!(drain(endpoint, now) > 0);
+}
+
+#[test]
+fn looking_at_a_session_and_reading_nothing_cost_no_turn() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    fleet.join(ends, 1);
+    let (here, there) = fleet.open(ends, Dir::Bi);
+    fleet.world.run_for(Duration::from_secs(1));
+    let (client, primary, now) = (fleet.client, fleet.servers[0], fleet.world.now());
+    let idle = |endpoint: &Endpoint| endpoint.poll_timeout().is_none_or(|at| at > now);
+    let endpoint = fleet.world.endpoint(client);
+    let mut session = endpoint.session(ends.client).unwrap();
+    assert_eq!((session.stats().paths.len(), session.close_reason()), (2, None));
+    assert_eq!(session.stream(here).read(100), Err(ReadError::Blocked));
+    assert!(session.id().is_some() && session.remote_address().is_some() && session.stream(here).id().is_some());
+    assert!(idle(endpoint));
+    let endpoint = fleet.world.endpoint(primary);
+    let mut session = endpoint.server_session(ends.primary).unwrap();
+    assert_eq!((session.all_paths().len(), session.stream(there).is_send_done()), (2, false));
+    assert!(idle(endpoint));
+    // What is done before another look counts.
+    endpoint.session(ends.primary).unwrap().stream(there).write(b"x").unwrap();
+    assert_eq!(endpoint.session(ends.primary).unwrap().close_reason(), None);
+    assert!(!idle(endpoint));
     assert!(drain(endpoint, now) > 0);
 }
 

@@ -188,18 +188,21 @@ impl Endpoint {
         network.is_some_and(|network| self.memory.has_room_for(network, Path::LEAST_BYTES))
     }
 
-    /// Lends a session all that it may take. Who was lent it before cannot take any more.
-    pub(super) fn lend(&mut self, session: SessionHandle) {
+    /// Lends a session all that it may take. Who was lent it before cannot take any more. Returns whether the application is
+    /// to hear that there is more than there was.
+    pub(super) fn lend(&mut self, session: SessionHandle) -> bool {
         if self.memory.loan.as_ref().is_some_and(|loan| loan.session == session) {
-            return;
+            return false;
         }
         self.call_in();
         let network = self.memory.network(Key::Session(session));
         if let (Some(machine), Some(network)) = (self.sessions.get_mut(&session), network) {
-            machine.set_room(self.memory.room(network));
+            let is_news = machine.set_room(self.memory.room(network));
             let counted = self.memory.claims.get(&Key::Session(session)).map_or(0, |claim| claim.bytes);
             self.memory.loan = Some(Loan { session, counted });
+            return is_news;
         }
+        false
     }
 
     /// Counts what was taken of what was lent, and lends anew.

@@ -91,6 +91,8 @@ pub struct Endpoint {
     work: Queue<Key>,
     sending: Queue<Key>,
     eventful: Queue<SessionHandle>,
+    /// The session that the application had last, since the last drain.
+    borrowed: Option<SessionHandle>,
     timers: Timers<Key>,
     /// Datagrams that belong to no connection.
     responses: VecDeque<(Transmit, Vec<u8>)>,
@@ -146,6 +148,7 @@ impl Endpoint {
             work: Queue::new(),
             sending: Queue::new(),
             eventful: Queue::new(),
+            borrowed: None,
             timers: Timers::new(),
             responses: VecDeque::new(),
             log: EventLog::new(config.event_detail),
@@ -220,10 +223,7 @@ impl Endpoint {
 
     /// A view of a session; `None` once it was released and is gone.
     pub fn session(&mut self, session: SessionHandle) -> Option<Session<'_>> {
-        self.lend(session);
-        let machine = self.sessions.get_mut(&session)?;
-        self.work.push(Key::Session(session));
-        Some(Session::new(machine))
+        self.borrow(session).map(Session::new)
     }
 
     /// A view of a session that nothing is done with but look: the endpoint need not be drained afterwards.
@@ -235,10 +235,8 @@ impl Endpoint {
 
     /// A view of a server's session; `None` for a client's too.
     pub fn server_session(&mut self, session: SessionHandle) -> Option<ServerSession<'_>> {
-        self.lend(session);
-        let machine = self.sessions.get_mut(&session)?;
-        self.work.push(Key::Session(session));
-        ServerSession::new(machine, self.clock)
+        let clock = self.clock;
+        ServerSession::new(self.borrow(session)?, clock)
     }
 
     /// The application lets go of a session. If it is open, it is closed with code 0 after what was finished was
@@ -388,6 +386,7 @@ impl Endpoint {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let queued = !self.work.is_empty()
+            || self.has_commands()
             || !self.sending.is_empty()
             || !self.eventful.is_empty()
             || !self.responses.is_empty();
@@ -395,6 +394,31 @@ impl Endpoint {
     }
 
     // ---- inside
+
+    /// Gives a session to the application. It gets a turn if something is done with it.
+    fn borrow(&mut self, session: SessionHandle) -> Option<&mut Machine> {
+        self.collect_commands();
+        if self.lend(session) {
+            self.work.push(Key::Session(session));
+        }
+        self.borrowed = Some(session);
+        self.sessions.get_mut(&session).map(Box::as_mut)
+    }
+
+    /// The session that the application had has a turn, if something was done with it.
+    fn collect_commands(&mut self) {
+        if self.has_commands()
+            && let Some(session) = self.borrowed
+        {
+            self.work.push(Key::Session(session));
+        }
+        self.borrowed = None;
+    }
+
+    fn has_commands(&self) -> bool {
+        let borrowed = self.borrowed.and_then(|session| self.sessions.get(&session));
+        borrowed.is_some_and(|machine| machine.is_commanded())
+    }
 
     /// The next datagrams of the parts that have some, in turns.
     fn transmit(&mut self, now: Instant, max_datagrams: usize, buf: &mut Vec<u8>) -> Option<Transmit> {
@@ -441,6 +465,7 @@ impl Endpoint {
 
     /// Gives every part that has something to handle one turn.
     fn run_work(&mut self) {
+        self.collect_commands();
         for _ in 0..self.work.len() {
             let Some(key) = self.work.pop() else { return };
             match key {

@@ -61,9 +61,9 @@ impl Machine {
             .saturating_add(self.streams.claim())
     }
 
-    /// The endpoint can spare so much more.
-    pub(crate) fn set_room(&mut self, room: Room) {
-        self.streams.set_room(room);
+    /// The endpoint can spare so much more. Returns whether the application is to hear of that.
+    pub(crate) fn set_room(&mut self, room: Room) -> bool {
+        self.streams.set_room(room)
     }
 
     /// Whether the session would take more if there was more.

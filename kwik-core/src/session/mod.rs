@@ -105,6 +105,8 @@ pub(crate) struct Machine {
     delegations_changed: BTreeSet<GrantId>,
     /// The application let go of the session: no more events.
     released: bool,
+    /// The application did something with the session since its last turn.
+    commanded: bool,
     /// What the protocol did, for whoever wants to know.
     log: EventLog,
 }
@@ -142,6 +144,7 @@ impl Machine {
             events: VecDeque::new(),
             delegations_changed: BTreeSet::new(),
             released: false,
+            commanded: false,
             log: EventLog::default(),
         };
         machine.count_windows();
@@ -154,7 +157,18 @@ impl Machine {
     /// How long a writer that was woken may take to write before others are woken in its place.
     const WAKE_PATIENCE: Duration = Duration::from_millis(10);
 
+    /// The application does something with the session, which is to have a turn.
+    fn command(&mut self) -> &mut Self {
+        self.commanded = true;
+        self
+    }
+
     // ---- the endpoint's calls
+
+    /// Whether the application did something with the session since its last turn.
+    pub(crate) fn is_commanded(&self) -> bool {
+        self.commanded
+    }
 
     pub(crate) fn path_mut(&mut self, path: PathId) -> Option<&mut Path> {
         self.paths.get_mut(&path).map(Box::as_mut)
@@ -167,6 +181,7 @@ impl Machine {
 
     /// Handles what paths received, then hands to them what the session has to say. Returns whether work is left.
     pub(crate) fn pump(&mut self, moment: Moment) -> bool {
+        self.commanded = false;
         let mut more = false;
         let news = self.paths.iter().filter(|(_, path)| path.has_news());
         let ids: SmallVec<[PathId; 8]> = news.map(|(id, _)| *id).collect();

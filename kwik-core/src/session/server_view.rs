@@ -36,7 +36,7 @@ impl ServerSession<'_> {
     /// # Errors
     /// Nothing was sent then.
     pub fn add_path(&mut self, now: Instant, target: PathTarget) -> Result<PathId, AddPathError> {
-        self.session.0.add_path(self.clock.at(now), target)
+        self.session.0.command().add_path(self.clock.at(now), target)
     }
 
     /// Primary: makes the client close a path. A [`PathEvent::Dead`](super::PathEvent::Dead) follows. Removing a path
@@ -45,7 +45,7 @@ impl ServerSession<'_> {
     /// # Errors
     /// If there is no such path.
     pub fn remove_path(&mut self, path: PathId) -> Result<(), PathError> {
-        self.session.0.remove_path(path)
+        self.session.0.command().remove_path(path)
     }
 
     /// Seals a raw packet for the server of another path. A `RawStatus` event with the returned sequence number tells
@@ -57,7 +57,7 @@ impl ServerSession<'_> {
         if !self.session.0.is_open() {
             return Err(RawError::SessionClosed);
         }
-        match &mut self.session.0.role {
+        match &mut self.session.0.command().role {
             RoleState::Client(_) => Err(RawError::NotServer),
             RoleState::Secondary(secondary) => secondary.raw.send(to, payload),
             RoleState::Primary(primary) => {
@@ -72,7 +72,7 @@ impl ServerSession<'_> {
 
     /// The next raw packet that another server sent here.
     pub fn recv_raw(&mut self) -> Option<RawPacket> {
-        match &mut self.session.0.role {
+        match &mut self.session.0.command().role {
             RoleState::Client(_) => None,
             RoleState::Primary(primary) => primary.raw.recv(),
             RoleState::Secondary(secondary) => secondary.raw.recv(),
@@ -85,12 +85,12 @@ impl ServerSession<'_> {
     /// # Errors
     /// If the grant is unknown or over.
     pub fn revoke(&mut self, grant: GrantId) -> Result<(), DelegateError> {
-        self.session.0.revoke(grant)
+        self.session.0.command().revoke(grant)
     }
 
     /// The application asks no more about this delegation.
     pub fn forget_delegation(&mut self, grant: GrantId) {
-        if let RoleState::Primary(primary) = &mut self.session.0.role {
+        if let RoleState::Primary(primary) = &mut self.session.0.command().role {
             primary.forget_delegation(grant);
         }
     }

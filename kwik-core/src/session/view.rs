@@ -14,7 +14,7 @@ use crate::id::{Dir, PathId, SessionId, StreamHandle, StreamId, StreamOffset};
 use crate::stream::{Chunk, ClosedStream, FinishError, OpenError, ReadError, WriteError};
 
 /// A session, borrowed from its [`Endpoint`](crate::Endpoint). After every call that changes something the endpoint is
-/// to be drained.
+/// to be drained; to look costs nothing, and neither does a read that is blocked.
 pub struct Session<'a>(pub(super) &'a mut Machine);
 
 impl<'a> Session<'a> {
@@ -33,12 +33,12 @@ impl Session<'_> {
         if !self.0.is_open() {
             return Err(OpenError::SessionClosed);
         }
-        self.0.streams.open(dir, 0)
+        self.0.command().streams.open(dir, 0)
     }
 
     /// The next stream that the peer opened; at a secondary, the next delegation.
     pub fn accept_stream(&mut self, dir: Dir) -> Option<StreamHandle> {
-        self.0.streams.accept(dir)
+        self.0.command().streams.accept(dir)
     }
 
     /// A view of one stream. Calls on a stream that is gone return errors.
@@ -49,7 +49,7 @@ impl Session<'_> {
     /// Closes the session: what was finished is delivered first, for at most
     /// [`Limits::drain_timeout`](crate::Limits::drain_timeout). A second call changes nothing (PROTOCOL.md §12).
     pub fn close(&mut self, now: Instant, code: u32, reason: &str) {
-        self.0.close(now, code, reason);
+        self.0.command().close(now, code, reason);
     }
 
     /// The session's id. A client learns it from the primary's WELCOME, one round trip after the handshake.
@@ -151,7 +151,13 @@ impl Stream<'_> {
     }
 
     fn take(&mut self, max: usize, ordered: bool) -> Result<Chunk, ReadError> {
-        let chunk = self.machine.streams.read(self.stream, max, ordered)?;
+        let read = self.machine.streams.read(self.stream, max, ordered);
+        if read == Err(ReadError::Blocked) {
+            // That changed nothing.
+            return read;
+        }
+        self.machine.command();
+        let chunk = read?;
         if let (RoleState::Client(client), Some((id, floor))) =
             (&mut self.machine.role, self.machine.streams.read_floor(self.stream))
         {
@@ -165,7 +171,7 @@ impl Stream<'_> {
     /// # Errors
     /// [`WriteError::Blocked`] passes; a `Writable` event tells when.
     pub fn write(&mut self, data: &[u8]) -> Result<usize, WriteError> {
-        self.machine.streams.write(self.stream, data)
+        self.machine.command().streams.write(self.stream, data)
     }
 
     /// Takes a prefix of `data` without copying it, and returns its length.
@@ -173,7 +179,7 @@ impl Stream<'_> {
     /// # Errors
     /// As [`Stream::write`].
     pub fn write_chunk(&mut self, data: Bytes) -> Result<usize, WriteError> {
-        self.machine.streams.write_chunk(self.stream, data)
+        self.machine.command().streams.write_chunk(self.stream, data)
     }
 
     /// Takes a prefix of `data` to be sent at `offset`, where nothing was written or delegated yet, and returns its
@@ -182,13 +188,13 @@ impl Stream<'_> {
     /// # Errors
     /// As [`Stream::write`], and [`WriteError::Overlap`].
     pub fn write_at(&mut self, offset: StreamOffset, data: Bytes) -> Result<usize, WriteError> {
-        self.machine.streams.write_at(self.stream, offset.0, data)
+        self.machine.command().streams.write_at(self.stream, offset.0, data)
     }
 
     /// A write that was [`Blocked`](WriteError::Blocked) is not wanted any more. The room that it waited for, or was told
     /// of, is another's; if nothing is said, that one may wait longer.
     pub fn cancel_write(&mut self) {
-        self.machine.streams.cancel_write(self.stream);
+        self.machine.command().streams.cancel_write(self.stream);
     }
 
     /// Ends the stream after all that was written or delegated. Holes below its end may still be filled, and must be if a
@@ -197,7 +203,7 @@ impl Stream<'_> {
     /// # Errors
     /// [`FinishError::Stopped`] if the peer wants no more.
     pub fn finish(&mut self) -> Result<(), FinishError> {
-        self.machine.streams.finish(self.stream)
+        self.machine.command().streams.finish(self.stream)
     }
 
     /// Drops what was not sent; the peer's reader gets `code`. At a secondary: gives the rest of the part back.
@@ -206,7 +212,7 @@ impl Stream<'_> {
     /// If the stream has no open sending half, or that changes nothing: it was reset before, or everything was sent, its end
     /// included.
     pub fn reset(&mut self, code: u32) -> Result<(), ClosedStream> {
-        self.machine.streams.reset(self.stream, ErrorCode::Application(code))
+        self.machine.command().streams.reset(self.stream, ErrorCode::Application(code))
     }
 
     /// Asks every writer of the stream to stop; what is unread is dropped.
@@ -219,7 +225,7 @@ impl Stream<'_> {
         if self.machine.streams.can_stop(self.stream) {
             self.on_unwanted(code);
         }
-        self.machine.streams.stop(self.stream, code)
+        self.machine.command().streams.stop(self.stream, code)
     }
 
     /// Streams of a higher priority are sent first; equals take turns. Streams begin with 0.
@@ -227,7 +233,7 @@ impl Stream<'_> {
     /// # Errors
     /// If the stream has no sending half, or that has ended: everything was acknowledged, it was reset or stopped.
     pub fn set_priority(&mut self, priority: i32) -> Result<(), ClosedStream> {
-        self.machine.streams.set_priority(self.stream, priority)
+        self.machine.command().streams.set_priority(self.stream, priority)
     }
 
     /// Primary: leaves the next `len` bytes to the server of `path`, which gets `request`. The cursor moves past them
@@ -236,7 +242,7 @@ impl Stream<'_> {
     /// # Errors
     /// Nothing was reserved then.
     pub fn delegate(&mut self, path: PathId, len: u64, request: Bytes) -> Result<GrantInfo, DelegateError> {
-        self.machine.delegate(self.stream, path, Extent::Next(len), request)
+        self.machine.command().delegate(self.stream, path, Extent::Next(len), request)
     }
 
     /// Primary: leaves a range that nobody wrote to the server of `path`.
@@ -249,18 +255,18 @@ impl Stream<'_> {
         range: Range<u64>,
         request: Bytes,
     ) -> Result<GrantInfo, DelegateError> {
-        self.machine.delegate(self.stream, path, Extent::At(range), request)
+        self.machine.command().delegate(self.stream, path, Extent::At(range), request)
     }
 
     /// The application writes no more. What it wrote is finished.
     pub fn release_send(&mut self) {
-        self.machine.streams.release_send(self.stream);
+        self.machine.command().streams.release_send(self.stream);
     }
 
     /// The application reads no more. An unfinished stream is stopped with code 0.
     pub fn release_recv(&mut self) {
         self.on_unwanted(ErrorCode::Application(0));
-        self.machine.streams.release_recv(self.stream);
+        self.machine.command().streams.release_recv(self.stream);
     }
 
     /// The stream's id; several handles of a secondary may share one. `None` once it is gone.

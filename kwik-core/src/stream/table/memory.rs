@@ -19,10 +19,10 @@ impl StreamTable {
         self.budget.reserved().saturating_add(kept as u64)
     }
 
-    /// The endpoint can spare so much more.
-    pub(crate) fn set_room(&mut self, room: Room) {
+    /// The endpoint can spare so much more. Returns whether a writer is woken.
+    pub(crate) fn set_room(&mut self, room: Room) -> bool {
         self.budget.set_room(room);
-        self.wake_for_room();
+        self.wake_for_room()
     }
 
     /// What is left for the windows of paths.

@@ -119,11 +119,14 @@ impl StreamTable {
         self.cancel_write(handle);
     }
 
-    /// Wakes as many of those that wait for the session's buffer as it has room for.
-    pub(super) fn wake_for_room(&mut self) {
+    /// Wakes as many of those that wait for the session's buffer as it has room for. Returns whether there were any.
+    pub(super) fn wake_for_room(&mut self) -> bool {
         let room = self.send_room();
+        let mut is_woken = false;
         while let Some(writer) = self.writers.wake_next(room, self.send_buffered == 0) {
             self.outbox.announce_writable(writer);
+            is_woken = true;
         }
+        is_woken
     }
 }
