@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kwik_core::__test_exports::{
     AddPath, Close, Frame, Grant, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame, Hello, Join, Lease,
     MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus, Raw, RawForward, RawStatus, RemovePath,
-    ResetStream, Revoke, Seal, StopSending, Ticket, Welcome, WirePathState, carrier_header,
+    ResetStream, Revoke, SignedPayload, StopSending, Ticket, Welcome, WirePathState, carrier_header,
 };
 use kwik_core::{Dir, Epoch, GrantId, Identity, PathId, SessionId, StreamId, StreamOffset, TransportCode, UnixTime};
 
@@ -22,8 +22,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     }
 }
 
-fn seal() -> Seal {
-    Seal { sequence: 1, payload: Bytes::from_static(b"seal"), signature: [5; 64] }
+fn signed() -> SignedPayload {
+    SignedPayload { sequence: 1, payload: Bytes::from_static(b"signed"), signature: [5; 64] }
 }
 
 fn ticket() -> Bytes {
@@ -65,11 +65,11 @@ fn control() -> Vec<Frame> {
         MaxStreamData { stream, limit: StreamOffset(1) }.into(),
         MaxStreams { dir: Dir::Uni, max: 20 }.into(),
         PacketAck { ranges: [0..2, 4..5].into_iter().collect() }.into(),
-        Grant { grant, epoch, path, stream, start: StreamOffset(1), len: 2, seal: seal() }.into(),
+        Grant { grant, epoch, path, stream, start: StreamOffset(1), len: 2, signed: signed() }.into(),
         Revoke { grant, epoch }.into(),
         GrantStatusFrame { grant, status }.into(),
         GrantEnd { grant, end: StreamOffset(2), code }.into(),
-        Raw { to: path, seal: seal() }.into(),
+        Raw { to: path, signed: signed() }.into(),
         RawStatus { from: path, to: PathId(2), sequence: 1, code }.into(),
         Close { code, reason: "over".to_owned() }.into(),
         Lease { path, issued_at_ms: 1, signature }.into(),
@@ -80,8 +80,8 @@ fn control() -> Vec<Frame> {
 fn packet() -> Vec<u8> {
     let (start, limit) = (StreamOffset(1), StreamOffset(9));
     let grant =
-        GrantOpen { grant: GrantId(1), epoch: Epoch(1), stream: StreamId(4), start, len: 2, limit, seal: seal() };
-    let raw = RawForward { from: PathId(1), endorsement: Bytes::new(), seal: seal() };
+        GrantOpen { grant: GrantId(1), epoch: Epoch(1), stream: StreamId(4), start, len: 2, limit, signed: signed() };
+    let raw = RawForward { from: PathId(1), forwarded_ticket: Bytes::new(), signed: signed() };
     // Type 1, length 5, stream 4, offset 1, three bytes.
     let frames = [&[1, 5, 4, 1, 7, 8, 9][..], &grant.encode()[..], &raw.encode()[..]].concat();
     let len = u16::try_from(frames.len()).expect("it is short") | 1 << 14;

@@ -178,10 +178,10 @@ limits! {
     raw_packets_max: usize = 64, 1 => 64;
     /// Bytes of such raw packets.
     raw_queue_bytes_max: usize = 256 * KIB_USIZE, RAW_BYTES_MAX => 256 * KIB_USIZE;
-    /// Wrong seals of raw packets that are looked at, by sender; more are refused unseen.
-    forged_seals_burst: u32 = 16, 1 => u32::MAX;
-    /// Such seals by sender and second, beyond the burst.
-    forged_seals_per_second: u32 = 1, 0 => 1_000_000;
+    /// Wrong signatures of raw packets that are looked at, by sender; more are refused unseen.
+    forged_signatures_burst: u32 = 16, 1 => u32::MAX;
+    /// Such signatures by sender and second, beyond the burst.
+    forged_signatures_per_second: u32 = 1, 0 => 1_000_000;
     /// Control frames queued on a path whose peer does not read them, and answers that wait to be queued.
     control_queue_frames_max: usize = 1024, 1024 => 1 << 20;
     /// Bytes of such control frames.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use crate::auth::{self, Identity, PublicIdentity, SealContext, UnixTime};
+use crate::auth::{self, Identity, PublicIdentity, SignatureContext, UnixTime};
 use crate::error::ErrorCode;
 use crate::id::{Dir, Epoch, GrantId, PacketNumber, PathId, RangeConflict, SessionId, StreamId, StreamOffset};
 use crate::wire;
@@ -43,7 +43,7 @@ macro_rules! mirror {
 
 mirror! {
     Params(wire::Params) { streams_bidi: u64, streams_uni: u64, stream_window_initial: u64 }
-    Seal(wire::Seal) { sequence: u64, payload: Bytes, signature: [u8; 64] }
+    SignedPayload(wire::SignedPayload) { sequence: u64, payload: Bytes, signature: [u8; 64] }
     Hello(wire::Hello) { version: u64, params: Params, client_key: [u8; 32], proof: [u8; 64], credential: Bytes }
     Join(wire::Join) { version: u64, params: Params, ticket: Bytes, proof: [u8; 64] }
     Welcome(wire::Welcome) {
@@ -64,18 +64,18 @@ mirror! {
     MaxStreams(wire::MaxStreams) { dir: Dir, max: u64 }
     PacketAck(wire::PacketAck) { ranges: SmallVec<[Range<u64>; 4]> }
     Grant(wire::Grant) {
-        grant: GrantId, epoch: Epoch, path: PathId, stream: StreamId, start: StreamOffset, len: u64, seal: Seal
+        grant: GrantId, epoch: Epoch, path: PathId, stream: StreamId, start: StreamOffset, len: u64, signed: SignedPayload
     }
     Revoke(wire::Revoke) { grant: GrantId, epoch: Epoch }
     GrantStatusFrame(wire::GrantStatusFrame) { grant: GrantId, status: GrantStatus }
     GrantEnd(wire::GrantEnd) { grant: GrantId, end: StreamOffset, code: ErrorCode }
-    Raw(wire::Raw) { to: PathId, seal: Seal }
+    Raw(wire::Raw) { to: PathId, signed: SignedPayload }
     RawStatus(wire::RawStatus) { from: PathId, to: PathId, sequence: u64, code: ErrorCode }
     Close(wire::Close) { code: ErrorCode, reason: String }
     GrantOpen(wire::GrantOpen) {
-        grant: GrantId, epoch: Epoch, stream: StreamId, start: StreamOffset, len: u64, limit: StreamOffset, seal: Seal
+        grant: GrantId, epoch: Epoch, stream: StreamId, start: StreamOffset, len: u64, limit: StreamOffset, signed: SignedPayload
     }
-    RawForward(wire::RawForward) { from: PathId, endorsement: Bytes, seal: Seal }
+    RawForward(wire::RawForward) { from: PathId, forwarded_ticket: Bytes, signed: SignedPayload }
     Ticket(auth::Ticket) {
         session: SessionId, path: PathId, epoch: Epoch, issuer: PublicIdentity, secondary: PublicIdentity,
         server_name: String, client_key: PublicIdentity, issued_at: UnixTime, expires_at: UnixTime, lease: Duration
@@ -325,28 +325,28 @@ pub fn welcome_proof(
     auth::welcome_proof(identity, exporter, session, path, client_key)
 }
 
-/// The seal of a primary on a grant to the path `to`.
+/// The signature of a primary on a grant to the path `to`.
 #[must_use]
-pub fn seal_grant(
+pub fn sign_grant(
     identity: &Identity,
     (session, to, sequence): (SessionId, PathId, u64),
     (grant, stream, range): (GrantId, StreamId, Range<u64>),
     request: Bytes,
-) -> Seal {
-    let context = SealContext { session, from: PathId::PRIMARY, to, sequence };
-    let signature = auth::seal_grant(identity, context, grant, stream, range, &request);
-    Seal { sequence, payload: request, signature }
+) -> SignedPayload {
+    let context = SignatureContext { session, from: PathId::PRIMARY, to, sequence };
+    let signature = auth::sign_grant(identity, context, grant, stream, range, &request);
+    SignedPayload { sequence, payload: request, signature }
 }
 
-/// The seal of a server on a raw packet.
+/// The signature of a server on a raw packet.
 #[must_use]
-pub fn seal_raw(
+pub fn sign_raw(
     identity: &Identity,
     (session, from, to, sequence): (SessionId, PathId, PathId, u64),
     payload: Bytes,
-) -> Seal {
-    let signature = auth::seal_raw(identity, SealContext { session, from, to, sequence }, &payload);
-    Seal { sequence, payload, signature }
+) -> SignedPayload {
+    let signature = auth::sign_raw(identity, SignatureContext { session, from, to, sequence }, &payload);
+    SignedPayload { sequence, payload, signature }
 }
 
 #[path = "test_exports/inside.rs"]

@@ -6,7 +6,7 @@ use kwik_core::{ClientConfig, Dir, OpenError, SessionError, SessionId, SessionSt
 
 use crate::{
     driver::Driver,
-    endpoint::{Door, Shared, StartError, now},
+    endpoint::{ListenGuard, Shared, StartError, now},
     error::{DialError, Undelivered},
     session::SessionRef,
     stream::{RecvStream, SendStream, Stream},
@@ -101,7 +101,7 @@ pub async fn dial(server: impl Into<Server>, config: ClientConfig) -> Result<Cli
     let dial_timeout = limits.dial_timeout;
     let socket = UdpIo::bind_to_dial()?;
     let shared = Shared::new(limits, socket.local_addr()?)?;
-    let door = Door(Arc::clone(&shared));
+    let door = ListenGuard(Arc::clone(&shared));
     Driver::spawn(socket, shared);
     let mut last = DialError::NoAddress(name.clone());
     for address in addresses {
@@ -117,7 +117,7 @@ pub async fn dial(server: impl Into<Server>, config: ClientConfig) -> Result<Cli
 }
 
 async fn dial_address(
-    door: &Door,
+    door: &ListenGuard,
     address: SocketAddr,
     name: &str,
     config: ClientConfig,

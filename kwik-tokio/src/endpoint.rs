@@ -48,7 +48,7 @@ pub(crate) struct State {
     /// The sleeping driver, and until when it sleeps.
     driver: Option<Waker>,
     driver_deadline: Option<Instant>,
-    is_kicked: bool,
+    wake_requested: bool,
 }
 
 /// What a listener finds when it looks for a session.
@@ -75,7 +75,7 @@ impl Shared {
             is_abandoned: false,
             driver: None,
             driver_deadline: None,
-            is_kicked: false,
+            wake_requested: false,
         };
         Ok(Arc::new(Self { state: Mutex::new(state), incoming: Arc::default(), ended: Arc::default(), local_addr }))
     }
@@ -137,7 +137,7 @@ impl State {
     #[must_use]
     pub(crate) fn release(&mut self, session: SessionHandle) -> Option<Waiters> {
         self.core.release(now(), session);
-        self.is_kicked = true;
+        self.wake_requested = true;
         self.sessions.remove(&session)
     }
 
@@ -145,7 +145,7 @@ impl State {
     #[must_use]
     pub(crate) fn stop_accepting(&mut self) -> Vec<Waiters> {
         self.is_open = false;
-        self.is_kicked = true;
+        self.wake_requested = true;
         // Only a configuration can be refused.
         let _ = self.core.listen(None);
         let incoming = std::mem::take(&mut self.incoming);
@@ -199,7 +199,7 @@ impl State {
         tick: Option<Instant>,
         driver: &Waker,
     ) -> (Option<Instant>, Option<Waker>) {
-        let next = if self.is_kicked { Some(now) } else { self.core.poll_timeout() };
+        let next = if self.wake_requested { Some(now) } else { self.core.poll_timeout() };
         self.driver_deadline = match tick {
             Some(tick) => Some(next.map_or(tick, |next| next.max(tick))),
             None => next,
@@ -209,7 +209,7 @@ impl State {
 
     /// Takes what earlier commands asked of the driver.
     pub(crate) fn unpark_driver(&mut self) -> Option<Waker> {
-        self.is_kicked = false;
+        self.wake_requested = false;
         self.driver.take()
     }
 
@@ -220,7 +220,7 @@ impl State {
             (Some(next), Some(armed)) => next < armed,
             (next, _) => next.is_some(),
         };
-        if is_earlier || self.is_kicked { self.driver.take() } else { None }
+        if is_earlier || self.wake_requested { self.driver.take() } else { None }
     }
 
     fn on_incoming(&mut self, session: SessionHandle) {
@@ -235,9 +235,9 @@ impl State {
 }
 
 /// Holds an endpoint open for new sessions. Dropping it closes the door; sessions that started live on.
-pub(crate) struct Door(pub(crate) Arc<Shared>);
+pub(crate) struct ListenGuard(pub(crate) Arc<Shared>);
 
-impl Drop for Door {
+impl Drop for ListenGuard {
     fn drop(&mut self) {
         contained(|| drop(self.0.with(State::stop_accepting)));
     }

@@ -7,7 +7,7 @@ use tokio::net::ToSocketAddrs;
 
 use crate::{
     driver::Driver,
-    endpoint::{Door, Incoming, Shared, StartError, State},
+    endpoint::{Incoming, ListenGuard, Shared, StartError, State},
     error::ListenError,
     server::ServerSession,
     session::SessionRef,
@@ -30,7 +30,7 @@ pub async fn listen(address: impl ToSocketAddrs, config: ServerConfig) -> Result
     let shared = Shared::new(config.limits_ref().clone(), socket.local_addr()?)?;
     shared.with(|state| state.core.listen(Some(config)))?;
     Driver::spawn(socket, Arc::clone(&shared));
-    Ok(Listener { door: Door(shared), identity })
+    Ok(Listener { door: ListenGuard(shared), identity })
 }
 
 fn bind_first(addresses: &[SocketAddr]) -> Result<UdpIo, ListenError> {
@@ -58,7 +58,7 @@ impl From<StartError> for ListenError {
 ///
 /// Dropping it stops accepting; sessions that were accepted live on until they end.
 pub struct Listener {
-    door: Door,
+    door: ListenGuard,
     identity: PublicIdentity,
 }
 

@@ -354,7 +354,7 @@ fn regression_close_under_a_full_window_is_told() {
 /// pause.
 #[test]
 fn regression_unread_control_plane_does_not_keep_the_peer_running() {
-    regression(Part::Client, "raw packets that nobody sealed, the answers unread", client_misbehaves, 0);
+    regression(Part::Client, "raw packets that nobody signed, the answers unread", client_misbehaves, 0);
 }
 
 /// A secondary that died with a raw packet on its way took the session with it, or the path of the receiver.

@@ -388,7 +388,7 @@ fn imports_against_the_direction_are_seen() {
         "use crate::wire::Frame;",
         "use crate::{id::Dir, session::{Machine, Role}};",
         "fn f() { crate::path::open() }",
-        "use super::super::super::auth::Seal;",
+        "use super::super::super::auth::SignedPayload;",
         "mod tests { use super::super::super::super::config; }",
         "use crate::SessionError;",
         "use crate::*;",
@@ -398,8 +398,8 @@ fn imports_against_the_direction_are_seen() {
     }
     assert_eq!(seen(layers, "kwik-core/src/id.rs", "\nuse crate::error::ErrorCode;"), [2]);
     assert_eq!(seen(layers, "kwik-core/src/id.rs", "mod tests { use super::SessionId; }"), []);
-    assert_eq!(seen(layers, "kwik-core/src/wire/mod.rs", "use super::auth::Seal;"), [1]);
-    assert_eq!(seen(layers, "kwik-core/src/auth/mod.rs", "use crate::wire::Seal;"), [1]);
+    assert_eq!(seen(layers, "kwik-core/src/wire/mod.rs", "use super::auth::SignedPayload;"), [1]);
+    assert_eq!(seen(layers, "kwik-core/src/auth/mod.rs", "use crate::wire::SignedPayload;"), [1]);
     assert_eq!(seen(layers, "kwik-core/src/path/mod.rs", "use crate::config::{Congestion, Limits};"), [1]);
     assert_eq!(seen(layers, "kwik-core/src/path/mod.rs", "use crate::stream::Chunk;"), [1]);
     assert_eq!(seen(layers, "kwik-core/src/session/mod.rs", "use crate::endpoint::Endpoint;"), [1]);

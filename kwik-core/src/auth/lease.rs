@@ -9,7 +9,7 @@ use super::{
 use crate::id::{PathId, SessionId};
 
 /// The primary's statement that `path` of `session` was still wanted at the time `issued`.
-pub(crate) fn seal_lease(
+pub(crate) fn sign_lease(
     primary: &Identity,
     session: SessionId,
     path: PathId,
@@ -46,7 +46,7 @@ impl LeaseTerm {
     /// that no time is left of, is none.
     ///
     /// # Errors
-    /// [`AuthError::Seal`] if the issuer did not make it.
+    /// [`AuthError::Signature`] if the issuer did not make it.
     pub(crate) fn renew(
         &mut self,
         issued: UnixTime,
@@ -59,7 +59,7 @@ impl LeaseTerm {
         };
         let (path, at) = (self.path.0.to_be_bytes(), issued.as_millis().to_be_bytes());
         if !self.issuer.verify(Label::Lease, &lease_parts(&self.session, &path, &at), signature) {
-            return Err(AuthError::Seal);
+            return Err(AuthError::Payload);
         }
         self.last = issued;
         Ok(Some(left.min(self.span)))

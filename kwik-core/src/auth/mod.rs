@@ -1,4 +1,4 @@
-//! Who may do what: identities, tickets, proofs and seals (PROTOCOL.md §4).
+//! Who may do what: identities, tickets, proofs and signatures (PROTOCOL.md §4).
 //!
 //! Everything here is a pure function of its arguments. It knows no clock, no connection and no frame: bytes and the
 //! time come in, a verdict goes out.
@@ -6,7 +6,7 @@
 mod identity;
 mod lease;
 mod proof;
-mod seal;
+mod signed;
 mod ticket;
 mod time;
 
@@ -14,10 +14,10 @@ mod time;
 mod tests;
 
 pub use identity::{Identity, IdentityError, PublicIdentity};
-pub(crate) use lease::{LeaseTerm, seal_lease};
+pub(crate) use lease::{LeaseTerm, sign_lease};
 pub(crate) use proof::{EXPORTER_LABEL, hello_proof, join_proof, verify_hello, verify_welcome, welcome_proof};
-pub(crate) use seal::{
-    SealContext, SealWindow, seal_grant, seal_raw, verify_endorsement, verify_grant_seal, verify_raw_seal,
+pub(crate) use signed::{
+    ReplayWindow, SignatureContext, sign_grant, sign_raw, verify_forwarded_ticket, verify_grant, verify_raw,
 };
 pub(crate) use ticket::{CLOCK_SKEW, LEASE_MAX, TICKET_LIFETIME, Ticket, read_join};
 pub use time::UnixTime;
@@ -57,11 +57,11 @@ pub(crate) enum AuthError {
     /// The server does not prove its identity on this connection.
     #[error("the welcome is not signed by the identity it names")]
     Welcome,
-    /// The sealed bytes, or what surrounds them, are not what was sealed.
-    #[error("the seal is wrong")]
-    Seal,
-    /// The seal was used before, or a later one was.
-    #[error("the seal was used before or is out of order")]
+    /// The signed bytes, or what surrounds them, are not what was signed.
+    #[error("the signature of the payload is wrong")]
+    Payload,
+    /// The signed payload was used before, or a later one was.
+    #[error("the signed payload was used before or is out of order")]
     Replayed,
 }
 

@@ -75,7 +75,7 @@ pub(super) struct Gate {
     /// How many sources there may be before those that want nothing are forgotten.
     sources_max: usize,
     /// Tickets that were used and might be used again, until they expire.
-    spent: BTreeMap<TicketUse, UnixTime>,
+    used: BTreeMap<TicketUse, UnixTime>,
 }
 
 /// What a ticket is good for once. Sessions are named by their primary: two may choose one id.
@@ -114,7 +114,7 @@ impl Gate {
             verifications: each_second(limits.verifications_per_second),
             next_order: 0,
             sources_max: Self::SOURCES_MIN,
-            spent: BTreeMap::new(),
+            used: BTreeMap::new(),
         }
     }
 
@@ -205,21 +205,21 @@ impl Gate {
         now: UnixTime,
         limits: &Limits,
     ) -> Result<(), TransportCode> {
-        if self.spent.contains_key(&ticket) {
+        if self.used.contains_key(&ticket) {
             return Err(TransportCode::SUPERSEDED);
         }
-        if self.spent.len() >= limits.tickets_remembered_max {
-            self.spent.retain(|_, until| *until >= now);
+        if self.used.len() >= limits.tickets_remembered_max {
+            self.used.retain(|_, until| *until >= now);
         }
-        if self.spent.len() >= limits.tickets_remembered_max {
+        if self.used.len() >= limits.tickets_remembered_max {
             return Err(TransportCode::SERVER_BUSY);
         }
         Ok(())
     }
 
     /// Notes that a ticket is used, until it could not be used any more. Each is good for one connection.
-    pub(super) fn spend_ticket(&mut self, ticket: TicketUse, until: UnixTime) {
-        self.spent.insert(ticket, until);
+    pub(super) fn redeem_ticket(&mut self, ticket: TicketUse, until: UnixTime) {
+        self.used.insert(ticket, until);
     }
 
     fn next_order(&mut self) -> u64 {

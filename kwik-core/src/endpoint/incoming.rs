@@ -12,9 +12,9 @@ use crate::auth::{self, AuthError, PublicIdentity};
 use crate::config::{self, ConfigError, ServerConfig};
 use crate::error::{DeadReason, TransportCode};
 use crate::id::{PathId, SessionHandle, Side};
-use crate::path::{Liveness, Path, PathInput, PathSetup};
+use crate::path::{IdlePolicy, Path, PathInput, PathSetup};
 use crate::protocol_event::ProtocolEventKind;
-use crate::session::{Founding, Joining, Machine};
+use crate::session::{Machine, NewPrimary, NewSecondary};
 use crate::wire::{ControlFrame, Hello, Join};
 
 /// A connection that has not authenticated.
@@ -117,7 +117,7 @@ impl Endpoint {
                 return;
             }
         }
-        let setup = PathSetup::new(Side::Server, Liveness::Trusted, listener.server.limits.clone(), self.link());
+        let setup = PathSetup::new(Side::Server, IdlePolicy::Off, listener.server.limits.clone(), self.link());
         let mut quic = listener.quic.clone();
         quic.transport_config(setup.transport());
         match self.quic.accept(incoming, now, &mut buf, Some(Arc::new(quic))) {
@@ -205,7 +205,7 @@ impl Endpoint {
 
     /// A client wants this server as its primary.
     fn on_hello(&mut self, connection: usize, hello: Hello) {
-        if let Err(refusal) = self.found_session(connection, hello) {
+        if let Err(refusal) = self.begin_session(connection, hello) {
             self.refuse_peer(connection, refusal);
         }
     }
@@ -224,7 +224,7 @@ impl Endpoint {
     }
 
     /// What costs nothing is checked first, and signatures only if it is the turn of the client's network.
-    fn found_session(&mut self, connection: usize, hello: Hello) -> Result<(), Refusal> {
+    fn begin_session(&mut self, connection: usize, hello: Hello) -> Result<(), Refusal> {
         self.check_capacity(hello.version)?;
         let listener = self
             .gate
@@ -250,8 +250,8 @@ impl Endpoint {
         let identity = server.identity.clone();
         let session = self.entropy.session_id();
         let handle = self.next_session_handle();
-        let founding = Founding { session, identity, limits, hello, exporter, client_key };
-        self.admit(connection, handle, PathId::PRIMARY, |path| Machine::found(moment, founding, path))
+        let new = NewPrimary { session, identity, limits, hello, exporter, client_key };
+        self.admit(connection, handle, PathId::PRIMARY, |path| Machine::new_primary(moment, new, path))
     }
 
     /// A client was sent here by its primary.
@@ -285,11 +285,11 @@ impl Endpoint {
             return Err(Refusal::busy_verifying());
         }
         let ticket = unverified.verify(&join.proof, &exporter)?;
-        self.gate.spend_ticket(use_of, ticket.expires_at.saturating_add(auth::CLOCK_SKEW));
+        self.gate.redeem_ticket(use_of, ticket.expires_at.saturating_add(auth::CLOCK_SKEW));
         let (identity, limits, path) = (server.identity.clone(), granted, ticket.path);
         let handle = self.next_session_handle();
-        let joining = Joining { ticket, identity, limits, params: join.params, exporter };
-        self.admit(connection, handle, path, |path| Machine::join(moment, joining, path))
+        let new = NewSecondary { ticket, identity, limits, params: join.params, exporter };
+        self.admit(connection, handle, path, |path| Machine::new_secondary(moment, new, path))
     }
 
     /// What is checked before anything else.

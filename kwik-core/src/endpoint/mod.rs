@@ -27,7 +27,7 @@ use crate::config::{self, ClientConfig, ConfigError, EndpointConfig, EventDetail
 use crate::error::{DeadReason, TransportCode};
 use crate::id::{PathId, SessionHandle, Side};
 use crate::limits::LimitError;
-use crate::path::{LinkSettings, Liveness, Path, PathSetup};
+use crate::path::{IdlePolicy, LinkSettings, Path, PathSetup};
 use crate::protocol_event::{EventLog, ProtocolEvent};
 use crate::session::{Clock, Dial, Machine, ServerSession, Session, SessionEvent};
 
@@ -201,7 +201,7 @@ impl Endpoint {
         let memory_taken = ConnectError::MemoryTaken { limit: self.config.limits.endpoint_memory_max };
         let limits = self.afford(network, &config.limits, true).ok_or(memory_taken)?;
         let config = config.limits(limits);
-        let setup = PathSetup::new(Side::Client, Liveness::Watched, config.limits.clone(), self.link());
+        let setup = PathSetup::new(Side::Client, IdlePolicy::Suspect, config.limits.clone(), self.link());
         let path = self.dial_quic(now, crypto, setup, server, server_name)?;
         let connection = path.handle().0;
         let handle = self.next_session_handle();
@@ -511,7 +511,7 @@ impl Endpoint {
         for path in machine.paths_mut().filter(|path| path.is_touched()) {
             answered |= exchange(&mut self.quic, &mut self.owners, path);
         }
-        machine.bury();
+        machine.reap();
         answered
     }
 
@@ -526,7 +526,7 @@ impl Endpoint {
                 self.incoming.get_mut(&connection).and_then(|incoming| incoming.poll_timeout(now))
             }
             Key::Session(session) => {
-                if self.sessions.get(&session).is_some_and(|machine| machine.is_spent()) {
+                if self.sessions.get(&session).is_some_and(|machine| machine.is_finished()) {
                     self.sessions.remove(&session);
                     self.give_back(key);
                 }
@@ -563,7 +563,7 @@ impl Endpoint {
         }
         let crypto = config::client_crypto(&config.tls, Some(config.secondary_trust), &self.wall)
             .map_err(|error| unreachable(error.to_string()))?;
-        let setup = PathSetup::new(Side::Client, Liveness::Judged, config.limits.clone(), self.link());
+        let setup = PathSetup::new(Side::Client, IdlePolicy::Close, config.limits.clone(), self.link());
         let path = self
             .dial_quic(self.now, crypto, setup, dial.address, &dial.server_name)
             .map_err(|error| unreachable(error.to_string()))?;

@@ -8,20 +8,20 @@ use crate::error::{DeadReason, TransportCode};
 
 /// Whether silence ends a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Liveness {
+pub(crate) enum IdlePolicy {
     /// Silence makes it suspect, then dead.
-    Judged,
+    Close,
     /// Silence makes it suspect; QUIC's idle timeout ends it.
-    Watched,
+    Suspect,
     /// The far end does the judging.
-    Trusted,
+    Off,
 }
 
 impl Path {
     /// Whether the peer is silent for too long, as of now.
-    pub(super) fn judge(&mut self, now: Instant) -> Option<PathInput> {
+    pub(super) fn check_liveness(&mut self, now: Instant) -> Option<PathInput> {
         // What a moment means for a path does not change within the moment.
-        let is_judged = self.liveness == Liveness::Trusted || self.health.looked_at() == now;
+        let is_judged = self.idle_policy == IdlePolicy::Off || self.health.looked_at() == now;
         if is_judged || !self.lifecycle.state().is_usable() {
             return None;
         }
@@ -33,7 +33,7 @@ impl Path {
             self.quic.ping();
         }
         match verdict {
-            Verdict::Dead if self.liveness == Liveness::Judged => {
+            Verdict::Dead if self.idle_policy == IdlePolicy::Close => {
                 let reason = DeadReason::new(TransportCode::TIMED_OUT, "");
                 self.close(now, reason.clone());
                 Some(PathInput::Lost(reason))

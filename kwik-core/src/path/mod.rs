@@ -45,7 +45,7 @@ use crate::wire::{CarrierItem, ControlFrame, PacketAck, WireError};
 use crate::{ALPN, limits};
 
 pub(crate) use self::carriers::CarrierId;
-pub(crate) use self::liveness::Liveness;
+pub(crate) use self::liveness::IdlePolicy;
 pub use self::state::PathState;
 pub(crate) use self::transport::LinkSettings;
 
@@ -73,17 +73,17 @@ pub(crate) enum PathInput {
 /// What one connection is made with; prepared before the connection exists.
 pub(crate) struct PathSetup {
     side: Side,
-    liveness: Liveness,
+    idle_policy: IdlePolicy,
     limits: Limits,
     probe: Arc<Probe>,
     transport: Arc<TransportConfig>,
 }
 
 impl PathSetup {
-    pub(crate) fn new(side: Side, liveness: Liveness, limits: Limits, link: LinkSettings) -> Self {
+    pub(crate) fn new(side: Side, idle_policy: IdlePolicy, limits: Limits, link: LinkSettings) -> Self {
         let probe = Arc::new(Probe::default());
         let transport = Arc::new(transport::transport_config(side, &limits, link, &probe));
-        Self { side, liveness, limits, probe, transport }
+        Self { side, idle_policy, limits, probe, transport }
     }
 
     pub(crate) fn transport(&self) -> Arc<TransportConfig> {
@@ -96,7 +96,7 @@ pub(crate) struct Path {
     handle: ConnectionHandle,
     quic: Quic,
     side: Side,
-    liveness: Liveness,
+    idle_policy: IdlePolicy,
     limits: Limits,
     probe: Arc<Probe>,
     lifecycle: Lifecycle,
@@ -150,7 +150,7 @@ impl Path {
             handle,
             quic: Quic::new(quic),
             side: setup.side,
-            liveness: setup.liveness,
+            idle_policy: setup.idle_policy,
             limits: setup.limits,
             probe: setup.probe,
             lifecycle: Lifecycle::new(),
@@ -257,7 +257,7 @@ impl Path {
             self.lifecycle.move_to_dead(reason.clone());
             return Some(PathInput::Lost(reason));
         }
-        self.judge(now)
+        self.check_liveness(now)
     }
 
     pub(crate) fn poll_endpoint_event(&mut self) -> Option<EndpointEvent> {
@@ -304,9 +304,9 @@ impl Path {
         if self.ended {
             return quic;
         }
-        let health = match self.liveness {
-            Liveness::Trusted => None,
-            Liveness::Judged | Liveness::Watched => self.health.deadline(now, self.quic.rtt(), &self.limits),
+        let health = match self.idle_policy {
+            IdlePolicy::Off => None,
+            IdlePolicy::Close | IdlePolicy::Suspect => self.health.deadline(now, self.quic.rtt(), &self.limits),
         };
         let control = self.control.deadline(now, &self.limits);
         // Without room on the control plane no report leaves; room comes with a datagram.
@@ -357,7 +357,7 @@ impl Path {
         let code = VarInt::from_u64(reason.code.to_wire()).unwrap_or(VarInt::MAX);
         let text = cut_reason(&reason.detail).to_owned();
         self.probe.lift_window();
-        self.mute = self.liveness == Liveness::Judged && self.has_heard_nothing();
+        self.mute = self.idle_policy == IdlePolicy::Close && self.has_heard_nothing();
         self.quic.close(now, code, Bytes::from(text));
         self.lifecycle.move_to_dead(reason);
     }

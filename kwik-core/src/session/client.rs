@@ -11,7 +11,7 @@ use super::event::SessionEvent;
 use super::input::violation;
 use super::members::Members;
 use super::notices::{Notice, Notices};
-use super::relay::{CargoRecord, Relay};
+use super::relay::{Relay, RelayRecord};
 use super::{Machine, Moment, RoleState};
 use crate::VERSION;
 use crate::address::Address;
@@ -21,7 +21,7 @@ use crate::error::{ErrorCode, TransportCode};
 use crate::id::{PathId, Side, StreamId, StreamOffset};
 use crate::path::{Path, PathState};
 use crate::protocol_event::{ProtocolEventKind, grant_event};
-use crate::stream::{DataOutcome, Fault, FrameEffect, Grant, GrantBook, GrantReport, StreamTable, TableRole};
+use crate::stream::{DataOutcome, Fault, FrameEffect, Grant, GrantReport, GrantTable, StreamTable, TableRole};
 use crate::wire::{
     self, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame, Hello, Join, MaxStreamData, PathStatus, Raw, RawStatus,
     Revoke, StopSending, Welcome, WirePathState,
@@ -33,12 +33,12 @@ pub(super) struct ClientRole {
     /// Drawn for this session; tickets name its public half.
     pub(super) key: Identity,
     pub(super) members: Members,
-    pub(super) grants: GrantBook,
+    pub(super) grants: GrantTable,
     pub(super) relay: Relay,
     /// For secondaries.
     pub(super) notices: Notices,
     /// Paths whose state is to be reported.
-    pub(super) reports: BTreeMap<PathId, DeadOrAlive>,
+    pub(super) reports: BTreeMap<PathId, PathReport>,
     /// Until when the primary must have answered HELLO.
     welcome_deadline: Option<Instant>,
     /// When the figures of all paths were last reported.
@@ -50,7 +50,7 @@ pub(super) struct ClientRole {
 
 /// What is reported of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum DeadOrAlive {
+pub(super) enum PathReport {
     Alive,
     Dead(ErrorCode),
 }
@@ -70,18 +70,18 @@ impl ClientRole {
         }
         self.figures_at = Some(now);
         for path in self.members.joined() {
-            self.reports.entry(path).or_insert(DeadOrAlive::Alive);
+            self.reports.entry(path).or_insert(PathReport::Alive);
         }
     }
 
     /// Whether streams may be spoken of on the home path. A pinned primary must prove itself first.
-    pub(super) fn may_speak(&self, home: &PathState) -> bool {
+    pub(super) fn can_send_streams(&self, home: &PathState) -> bool {
         home.is_usable() || (*home == PathState::Authenticating && self.config.primary_identity.is_none())
     }
 
     /// Whether grants and raw packets may go to a server. One whose certificate was verified gets them together with
     /// JOIN; one that only its identity vouches for must prove it first.
-    pub(super) fn may_carry(&self, path: PathId, state: &PathState) -> bool {
+    pub(super) fn can_relay(&self, path: PathId, state: &PathState) -> bool {
         let early = !path.is_primary() && self.config.secondary_trust == SecondaryTrust::Certificate;
         state.is_usable() || (early && *state == PathState::Authenticating)
     }
@@ -92,7 +92,7 @@ impl Machine {
     pub(crate) fn dial(now: Instant, config: ClientConfig, key: Identity, primary: Address, path: Path) -> Self {
         let limits = config.limits.clone();
         let role = ClientRole {
-            grants: GrantBook::new(&limits),
+            grants: GrantTable::new(&limits),
             config,
             key,
             members: Members::new(now, primary, &limits),
@@ -179,7 +179,7 @@ impl Machine {
         self.log.change(id, || ProtocolEventKind::PathChanged { state: PathState::Active });
         if !id.is_primary() {
             client.members.on_joined(id, &self.limits);
-            client.reports.insert(id, DeadOrAlive::Alive);
+            client.reports.insert(id, PathReport::Alive);
             return Ok(FrameEffect::Progress);
         }
         client.welcome_deadline = None;
@@ -196,9 +196,9 @@ impl Machine {
         Ok(FrameEffect::Progress)
     }
 
-    pub(super) fn on_path_judged(&mut self, id: PathId) {
+    pub(super) fn on_liveness_changed(&mut self, id: PathId) {
         if let RoleState::Client(client) = &mut self.role {
-            client.reports.entry(id).or_insert(DeadOrAlive::Alive);
+            client.reports.entry(id).or_insert(PathReport::Alive);
         }
     }
 
@@ -216,7 +216,7 @@ impl Machine {
     pub(super) fn on_grant(&mut self, frame: wire::Grant) -> Result<FrameEffect, Fault> {
         let RoleState::Client(client) = &mut self.role else { return Ok(FrameEffect::Progress) };
         let range = frame.start.0..frame.start.0.saturating_add(frame.len);
-        if frame.seal.payload.len() > crate::limits::REQUEST_BYTES_MAX {
+        if frame.signed.payload.len() > crate::limits::REQUEST_BYTES_MAX {
             return Err(Fault::new(TransportCode::FRAME_TOO_LARGE, "a request longer than its limit"));
         }
         if client.grants.is_known(frame.grant) {
@@ -247,7 +247,7 @@ impl Machine {
             start: frame.start,
             len: frame.len,
             limit: StreamOffset(limit),
-            seal: frame.seal,
+            signed: frame.signed,
         };
         if client.grants.is_open(frame.grant) {
             client.relay.push_grant(frame.path, &open);
@@ -279,9 +279,9 @@ impl Machine {
     }
 
     /// A server has the grant: what it was told may be old by now, and what was said meanwhile it may have missed.
-    pub(super) fn on_cargo_acknowledged(&mut self, path: PathId, record: CargoRecord) {
+    pub(super) fn on_relayed_acknowledged(&mut self, path: PathId, record: RelayRecord) {
         let RoleState::Client(client) = &mut self.role else { return };
-        let CargoRecord::Grant { grant, stream, limit } = record else { return };
+        let RelayRecord::Grant { grant, stream, limit } = record else { return };
         if !client.grants.is_open(grant) {
             client.notices.push(path, Notice::Revoked(grant));
         } else if self.streams.receive_limit(stream).ok().flatten() > Some(limit.0) {
@@ -329,17 +329,17 @@ impl Machine {
         let RoleState::Client(client) = &mut self.role else { return Ok(FrameEffect::Progress) };
         let known = raw.to.is_primary() || client.members.get(raw.to).is_some();
         if !known || raw.to == from {
-            let sequence = raw.seal.sequence;
+            let sequence = raw.signed.sequence;
             client.relay.refuse_raw(from, raw.to, sequence, TransportCode::PATH_UNKNOWN)?;
             return Ok(FrameEffect::NoOp);
         }
         let between_secondaries = !from.is_primary() && !raw.to.is_primary();
-        let endorsement = client
+        let forwarded_ticket = client
             .members
             .get(from)
             .filter(|_| between_secondaries)
             .map_or_else(Bytes::new, |member| member.ticket.clone());
-        client.relay.push_raw(from, raw.to, endorsement, raw.seal)?;
+        client.relay.push_raw(from, raw.to, forwarded_ticket, raw.signed)?;
         Ok(FrameEffect::Progress)
     }
 
@@ -389,7 +389,7 @@ impl Machine {
             } else if let Some((id, state)) = client.reports.pop_first() {
                 self.path_status(id, &state).into()
             } else if let Some((id, code)) = client.members.poll_refusal(moment.now) {
-                self.path_status(id, &DeadOrAlive::Dead(code)).into()
+                self.path_status(id, &PathReport::Dead(code)).into()
             } else {
                 return;
             };
@@ -399,12 +399,12 @@ impl Machine {
         }
     }
 
-    fn path_status(&self, id: PathId, state: &DeadOrAlive) -> PathStatus {
+    fn path_status(&self, id: PathId, state: &PathReport) -> PathStatus {
         let path = self.paths.get(&id);
         let (state, code) = match (state, path.map(|path| path.state())) {
-            (DeadOrAlive::Dead(code), _) => (WirePathState::Dead, *code),
-            (DeadOrAlive::Alive, Some(PathState::Suspect)) => (WirePathState::Suspect, TransportCode::NO_ERROR.into()),
-            (DeadOrAlive::Alive, _) => (WirePathState::Active, TransportCode::NO_ERROR.into()),
+            (PathReport::Dead(code), _) => (WirePathState::Dead, *code),
+            (PathReport::Alive, Some(PathState::Suspect)) => (WirePathState::Suspect, TransportCode::NO_ERROR.into()),
+            (PathReport::Alive, _) => (WirePathState::Active, TransportCode::NO_ERROR.into()),
         };
         PathStatus {
             path: id,

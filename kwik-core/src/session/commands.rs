@@ -123,7 +123,7 @@ impl Commands {
 
 fn request_len(frame: &ControlFrame) -> usize {
     match frame {
-        ControlFrame::Grant(grant) => grant.seal.payload.len(),
+        ControlFrame::Grant(grant) => grant.signed.payload.len(),
         _ => 0,
     }
 }

@@ -28,14 +28,14 @@ impl Machine {
                 self.close_on_fault(moment.now, path, outcome);
             }
             PathInput::Acknowledged(packet) => {
-                let cargo = self.transmit.on_acknowledged(&mut self.streams, path, packet);
-                if let Some(record) = cargo {
-                    self.on_cargo_acknowledged(path, record);
+                let record = self.transmit.on_acknowledged(&mut self.streams, path, packet);
+                if let Some(record) = record {
+                    self.on_relayed_acknowledged(path, record);
                 }
             }
             PathInput::Suspect | PathInput::Recovered => {
                 self.log_path(path);
-                self.on_path_judged(path);
+                self.on_liveness_changed(path);
             }
             PathInput::Fault(error) => {
                 self.on_fault(moment.now, path, error.code, &format!("{}: {}", error.frame, error.detail));

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::client::DeadOrAlive;
+use super::client::PathReport;
 use super::input::violation;
-use super::{Machine, Moment, RoleState, unborn_stats};
+use super::{Machine, Moment, RoleState, unconnected_stats};
 use crate::address::Address;
 use crate::allowance::Allowance;
 use crate::auth::PublicIdentity;
@@ -231,7 +231,7 @@ impl Machine {
                 members.refusals.waiting.push_back((add.path, reason.code));
                 let remote = add.address;
                 self.log.change(add.path, || ProtocolEventKind::PathRefused { remote, reason: reason.clone() });
-                self.remember(unborn_stats(add.path, add.address, reason));
+                self.remember(unconnected_stats(add.path, add.address, reason));
                 return Ok(FrameEffect::NoOp);
             }
         }
@@ -265,9 +265,9 @@ impl Machine {
         client.grants.path_lost(id, reason.code);
         client.relay.on_path_lost(id);
         client.notices.on_path_lost(id);
-        client.reports.insert(id, DeadOrAlive::Dead(reason.code));
+        client.reports.insert(id, PathReport::Dead(reason.code));
         if !self.paths.contains_key(&id) {
-            self.remember(unborn_stats(id, member.address.into(), reason.clone()));
+            self.remember(unconnected_stats(id, member.address.into(), reason.clone()));
         }
     }
 

@@ -80,7 +80,7 @@ impl Machine {
         for (id, path) in &mut self.paths {
             let is_sending = || match &self.role {
                 _ if *id == self.home && self.streams.has_sendable() => true,
-                RoleState::Client(client) => client.relay.has_cargo(*id),
+                RoleState::Client(client) => client.relay.has_frames(*id),
                 RoleState::Primary(_) | RoleState::Secondary(_) => false,
             };
             let before = path.claim();

@@ -51,8 +51,8 @@ pub use self::event::{
     Role, SessionEvent, SessionStats,
 };
 pub(crate) use self::members::Dial;
-pub(crate) use self::primary::Founding;
-pub(crate) use self::secondary::Joining;
+pub(crate) use self::primary::NewPrimary;
+pub(crate) use self::secondary::NewSecondary;
 pub use self::server_view::ServerSession;
 pub use self::view::{Session, Stream};
 
@@ -244,7 +244,7 @@ impl Machine {
     }
 
     /// Nothing is left: closed, told, and every connection drained.
-    pub(crate) fn is_spent(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         self.released && self.phase.is_closed() && self.paths.is_empty()
     }
 
@@ -327,7 +327,7 @@ impl Machine {
     }
 
     fn flush_stream_control(&mut self) {
-        if !self.may_speak() {
+        if !self.can_send_streams() {
             return;
         }
         while self.home_mut().is_some_and(|home| home.is_control_ready()) {
@@ -368,15 +368,15 @@ impl Machine {
     }
 
     fn flush_data(&mut self) -> bool {
-        if !self.may_speak() {
+        if !self.can_send_streams() {
             return false;
         }
         let Some(home) = self.paths.get_mut(&self.home) else { return false };
         let more = self.transmit.flush_streams(&mut self.streams, home);
         if let RoleState::Client(client) = &mut self.role {
             for (id, path) in &mut self.paths {
-                if client.may_carry(*id, path.state()) {
-                    self.transmit.flush_cargo(&mut client.relay, *id, path);
+                if client.can_relay(*id, path.state()) {
+                    self.transmit.flush_relay(&mut client.relay, *id, path);
                 }
             }
         }
@@ -384,10 +384,10 @@ impl Machine {
     }
 
     /// Whether the application's streams may be spoken of on the home path.
-    fn may_speak(&self) -> bool {
+    fn can_send_streams(&self) -> bool {
         let Some(home) = self.paths.get(&self.home) else { return false };
         match &self.role {
-            RoleState::Client(client) => client.may_speak(home.state()),
+            RoleState::Client(client) => client.can_send_streams(home.state()),
             RoleState::Primary(_) | RoleState::Secondary(_) => home.state().is_usable(),
         }
     }
@@ -417,7 +417,7 @@ impl Machine {
     }
 
     /// Forgets connections that are drained, once QUIC's endpoint was told so; keeps what they achieved.
-    pub(crate) fn bury(&mut self) {
+    pub(crate) fn reap(&mut self) {
         while let Some(id) =
             self.paths.iter().find(|(_, path)| path.is_drained() && path.state().is_dead()).map(|(id, _)| *id)
         {
@@ -461,7 +461,7 @@ fn path_stats(id: PathId, path: &Path) -> PathStats {
 }
 
 /// What a path that never connected leaves behind.
-fn unborn_stats(id: PathId, address: SocketAddr, reason: DeadReason) -> PathStats {
+fn unconnected_stats(id: PathId, address: SocketAddr, reason: DeadReason) -> PathStats {
     PathStats {
         id,
         address,

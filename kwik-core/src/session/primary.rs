@@ -14,7 +14,7 @@ use super::lease::{Renewals, is_wanted};
 use super::raw::RawEnd;
 use super::{Machine, Moment, RoleState};
 use crate::address::Address;
-use crate::auth::{self, Identity, PublicIdentity, SealContext, TICKET_LIFETIME, Ticket, UnixTime};
+use crate::auth::{self, Identity, PublicIdentity, SignatureContext, TICKET_LIFETIME, Ticket, UnixTime};
 use crate::error::{DeadReason, TransportCode};
 use crate::id::{Epoch, GrantId, PathId, RangeConflict, SessionId, Side, StreamHandle, StreamId, StreamOffset};
 use crate::limits::{self, Limits, PATHS_REMEMBERED_MAX};
@@ -24,8 +24,8 @@ use crate::stream::{
     Change, DelegationState, Delegations, Fault, FrameEffect, GrantReport, Outcome, StreamTable, TableRole,
 };
 use crate::wire::{
-    self, AddPath, ControlFrame, GrantStatus, GrantStatusFrame, Hello, Lease, PathStatus, RemovePath, Revoke, Seal,
-    Welcome, WirePathState,
+    self, AddPath, ControlFrame, GrantStatus, GrantStatusFrame, Hello, Lease, PathStatus, RemovePath, Revoke,
+    SignedPayload, Welcome, WirePathState,
 };
 
 /// What only a primary keeps.
@@ -50,11 +50,11 @@ pub(super) struct PrimaryRole {
 /// A path of the client to another server, as the client reports it.
 struct RemotePath {
     info: PathInfo,
-    next_grant_seal: u64,
+    next_grant_sequence: u64,
 }
 
 /// What a session is founded with.
-pub(crate) struct Founding {
+pub(crate) struct NewPrimary {
     pub(crate) session: SessionId,
     pub(crate) identity: Identity,
     pub(crate) limits: Limits,
@@ -107,7 +107,7 @@ impl PrimaryRole {
             // A client must have heard of the path.
             let is_known = !self.commands.holds_add_path(path);
             if is_known && self.path(path).is_some_and(|info| is_wanted(&info.state)) {
-                let signature = auth::seal_lease(&self.identity, self.session, path, wall);
+                let signature = auth::sign_lease(&self.identity, self.session, path, wall);
                 return Some(Lease { path, issued_at_ms: wall.as_millis().min(limits::VARINT_MAX), signature }.into());
             }
         }
@@ -135,8 +135,8 @@ impl PrimaryRole {
 
 impl Machine {
     /// A session that a client's HELLO founds here.
-    pub(crate) fn found(moment: Moment, founding: Founding, mut path: Path) -> Self {
-        let Founding { session, identity, limits, hello, exporter, client_key } = founding;
+    pub(crate) fn new_primary(moment: Moment, new: NewPrimary, mut path: Path) -> Self {
+        let NewPrimary { session, identity, limits, hello, exporter, client_key } = new;
         let signature = auth::welcome_proof(&identity, &exporter, session, PathId::PRIMARY, &client_key);
         let mut streams = StreamTable::new(Side::Server, TableRole::Primary, &limits);
         let params = hello.params;
@@ -226,7 +226,7 @@ impl Machine {
             rate_bytes_per_second: 0,
             bytes: 0,
         };
-        primary.paths.insert(path, RemotePath { info, next_grant_seal: 0 });
+        primary.paths.insert(path, RemotePath { info, next_grant_sequence: 0 });
         primary.renewals.begin(moment.now);
         Ok(path)
     }
@@ -310,10 +310,10 @@ impl Machine {
             self.streams.unreserve(id, std::slice::from_ref(&range));
             return Err(DelegateError::TooMany);
         };
-        let sequence = remote.next_grant_seal;
-        remote.next_grant_seal += 1;
-        let context = SealContext { session: primary.session, from: PathId::PRIMARY, to: path, sequence };
-        let signature = auth::seal_grant(&primary.identity, context, grant, id, range.clone(), &request);
+        let sequence = remote.next_grant_sequence;
+        remote.next_grant_sequence += 1;
+        let context = SignatureContext { session: primary.session, from: PathId::PRIMARY, to: path, sequence };
+        let signature = auth::sign_grant(&primary.identity, context, grant, id, range.clone(), &request);
         let epoch = primary.next_epoch();
         self.log.change(path, || ProtocolEventKind::GrantIssued { grant, stream: id, range: range.clone() });
         primary.commands.grant(wire::Grant {
@@ -323,7 +323,7 @@ impl Machine {
             stream: id,
             start: StreamOffset(range.start),
             len: range.end - range.start,
-            seal: Seal { sequence, payload: request, signature },
+            signed: SignedPayload { sequence, payload: request, signature },
         });
         Ok(GrantInfo { grant, range })
     }

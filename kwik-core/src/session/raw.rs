@@ -1,4 +1,4 @@
-//! Raw packets at a server: sealed and sent, checked and queued (PROTOCOL.md §7).
+//! Raw packets at a server: signed and sent, checked and queued (PROTOCOL.md §7).
 
 use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -8,12 +8,12 @@ use bytes::Bytes;
 
 use super::event::{RawError, RawPacket};
 use crate::allowance::Allowance;
-use crate::auth::{self, Identity, PublicIdentity, SealContext, SealWindow};
+use crate::auth::{self, Identity, PublicIdentity, ReplayWindow, SignatureContext};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{PathId, SessionId};
 use crate::limits::{self, Limits};
 use crate::stream::Fault;
-use crate::wire::{ControlFrame, Raw, RawForward, RawStatus, Seal};
+use crate::wire::{ControlFrame, Raw, RawForward, RawStatus, SignedPayload};
 
 /// One server's end of the raw packets of a session.
 pub(super) struct RawEnd {
@@ -24,14 +24,14 @@ pub(super) struct RawEnd {
     bytes_max: usize,
     answers_max: usize,
     answer_timeout: Duration,
-    /// How many wrong seals are looked at, at once and each second.
+    /// How many wrong signatures are looked at, at once and each second.
     forged_max: (u32, u32),
     /// How much more all paths together may have than one.
     paths_max: usize,
     lanes: BTreeMap<PathId, Lane>,
     senders: BTreeMap<PathId, Sender>,
     /// Packets that did not prove who their sender is.
-    forged_endorsements: Allowance,
+    forged_tickets: Allowance,
     queue: VecDeque<RawPacket>,
     queued_bytes: usize,
     /// Packets and answers that were not sent yet.
@@ -58,8 +58,8 @@ struct Waiting {
 /// What is known of a server that sends here.
 struct Sender {
     identity: PublicIdentity,
-    window: SealWindow,
-    /// Seals that were not this sender's.
+    window: ReplayWindow,
+    /// Signatures that were not this sender's.
     forged: Allowance,
     queued: usize,
     queued_bytes: usize,
@@ -74,7 +74,7 @@ impl Lane {
 
 impl RawEnd {
     pub(super) fn new(now: Instant, (session, own): (SessionId, PathId), identity: Identity, limits: &Limits) -> Self {
-        let forged_max = (limits.forged_seals_burst, limits.forged_seals_per_second);
+        let forged_max = (limits.forged_signatures_burst, limits.forged_signatures_per_second);
         Self {
             session,
             own,
@@ -87,7 +87,7 @@ impl RawEnd {
             paths_max: limits.paths_max,
             lanes: BTreeMap::new(),
             senders: BTreeMap::new(),
-            forged_endorsements: Allowance::new(now, forged_max.0, forged_max.1),
+            forged_tickets: Allowance::new(now, forged_max.0, forged_max.1),
             queue: VecDeque::new(),
             queued_bytes: 0,
             packets: VecDeque::new(),
@@ -95,7 +95,7 @@ impl RawEnd {
         }
     }
 
-    /// Seals and queues a packet; returns its sequence number.
+    /// Signs and queues a packet; returns its sequence number.
     pub(super) fn send(&mut self, to: PathId, payload: Bytes) -> Result<u64, RawError> {
         if payload.len() > limits::RAW_BYTES_MAX {
             return Err(RawError::TooLong { len: payload.len() });
@@ -114,9 +114,9 @@ impl RawEnd {
         lane.next += 1;
         lane.waiting.insert(sequence, Waiting { len: payload.len(), is_sent: false, due: None });
         lane.waiting_bytes += payload.len();
-        let context = SealContext { session: self.session, from: self.own, to, sequence };
-        let signature = auth::seal_raw(&self.identity, context, &payload);
-        self.packets.push_back(Raw { to, seal: Seal { sequence, payload, signature } });
+        let context = SignatureContext { session: self.session, from: self.own, to, sequence };
+        let signature = auth::sign_raw(&self.identity, context, &payload);
+        self.packets.push_back(Raw { to, signed: SignedPayload { sequence, payload, signature } });
         Ok(sequence)
     }
 
@@ -137,7 +137,7 @@ impl RawEnd {
         }
         let packet = self.packets.pop_front()?;
         let lane = self.lanes.get_mut(&packet.to);
-        if let Some(waiting) = lane.and_then(|lane| lane.waiting.get_mut(&packet.seal.sequence)) {
+        if let Some(waiting) = lane.and_then(|lane| lane.waiting.get_mut(&packet.signed.sequence)) {
             (waiting.is_sent, waiting.due) = (true, now.checked_add(self.answer_timeout));
         }
         Some(packet.into())
@@ -179,7 +179,7 @@ impl RawEnd {
         if self.answers.len() >= self.answers_max {
             return Err(Fault::new(TransportCode::CONTROL_FLOOD, "raw packets sent on without reading the answers"));
         }
-        let (from, sequence) = (forward.from, forward.seal.sequence);
+        let (from, sequence) = (forward.from, forward.signed.sequence);
         let was_empty = self.queue.is_empty();
         let code = match self.take(now, forward, identity_of) {
             Ok(()) => TransportCode::NO_ERROR,
@@ -199,7 +199,7 @@ impl RawEnd {
         Some(if delivered { Ok(()) } else { Err(status.code) })
     }
 
-    /// A sender whose seals are wrong is not looked at for a while: who forged them, it or the client, is not known, and
+    /// A sender whose signatures are wrong is not looked at for a while: who forged them, it or the client, is not known, and
     /// other senders suffer nothing.
     fn take(
         &mut self,
@@ -215,17 +215,17 @@ impl RawEnd {
         let sender = match self.senders.entry(from) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(_) if is_full => return Err(TransportCode::RAW_LIMIT),
-            Entry::Vacant(_) if !self.forged_endorsements.has(now) => return Err(TransportCode::AUTH_FAILED),
+            Entry::Vacant(_) if !self.forged_tickets.has(now) => return Err(TransportCode::AUTH_FAILED),
             Entry::Vacant(vacant) => {
                 let Some(identity) = identity_of(&forward) else {
-                    self.forged_endorsements.take(now);
+                    self.forged_tickets.take(now);
                     return Err(TransportCode::AUTH_FAILED);
                 };
                 let forged = Allowance::new(now, self.forged_max.0, self.forged_max.1);
-                vacant.insert(Sender { identity, window: SealWindow::default(), forged, queued: 0, queued_bytes: 0 })
+                vacant.insert(Sender { identity, window: ReplayWindow::default(), forged, queued: 0, queued_bytes: 0 })
             }
         };
-        let Seal { sequence, payload, signature } = forward.seal;
+        let SignedPayload { sequence, payload, signature } = forward.signed;
         if payload.len() > limits::RAW_BYTES_MAX
             || sender.queued >= self.packets_max
             || sender.queued_bytes.saturating_add(payload.len()) > self.bytes_max
@@ -237,8 +237,8 @@ impl RawEnd {
         if !sender.window.is_new(sequence) || !sender.forged.has(now) {
             return Err(TransportCode::AUTH_FAILED);
         }
-        let context = SealContext { session: self.session, from, to: self.own, sequence };
-        if let Err(error) = auth::verify_raw_seal(&sender.identity, &signature, context, &payload) {
+        let context = SignatureContext { session: self.session, from, to: self.own, sequence };
+        if let Err(error) = auth::verify_raw(&sender.identity, &signature, context, &payload) {
             sender.forged.take(now);
             return Err(error.code());
         }

@@ -11,19 +11,19 @@ use crate::error::TransportCode;
 use crate::id::{GrantId, PathId, StreamId, StreamOffset};
 use crate::limits::Limits;
 use crate::stream::Fault;
-use crate::wire::{GrantOpen, RawForward, RawStatus, Seal};
+use crate::wire::{GrantOpen, RawForward, RawStatus, SignedPayload};
 
 /// Something to carry to one server, as it goes on the wire. It is encoded when it comes: a slice of what was received
 /// would hold much more than its own bytes.
 #[derive(Debug)]
-pub(super) struct Cargo {
+pub(super) struct RelayFrame {
     pub(super) frame: Bytes,
-    pub(super) record: CargoRecord,
+    pub(super) record: RelayRecord,
 }
 
-/// What travels in a packet that only carries cargo.
+/// What travels in a packet that is relayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CargoRecord {
+pub(super) enum RelayRecord {
     Grant { grant: GrantId, stream: StreamId, limit: StreamOffset },
     Raw { from: PathId, sequence: u64, payload_len: usize },
 }
@@ -48,7 +48,7 @@ struct Caps {
 /// What waits for one receiver, in the order it came.
 #[derive(Default)]
 struct Route {
-    queue: BTreeMap<u64, Cargo>,
+    queue: BTreeMap<u64, RelayFrame>,
     next: u64,
     /// The places of grants. Open grants only, which are bounded by the caps on grants.
     grants: BTreeMap<GrantId, u64>,
@@ -103,7 +103,7 @@ impl Relay {
 
     /// Takes an open grant for `to`.
     pub(super) fn push_grant(&mut self, to: PathId, grant: &GrantOpen) {
-        let record = CargoRecord::Grant { grant: grant.grant, stream: grant.stream, limit: grant.limit };
+        let record = RelayRecord::Grant { grant: grant.grant, stream: grant.stream, limit: grant.limit };
         let route = self.routes.entry(to).or_default();
         route.grants.insert(grant.grant, route.next);
         route.push(record, |out| grant.encode(out));
@@ -116,8 +116,14 @@ impl Relay {
     }
 
     /// Takes a raw packet for `to`, or answers its sender with the code.
-    pub(super) fn push_raw(&mut self, from: PathId, to: PathId, endorsement: Bytes, seal: Seal) -> Result<(), Fault> {
-        let (sequence, len) = (seal.sequence, seal.payload.len());
+    pub(super) fn push_raw(
+        &mut self,
+        from: PathId,
+        to: PathId,
+        forwarded_ticket: Bytes,
+        signed: SignedPayload,
+    ) -> Result<(), Fault> {
+        let (sequence, len) = (signed.sequence, signed.payload.len());
         let (caps, route) = (&self.caps, self.routes.entry(to).or_default());
         let sender = self.senders.entry(from).or_default();
         let lane = sender.lanes.entry(to).or_default();
@@ -134,8 +140,8 @@ impl Relay {
         sender.packets += 1;
         route.raw_packets += 1;
         route.raw_bytes += len;
-        let record = CargoRecord::Raw { from, sequence, payload_len: len };
-        route.push(record, |out| RawForward { from, endorsement, seal }.encode(out));
+        let record = RelayRecord::Raw { from, sequence, payload_len: len };
+        route.push(record, |out| RawForward { from, forwarded_ticket, signed }.encode(out));
         Ok(())
     }
 
@@ -185,14 +191,14 @@ impl Relay {
         }
     }
 
-    pub(super) fn pop_cargo(&mut self, to: PathId) -> Option<Cargo> {
+    pub(super) fn pop_frame(&mut self, to: PathId) -> Option<RelayFrame> {
         let route = self.routes.get_mut(&to)?;
-        let (_, cargo) = route.queue.pop_first()?;
-        match cargo.record {
-            CargoRecord::Grant { grant, .. } => {
+        let (_, frame) = route.queue.pop_first()?;
+        match frame.record {
+            RelayRecord::Grant { grant, .. } => {
                 route.grants.remove(&grant);
             }
-            CargoRecord::Raw { from, sequence, payload_len } => {
+            RelayRecord::Raw { from, sequence, payload_len } => {
                 route.raw_packets -= 1;
                 route.raw_bytes -= payload_len;
                 let lane = self.senders.get_mut(&from).and_then(|sender| sender.lanes.get_mut(&to));
@@ -201,10 +207,10 @@ impl Relay {
                 }
             }
         }
-        Some(cargo)
+        Some(frame)
     }
 
-    pub(super) fn has_cargo(&self, to: PathId) -> bool {
+    pub(super) fn has_frames(&self, to: PathId) -> bool {
         self.routes.get(&to).is_some_and(|route| !route.queue.is_empty())
     }
 
@@ -226,10 +232,10 @@ impl Relay {
 }
 
 impl Route {
-    fn push(&mut self, record: CargoRecord, encode: impl FnOnce(&mut BytesMut)) {
+    fn push(&mut self, record: RelayRecord, encode: impl FnOnce(&mut BytesMut)) {
         let mut frame = BytesMut::new();
         encode(&mut frame);
-        self.queue.insert(self.next, Cargo { frame: frame.freeze(), record });
+        self.queue.insert(self.next, RelayFrame { frame: frame.freeze(), record });
         self.next += 1;
     }
 }
@@ -263,14 +269,14 @@ impl Relay {
         let (lanes, senders) =
             (|| self.senders.values().flat_map(|sender| sender.lanes.values()), || self.senders.values());
         for route in self.routes.values() {
-            let raws = route.queue.values().filter(|cargo| matches!(cargo.record, CargoRecord::Raw { .. })).count();
+            let raws = route.queue.values().filter(|frame| matches!(frame.record, RelayRecord::Raw { .. })).count();
             assert_eq!((raws, route.queue.len() - raws), (route.raw_packets, route.grants.len()));
         }
         let packets = lanes().map(|lane| lane.packets.len()).sum();
         assert_eq!(packets, senders().map(|sender| sender.packets).sum::<usize>());
         Held {
             waiting: queues().map(BTreeMap::len).sum(),
-            bytes: queues().flat_map(BTreeMap::values).map(|cargo| cargo.frame.len()).sum(),
+            bytes: queues().flat_map(BTreeMap::values).map(|frame| frame.frame.len()).sum(),
             packets,
             answers: senders().map(|sender| sender.answers.len()).sum(),
         }

@@ -7,7 +7,7 @@ use super::event::SessionEvent;
 use super::lease::PathLease;
 use super::raw::RawEnd;
 use super::{Machine, Moment, RoleState};
-use crate::auth::{self, Identity, LeaseTerm, PublicIdentity, SealContext, SealWindow, Ticket};
+use crate::auth::{self, Identity, LeaseTerm, PublicIdentity, ReplayWindow, SignatureContext, Ticket};
 use crate::id::{PathId, SessionId, Side};
 use crate::limits::Limits;
 use crate::path::Path;
@@ -21,13 +21,13 @@ pub(super) struct SecondaryRole {
     pub(super) path: PathId,
     primary: PublicIdentity,
     identity: Identity,
-    grants: SealWindow,
+    grants: ReplayWindow,
     pub(super) lease: PathLease,
     pub(super) raw: RawEnd,
 }
 
 /// What a client joins with; its ticket and proof were verified.
-pub(crate) struct Joining {
+pub(crate) struct NewSecondary {
     pub(crate) ticket: Ticket,
     pub(crate) identity: Identity,
     pub(crate) limits: Limits,
@@ -50,15 +50,15 @@ impl SecondaryRole {
             if frame.from.is_primary() {
                 return Some(primary);
             }
-            auth::verify_endorsement(&frame.endorsement, session, frame.from, &primary).ok()
+            auth::verify_forwarded_ticket(&frame.forwarded_ticket, session, frame.from, &primary).ok()
         })
     }
 }
 
 impl Machine {
     /// A session that a client joins here.
-    pub(crate) fn join(moment: Moment, joining: Joining, mut path: Path) -> Self {
-        let Joining { ticket, identity, limits, params, exporter } = joining;
+    pub(crate) fn new_secondary(moment: Moment, new: NewSecondary, mut path: Path) -> Self {
+        let NewSecondary { ticket, identity, limits, params, exporter } = new;
         let (session, id) = (ticket.session, ticket.path);
         let signature = auth::welcome_proof(&identity, &exporter, session, id, &ticket.client_key);
         let mut streams = StreamTable::new(Side::Server, TableRole::Secondary, &limits);
@@ -79,7 +79,7 @@ impl Machine {
             primary: ticket.issuer,
             raw: RawEnd::new(moment.now, (session, id), identity.clone(), &limits),
             identity,
-            grants: SealWindow::default(),
+            grants: ReplayWindow::default(),
             lease: PathLease::new(moment.now, term),
         };
         let role = RoleState::Secondary(Box::new(role));
@@ -94,32 +94,32 @@ impl Machine {
     pub(super) fn on_grant_forward(&mut self, grant: GrantOpen) -> Result<FrameEffect, Fault> {
         let RoleState::Secondary(secondary) = &mut self.role else { return Ok(FrameEffect::Progress) };
         let range = grant.start.0..grant.start.0.saturating_add(grant.len);
-        let context = SealContext {
+        let context = SignatureContext {
             session: secondary.session,
             from: PathId::PRIMARY,
             to: secondary.path,
-            sequence: grant.seal.sequence,
+            sequence: grant.signed.sequence,
         };
-        let seal = &grant.seal;
-        let sealed =
-            |error: auth::AuthError| Fault::new(error.code(), "a grant that the primary did not seal, or twice");
-        if !secondary.grants.is_new(seal.sequence) {
-            return Err(sealed(auth::AuthError::Replayed));
+        let signed = &grant.signed;
+        let refused =
+            |error: auth::AuthError| Fault::new(error.code(), "a grant that the primary did not sign, or twice");
+        if !secondary.grants.is_new(signed.sequence) {
+            return Err(refused(auth::AuthError::Replayed));
         }
-        auth::verify_grant_seal(
+        auth::verify_grant(
             &secondary.primary,
-            &seal.signature,
+            &signed.signature,
             context,
             grant.grant,
             grant.stream,
             range.clone(),
-            &seal.payload,
+            &signed.payload,
         )
-        .and_then(|()| secondary.grants.accept(seal.sequence))
-        .map_err(sealed)?;
+        .and_then(|()| secondary.grants.accept(signed.sequence))
+        .map_err(refused)?;
         let (id, stream) = (grant.grant, grant.stream);
         self.log.change(self.home, || ProtocolEventKind::GrantAccepted { grant: id, stream, range: range.clone() });
-        self.streams.open_part(id, stream, range, grant.limit.0, grant.seal.payload)?;
+        self.streams.open_part(id, stream, range, grant.limit.0, grant.signed.payload)?;
         Ok(FrameEffect::Progress)
     }
 

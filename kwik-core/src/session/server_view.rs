@@ -48,7 +48,7 @@ impl ServerSession<'_> {
         self.session.0.command().remove_path(path)
     }
 
-    /// Seals a raw packet for the server of another path. A `RawStatus` event with the returned sequence number tells
+    /// Signs a raw packet for the server of another path. A `RawStatus` event with the returned sequence number tells
     /// what became of it (PROTOCOL.md §7).
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 use smallvec::{SmallVec, smallvec};
 
-use super::relay::{CargoRecord, Relay};
+use super::relay::{Relay, RelayRecord};
 use crate::id::{PacketNumber, PathId, StreamHandle, StreamId, StreamOffset};
 use crate::limits::PACKET_BYTES_MAX;
 use crate::path::{CarrierId, Path};
@@ -21,12 +21,12 @@ pub(super) struct Transmit {
     parked: BTreeMap<CarrierId, SmallVec<[StreamHandle; 4]>>,
     /// Streams with segments in each packet that is not acknowledged.
     packets: BTreeMap<PacketNumber, StreamHandle>,
-    /// Cargo in each packet that is not acknowledged.
-    cargo: BTreeMap<(PathId, PacketNumber), CargoRecord>,
+    /// RelayFrame in each packet that is not acknowledged.
+    relayed: BTreeMap<(PathId, PacketNumber), RelayRecord>,
 }
 
 /// What an acknowledged packet was about, if not a stream.
-pub(super) type AcknowledgedCargo = Option<CargoRecord>;
+pub(super) type AcknowledgedCargo = Option<RelayRecord>;
 
 impl Transmit {
     /// Payloads from this size on go to QUIC as they are; smaller ones are gathered.
@@ -72,17 +72,17 @@ impl Transmit {
     }
 
     /// Carries what waits for the server of `path`.
-    pub(super) fn flush_cargo(&mut self, relay: &mut Relay, id: PathId, path: &mut Path) {
-        while relay.has_cargo(id) && path.has_packet_room() {
+    pub(super) fn flush_relay(&mut self, relay: &mut Relay, id: PathId, path: &mut Path) {
+        while relay.has_frames(id) && path.has_packet_room() {
             let Some(carrier) = path.relay_carrier() else { return };
             if !path.is_carrier_ready(carrier) {
                 return;
             }
-            let Some(cargo) = relay.pop_cargo(id) else { return };
+            let Some(relayed) = relay.pop_frame(id) else { return };
             let mut header = BytesMut::new();
-            wire::encode_packet_header(path.next_packet(), cargo.frame.len(), &mut header);
-            let number = path.submit_packet(carrier, smallvec![header.freeze(), cargo.frame]);
-            self.cargo.insert((id, number), cargo.record);
+            wire::encode_packet_header(path.next_packet(), relayed.frame.len(), &mut header);
+            let number = path.submit_packet(carrier, smallvec![header.freeze(), relayed.frame]);
+            self.relayed.insert((id, number), relayed.record);
         }
     }
 
@@ -93,7 +93,7 @@ impl Transmit {
         path: PathId,
         number: PacketNumber,
     ) -> AcknowledgedCargo {
-        if let Some(record) = self.cargo.remove(&(path, number)) {
+        if let Some(record) = self.relayed.remove(&(path, number)) {
             return Some(record);
         }
         if let Some(stream) = self.packets.remove(&number) {
@@ -104,7 +104,7 @@ impl Transmit {
 
     /// A path is gone with what was on its way to it.
     pub(super) fn on_path_lost(&mut self, path: PathId) {
-        self.cargo.retain(|(on, _), _| *on != path);
+        self.relayed.retain(|(on, _), _| *on != path);
     }
 
     fn bind(&mut self, stream: StreamHandle, path: &mut Path) -> Option<CarrierId> {

@@ -53,7 +53,7 @@ pub(crate) enum GrantReport {
 
 /// The grants of one session.
 #[derive(Debug)]
-pub(crate) struct GrantBook {
+pub(crate) struct GrantTable {
     grants_session_max: usize,
     grants_path_max: usize,
     spans_max: usize,
@@ -74,7 +74,7 @@ pub(crate) struct GrantBook {
     settled: Vec<(PathId, GrantId)>,
 }
 
-impl GrantBook {
+impl GrantTable {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             grants_session_max: GRANTS_SESSION_MAX,

@@ -195,7 +195,7 @@ fn bytes(units: &Range<u64>) -> Range<u64> {
 }
 
 /// Does one operation to both, and compares what they answer.
-fn step(book: &mut GrantBook, model: &mut Model, operation: Operation) -> Result<(), TestCaseError> {
+fn step(book: &mut GrantTable, model: &mut Model, operation: Operation) -> Result<(), TestCaseError> {
     // One index too many: the id of no grant.
     let place = |index: usize| index % (model.history.len() + 1);
     match operation {
@@ -282,7 +282,7 @@ fn step(book: &mut GrantBook, model: &mut Model, operation: Operation) -> Result
     Ok(())
 }
 
-fn assert_consistent(book: &GrantBook, model: &Model) -> Result<(), TestCaseError> {
+fn assert_consistent(book: &GrantTable, model: &Model) -> Result<(), TestCaseError> {
     for stream in [StreamId(0), StreamId(1)] {
         let open = model.history.iter().filter(|past| past.grant.stream == stream && past.settled.is_none());
         let paths: BTreeSet<PathId> = open.map(|past| past.grant.path).collect();
@@ -300,7 +300,7 @@ fn assert_consistent(book: &GrantBook, model: &Model) -> Result<(), TestCaseErro
 proptest! {
     #[test]
     fn agrees_with_a_list_of_all_that_happened(operations in prop::collection::vec(operation(), 1..80)) {
-        let (mut book, mut model) = (GrantBook::new(&Limits::default()), Model::default());
+        let (mut book, mut model) = (GrantTable::new(&Limits::default()), Model::default());
         for operation in operations.into_iter().chain([Operation::Poll]) {
             model.step += 1;
             step(&mut book, &mut model, operation)?;

@@ -16,25 +16,25 @@ fn grant(id: u64, path: PathId, range: Range<u64>) -> Grant {
 }
 
 /// A book that recorded grants of which nothing arrived.
-fn book_with(grants: &[Grant]) -> GrantBook {
-    let mut book = GrantBook::new(&Limits::default());
+fn book_with(grants: &[Grant]) -> GrantTable {
+    let mut book = GrantTable::new(&Limits::default());
     for grant in grants {
         record(&mut book, grant.clone()).unwrap();
     }
     book
 }
 
-fn record(book: &mut GrantBook, grant: Grant) -> Result<(), Fault> {
+fn record(book: &mut GrantTable, grant: Grant) -> Result<(), Fault> {
     let missing = [grant.range.clone()];
     book.record(grant, &missing)
 }
 
-fn reports(book: &mut GrantBook) -> Vec<(u64, GrantReport)> {
+fn reports(book: &mut GrantTable) -> Vec<(u64, GrantReport)> {
     std::iter::from_fn(|| book.poll_status()).map(|(id, report)| (id.0, report)).collect()
 }
 
 /// Bytes arrive for the first time.
-fn arrive(book: &mut GrantBook, stream: StreamId, new: &[(u64, u64)]) {
+fn arrive(book: &mut GrantTable, stream: StreamId, new: &[(u64, u64)]) {
     book.on_new(stream, &ranges(new));
 }
 
@@ -82,7 +82,7 @@ fn grant_is_delivered_when_its_last_byte_arrives_from_anywhere() {
 
 #[test]
 fn grant_of_bytes_that_came_before_counts_them() {
-    let mut book = GrantBook::new(&Limits::default());
+    let mut book = GrantTable::new(&Limits::default());
     book.record(grant(1, ONE, 0..100), &ranges(&[(40, 50)])).unwrap();
     book.record(grant(2, ONE, 100..200), &[]).unwrap();
     assert_eq!(reports(&mut book), [(2, GrantReport::Delivered)]);
@@ -215,7 +215,7 @@ fn regression_grant_was_lost_with_nothing_missing() {
 // [P-8.18]
 #[test]
 fn regression_grant_for_a_dead_path_was_lost_although_all_of_it_had_arrived() {
-    let mut book = GrantBook::new(&Limits::default());
+    let mut book = GrantTable::new(&Limits::default());
     book.refuse(grant(1, ONE, 0..100), &[], GONE).unwrap();
     book.refuse(grant(2, ONE, 100..200), &ranges(&[(150, 200)]), GONE).unwrap();
     assert_eq!(reports(&mut book), [(1, GrantReport::Delivered), (2, lost(GONE, &[(150, 200)]))]);
@@ -294,7 +294,7 @@ fn grant_id_names_one_grant() {
 #[test]
 fn every_cap_is_reached_and_left_again() {
     let limits = Limits { grant_spans_session: 5, ..Limits::default() };
-    let mut book = GrantBook { grants_session_max: 4, grants_path_max: 3, ..GrantBook::new(&limits) };
+    let mut book = GrantTable { grants_session_max: 4, grants_path_max: 3, ..GrantTable::new(&limits) };
     for id in 1..=3 {
         record(&mut book, grant(id, ONE, id * 10..id * 10 + 5)).unwrap();
     }
@@ -318,7 +318,7 @@ fn every_cap_is_reached_and_left_again() {
 // [P-8.8]
 #[test]
 fn grants_pile_up_only_so_high() {
-    let mut book = GrantBook::new(&Limits::default());
+    let mut book = GrantTable::new(&Limits::default());
     for id in 0..=GRANT_OVERLAP_MAX as u64 {
         record(&mut book, grant(id, ONE, id..100)).unwrap();
     }
@@ -362,7 +362,7 @@ fn merging_joins_the_closest() {
 #[test]
 fn book_of_a_long_stream_stays_short() {
     const PIECE: u64 = 64 * 1024;
-    let mut book = GrantBook::new(&Limits::default());
+    let mut book = GrantTable::new(&Limits::default());
     for index in 0..50_000u64 {
         let path = PathId(1 + u32::try_from(index % 4).unwrap());
         let range = index * PIECE..(index + 1) * PIECE;

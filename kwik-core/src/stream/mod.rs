@@ -16,7 +16,7 @@ mod table;
 
 pub use delegations::DelegationState;
 pub(crate) use delegations::{Change, Delegations, Outcome};
-pub(crate) use grants::{Access, Grant, GrantBook, GrantReport};
+pub(crate) use grants::{Access, Grant, GrantReport, GrantTable};
 
 pub(crate) use flow::Room;
 pub use reassembly::Chunk;

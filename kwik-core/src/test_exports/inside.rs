@@ -13,7 +13,7 @@ use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Dir, Epoch, GrantId, PathId, Side, StreamHandle, StreamId};
 use crate::limits::Limits;
 use crate::range_set::RangeSet;
-use crate::stream::{Grant, GrantBook, GrantReport, Reassembly, StreamTable, TableRole};
+use crate::stream::{Grant, GrantReport, GrantTable, Reassembly, StreamTable, TableRole};
 
 /// Bytes that become choices. When they are used up, every choice is the first.
 #[derive(Debug, Clone)]
@@ -160,7 +160,7 @@ fn index(position: u64) -> usize {
 /// # Panics
 /// If it reports what cannot be.
 pub fn grants(input: &mut Input<'_>) {
-    let mut book = GrantBook::new(&Limits::default());
+    let mut book = GrantTable::new(&Limits::default());
     let mut arrived: BTreeMap<StreamId, RangeSet> = BTreeMap::new();
     let mut told: BTreeMap<GrantId, (Range<u64>, u64, bool)> = BTreeMap::new();
     let mut next = 0;
@@ -395,13 +395,13 @@ pub fn signatures(input: &mut Input<'_>) {
     let kind = input.byte() % 5;
     let payload = input.take(usize::from(input.clone().byte())).to_vec();
     let range = 10..10 + 1 + input.below(1000);
-    let context = auth::SealContext { session, from: PathId::PRIMARY, to: path, sequence: input.number() };
+    let context = auth::SignatureContext { session, from: PathId::PRIMARY, to: path, sequence: input.number() };
     let (grant, stream) = (GrantId(input.number()), StreamId(4));
     let mut signature = match kind {
         0 => auth::hello_proof(&client, &exporter),
         1 => auth::welcome_proof(&identity, &exporter, session, path, &client.public()),
-        2 => auth::seal_grant(&identity, context, grant, stream, range.clone(), &payload),
-        3 => auth::seal_raw(&identity, context, &payload),
+        2 => auth::sign_grant(&identity, context, grant, stream, range.clone(), &payload),
+        3 => auth::sign_raw(&identity, context, &payload),
         _ => auth::join_proof(&client, &exporter, &payload),
     };
     let (at, flip) = (usize::from(input.byte()), input.byte());
@@ -427,8 +427,8 @@ pub fn signatures(input: &mut Input<'_>) {
     let verdict = match kind {
         0 => auth::verify_hello(&client.public(), &signature, &exporter),
         1 => auth::verify_welcome(&identity.public(), &signature, &exporter, session, path, &client.public()),
-        2 => auth::verify_grant_seal(&identity.public(), &signature, context, grant, stream, range, &payload_seen),
-        3 => auth::verify_raw_seal(&identity.public(), &signature, context, &payload_seen),
+        2 => auth::verify_grant(&identity.public(), &signature, context, grant, stream, range, &payload_seen),
+        3 => auth::verify_raw(&identity.public(), &signature, context, &payload_seen),
         // It is verified together with its ticket.
         _ => return,
     };

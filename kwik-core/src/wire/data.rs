@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::{
     WireError,
     coding::{Decoder, Field, bytes_len, put_bytes, put_varint, varint_len},
-    control::{Seal, put_range, take_range},
+    control::{SignedPayload, put_range, take_range},
     frame::DataType,
 };
 use crate::{
@@ -78,7 +78,7 @@ pub(crate) struct GrantOpen {
     /// How far the stream may be written now.
     pub(crate) limit: StreamOffset,
     /// The request, from the primary.
-    pub(crate) seal: Seal,
+    pub(crate) signed: SignedPayload,
 }
 
 impl GrantOpen {
@@ -89,7 +89,7 @@ impl GrantOpen {
 
     fn body_len(&self) -> usize {
         let numbers = [self.grant.0, self.epoch.0, self.stream.0, self.start.0, self.len, self.limit.0];
-        numbers.into_iter().map(varint_len).sum::<usize>() + self.seal.encoded_len()
+        numbers.into_iter().map(varint_len).sum::<usize>() + self.signed.encoded_len()
     }
 }
 
@@ -99,7 +99,7 @@ impl Field for GrantOpen {
         let epoch = from.field()?;
         let stream = from.field()?;
         let (start, len) = take_range(from)?;
-        Ok(Self { grant, epoch, stream, start, len, limit: from.field()?, seal: from.field()? })
+        Ok(Self { grant, epoch, stream, start, len, limit: from.field()?, signed: from.field()? })
     }
 
     fn put(&self, out: &mut BytesMut) {
@@ -108,17 +108,17 @@ impl Field for GrantOpen {
         self.stream.put(out);
         put_range(out, self.start, self.len);
         self.limit.put(out);
-        self.seal.put(out);
+        self.signed.put(out);
     }
 }
 
-/// Client → server: a raw packet another server sealed.
+/// Client → server: a raw packet another server signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RawForward {
     pub(crate) from: PathId,
     /// What lets the receiver believe the sender's identity, at most [`TICKET_BYTES_MAX`]; it may be empty.
-    pub(crate) endorsement: Bytes,
-    pub(crate) seal: Seal,
+    pub(crate) forwarded_ticket: Bytes,
+    pub(crate) signed: SignedPayload,
 }
 
 impl RawForward {
@@ -128,20 +128,20 @@ impl RawForward {
     }
 
     fn body_len(&self) -> usize {
-        varint_len(u64::from(self.from.0)) + bytes_len(&self.endorsement) + self.seal.encoded_len()
+        varint_len(u64::from(self.from.0)) + bytes_len(&self.forwarded_ticket) + self.signed.encoded_len()
     }
 }
 
 impl Field for RawForward {
     fn take(from: &mut Decoder<'_>) -> Result<Self, WireError> {
-        Ok(Self { from: from.field()?, endorsement: from.bytes(TICKET_BYTES_MAX)?, seal: from.field()? })
+        Ok(Self { from: from.field()?, forwarded_ticket: from.bytes(TICKET_BYTES_MAX)?, signed: from.field()? })
     }
 
     fn put(&self, out: &mut BytesMut) {
-        debug_assert!(self.endorsement.len() <= TICKET_BYTES_MAX);
+        debug_assert!(self.forwarded_ticket.len() <= TICKET_BYTES_MAX);
         self.from.put(out);
-        put_bytes(out, &self.endorsement);
-        self.seal.put(out);
+        put_bytes(out, &self.forwarded_ticket);
+        self.signed.put(out);
     }
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kwik_core::__test_exports::{
-    Frame, GrantStatus, GrantStatusFrame, Hello, PathStatus, RawForward, RawStatus, Seal, WirePathState, hello_proof,
+    Frame, GrantStatus, GrantStatusFrame, Hello, PathStatus, RawForward, RawStatus, SignedPayload, WirePathState,
+    hello_proof,
 };
 use kwik_core::{ErrorCode, GrantId, PathId, TransportCode};
 
@@ -122,17 +123,17 @@ pub(super) const ROWS: &[Row] = &[
         });
         stage.tick < 100
     }),
-    ("a raw packet that nobody sealed", When::Granted, Cost::Nothing, |stage| {
-        let seal = Seal { sequence: 0, payload: Bytes::from_static(b"obey"), signature: [0; 64] };
-        let bytes = RawForward { from: PathId(1), endorsement: Bytes::new(), seal }.encode();
+    ("a raw packet that nobody signed", When::Granted, Cost::Nothing, |stage| {
+        let signed = SignedPayload { sequence: 0, payload: Bytes::from_static(b"obey"), signature: [0; 64] };
+        let bytes = RawForward { from: PathId(1), forwarded_ticket: Bytes::new(), signed }.encode();
         stage.packet(&bytes);
         false
     }),
-    ("raw packets that nobody sealed, the answers unread", When::Granted, FLOOD, |stage| {
+    ("raw packets that nobody signed, the answers unread", When::Granted, FLOOD, |stage| {
         stage.link.deaf = true;
         for sequence in 0..100 {
-            let seal = Seal { sequence, payload: Bytes::new(), signature: [0; 64] };
-            let bytes = RawForward { from: PathId(1), endorsement: Bytes::new(), seal }.encode();
+            let signed = SignedPayload { sequence, payload: Bytes::new(), signature: [0; 64] };
+            let bytes = RawForward { from: PathId(1), forwarded_ticket: Bytes::new(), signed }.encode();
             stage.packet(&bytes);
         }
         stage.tick < 200

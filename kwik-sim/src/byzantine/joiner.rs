@@ -1,7 +1,7 @@
 //! What a client may do to a secondary.
 
 use bytes::Bytes;
-use kwik_core::__test_exports::{GrantOpen, Join, Lease, MaxStreamData, RawForward, RawStatus, Revoke, Seal};
+use kwik_core::__test_exports::{GrantOpen, Join, Lease, MaxStreamData, RawForward, RawStatus, Revoke, SignedPayload};
 use kwik_core::{Dir, Epoch, ErrorCode, GrantId, PathId, StreamOffset, TransportCode};
 use rand::Rng;
 
@@ -58,16 +58,16 @@ pub(super) const ROWS: &[Row] = &[
         let Some(join) = stage.join() else { return false };
         say(stage, join)
     }),
-    ("a grant that nobody sealed", When::Granted, REFUSED, |stage| {
-        grant(stage, |grant| grant.seal.signature = [1; 64])
+    ("a grant that nobody signed", When::Granted, REFUSED, |stage| {
+        grant(stage, |grant| grant.signed.signature = [1; 64])
     }),
-    ("a grant of another range than sealed", When::Granted, REFUSED, |stage| grant(stage, |grant| grant.len += 1)),
-    ("a grant of another stream than sealed", When::Granted, REFUSED, |stage| {
+    ("a grant of another range than signed", When::Granted, REFUSED, |stage| grant(stage, |grant| grant.len += 1)),
+    ("a grant of another stream than signed", When::Granted, REFUSED, |stage| {
         grant(stage, |grant| grant.stream.0 += 4)
     }),
-    ("a grant of another id than sealed", When::Granted, REFUSED, |stage| grant(stage, |grant| grant.grant.0 += 1)),
-    ("a grant with another request than sealed", When::Granted, REFUSED, |stage| {
-        grant(stage, |grant| grant.seal.payload = Bytes::from_static(b"everything"))
+    ("a grant of another id than signed", When::Granted, REFUSED, |stage| grant(stage, |grant| grant.grant.0 += 1)),
+    ("a grant with another request than signed", When::Granted, REFUSED, |stage| {
+        grant(stage, |grant| grant.signed.payload = Bytes::from_static(b"everything"))
     }),
     ("a grant twice", When::Granted, REFUSED, |stage| {
         grant(stage, |_| ());
@@ -115,10 +115,10 @@ pub(super) const ROWS: &[Row] = &[
         });
         stage.tick < 100
     }),
-    ("a raw packet with a forged endorsement", When::Welcomed, Cost::Nothing, |stage| {
-        let seal = Seal { sequence: 0, payload: Bytes::from_static(b"obey"), signature: [0; 64] };
-        let endorsement = Bytes::from_static(&[1; 300]);
-        let bytes = RawForward { from: PathId(5), endorsement, seal }.encode();
+    ("a raw packet with a forged forwarded_ticket", When::Welcomed, Cost::Nothing, |stage| {
+        let signed = SignedPayload { sequence: 0, payload: Bytes::from_static(b"obey"), signature: [0; 64] };
+        let forwarded_ticket = Bytes::from_static(&[1; 300]);
+        let bytes = RawForward { from: PathId(5), forwarded_ticket, signed }.encode();
         stage.packet(&bytes);
         false
     }),
@@ -144,7 +144,7 @@ pub(super) fn grant(stage: &mut Stage<'_>, change: impl FnOnce(&mut GrantOpen)) 
         start: grant.start,
         len: grant.len,
         limit: StreamOffset(grant.start.0 + grant.len),
-        seal: grant.seal,
+        signed: grant.signed,
     };
     change(&mut open);
     stage.packet(&open.encode());

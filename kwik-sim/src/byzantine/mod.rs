@@ -406,7 +406,7 @@ impl Byzantine {
                     scene.stream = Some(stream);
                 }
             }
-            Item::Raw(raw) => scene.raw.push((raw.from, raw.seal.sequence)),
+            Item::Raw(raw) => scene.raw.push((raw.from, raw.signed.sequence)),
             Item::PacketEnd(_) => {
                 scene.packets += 1;
                 self.on_stage(now, number, 0, |stage| stage.acknowledge());

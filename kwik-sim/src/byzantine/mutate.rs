@@ -4,7 +4,7 @@ use bytes::Bytes;
 use kwik_core::__test_exports::{
     AddPath, Close, Frame, Grant, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame, Hello, Join, Lease,
     MaxStreamData, MaxStreams, OpenStream, PacketAck, PathStatus, Raw, RawForward, RawStatus, RemovePath, ResetStream,
-    Revoke, Seal, StopSending, Welcome,
+    Revoke, SignedPayload, StopSending, Welcome,
 };
 use kwik_core::{Dir, Epoch, ErrorCode, GrantId, PathId, StreamId, StreamOffset, TransportCode};
 use rand::Rng;
@@ -82,7 +82,7 @@ pub(super) fn samples(stage: &mut Stage<'_>) -> Vec<Frame> {
     let path = PathId(stage.rng.random_range(0..4));
     let (grant, epoch) = (GrantId(stage.edge()), Epoch(stage.edge()));
     let (code, offset, number) = (any_code(stage), StreamOffset(stage.edge()), stage.edge());
-    let seal = Seal { sequence: number, payload: Bytes::from_static(b"?"), signature: stage.rng.random() };
+    let signed = SignedPayload { sequence: number, payload: Bytes::from_static(b"?"), signature: stage.rng.random() };
     let len = (stage.edge() / 4).max(1);
     let start = StreamOffset(offset.0.min((1 << 62) - 1 - len));
     let state = any_state(stage.rng);
@@ -135,11 +135,11 @@ pub(super) fn samples(stage: &mut Stage<'_>) -> Vec<Frame> {
         MaxStreamData { stream, limit: offset }.into(),
         MaxStreams { dir, max: number.min(1 << 60) }.into(),
         PacketAck { ranges: std::iter::once(start.0..start.0 + len).collect() }.into(),
-        Grant { grant, epoch, path, stream, start, len, seal: seal.clone() }.into(),
+        Grant { grant, epoch, path, stream, start, len, signed: signed.clone() }.into(),
         Revoke { grant, epoch }.into(),
         GrantStatusFrame { grant, status }.into(),
         GrantEnd { grant, end: offset, code }.into(),
-        Raw { to: path, seal }.into(),
+        Raw { to: path, signed }.into(),
         RawStatus { from: path, to: PathId(stage.rng.random_range(0..4)), sequence: number, code }.into(),
         Close { code, reason: "for no reason".to_owned() }.into(),
         Lease { path, issued_at_ms: number, signature: stage.rng.random() }.into(),
@@ -172,15 +172,15 @@ fn is_legal(part: Part, frame: &Frame) -> bool {
 /// A data frame of any type.
 fn data_sample(stage: &mut Stage<'_>) -> Vec<u8> {
     let (stream, offset) = (any_stream(stage), stage.edge());
-    let seal = Seal { sequence: stage.edge(), payload: Bytes::from_static(b"?"), signature: [9; 64] };
+    let signed = SignedPayload { sequence: stage.edge(), payload: Bytes::from_static(b"?"), signature: [9; 64] };
     match stage.rng.random_range(0..5) {
         0 => {
             let (grant, epoch, start, limit) = (GrantId(1), Epoch(1), StreamOffset(0), StreamOffset(offset));
-            GrantOpen { grant, epoch, stream, start, len: 10, limit, seal }.encode().to_vec()
+            GrantOpen { grant, epoch, stream, start, len: 10, limit, signed }.encode().to_vec()
         }
-        1 => {
-            RawForward { from: PathId(stage.rng.random_range(0..4)), endorsement: Bytes::new(), seal }.encode().to_vec()
-        }
+        1 => RawForward { from: PathId(stage.rng.random_range(0..4)), forwarded_ticket: Bytes::new(), signed }
+            .encode()
+            .to_vec(),
         2 => frame(stage.rng.random_range(5..1000), b"unknown"),
         _ => stream_frame(stream, offset, &[7; 30][..stage.rng.random_range(0..30)], stage.rng.random_ratio(1, 8)),
     }

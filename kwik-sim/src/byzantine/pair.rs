@@ -6,7 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use kwik_core::__test_exports::{AddPath, GrantEnd, GrantOpen, Raw, RawStatus, RemovePath, Revoke, seal_raw};
+use kwik_core::__test_exports::{AddPath, GrantEnd, GrantOpen, Raw, RawStatus, RemovePath, Revoke, sign_raw};
 use kwik_core::{Epoch, ErrorCode, GrantId, PathId, PublicIdentity, SessionId, TransportCode};
 
 use super::behaviour::{Behaviour, Cost, Part, VIOLATION, When};
@@ -132,8 +132,8 @@ fn send_raw(stage: &mut Stage<'_>) -> bool {
             let sequence = u64::from(stage.tick) * PACKETS + number;
             let context = (stage.session(), stage.scene.path, to, sequence);
             let payload = Bytes::from(vec![0; if number == 0 { 4096 } else { 100 }]);
-            let seal = seal_raw(stage.key, context, payload);
-            stage.say(Raw { to, seal });
+            let signed = sign_raw(stage.key, context, payload);
+            stage.say(Raw { to, signed });
         }
     }
     stage.tick < SENDING_TICKS

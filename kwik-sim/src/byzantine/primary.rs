@@ -1,7 +1,7 @@
 //! What a primary may do to a client that dialled it, and to the servers it names.
 
 use bytes::Bytes;
-use kwik_core::__test_exports::{AddPath, Grant, Lease, Raw, RemovePath, Revoke, Seal, seal_grant};
+use kwik_core::__test_exports::{AddPath, Grant, Lease, Raw, RemovePath, Revoke, SignedPayload, sign_grant};
 use kwik_core::{Dir, Epoch, ErrorCode, GrantId, Identity, PathId, StreamId, StreamOffset, TransportCode};
 
 use super::behaviour::{Cost, FLOOD, Row, VIOLATION, When};
@@ -98,11 +98,11 @@ pub(super) const ROWS: &[Row] = &[
         false
     }),
     ("grants at the last offset", When::Partnered, Cost::Nothing, |stage| grant(stage, 0, 1, (1 << 62) - 2, 1)),
-    ("a grant that nobody sealed", When::Partnered, Cost::Nothing, |stage| {
-        let seal = Seal { sequence: 9, payload: Bytes::new(), signature: [1; 64] };
+    ("a grant that nobody signed", When::Partnered, Cost::Nothing, |stage| {
+        let signed = SignedPayload { sequence: 9, payload: Bytes::new(), signature: [1; 64] };
         let Some((stream, start)) = stage.place() else { return false };
         let (grant, epoch, path) = (GrantId(0), Epoch(50), PathId(1));
-        stage.say(Grant { grant, epoch, path, stream, start: StreamOffset(start), len: 10, seal });
+        stage.say(Grant { grant, epoch, path, stream, start: StreamOffset(start), len: 10, signed });
         false
     }),
     ("revocations of nothing", When::Placed, FLOOD, |stage| {
@@ -120,14 +120,14 @@ pub(super) const ROWS: &[Row] = &[
     ("raw packets to nowhere", When::Placed, FLOOD, |stage| {
         for number in 0..100 {
             let sequence = u64::from(stage.tick) * 100 + number;
-            let seal = Seal { sequence, payload: Bytes::new(), signature: [0; 64] };
-            stage.say(Raw { to: PathId(77), seal });
+            let signed = SignedPayload { sequence, payload: Bytes::new(), signature: [0; 64] };
+            stage.say(Raw { to: PathId(77), signed });
         }
         stage.tick < 100
     }),
-    ("raw packets that nobody sealed", When::Partnered, Cost::Nothing, |stage| {
-        let seal = Seal { sequence: 1, payload: Bytes::from(vec![0; 12 * 1024]), signature: [0; 64] };
-        stage.say(Raw { to: PathId(1), seal });
+    ("raw packets that nobody signed", When::Partnered, Cost::Nothing, |stage| {
+        let signed = SignedPayload { sequence: 1, payload: Bytes::from(vec![0; 12 * 1024]), signature: [0; 64] };
+        stage.say(Raw { to: PathId(1), signed });
         stage.tick < 100
     }),
     ("WELCOME signed by nobody", When::First, IMPOSTOR, |stage| {
@@ -159,8 +159,8 @@ pub(super) fn grant(stage: &mut Stage<'_>, number: u64, path: u32, start: u64, l
 fn grant_of(stage: &mut Stage<'_>, stream: StreamId, number: u64, path: u32, start: u64, len: u64) -> bool {
     let (grant, path) = (GrantId(number), PathId(path));
     let range = start..start.saturating_add(len);
-    let seal = seal_grant(stage.key, (stage.session(), path, number), (grant, stream, range), Bytes::new());
+    let signed = sign_grant(stage.key, (stage.session(), path, number), (grant, stream, range), Bytes::new());
     let (epoch, start) = (Epoch(50 + number), StreamOffset(start));
-    stage.say(Grant { grant, epoch, path, stream, start, len, seal });
+    stage.say(Grant { grant, epoch, path, stream, start, len, signed });
     false
 }

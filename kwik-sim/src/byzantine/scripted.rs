@@ -5,7 +5,7 @@ use kwik_core::__test_exports::inside::Input;
 use kwik_core::__test_exports::{
     AddPath, Close, Grant, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame, Lease, MaxStreamData, MaxStreams,
     OpenStream, PacketAck, PathStatus, Raw, RawForward, RawStatus, RemovePath, ResetStream, Revoke, StopSending,
-    WirePathState, seal_grant, seal_raw,
+    WirePathState, sign_grant, sign_raw,
 };
 use kwik_core::{Dir, Epoch, ErrorCode, GrantId, PathId, StreamId, StreamOffset, TransportCode};
 
@@ -95,12 +95,12 @@ fn carried(stage: &mut Stage<'_>, input: &mut Input<'_>) -> Vec<u8> {
     if input.byte().is_multiple_of(2) {
         let (grant, stream, start) = (GrantId(input.number() % (1 << 62)), stream(stage, input), input.below(1 << 16));
         let len = 1 + input.below(4096);
-        let seal = seal_grant(stage.key, (session, to, sequence), (grant, stream, start..start + len), Bytes::new());
+        let signed = sign_grant(stage.key, (session, to, sequence), (grant, stream, start..start + len), Bytes::new());
         let (epoch, start, limit) = (Epoch(1), StreamOffset(start), StreamOffset(1 << 20));
-        return GrantOpen { grant, epoch, stream, start, len, limit, seal }.encode().to_vec();
+        return GrantOpen { grant, epoch, stream, start, len, limit, signed }.encode().to_vec();
     }
-    let seal = seal_raw(stage.key, (session, path, to, sequence), Bytes::from_static(b"raw"));
-    RawForward { from: path, endorsement: Bytes::new(), seal }.encode().to_vec()
+    let signed = sign_raw(stage.key, (session, path, to, sequence), Bytes::from_static(b"raw"));
+    RawForward { from: path, forwarded_ticket: Bytes::new(), signed }.encode().to_vec()
 }
 
 /// A well-formed frame of any kind.
@@ -138,8 +138,8 @@ fn control(stage: &mut Stage<'_>, input: &mut Input<'_>) {
         8 => stage.say(GrantEnd { grant, end: StreamOffset(small(input)), code: code(input) }),
         9 => {
             let (to, sequence) = (path, small(input));
-            let seal = seal_raw(stage.key, (session, own, to, sequence), Bytes::from_static(b"raw"));
-            stage.say(Raw { to, seal });
+            let signed = sign_raw(stage.key, (session, own, to, sequence), Bytes::from_static(b"raw"));
+            stage.say(Raw { to, signed });
         }
         10 => stage.say(RawStatus { from: path, to: own, sequence: small(input), code: code(input) }),
         11 => {
@@ -158,9 +158,9 @@ fn control(stage: &mut Stage<'_>, input: &mut Input<'_>) {
         }
         14 => {
             let (start, len, sequence) = (input.below(1 << 16), 1 + input.below(1 << 14), small(input));
-            let seal =
-                seal_grant(stage.key, (session, path, sequence), (grant, stream, start..start + len), Bytes::new());
-            stage.say(Grant { grant, epoch, path, stream, start: StreamOffset(start), len, seal });
+            let signed =
+                sign_grant(stage.key, (session, path, sequence), (grant, stream, start..start + len), Bytes::new());
+            stage.say(Grant { grant, epoch, path, stream, start: StreamOffset(start), len, signed });
         }
         15 => stage.say(Lease { path, issued_at_ms: small(input), signature: [input.byte(); 64] }),
         _ => stage.say(Close { code: code(input), reason: "over".to_owned() }),

@@ -1,7 +1,7 @@
 //! What a secondary may do to a client that trusts its grants.
 
 use bytes::Bytes;
-use kwik_core::__test_exports::{Close, GrantEnd, GrantOpen, Raw, RawStatus, Welcome, seal_raw, welcome_proof};
+use kwik_core::__test_exports::{Close, GrantEnd, GrantOpen, Raw, RawStatus, Welcome, sign_raw, welcome_proof};
 use kwik_core::{Dir, ErrorCode, GrantId, Identity, PathId, SessionId, StreamOffset, TransportCode};
 
 use super::behaviour::{Cost, FLOOD, Row, VIOLATION, When};
@@ -104,17 +104,17 @@ pub(super) const ROWS: &[Row] = &[
         stage.link.deaf = true;
         raw_flood(stage, PathId(77))
     }),
-    ("a raw packet with a forged seal", When::Welcomed, Cost::Nothing, |stage| {
+    ("a raw packet with a forged signature", When::Welcomed, Cost::Nothing, |stage| {
         let impostor = Identity::from_seed([0xee; 32]);
         let context = (stage.session(), stage.scene.path, PathId::PRIMARY, 0);
-        let seal = seal_raw(&impostor, context, Bytes::from_static(b"believe me"));
-        stage.say(Raw { to: PathId::PRIMARY, seal });
+        let signed = sign_raw(&impostor, context, Bytes::from_static(b"believe me"));
+        stage.say(Raw { to: PathId::PRIMARY, signed });
         false
     }),
     ("a raw packet twice", When::Welcomed, Cost::Nothing, |stage| {
         let context = (stage.session(), stage.scene.path, PathId::PRIMARY, 5);
-        let seal = seal_raw(stage.key, context, Bytes::from_static(b"once"));
-        stage.say(Raw { to: PathId::PRIMARY, seal });
+        let signed = sign_raw(stage.key, context, Bytes::from_static(b"once"));
+        stage.say(Raw { to: PathId::PRIMARY, signed });
         stage.tick.is_multiple_of(20) && stage.tick < 60
     }),
     ("a receipt for a packet that never came", When::Welcomed, VIOLATION, |stage| {
@@ -173,8 +173,8 @@ fn part_end(stage: &mut Stage<'_>, grant: GrantId, end: u64) -> bool {
 fn raw_flood(stage: &mut Stage<'_>, to: PathId) -> bool {
     for number in 0..100 {
         let sequence = u64::from(stage.tick) * 100 + number;
-        let seal = kwik_core::__test_exports::Seal { sequence, payload: Bytes::new(), signature: [0; 64] };
-        stage.say(Raw { to, seal });
+        let signed = kwik_core::__test_exports::SignedPayload { sequence, payload: Bytes::new(), signature: [0; 64] };
+        stage.say(Raw { to, signed });
     }
     stage.tick < 100
 }

@@ -402,7 +402,7 @@ fn sum(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    fn sealed() -> Vec<u8> {
+    fn signed() -> Vec<u8> {
         let mut packet = vec![7; 100];
         NullKey(1).encrypt(5, &mut packet, 20);
         packet
@@ -415,7 +415,7 @@ mod tests {
 
     #[test]
     fn only_the_packet_itself_opens() {
-        let packet = sealed();
+        let packet = signed();
         assert!(opens(1, 5, &packet));
         assert!(!opens(2, 5, &packet), "another key");
         assert!(!opens(1, 6, &packet), "another number");

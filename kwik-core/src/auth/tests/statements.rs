@@ -1,4 +1,4 @@
-//! Welcomes, seals and endorsements, and that no signature of one kind serves as another.
+//! Welcomes, signed payloads and forwarded tickets, and that no signature of one kind serves as another.
 
 use super::keys::unhex;
 use super::*;
@@ -28,65 +28,65 @@ fn welcome_proves_one_identity_on_one_path_to_one_client() {
     }
 }
 
-fn context() -> SealContext {
-    SealContext { session: claims().session, from: PathId::PRIMARY, to: PathId(7), sequence: 41 }
+fn context() -> SignatureContext {
+    SignatureContext { session: claims().session, from: PathId::PRIMARY, to: PathId(7), sequence: 41 }
 }
 
-fn other_contexts() -> [SealContext; 6] {
+fn other_contexts() -> [SignatureContext; 6] {
     [
-        SealContext { session: SessionId([0; 16]), ..context() },
-        SealContext { from: PathId(1), ..context() },
-        SealContext { to: PathId(8), ..context() },
-        SealContext { from: PathId(7), to: PathId::PRIMARY, ..context() },
-        SealContext { sequence: 42, ..context() },
-        SealContext { sequence: 40, ..context() },
+        SignatureContext { session: SessionId([0; 16]), ..context() },
+        SignatureContext { from: PathId(1), ..context() },
+        SignatureContext { to: PathId(8), ..context() },
+        SignatureContext { from: PathId(7), to: PathId::PRIMARY, ..context() },
+        SignatureContext { sequence: 42, ..context() },
+        SignatureContext { sequence: 40, ..context() },
     ]
 }
 
 // [P-4.2] [P-8.10]
 #[test]
-fn grant_seal_binds_all_it_covers() {
+fn grant_signature_binds_all_it_covers() {
     let (grant, stream, range, request) = (GrantId(5), StreamId(4), 100..200, b"GET /part".as_slice());
-    let seal = seal_grant(&primary(), context(), grant, stream, range.clone(), request);
+    let signed = sign_grant(&primary(), context(), grant, stream, range.clone(), request);
     let key = primary().public();
-    assert_eq!(verify_grant_seal(&key, &seal, context(), grant, stream, range.clone(), request), Ok(()));
+    assert_eq!(verify_grant(&key, &signed, context(), grant, stream, range.clone(), request), Ok(()));
     let mut verdicts = vec![
-        verify_grant_seal(&thief().public(), &seal, context(), grant, stream, range.clone(), request),
-        verify_grant_seal(&key, &seal, context(), GrantId(6), stream, range.clone(), request),
-        verify_grant_seal(&key, &seal, context(), grant, StreamId(0), range.clone(), request),
-        verify_grant_seal(&key, &seal, context(), grant, stream, 99..200, request),
-        verify_grant_seal(&key, &seal, context(), grant, stream, 100..201, request),
-        verify_grant_seal(&key, &seal, context(), grant, stream, 0..u64::MAX, request),
-        verify_grant_seal(&key, &seal, context(), grant, stream, range.clone(), b""),
-        verify_grant_seal(&key, &seal, context(), grant, stream, range.clone(), b"GET /parts"),
+        verify_grant(&thief().public(), &signed, context(), grant, stream, range.clone(), request),
+        verify_grant(&key, &signed, context(), GrantId(6), stream, range.clone(), request),
+        verify_grant(&key, &signed, context(), grant, StreamId(0), range.clone(), request),
+        verify_grant(&key, &signed, context(), grant, stream, 99..200, request),
+        verify_grant(&key, &signed, context(), grant, stream, 100..201, request),
+        verify_grant(&key, &signed, context(), grant, stream, 0..u64::MAX, request),
+        verify_grant(&key, &signed, context(), grant, stream, range.clone(), b""),
+        verify_grant(&key, &signed, context(), grant, stream, range.clone(), b"GET /parts"),
     ];
     for other in other_contexts() {
-        verdicts.push(verify_grant_seal(&key, &seal, other, grant, stream, range.clone(), request));
+        verdicts.push(verify_grant(&key, &signed, other, grant, stream, range.clone(), request));
     }
-    for bit in 0..seal.len() * 8 {
-        let bad = flipped(&seal, bit);
-        verdicts.push(verify_grant_seal(&key, &bad, context(), grant, stream, range.clone(), request));
+    for bit in 0..signed.len() * 8 {
+        let bad = flipped(&signed, bit);
+        verdicts.push(verify_grant(&key, &bad, context(), grant, stream, range.clone(), request));
     }
     for (at, verdict) in verdicts.into_iter().enumerate() {
-        assert_eq!(verdict, Err(AuthError::Seal), "case {at}");
+        assert_eq!(verdict, Err(AuthError::Payload), "case {at}");
     }
 }
 
 // [P-4.2] [P-7.3]
 #[test]
-fn raw_seal_binds_all_it_covers() {
-    let seal = seal_raw(&secondary(), context(), b"payload");
+fn raw_signature_binds_all_it_covers() {
+    let signed = sign_raw(&secondary(), context(), b"payload");
     let key = secondary().public();
-    assert_eq!(verify_raw_seal(&key, &seal, context(), b"payload"), Ok(()));
+    assert_eq!(verify_raw(&key, &signed, context(), b"payload"), Ok(()));
     let mut verdicts = vec![
-        verify_raw_seal(&primary().public(), &seal, context(), b"payload"),
-        verify_raw_seal(&key, &seal, context(), b"payloae"),
-        verify_raw_seal(&key, &seal, context(), b""),
+        verify_raw(&primary().public(), &signed, context(), b"payload"),
+        verify_raw(&key, &signed, context(), b"payloae"),
+        verify_raw(&key, &signed, context(), b""),
     ];
-    verdicts.extend(other_contexts().map(|other| verify_raw_seal(&key, &seal, other, b"payload")));
-    verdicts.extend((0..512).map(|bit| verify_raw_seal(&key, &flipped(&seal, bit), context(), b"payload")));
+    verdicts.extend(other_contexts().map(|other| verify_raw(&key, &signed, other, b"payload")));
+    verdicts.extend((0..512).map(|bit| verify_raw(&key, &flipped(&signed, bit), context(), b"payload")));
     for (at, verdict) in verdicts.into_iter().enumerate() {
-        assert_eq!(verdict, Err(AuthError::Seal), "case {at}");
+        assert_eq!(verdict, Err(AuthError::Payload), "case {at}");
     }
 }
 
@@ -111,7 +111,7 @@ fn hello_proves_one_key_on_one_connection() {
 fn lease_is_renewed_by_what_is_new_and_counts_from_when_that_was_made() {
     let (session, path, issuer) = (claims().session, claims().path, primary().public());
     let term = || LeaseTerm::new(issuer, session, path, Duration::from_secs(60), at(ISSUED_MS));
-    let seal = |issued_ms| seal_lease(&primary(), session, path, at(issued_ms));
+    let signed = |issued_ms| sign_lease(&primary(), session, path, at(issued_ms));
     for (issued_ms, now_ms, left_ms) in [
         (ISSUED_MS, ISSUED_MS, 0),
         (ISSUED_MS - 1, ISSUED_MS, 0),
@@ -125,31 +125,31 @@ fn lease_is_renewed_by_what_is_new_and_counts_from_when_that_was_made() {
         (u64::MAX, u64::MAX, 0),
     ] {
         let left = Some(Duration::from_millis(left_ms)).filter(|left| !left.is_zero());
-        let verdict = term().renew(at(issued_ms), &seal(issued_ms), at(now_ms));
+        let verdict = term().renew(at(issued_ms), &signed(issued_ms), at(now_ms));
         assert_eq!(verdict, Ok(left), "issued at {issued_ms}, seen at {now_ms}");
         // What renews nothing is not even looked at.
         let forged = term().renew(at(issued_ms), &[0; 64], at(now_ms));
-        assert_eq!(forged, if left.is_some() { Err(AuthError::Seal) } else { Ok(None) });
+        assert_eq!(forged, if left.is_some() { Err(AuthError::Payload) } else { Ok(None) });
     }
     let mut once = term();
-    assert_eq!(once.renew(at(ISSUED_MS + 9), &seal(ISSUED_MS + 9), at(ISSUED_MS)), Ok(Some(Duration::from_secs(60))));
+    assert_eq!(once.renew(at(ISSUED_MS + 9), &signed(ISSUED_MS + 9), at(ISSUED_MS)), Ok(Some(Duration::from_secs(60))));
     for again in [ISSUED_MS + 9, ISSUED_MS + 8] {
-        assert_eq!(once.renew(at(again), &seal(again), at(ISSUED_MS)), Ok(None));
+        assert_eq!(once.renew(at(again), &signed(again), at(ISSUED_MS)), Ok(None));
     }
     for other in [
-        seal_lease(&thief(), session, path, at(ISSUED_MS + 10)),
-        seal_lease(&primary(), SessionId([0; 16]), path, at(ISSUED_MS + 10)),
-        seal_lease(&primary(), session, PathId(8), at(ISSUED_MS + 10)),
-        seal(ISSUED_MS + 11),
+        sign_lease(&thief(), session, path, at(ISSUED_MS + 10)),
+        sign_lease(&primary(), SessionId([0; 16]), path, at(ISSUED_MS + 10)),
+        sign_lease(&primary(), session, PathId(8), at(ISSUED_MS + 10)),
+        signed(ISSUED_MS + 11),
     ] {
-        assert_eq!(once.renew(at(ISSUED_MS + 10), &other, at(ISSUED_MS)), Err(AuthError::Seal));
+        assert_eq!(once.renew(at(ISSUED_MS + 10), &other, at(ISSUED_MS)), Err(AuthError::Payload));
     }
 }
 
 // [P-7.1] [P-8.10]
 #[test]
-fn seals_are_accepted_once_and_in_order() {
-    let mut window = SealWindow::default();
+fn signatures_are_accepted_once_and_in_order() {
+    let mut window = ReplayWindow::default();
     for (sequence, verdict) in [
         (0, Ok(())),
         (0, Err(AuthError::Replayed)),
@@ -168,15 +168,15 @@ fn seals_are_accepted_once_and_in_order() {
 
 // [P-7.3]
 #[test]
-fn endorsement_names_the_server_behind_a_path() {
+fn forwarded_ticket_names_the_server_behind_a_path() {
     let (session, path, issuer) = (claims().session, claims().path, primary().public());
     let ticket = claims().sign(&primary());
-    assert_eq!(verify_endorsement(&ticket, session, path, &issuer), Ok(secondary().public()));
-    assert_eq!(verify_endorsement(&ticket, session, PathId(8), &issuer), Err(AuthError::Scope));
-    assert_eq!(verify_endorsement(&ticket, SessionId([0; 16]), path, &issuer), Err(AuthError::Scope));
-    assert_eq!(verify_endorsement(&ticket, session, path, &thief().public()), Err(AuthError::Issuer));
-    assert_eq!(verify_endorsement(&claims().sign(&thief()), session, path, &issuer), Err(AuthError::Signature));
-    assert!(matches!(verify_endorsement(b"", session, path, &issuer), Err(AuthError::Malformed(_))));
+    assert_eq!(verify_forwarded_ticket(&ticket, session, path, &issuer), Ok(secondary().public()));
+    assert_eq!(verify_forwarded_ticket(&ticket, session, PathId(8), &issuer), Err(AuthError::Scope));
+    assert_eq!(verify_forwarded_ticket(&ticket, SessionId([0; 16]), path, &issuer), Err(AuthError::Scope));
+    assert_eq!(verify_forwarded_ticket(&ticket, session, path, &thief().public()), Err(AuthError::Issuer));
+    assert_eq!(verify_forwarded_ticket(&claims().sign(&thief()), session, path, &issuer), Err(AuthError::Signature));
+    assert!(matches!(verify_forwarded_ticket(b"", session, path, &issuer), Err(AuthError::Malformed(_))));
 }
 
 // [P-4.2]
@@ -202,11 +202,11 @@ fn statements_do_not_pass_for_their_neighbours() {
     let request = b"request".as_slice();
     let proof = join_proof(&key, &EXPORTER, &ticket);
     let welcome = welcome_proof(&key, &EXPORTER, session, path, &public);
-    let grant = seal_grant(&key, context(), GrantId(1), StreamId(0), 0..9, request);
-    let raw = seal_raw(&key, context(), request);
+    let grant = sign_grant(&key, context(), GrantId(1), StreamId(0), 0..9, request);
+    let raw = sign_raw(&key, context(), request);
     let lease = |issued_ms| LeaseTerm::new(public, session, path, Duration::from_secs(60), at(issued_ms));
     let hello = hello_proof(&key, &EXPORTER);
-    let renewal = seal_lease(&key, session, path, at(ISSUED_MS));
+    let renewal = sign_lease(&key, session, path, at(ISSUED_MS));
     let signatures = [*ticket_signature, proof, welcome, grant, raw, hello, renewal];
     for (made, signature) in signatures.iter().enumerate() {
         let read = [
@@ -214,8 +214,8 @@ fn statements_do_not_pass_for_their_neighbours() {
                 || Ticket::decode(&[encoded, signature].concat()).and_then(UnverifiedTicket::check_signature).is_ok(),
             read_join(&ticket, &public, at(ISSUED_MS), |_| true).unwrap().verify(signature, &EXPORTER).is_ok(),
             verify_welcome(&public, signature, &EXPORTER, session, path, &public).is_ok(),
-            verify_grant_seal(&public, signature, context(), GrantId(1), StreamId(0), 0..9, request).is_ok(),
-            verify_raw_seal(&public, signature, context(), request).is_ok(),
+            verify_grant(&public, signature, context(), GrantId(1), StreamId(0), 0..9, request).is_ok(),
+            verify_raw(&public, signature, context(), request).is_ok(),
             verify_hello(&public, signature, &EXPORTER).is_ok(),
             lease(0).renew(at(ISSUED_MS), signature, at(ISSUED_MS)).is_ok(),
         ];
@@ -226,7 +226,7 @@ fn statements_do_not_pass_for_their_neighbours() {
     // The parts of a grant, dressed as a raw payload and as a ticket.
     let inner = [&1u64, &0, &0, &9].map(|number| number.to_be_bytes()).concat();
     for payload in [inner.clone(), [&inner, request].concat(), [&inner[..], &[0, 0, 0, 7], request].concat()] {
-        assert_eq!(verify_raw_seal(&public, &grant, context(), &payload), Err(AuthError::Seal));
+        assert_eq!(verify_raw(&public, &grant, context(), &payload), Err(AuthError::Payload));
     }
     for blob in [grant.to_vec(), [request, &grant].concat(), message(Label::Grant, &[&inner, request])] {
         assert!(Ticket::decode(&blob).is_err());
@@ -240,8 +240,8 @@ fn messages_are_golden_and_unambiguous() {
     assert_ne!(message(Label::Raw, &[b"ab", b"c"]), message(Label::Raw, &[b"a", b"bc"]));
     assert_ne!(message(Label::Raw, &[b"ab"]), message(Label::Raw, &[b"ab", b""]));
     let texts = Label::ALL.map(Label::text);
-    let (proofs, seals) = (["hello", "join proof", "welcome"], ["lease", "grant", "raw"]);
-    let kinds = std::iter::once("ticket").chain(proofs).chain(seals).map(|kind| format!("kwik/1 {kind}"));
+    let (proofs, signatures) = (["hello", "join proof", "welcome"], ["lease", "grant", "raw"]);
+    let kinds = std::iter::once("ticket").chain(proofs).chain(signatures).map(|kind| format!("kwik/1 {kind}"));
     assert!(kinds.eq(texts), "{texts:?}");
 }
 
@@ -252,14 +252,14 @@ fn statements_are_made_of_the_parts_that_the_protocol_lists() {
     let (session, path) = ([0x5e; 16], 7_u32.to_be_bytes());
     let place = [&session[..], &[0; 4], &path, &41_u64.to_be_bytes()].concat();
     let inner = [5_u64, 4, 100, 200].map(u64::to_be_bytes).concat();
-    let grant = seal_grant(&key, context(), GrantId(5), StreamId(4), 100..200, b"request");
+    let grant = sign_grant(&key, context(), GrantId(5), StreamId(4), 100..200, b"request");
     assert_eq!(grant, key.sign(Label::Grant, &[&place, &inner, b"request"]));
-    assert_eq!(seal_raw(&key, context(), b"data"), key.sign(Label::Raw, &[&place, b"data"]));
+    assert_eq!(sign_raw(&key, context(), b"data"), key.sign(Label::Raw, &[&place, b"data"]));
     let client_key = client().public();
     let welcome = welcome_proof(&key, &EXPORTER, claims().session, PathId(7), &client_key);
     assert_eq!(welcome, key.sign(Label::Welcome, &[&EXPORTER, &session, &path, client_key.as_bytes()]));
     assert_eq!(hello_proof(&key, &EXPORTER), key.sign(Label::Hello, &[&EXPORTER]));
-    let lease = seal_lease(&key, claims().session, PathId(7), at(ISSUED_MS));
+    let lease = sign_lease(&key, claims().session, PathId(7), at(ISSUED_MS));
     assert_eq!(lease, key.sign(Label::Lease, &[&session, &path, &ISSUED_MS.to_be_bytes()]));
     let ticket = claims().sign(&key);
     assert_eq!(ticket[CLAIMS_BYTES..], key.sign(Label::Ticket, &[&ticket[..CLAIMS_BYTES]]));

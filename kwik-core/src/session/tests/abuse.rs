@@ -186,6 +186,6 @@ fn grants_travel_on_one_carrier_that_is_never_replaced() {
         trio.settle();
     }
     let next = trio.quic(CLIENT, path).streams().open(Dir::Uni).map(StreamId::index);
-    assert_eq!(next, Some(1), "carriers were opened for the same cargo");
+    assert_eq!(next, Some(1), "carriers were opened for the same frames");
     assert!(trio.is_open(SECONDARY), "what was out of order would have cost the path");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{CLIENT, OTHER, PRIMARY, PathInput, SECONDARY, Trio};
-use crate::auth::{self, Identity, SealContext};
+use crate::auth::{self, Identity, SignatureContext};
 use crate::error::{ErrorCode, SessionError, TransportCode};
 use crate::id::{Dir, Epoch, GrantId, PathId, SessionId, StreamId, StreamOffset};
 use crate::limits::{Limits, RAW_BYTES_MAX, REQUEST_BYTES_MAX, VARINT_MAX};
@@ -15,7 +15,7 @@ use crate::session::{PathTarget, RoleState};
 use crate::stream::{DelegationState, ReadError};
 use crate::wire::{
     AddPath, CarrierItem, Close, ControlFrame, Grant, GrantOpen, MaxStreamData, PathStatus, Raw, RawForward, RawStatus,
-    RemovePath, Seal, Welcome, WirePathState,
+    RemovePath, SignedPayload, Welcome, WirePathState,
 };
 
 fn identity(node: usize) -> Identity {
@@ -228,9 +228,9 @@ fn path_status_is_about_paths_that_were_added() {
 }
 
 fn grant(id: u64, path: u32, request: usize) -> Grant {
-    let seal = Seal { sequence: id, payload: Bytes::from(vec![0; request]), signature: [0; 64] };
+    let signed = SignedPayload { sequence: id, payload: Bytes::from(vec![0; request]), signature: [0; 64] };
     let (grant, epoch, path) = (GrantId(id), Epoch(9), PathId(path));
-    Grant { grant, epoch, path, stream: StreamId(0), start: StreamOffset(1000), len: 10, seal }
+    Grant { grant, epoch, path, stream: StreamId(0), start: StreamOffset(1000), len: 10, signed }
 }
 
 // [P-8.7]
@@ -275,11 +275,11 @@ fn grant_for_a_path_that_is_gone_is_lost_at_once() {
     assert_eq!(session.delegation(late), Some(lost(TransportCode::PATH_UNKNOWN, 100..110)));
 }
 
-/// A grant as the client would forward it, sealed by the primary.
-fn sealed(session: SessionId, id: u64, sequence: u64) -> GrantOpen {
+/// A grant as the client would forward it, signed by the primary.
+fn signed(session: SessionId, id: u64, sequence: u64) -> GrantOpen {
     let (grant, stream, request) = (GrantId(id), StreamId(0), Bytes::from_static(b"go"));
-    let context = SealContext { session, from: PathId::PRIMARY, to: PathId(1), sequence };
-    let signature = auth::seal_grant(&identity(PRIMARY), context, grant, stream, 0..10, &request);
+    let context = SignatureContext { session, from: PathId::PRIMARY, to: PathId(1), sequence };
+    let signature = auth::sign_grant(&identity(PRIMARY), context, grant, stream, 0..10, &request);
     GrantOpen {
         grant,
         epoch: Epoch(0),
@@ -287,35 +287,38 @@ fn sealed(session: SessionId, id: u64, sequence: u64) -> GrantOpen {
         start: StreamOffset(0),
         len: 10,
         limit: StreamOffset(100),
-        seal: Seal { sequence, payload: request, signature },
+        signed: SignedPayload { sequence, payload: request, signature },
     }
 }
 
 // [P-8.10]
 #[test]
-fn secondary_believes_what_the_primary_sealed_and_that_once() {
+fn secondary_believes_what_the_primary_signed_and_that_once() {
     let mut trio = Trio::new();
     let (session, path) = (trio.session_id(), trio.path);
     for (id, sequence) in [(70, 3), (71, 8)] {
-        trio.forge(SECONDARY, path, PathInput::Data(CarrierItem::Grant(sealed(session, id, sequence))));
+        trio.forge(SECONDARY, path, PathInput::Data(CarrierItem::Grant(signed(session, id, sequence))));
         assert!(trio.is_open(SECONDARY), "gaps are legal");
     }
-    let other_limit = GrantOpen { epoch: Epoch(8), limit: StreamOffset(5), ..sealed(session, 72, 9) };
+    let other_limit = GrantOpen { epoch: Epoch(8), limit: StreamOffset(5), ..signed(session, 72, 9) };
     trio.forge(SECONDARY, path, PathInput::Data(CarrierItem::Grant(other_limit)));
     assert!(trio.is_open(SECONDARY), "epoch and limit are the client's word");
-    let honest = sealed(session, 73, 10);
+    let honest = signed(session, 73, 10);
     let lies = [
-        ("a sequence again", sealed(session, 73, 9)),
+        ("a sequence again", signed(session, 73, 9)),
         ("a longer range", GrantOpen { len: 11, ..honest.clone() }),
         ("another start", GrantOpen { start: StreamOffset(1), ..honest.clone() }),
         ("another stream", GrantOpen { stream: StreamId(4), ..honest.clone() }),
         ("another grant", GrantOpen { grant: GrantId(74), ..honest.clone() }),
-        ("another session", sealed(SessionId([0; 16]), 73, 10)),
-        ("another request", GrantOpen { seal: Seal { payload: Bytes::new(), ..honest.seal.clone() }, ..honest }),
+        ("another session", signed(SessionId([0; 16]), 73, 10)),
+        (
+            "another request",
+            GrantOpen { signed: SignedPayload { payload: Bytes::new(), ..honest.signed.clone() }, ..honest },
+        ),
     ];
     for (what, lie) in lies {
         let mut trio = Trio::new();
-        trio.forge(SECONDARY, path, PathInput::Data(CarrierItem::Grant(sealed(session, 72, 9))));
+        trio.forge(SECONDARY, path, PathInput::Data(CarrierItem::Grant(signed(session, 72, 9))));
         assert!(trio.is_open(SECONDARY));
         trio.forge(SECONDARY, path, PathInput::Data(CarrierItem::Grant(lie)));
         assert!(!trio.is_open(SECONDARY), "{what}");
@@ -324,7 +327,7 @@ fn secondary_believes_what_the_primary_sealed_and_that_once() {
 }
 
 fn raw(to: PathId, sequence: u64, len: usize) -> Raw {
-    Raw { to, seal: Seal { sequence, payload: Bytes::from(vec![0; len]), signature: [0; 64] } }
+    Raw { to, signed: SignedPayload { sequence, payload: Bytes::from(vec![0; len]), signature: [0; 64] } }
 }
 
 // [P-7.2]
@@ -388,24 +391,24 @@ fn receipts_come_from_the_receiver_of_the_packet() {
 fn every_raw_packet_is_answered_once_and_taken_in_order() {
     let mut trio = Trio::new();
     let (session, path) = (trio.session_id(), trio.path);
-    let sealed = |from: PathId, node: usize, sequence| {
-        let context = SealContext { session, from, to: PathId(1), sequence };
+    let signed = |from: PathId, node: usize, sequence| {
+        let context = SignatureContext { session, from, to: PathId(1), sequence };
         let payload = Bytes::from_static(b"data");
-        let signature = auth::seal_raw(&identity(node), context, &payload);
-        RawForward { from, endorsement: Bytes::new(), seal: Seal { sequence, payload, signature } }
+        let signature = auth::sign_raw(&identity(node), context, &payload);
+        RawForward { from, forwarded_ticket: Bytes::new(), signed: SignedPayload { sequence, payload, signature } }
     };
     let packets = [
-        (sealed(PathId::PRIMARY, PRIMARY, 4), TransportCode::NO_ERROR),
-        (sealed(PathId::PRIMARY, PRIMARY, 4), TransportCode::AUTH_FAILED),
-        (sealed(PathId::PRIMARY, PRIMARY, 3), TransportCode::AUTH_FAILED),
-        (sealed(PathId::PRIMARY, OTHER, 5), TransportCode::AUTH_FAILED),
-        (sealed(PathId::PRIMARY, PRIMARY, 6), TransportCode::NO_ERROR),
-        // Without an endorsement nobody knows who is behind path 2.
-        (sealed(PathId(2), OTHER, 0), TransportCode::AUTH_FAILED),
-        (sealed(PathId(1), SECONDARY, 0), TransportCode::PATH_UNKNOWN),
+        (signed(PathId::PRIMARY, PRIMARY, 4), TransportCode::NO_ERROR),
+        (signed(PathId::PRIMARY, PRIMARY, 4), TransportCode::AUTH_FAILED),
+        (signed(PathId::PRIMARY, PRIMARY, 3), TransportCode::AUTH_FAILED),
+        (signed(PathId::PRIMARY, OTHER, 5), TransportCode::AUTH_FAILED),
+        (signed(PathId::PRIMARY, PRIMARY, 6), TransportCode::NO_ERROR),
+        // Without an forwarded_ticket nobody knows who is behind path 2.
+        (signed(PathId(2), OTHER, 0), TransportCode::AUTH_FAILED),
+        (signed(PathId(1), SECONDARY, 0), TransportCode::PATH_UNKNOWN),
     ];
     for (packet, code) in packets {
-        let (from, sequence) = (packet.from, packet.seal.sequence);
+        let (from, sequence) = (packet.from, packet.signed.sequence);
         trio.forge(SECONDARY, path, PathInput::Data(CarrierItem::Raw(packet)));
         let now = trio.now;
         let RoleState::Secondary(secondary) = &mut trio.machine(SECONDARY).role else { panic!("no secondary") };

@@ -3,17 +3,17 @@
 use bytes::Bytes;
 
 use super::{CLIENT, Delegated, OTHER, PRIMARY, SECONDARY, Trio};
-use crate::auth::{self, Identity, SealContext, Ticket, UnixTime};
+use crate::auth::{self, Identity, SignatureContext, Ticket, UnixTime};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Dir, Epoch, GrantId, PathId, RangeConflict, StreamId, StreamOffset};
 use crate::limits::{GRANTS_PATH_MAX, Limits};
 use crate::path::PathState;
 use crate::session::{DelegateError, PathEvent, RoleState, SessionEvent};
 use crate::stream::{DelegationState, Grant, ReadError};
-use crate::wire::{AddPath, CarrierItem, GrantEnd, GrantOpen, Raw, RawForward, RawStatus, Seal, StopSending};
+use crate::wire::{AddPath, CarrierItem, GrantEnd, GrantOpen, Raw, RawForward, RawStatus, SignedPayload, StopSending};
 
-fn seal(sequence: u64) -> Seal {
-    Seal { sequence, payload: Bytes::from_static(b"forged"), signature: [7; 64] }
+fn signed(sequence: u64) -> SignedPayload {
+    SignedPayload { sequence, payload: Bytes::from_static(b"forged"), signature: [7; 64] }
 }
 
 /// The path died of `code`, the session did not, and the primary knows what is missing.
@@ -304,7 +304,7 @@ fn end_of_a_grant_of_another_path_costs_the_path_that_said_it() {
 
 // [P-8.10]
 #[test]
-fn grant_that_the_primary_did_not_seal_is_not_believed() {
+fn grant_that_the_primary_did_not_sign_is_not_believed() {
     let mut trio = Trio::new();
     let grant = GrantOpen {
         grant: GrantId(99),
@@ -313,7 +313,7 @@ fn grant_that_the_primary_did_not_seal_is_not_believed() {
         start: StreamOffset(0),
         len: 10,
         limit: StreamOffset(10),
-        seal: seal(0),
+        signed: signed(0),
     };
     trio.forge(SECONDARY, trio.path, super::PathInput::Data(CarrierItem::Grant(grant)));
     assert!(!trio.is_open(SECONDARY));
@@ -321,10 +321,10 @@ fn grant_that_the_primary_did_not_seal_is_not_believed() {
 
 // [P-7.3]
 #[test]
-fn raw_packet_that_nobody_sealed_is_refused_and_costs_nothing_else() {
+fn raw_packet_that_nobody_signed_is_refused_and_costs_nothing_else() {
     let mut trio = Trio::new();
     for (node, from) in [(PRIMARY, PathId(1)), (SECONDARY, PathId(0)), (SECONDARY, PathId(2)), (PRIMARY, PathId(77))] {
-        let raw = RawForward { from, endorsement: Bytes::new(), seal: seal(0) };
+        let raw = RawForward { from, forwarded_ticket: Bytes::new(), signed: signed(0) };
         let path = if node == PRIMARY { PathId::PRIMARY } else { trio.path };
         trio.forge(node, path, super::PathInput::Data(CarrierItem::Raw(raw)));
         let session = trio.sessions[node];
@@ -335,21 +335,22 @@ fn raw_packet_that_nobody_sealed_is_refused_and_costs_nothing_else() {
 
 // [P-7.3]
 #[test]
-fn wrong_seals_of_one_sender_are_looked_at_so_often_and_cost_nobody_else() {
+fn wrong_signatures_of_one_sender_are_looked_at_so_often_and_cost_nobody_else() {
     let mut trio = Trio::new();
     let session = trio.machine(PRIMARY).id.expect("a session");
     let arrives = |trio: &mut Trio, node: usize, from: PathId, sequence: u64| {
         let identity = Identity::from_seed([u8::try_from(node).unwrap() + 1; 32]);
-        let context = SealContext { session, from, to: PathId::PRIMARY, sequence };
-        let (payload, signature) = (Bytes::new(), auth::seal_raw(&identity, context, b""));
-        let raw = RawForward { from, endorsement: Bytes::new(), seal: Seal { sequence, payload, signature } };
+        let context = SignatureContext { session, from, to: PathId::PRIMARY, sequence };
+        let (payload, signature) = (Bytes::new(), auth::sign_raw(&identity, context, b""));
+        let raw =
+            RawForward { from, forwarded_ticket: Bytes::new(), signed: SignedPayload { sequence, payload, signature } };
         trio.forge(PRIMARY, PathId::PRIMARY, super::PathInput::Data(CarrierItem::Raw(raw)));
         let primary = trio.sessions[PRIMARY];
         trio.nodes[PRIMARY].1.server_session(primary).unwrap().recv_raw().is_some()
     };
     let (path, other) = (trio.path, trio.other_path);
     assert!(arrives(&mut trio, SECONDARY, path, 0));
-    let most = u64::from(Limits::default().forged_seals_burst);
+    let most = u64::from(Limits::default().forged_signatures_burst);
     (1..most).for_each(|sequence| assert!(!arrives(&mut trio, OTHER, path, sequence)));
     assert!(arrives(&mut trio, SECONDARY, path, 100));
     // What was used before is not looked at.
@@ -363,7 +364,7 @@ fn wrong_seals_of_one_sender_are_looked_at_so_often_and_cost_nobody_else() {
     assert!(trio.is_open(PRIMARY));
 
     // From a sender that is not known and does not prove itself.
-    let endorsed = |path| Ticket {
+    let ticket_for = |path| Ticket {
         session,
         path,
         epoch: Epoch(1),
@@ -375,20 +376,24 @@ fn wrong_seals_of_one_sender_are_looked_at_so_often_and_cost_nobody_else() {
         expires_at: UnixTime::new(std::time::Duration::ZERO),
         lease: std::time::Duration::ZERO,
     };
-    let endorsed_by = |trio: &mut Trio, issuer: u8, from: PathId| {
-        let context = SealContext { session, from, to: trio.path, sequence: 0 };
-        let signature = auth::seal_raw(&Identity::from_seed([4; 32]), context, b"");
-        let endorsement = endorsed(from).sign(&Identity::from_seed([issuer; 32]));
-        let raw = RawForward { from, endorsement, seal: Seal { sequence: 0, payload: Bytes::new(), signature } };
+    let vouched_by = |trio: &mut Trio, issuer: u8, from: PathId| {
+        let context = SignatureContext { session, from, to: trio.path, sequence: 0 };
+        let signature = auth::sign_raw(&Identity::from_seed([4; 32]), context, b"");
+        let forwarded_ticket = ticket_for(from).sign(&Identity::from_seed([issuer; 32]));
+        let raw = RawForward {
+            from,
+            forwarded_ticket,
+            signed: SignedPayload { sequence: 0, payload: Bytes::new(), signature },
+        };
         trio.forge(SECONDARY, trio.path, super::PathInput::Data(CarrierItem::Raw(raw)));
         let secondary = trio.sessions[SECONDARY];
         trio.nodes[SECONDARY].1.server_session(secondary).unwrap().recv_raw().is_some()
     };
-    assert!(endorsed_by(&mut trio, 2, PathId(5)));
-    (10..10 + u32::try_from(most).unwrap()).for_each(|from| assert!(!endorsed_by(&mut trio, 7, PathId(from))));
-    assert!(!endorsed_by(&mut trio, 2, PathId(6)), "more were looked at than are bargained for");
+    assert!(vouched_by(&mut trio, 2, PathId(5)));
+    (10..10 + u32::try_from(most).unwrap()).for_each(|from| assert!(!vouched_by(&mut trio, 7, PathId(from))));
+    assert!(!vouched_by(&mut trio, 2, PathId(6)), "more were looked at than are bargained for");
     trio.now += std::time::Duration::from_secs(1);
-    assert!(endorsed_by(&mut trio, 2, PathId(6)));
+    assert!(vouched_by(&mut trio, 2, PathId(6)));
     assert!(trio.is_open(SECONDARY));
 }
 
@@ -398,7 +403,7 @@ fn answers_to_refused_raw_packets_do_not_pile_up() {
     let mut trio = Trio::new();
     let most = Limits::default().control_queue_frames_max;
     for sequence in 0..=most as u64 {
-        let raw = Raw { to: PathId(50), seal: seal(sequence) };
+        let raw = Raw { to: PathId(50), signed: signed(sequence) };
         trio.forge_control(CLIENT, trio.path, raw);
     }
     let state = trio.client_path_state(trio.path);

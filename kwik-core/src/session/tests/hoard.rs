@@ -12,7 +12,8 @@ use crate::session::relay::{Held, Relay};
 use crate::session::{DelegateError, PathEvent, PathTarget, RawError, RoleState, SessionEvent};
 use crate::stream::DelegationState;
 use crate::wire::{
-    ControlFrame, Grant, GrantStatus, GrantStatusFrame, PathStatus, Raw, RawStatus, Revoke, Seal, WirePathState,
+    ControlFrame, Grant, GrantStatus, GrantStatusFrame, PathStatus, Raw, RawStatus, Revoke, SignedPayload,
+    WirePathState,
 };
 
 impl Trio {
@@ -30,8 +31,8 @@ impl Trio {
 
     /// The primary's control plane takes nothing more: the client reads nothing, and QUIC's window is full.
     fn clog(&mut self) {
-        let seal = Seal { sequence: 0, payload: Bytes::from(vec![0; RAW_BYTES_MAX]), signature: [0; 64] };
-        let filler = ControlFrame::from(Raw { to: PathId(1 << 20), seal });
+        let signed = SignedPayload { sequence: 0, payload: Bytes::from(vec![0; RAW_BYTES_MAX]), signature: [0; 64] };
+        let filler = ControlFrame::from(Raw { to: PathId(1 << 20), signed });
         let ready = |trio: &mut Self| {
             trio.turn(PRIMARY);
             trio.machine(PRIMARY).path_mut(PathId::PRIMARY).filter(|path| path.is_control_ready()).is_some()
@@ -60,7 +61,7 @@ impl Trio {
 }
 
 fn raw(to: PathId, sequence: u64) -> Raw {
-    Raw { to, seal: Seal { sequence, payload: Bytes::new(), signature: [0; 64] } }
+    Raw { to, signed: SignedPayload { sequence, payload: Bytes::new(), signature: [0; 64] } }
 }
 
 fn receipt(from: PathId, to: PathId, sequence: u64) -> RawStatus {
@@ -116,8 +117,8 @@ fn packets_of_senders_that_left_do_not_pile_up_before_a_server_that_takes_nothin
     for number in 2..1000 {
         let from = PathId(number);
         for sequence in 0..100 {
-            let seal = Seal { sequence, payload: Bytes::from(vec![0; 4096]), signature: [0; 64] };
-            relay.push_raw(from, PathId(1), Bytes::from(vec![0; 300]), seal).unwrap();
+            let signed = SignedPayload { sequence, payload: Bytes::from(vec![0; 4096]), signature: [0; 64] };
+            relay.push_raw(from, PathId(1), Bytes::from(vec![0; 300]), signed).unwrap();
         }
         relay.on_path_lost(from);
     }
@@ -131,8 +132,8 @@ fn packets_of_senders_that_left_do_not_pile_up_before_a_server_that_takes_nothin
 fn what_waits_at_the_relay_holds_its_own_bytes_only() {
     let mut relay = Relay::new(&Limits::default());
     let received = Bytes::from(vec![0; 64 * 1024]);
-    let seal = Seal { sequence: 0, payload: received.slice(100..101), signature: [0; 64] };
-    relay.push_raw(PathId(1), PathId(2), Bytes::new(), seal).unwrap();
+    let signed = SignedPayload { sequence: 0, payload: received.slice(100..101), signature: [0; 64] };
+    relay.push_raw(PathId(1), PathId(2), Bytes::new(), signed).unwrap();
     assert!(received.is_unique(), "a byte keeps all that came with it");
     assert!(relay.held().bytes < 100);
 }
@@ -145,9 +146,10 @@ fn grants_that_are_over_before_they_are_carried_go_away() {
     let delegated = trio.delegated();
     for number in 0..10_000 {
         let (grant, epoch) = (GrantId(1000 + number), Epoch(1000 + number));
-        let seal = Seal { sequence: number, payload: Bytes::from(vec![0; REQUEST_BYTES_MAX]), signature: [0; 64] };
+        let signed =
+            SignedPayload { sequence: number, payload: Bytes::from(vec![0; REQUEST_BYTES_MAX]), signature: [0; 64] };
         let (stream, start) = (delegated.id, StreamOffset(1000));
-        let frame = Grant { grant, epoch, path: trio.path, stream, start, len: 10, seal };
+        let frame = Grant { grant, epoch, path: trio.path, stream, start, len: 10, signed };
         trio.forge_control(CLIENT, PathId::PRIMARY, frame);
         trio.forge_control(CLIENT, PathId::PRIMARY, Revoke { grant, epoch });
         assert_eq!(trio.held(), Held::default());

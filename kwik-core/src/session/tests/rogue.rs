@@ -523,7 +523,7 @@ fn path_lives_as_long_as_its_primary_wants_it_and_no_longer() {
     };
     let lease = |rogue: &Rogue, at: Duration| {
         let (ticket, issued) = (rogue.ticket(), UnixTime::new(UNIX_AT_START + at));
-        let signature = auth::seal_lease(&Server::issuer(), ticket.session, ticket.path, issued);
+        let signature = auth::sign_lease(&Server::issuer(), ticket.session, ticket.path, issued);
         Lease { path: ticket.path, issued_at_ms: issued.as_millis(), signature }
     };
     let secs = Duration::from_secs;

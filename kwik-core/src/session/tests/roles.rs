@@ -10,13 +10,13 @@ use crate::id::{Dir, Epoch, GrantId, PathId, SessionId, StreamId, StreamOffset};
 use crate::wire::{
     AddPath, CarrierItem, Close, ControlFrame, ControlType, Grant, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame,
     Hello, Join, Lease, MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus, Raw, RawForward,
-    RawStatus, RemovePath, ResetStream, Revoke, Seal, StopSending, Welcome, WirePathState,
+    RawStatus, RemovePath, ResetStream, Revoke, SignedPayload, StopSending, Welcome, WirePathState,
 };
 
 /// A frame of each type, about things that do not exist unless they must.
 fn frame(frame_type: ControlType) -> ControlFrame {
     let params = Params { streams_bidi: 16, streams_uni: 16, stream_window_initial: 16 * 1024 };
-    let seal = Seal { sequence: 0, payload: Bytes::new(), signature: [0; 64] };
+    let signed = SignedPayload { sequence: 0, payload: Bytes::new(), signature: [0; 64] };
     let code = ErrorCode::Application(1);
     let (path, grant, epoch) = (PathId(1), GrantId(0), Epoch(0));
     // The first stream of the side that is not the receiver is set by `aim`.
@@ -49,12 +49,12 @@ fn frame(frame_type: ControlType) -> ControlFrame {
         ControlType::MaxStreams => MaxStreams { dir: Dir::Bi, max: 0 }.into(),
         ControlType::PacketAck => PacketAck { ranges: smallvec::smallvec![0..1] }.into(),
         ControlType::Grant => {
-            Grant { grant: GrantId(40), epoch, path, stream, start: StreamOffset(0), len: 1, seal }.into()
+            Grant { grant: GrantId(40), epoch, path, stream, start: StreamOffset(0), len: 1, signed }.into()
         }
         ControlType::Revoke => Revoke { grant, epoch }.into(),
         ControlType::GrantStatus => GrantStatusFrame { grant, status: GrantStatus::Progress { delivered: 0 } }.into(),
         ControlType::GrantEnd => GrantEnd { grant, end: StreamOffset(0), code }.into(),
-        ControlType::Raw => Raw { to: PathId(50), seal }.into(),
+        ControlType::Raw => Raw { to: PathId(50), signed }.into(),
         ControlType::RawStatus => RawStatus { from: PathId(0), to: path, sequence: 0, code }.into(),
         ControlType::Close => Close { code, reason: String::new() }.into(),
         // So old that nobody looks at who signed it.
@@ -123,7 +123,7 @@ fn every_frame_is_legal_exactly_where_the_table_says() {
 // [P-6.10]
 #[test]
 fn every_data_frame_is_legal_exactly_where_the_table_says() {
-    let seal = || Seal { sequence: 0, payload: Bytes::new(), signature: [0; 64] };
+    let signed = || SignedPayload { sequence: 0, payload: Bytes::new(), signature: [0; 64] };
     let stream = |fin| {
         let (offset, frame_end) = (StreamOffset(0), StreamOffset(1));
         CarrierItem::Stream { stream: StreamId(0), offset, data: Bytes::from_static(b"x"), frame_end, fin }
@@ -131,15 +131,15 @@ fn every_data_frame_is_legal_exactly_where_the_table_says() {
     let grant = || {
         let (grant, epoch, start) = (GrantId(40), Epoch(0), StreamOffset(0));
         let limit = StreamOffset(0);
-        CarrierItem::Grant(GrantOpen { grant, epoch, stream: StreamId(0), start, len: 1, limit, seal: seal() })
+        CarrierItem::Grant(GrantOpen { grant, epoch, stream: StreamId(0), start, len: 1, limit, signed: signed() })
     };
-    let raw = || CarrierItem::Raw(RawForward { from: PathId(77), endorsement: Bytes::new(), seal: seal() });
-    let (violation, unsealed) = (TransportCode::PROTOCOL_VIOLATION, TransportCode::AUTH_FAILED);
+    let raw = || CarrierItem::Raw(RawForward { from: PathId(77), forwarded_ticket: Bytes::new(), signed: signed() });
+    let (violation, unsigned) = (TransportCode::PROTOCOL_VIOLATION, TransportCode::AUTH_FAILED);
     // At the client from the primary and from a secondary, at the primary, and at the secondary.
     let table: [(&str, CarrierItem, [Option<TransportCode>; 4]); 4] = [
         ("STREAM", stream(false), [None, None, None, Some(violation)]),
         ("STREAM_FIN", stream(true), [None, Some(TransportCode::FINAL_SIZE), None, Some(violation)]),
-        ("GRANT", grant(), [Some(violation), Some(violation), Some(violation), Some(unsealed)]),
+        ("GRANT", grant(), [Some(violation), Some(violation), Some(violation), Some(unsigned)]),
         ("RAW", raw(), [Some(violation), Some(violation), None, None]),
     ];
     let places = [(CLIENT, PathId::PRIMARY), (CLIENT, PathId(1)), (PRIMARY, PathId::PRIMARY), (SECONDARY, PathId(1))];

@@ -1,4 +1,4 @@
-//! Grants, and raw packets between servers: what the primary seals and the client carries.
+//! Grants, and raw packets between servers: what the primary signs and the client carries.
 
 use std::ops::Range;
 
@@ -14,7 +14,8 @@ use crate::{
     },
 };
 
-const SEAL_PAYLOAD_BYTES_MAX: usize = if REQUEST_BYTES_MAX > RAW_BYTES_MAX { REQUEST_BYTES_MAX } else { RAW_BYTES_MAX };
+const SIGNED_PAYLOAD_BYTES_MAX: usize =
+    if REQUEST_BYTES_MAX > RAW_BYTES_MAX { REQUEST_BYTES_MAX } else { RAW_BYTES_MAX };
 
 /// Primary → client: `path` may write `len` bytes of a stream from `start` on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub(crate) struct Grant {
     /// At least 1; the range ends at 2^62 - 1 at most.
     pub(crate) len: u64,
     /// The request, for the secondary.
-    pub(crate) seal: Seal,
+    pub(crate) signed: SignedPayload,
 }
 
 impl Field for Grant {
@@ -37,7 +38,7 @@ impl Field for Grant {
         let path = from.field()?;
         let stream = from.field()?;
         let (start, len) = take_range(from)?;
-        Ok(Self { grant, epoch, path, stream, start, len, seal: from.field()? })
+        Ok(Self { grant, epoch, path, stream, start, len, signed: from.field()? })
     }
 
     fn put(&self, out: &mut BytesMut) {
@@ -46,7 +47,7 @@ impl Field for Grant {
         self.path.put(out);
         self.stream.put(out);
         put_range(out, self.start, self.len);
-        self.seal.put(out);
+        self.signed.put(out);
     }
 }
 
@@ -145,7 +146,7 @@ pub(crate) struct GrantEnd {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Raw {
     pub(crate) to: PathId,
-    pub(crate) seal: Seal,
+    pub(crate) signed: SignedPayload,
 }
 
 /// Client → server: what became of a raw packet it sent.
@@ -153,7 +154,7 @@ pub(crate) struct Raw {
 pub(crate) struct RawStatus {
     pub(crate) from: PathId,
     pub(crate) to: PathId,
-    /// The sequence number of its seal.
+    /// The sequence number of its signature.
     pub(crate) sequence: u64,
     /// `NO_ERROR` if it was delivered.
     pub(crate) code: ErrorCode,
@@ -162,27 +163,27 @@ pub(crate) struct RawStatus {
 /// Bytes from one server to another, signed so that the client that carries them can neither change, repeat nor
 /// reorder them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seal {
+pub(crate) struct SignedPayload {
     pub(crate) sequence: u64,
     /// A request of at most [`REQUEST_BYTES_MAX`], or a raw packet of at most [`RAW_BYTES_MAX`].
     pub(crate) payload: Bytes,
     pub(crate) signature: [u8; 64],
 }
 
-impl Seal {
+impl SignedPayload {
     /// The size on the wire, in bytes.
     pub(in crate::wire) fn encoded_len(&self) -> usize {
         varint_len(self.sequence) + bytes_len(&self.payload) + self.signature.len()
     }
 }
 
-impl Field for Seal {
+impl Field for SignedPayload {
     fn take(from: &mut Decoder<'_>) -> Result<Self, WireError> {
-        Ok(Self { sequence: from.field()?, payload: from.bytes(SEAL_PAYLOAD_BYTES_MAX)?, signature: from.field()? })
+        Ok(Self { sequence: from.field()?, payload: from.bytes(SIGNED_PAYLOAD_BYTES_MAX)?, signature: from.field()? })
     }
 
     fn put(&self, out: &mut BytesMut) {
-        debug_assert!(self.payload.len() <= SEAL_PAYLOAD_BYTES_MAX);
+        debug_assert!(self.payload.len() <= SIGNED_PAYLOAD_BYTES_MAX);
         self.sequence.put(out);
         put_bytes(out, &self.payload);
         self.signature.put(out);
@@ -193,6 +194,6 @@ fields_in_order! {
     Revoke { grant, epoch }
     GrantStatusFrame { grant, status }
     GrantEnd { grant, end, code }
-    Raw { to, seal }
+    Raw { to, signed }
     RawStatus { from, to, sequence, code }
 }

@@ -16,7 +16,7 @@ use crate::{
     wire::{
         AddPath, CarrierItem, Close, ControlFrame, Grant, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame, Hello,
         Join, Lease, MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus, Raw, RawForward, RawStatus,
-        RemovePath, ResetStream, Revoke, Seal, StopSending, Welcome, WirePathState, encode_carrier_header,
+        RemovePath, ResetStream, Revoke, SignedPayload, StopSending, Welcome, WirePathState, encode_carrier_header,
         encode_packet_header, encode_stream_header, packet_header_len,
     },
 };
@@ -51,8 +51,8 @@ fn params() -> impl Strategy<Value = Params> {
     )
 }
 
-fn seal() -> impl Strategy<Value = Seal> {
-    (number(), bytes(300), uniform(any::<u8>())).prop_map(|(sequence, payload, signature)| Seal {
+fn signed() -> impl Strategy<Value = SignedPayload> {
+    (number(), bytes(300), uniform(any::<u8>())).prop_map(|(sequence, payload, signature)| SignedPayload {
         sequence,
         payload,
         signature,
@@ -167,16 +167,16 @@ fn grant_frame() -> BoxedStrategy<ControlFrame> {
         (code(), ranges(256)).prop_map(|(code, missing)| GrantStatus::Lost { code, missing }),
     ];
     prop_oneof![
-        (grant(), epoch(), path(), number(), granted_range(), seal()).prop_map(
-            |(grant, epoch, path, stream, (start, len), seal)| {
-                Grant { grant, epoch, path, stream: StreamId(stream), start, len, seal }.into()
+        (grant(), epoch(), path(), number(), granted_range(), signed()).prop_map(
+            |(grant, epoch, path, stream, (start, len), signed)| {
+                Grant { grant, epoch, path, stream: StreamId(stream), start, len, signed }.into()
             }
         ),
         (grant(), epoch()).prop_map(|(grant, epoch)| Revoke { grant, epoch }.into()),
         (grant(), status).prop_map(|(grant, status)| GrantStatusFrame { grant, status }.into()),
         (grant(), number(), code())
             .prop_map(|(grant, end, code)| GrantEnd { grant, end: StreamOffset(end), code }.into()),
-        (path(), seal()).prop_map(|(to, seal)| Raw { to, seal }.into()),
+        (path(), signed()).prop_map(|(to, signed)| Raw { to, signed }.into()),
         (path(), path(), number(), code()).prop_map(|(from, to, sequence, code)| RawStatus {
             from,
             to,
@@ -205,14 +205,14 @@ fn data_frame() -> impl Strategy<Value = DataFrame> {
         let frame_end = StreamOffset(offset.0 + data.len() as u64);
         CarrierItem::Stream { stream: StreamId(stream), offset, data, frame_end, fin }
     });
-    let grant = (number(), number(), number(), granted_range(), number(), seal()).prop_map(
-        |(grant, epoch, stream, (start, len), limit, seal)| {
+    let grant = (number(), number(), number(), granted_range(), number(), signed()).prop_map(
+        |(grant, epoch, stream, (start, len), limit, signed)| {
             let (grant, epoch, stream, limit) = (GrantId(grant), Epoch(epoch), StreamId(stream), StreamOffset(limit));
-            CarrierItem::Grant(GrantOpen { grant, epoch, stream, start, len, limit, seal })
+            CarrierItem::Grant(GrantOpen { grant, epoch, stream, start, len, limit, signed })
         },
     );
-    let raw = (path(), bytes(200), seal())
-        .prop_map(|(from, endorsement, seal)| CarrierItem::Raw(RawForward { from, endorsement, seal }));
+    let raw = (path(), bytes(200), signed())
+        .prop_map(|(from, forwarded_ticket, signed)| CarrierItem::Raw(RawForward { from, forwarded_ticket, signed }));
     prop_oneof![
         4 => stream.prop_map(DataFrame::Item),
         1 => grant.prop_map(DataFrame::Item),

@@ -12,15 +12,15 @@ use crate::{
     wire::{
         AddPath, CarrierItem, Close, ControlFrame, ControlType, DataType, Grant, GrantEnd, GrantOpen, GrantStatus,
         GrantStatusFrame, Hello, Join, Lease, MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus,
-        Raw, RawForward, RawStatus, RemovePath, ResetStream, Revoke, Seal, StopSending, Welcome, WirePathState,
-        coding::varint_len, encode_carrier_header, encode_packet_header,
+        Raw, RawForward, RawStatus, RemovePath, ResetStream, Revoke, SignedPayload, StopSending, Welcome,
+        WirePathState, coding::varint_len, encode_carrier_header, encode_packet_header,
     },
 };
 
 const PARAMS: Params = Params { streams_bidi: 128, streams_uni: 16, stream_window_initial: 1 << 20 };
 
-fn seal(sequence: u64, payload: &'static [u8]) -> Seal {
-    Seal { sequence, payload: Bytes::from_static(payload), signature: [0x88; 64] }
+fn signed(sequence: u64, payload: &'static [u8]) -> SignedPayload {
+    SignedPayload { sequence, payload: Bytes::from_static(payload), signature: [0x88; 64] }
 }
 
 fn session_frames() -> Vec<(ControlFrame, &'static str)> {
@@ -122,7 +122,7 @@ fn grant_frames() -> Vec<(ControlFrame, &'static str)> {
                 stream: StreamId(0),
                 start: StreamOffset(100),
                 len: 50,
-                seal: seal(1, b"go"),
+                signed: signed(1, b"go"),
             }
             .into(),
             "0d 404b  09  04  02  00  4064  32  01 02 676f 88*64",
@@ -135,7 +135,7 @@ fn grant_frames() -> Vec<(ControlFrame, &'static str)> {
             GrantEnd { grant, end: StreamOffset(120), code: TransportCode::NO_ERROR.into() }.into(),
             "10 07  09  4078  80004b00",
         ),
-        (Raw { to: PathId(2), seal: seal(0, b"") }.into(), "11 4043  02  00 00 88*64"),
+        (Raw { to: PathId(2), signed: signed(0, b"") }.into(), "11 4043  02  00 00 88*64"),
         (
             RawStatus { from: PathId(1), to: PathId(2), sequence: 3, code: TransportCode::RAW_LIMIT.into() }.into(),
             "12 07  01  02  03  80004b12",
@@ -162,9 +162,9 @@ fn data_frames() -> Vec<(CarrierItem, &'static str)> {
         start: StreamOffset(100),
         len: 50,
         limit: StreamOffset(16384),
-        seal: seal(1, b"go"),
+        signed: signed(1, b"go"),
     };
-    let raw = RawForward { from: PathId(1), endorsement: Bytes::from_static(&[0x99; 2]), seal: seal(2, b"x") };
+    let raw = RawForward { from: PathId(1), forwarded_ticket: Bytes::from_static(&[0x99; 2]), signed: signed(2, b"x") };
     vec![
         (stream(16, b"abc", false), "01 05  04  10  616263"),
         (stream(16, b"", false), "01 02  04  10"),

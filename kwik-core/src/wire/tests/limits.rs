@@ -10,7 +10,7 @@ use crate::{
         CONTROL_FRAME_BYTES_MAX, CREDENTIAL_BYTES_MAX, DATA_FRAME_PAYLOAD_MAX, PACKET_BYTES_MAX, RAW_BYTES_MAX,
         TICKET_BYTES_MAX, UNKNOWN_BYTES_PER_PATH_MAX, UNKNOWN_FRAME_BYTES_MAX, VARINT_MAX,
     },
-    wire::{CarrierItem, Close, ControlFrame, ControlType, DataType, RawForward, Seal, encode_stream_header},
+    wire::{CarrierItem, Close, ControlFrame, ControlType, DataType, RawForward, SignedPayload, encode_stream_header},
 };
 
 const VIOLATION: Option<TransportCode> = Some(TransportCode::PROTOCOL_VIOLATION);
@@ -156,8 +156,8 @@ fn frames_fill_their_packet_exactly() {
 #[test]
 fn largest_raw_frame_fits() {
     let payload = Bytes::from(vec![1; RAW_BYTES_MAX]);
-    let seal = Seal { sequence: VARINT_MAX, payload, signature: [2; 64] };
-    let raw = RawForward { from: PathId(u32::MAX), endorsement: vec![3; TICKET_BYTES_MAX].into(), seal };
+    let signed = SignedPayload { sequence: VARINT_MAX, payload, signature: [2; 64] };
+    let raw = RawForward { from: PathId(u32::MAX), forwarded_ticket: vec![3; TICKET_BYTES_MAX].into(), signed };
     let mut out = BytesMut::new();
     raw.encode(&mut out);
     let outcome = read_carrier([carrier(&out).into()]);

@@ -7,7 +7,7 @@ use super::{Outcome, arbitrary, carrier, encoded, hex, raw_frame, read_carrier, 
 use crate::{
     error::{ErrorCode, TransportCode},
     id::{PathId, StreamId},
-    wire::{CarrierItem, CarrierReader, Close, ControlFrame, ControlReader, Raw, Seal},
+    wire::{CarrierItem, CarrierReader, Close, ControlFrame, ControlReader, Raw, SignedPayload},
 };
 
 /// `bytes` cut at the given places, which wrap around.
@@ -187,11 +187,11 @@ fn carrier_may_end_only_between_packets() {
 #[test]
 fn data_is_never_copied_and_what_is_kept_keeps_nothing_else() {
     let holds = |chunk: &Bytes, slice: &Bytes| chunk.as_ptr_range().contains(&slice.as_ptr());
-    let seal = Seal { sequence: 0, payload: Bytes::from_static(b"payload"), signature: [0; 64] };
-    let chunk = encoded(&Raw { to: PathId(1), seal }.into());
+    let signed = SignedPayload { sequence: 0, payload: Bytes::from_static(b"payload"), signature: [0; 64] };
+    let chunk = encoded(&Raw { to: PathId(1), signed }.into());
     let outcome = read_control([chunk.clone()]);
     let ControlFrame::Raw(raw) = &outcome.items[0] else { panic!("{outcome:?}") };
-    assert!(!holds(&chunk, &raw.seal.payload) && raw.seal.payload == b"payload"[..]);
+    assert!(!holds(&chunk, &raw.signed.payload) && raw.signed.payload == b"payload"[..]);
 
     let frame = [varint(1), varint(1002), varint(4), varint(0), vec![7; 1000]].concat();
     let bytes: Bytes = carrier(&frame).into();

@@ -7,20 +7,20 @@ use super::{
 };
 use crate::id::{GrantId, PathId, SessionId, StreamId};
 
-/// Where sealed bytes belong: one place in the sequence from one server of a session to another.
+/// Where signed bytes belong: one place in the sequence from one server of a session to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SealContext {
+pub(crate) struct SignatureContext {
     /// The session.
     pub(crate) session: SessionId,
-    /// The path of the server that seals.
+    /// The path of the server that signs.
     pub(crate) from: PathId,
     /// The path of the server that is to believe.
     pub(crate) to: PathId,
-    /// Larger for each seal of one kind from `from` to `to`.
+    /// Larger for each signature of one kind from `from` to `to`.
     pub(crate) sequence: u64,
 }
 
-impl SealContext {
+impl SignatureContext {
     /// The context as one part of the message: four fixed-width fields.
     fn to_bytes(self) -> Vec<u8> {
         let (from, to, sequence) = (self.from.0.to_be_bytes(), self.to.0.to_be_bytes(), self.sequence.to_be_bytes());
@@ -28,10 +28,10 @@ impl SealContext {
     }
 }
 
-/// The seal of the primary `identity` on a grant: the range of the stream that `context.to` may write, and the request.
-pub(crate) fn seal_grant(
+/// The signature of the primary `identity` on a grant: the range of the stream that `context.to` may write, and the request.
+pub(crate) fn sign_grant(
     identity: &Identity,
-    context: SealContext,
+    context: SignatureContext,
     grant: GrantId,
     stream: StreamId,
     range: Range<u64>,
@@ -40,42 +40,42 @@ pub(crate) fn seal_grant(
     identity.sign(Label::Grant, &[&context.to_bytes(), &grant_bytes(grant, stream, &range), request])
 }
 
-/// Checks what [`seal_grant`] made.
+/// Checks what [`sign_grant`] made.
 ///
 /// # Errors
 ///
-/// [`AuthError::Seal`] if `issuer` did not seal exactly this.
-pub(crate) fn verify_grant_seal(
+/// [`AuthError::Signature`] if `issuer` did not sign exactly this.
+pub(crate) fn verify_grant(
     issuer: &PublicIdentity,
-    seal: &[u8; SIGNATURE_BYTES],
-    context: SealContext,
+    signed: &[u8; SIGNATURE_BYTES],
+    context: SignatureContext,
     grant: GrantId,
     stream: StreamId,
     range: Range<u64>,
     request: &[u8],
 ) -> Result<(), AuthError> {
     let parts: [&[u8]; 3] = [&context.to_bytes(), &grant_bytes(grant, stream, &range), request];
-    if issuer.verify(Label::Grant, &parts, seal) { Ok(()) } else { Err(AuthError::Seal) }
+    if issuer.verify(Label::Grant, &parts, signed) { Ok(()) } else { Err(AuthError::Payload) }
 }
 
-/// The seal of the server `identity` on a raw packet.
-pub(crate) fn seal_raw(identity: &Identity, context: SealContext, payload: &[u8]) -> [u8; SIGNATURE_BYTES] {
+/// The signature of the server `identity` on a raw packet.
+pub(crate) fn sign_raw(identity: &Identity, context: SignatureContext, payload: &[u8]) -> [u8; SIGNATURE_BYTES] {
     identity.sign(Label::Raw, &[&context.to_bytes(), payload])
 }
 
-/// Checks what [`seal_raw`] made.
+/// Checks what [`sign_raw`] made.
 ///
 /// # Errors
 ///
-/// [`AuthError::Seal`] if `sender` did not seal exactly this.
-pub(crate) fn verify_raw_seal(
+/// [`AuthError::Signature`] if `sender` did not sign exactly this.
+pub(crate) fn verify_raw(
     sender: &PublicIdentity,
-    seal: &[u8; SIGNATURE_BYTES],
-    context: SealContext,
+    signed: &[u8; SIGNATURE_BYTES],
+    context: SignatureContext,
     payload: &[u8],
 ) -> Result<(), AuthError> {
-    let valid = sender.verify(Label::Raw, &[&context.to_bytes(), payload], seal);
-    if valid { Ok(()) } else { Err(AuthError::Seal) }
+    let valid = sender.verify(Label::Raw, &[&context.to_bytes(), payload], signed);
+    if valid { Ok(()) } else { Err(AuthError::Payload) }
 }
 
 /// Who stands behind `path` of `session`, on the word of the primary `issuer`: the secondary its ticket names. The time
@@ -84,7 +84,7 @@ pub(crate) fn verify_raw_seal(
 /// # Errors
 ///
 /// Those of [`Ticket::decode`], then [`AuthError::Issuer`], [`AuthError::Scope`] or [`AuthError::Signature`].
-pub(crate) fn verify_endorsement(
+pub(crate) fn verify_forwarded_ticket(
     ticket: &[u8],
     session: SessionId,
     path: PathId,
@@ -101,13 +101,13 @@ pub(crate) fn verify_endorsement(
     Ok(unverified.check_signature()?.secondary)
 }
 
-/// Lets each seal of one sequence through once and in order. Gaps are legal: not every sealed packet arrives.
+/// Lets each signature of one sequence through once and in order. Gaps are legal: not every signed packet arrives.
 #[derive(Debug, Default)]
-pub(crate) struct SealWindow {
+pub(crate) struct ReplayWindow {
     last: Option<u64>,
 }
 
-impl SealWindow {
+impl ReplayWindow {
     /// Whether `sequence` is not used up. To be asked before the signature is looked at, because it is cheap.
     pub(crate) fn is_new(&self, sequence: u64) -> bool {
         self.last.is_none_or(|last| sequence > last)
