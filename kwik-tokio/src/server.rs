@@ -193,19 +193,19 @@ impl ServerSession {
         removed.await.unwrap_or(Ok(()))
     }
 
-    /// The paths that carry data now. Primary only; empty at a secondary.
+    /// The paths that carry data now. A secondary knows only its own.
     #[must_use]
     pub fn active_paths(&self) -> Vec<PathInfo> {
         self.session.server_command(|session, _| session.active_paths()).unwrap_or_default()
     }
 
-    /// The paths that died, each with its reason. Primary only; empty at a secondary.
+    /// The paths that died, each with its reason. A secondary knows only its own.
     #[must_use]
     pub fn dead_paths(&self) -> Vec<PathInfo> {
         self.session.server_command(|session, _| session.dead_paths()).unwrap_or_default()
     }
 
-    /// Every path since the session began. Primary only; empty at a secondary.
+    /// Every path since the session began. A secondary knows only its own.
     #[must_use]
     pub fn all_paths(&self) -> Vec<PathInfo> {
         self.session.server_command(|session, _| session.all_paths()).unwrap_or_default()

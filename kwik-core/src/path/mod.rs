@@ -518,7 +518,7 @@ impl Path {
     }
 
     /// Whether the peer knows what this end received, and has all that was said on the control plane.
-    pub(crate) fn has_told_all(&self) -> bool {
+    pub(crate) fn has_announced_all(&self) -> bool {
         let said = self.control.is_flushed() && !self.is_unsent && self.probe.bytes_in_flight() == 0;
         said && self.inbound.packets.deadline().is_none()
     }

@@ -130,7 +130,7 @@ impl Machine {
             if home.hasten_report(now) {
                 return true;
             }
-            if !home.has_told_all() || *peer_closing {
+            if !home.has_announced_all() || *peer_closing {
                 let received = home.packets_received();
                 if lingers.is_none_or(|(_, before)| before != received) {
                     *lingers = now.checked_add(home.answer_time()).map(|until| (until, received));

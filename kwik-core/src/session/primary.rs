@@ -306,7 +306,7 @@ impl Machine {
             Extent::Next(len) => self.streams.reserve(stream, len)?,
             Extent::At(range) => self.streams.reserve_range(stream, range)?,
         };
-        let Ok(grant) = primary.delegations.issue(path, id, stream, range.clone()) else {
+        let Ok(grant) = primary.delegations.issue(path, id, range.clone()) else {
             self.streams.unreserve(id, std::slice::from_ref(&range));
             return Err(DelegateError::TooMany);
         };

@@ -107,7 +107,12 @@ impl ServerSession<'_> {
     /// One path of the session.
     #[must_use]
     pub fn path(&self, path: PathId) -> Option<PathInfo> {
-        self.all_paths().into_iter().find(|info| info.id == path)
+        let machine = &*self.session.0;
+        match &machine.role {
+            _ if path == machine.home => own_path(machine),
+            RoleState::Primary(primary) => primary.path(path).cloned(),
+            RoleState::Client(_) | RoleState::Secondary(_) => None,
+        }
     }
 
     /// The paths in use.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::Fault;
 use super::grants::GrantReport;
 use crate::error::{ErrorCode, TransportCode};
-use crate::id::{GrantId, PathId, StreamHandle, StreamId};
+use crate::id::{GrantId, PathId, StreamId};
 use crate::limits::Limits;
 
 /// How far a delegation came.
@@ -32,9 +32,7 @@ pub enum DelegationState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) grant: GrantId,
-    pub(crate) path: PathId,
     pub(crate) stream: StreamId,
-    pub(crate) handle: StreamHandle,
     pub(crate) outcome: Outcome,
 }
 
@@ -82,13 +80,12 @@ impl Delegations {
         self.outstanding_total < self.grants_session_max && self.outstanding_on(path) < self.grants_path_max
     }
 
-    /// Enters a grant for `path` to write `range` of a stream, which the application opened as `handle`. The entry stays
-    /// until it was forgotten here and the client said its last about it.
+    /// Enters a grant for `path` to write `range` of a stream. The entry stays until it was forgotten here and the client
+    /// said its last about it.
     pub(crate) fn issue(
         &mut self,
         path: PathId,
         stream: StreamId,
-        handle: StreamHandle,
         range: Range<u64>,
     ) -> Result<GrantId, TooManyDelegations> {
         if !self.has_room(path) {
@@ -100,7 +97,7 @@ impl Delegations {
         self.outstanding_total += 1;
         let state = DelegationState::Active { delivered: 0 };
         let (is_outstanding, is_revoked, is_forgotten) = (true, false, false);
-        self.known.insert(id, Entry { path, stream, handle, range, state, is_outstanding, is_revoked, is_forgotten });
+        self.known.insert(id, Entry { path, stream, range, state, is_outstanding, is_revoked, is_forgotten });
         Ok(id)
     }
 
@@ -200,7 +197,6 @@ impl Delegations {
 struct Entry {
     path: PathId,
     stream: StreamId,
-    handle: StreamHandle,
     range: Range<u64>,
     state: DelegationState,
     /// The client did not say its last yet.
@@ -215,7 +211,7 @@ impl Entry {
     }
 
     fn change(&self, grant: GrantId, outcome: Outcome) -> Change {
-        Change { grant, path: self.path, stream: self.stream, handle: self.handle, outcome }
+        Change { grant, stream: self.stream, outcome }
     }
 
     fn on_report(&mut self, report: GrantReport) -> Result<Option<Outcome>, Fault> {

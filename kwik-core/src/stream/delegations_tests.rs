@@ -3,7 +3,6 @@ use proptest::prelude::*;
 use super::*;
 
 const STREAM: StreamId = StreamId(1);
-const HANDLE: StreamHandle = StreamHandle(3);
 const ONE: PathId = PathId(1);
 const TWO: PathId = PathId(2);
 const CODE: ErrorCode = ErrorCode::Application(7);
@@ -13,11 +12,11 @@ fn new() -> Delegations {
 }
 
 fn issue(book: &mut Delegations, path: PathId, range: Range<u64>) -> GrantId {
-    book.issue(path, STREAM, HANDLE, range).unwrap()
+    book.issue(path, STREAM, range).unwrap()
 }
 
-fn change(grant: GrantId, path: PathId, outcome: Outcome) -> Change {
-    Change { grant, path, stream: STREAM, handle: HANDLE, outcome }
+fn change(grant: GrantId, outcome: Outcome) -> Change {
+    Change { grant, stream: STREAM, outcome }
 }
 
 fn lost(missing: &[(u64, u64)]) -> GrantReport {
@@ -34,12 +33,12 @@ fn delegation_goes_from_progress_to_delivered() {
     let id = issue(&mut book, ONE, 100..200);
     assert_eq!(book.state(id), Some(&DelegationState::Active { delivered: 0 }));
     let progress = book.on_status(id, GrantReport::Progress { delivered: 60 }).unwrap();
-    assert_eq!(progress, Some(change(id, ONE, Outcome::Progress { delivered: 60 })));
+    assert_eq!(progress, Some(change(id, Outcome::Progress { delivered: 60 })));
     assert_eq!(book.on_status(id, GrantReport::Progress { delivered: 60 }), Ok(None), "no news");
     assert_eq!(book.state(id), Some(&DelegationState::Active { delivered: 60 }));
     let settled = book.on_status(id, GrantReport::Delivered).unwrap();
     let (arrived, missing) = (ranges(&[(100, 200)]), vec![]);
-    assert_eq!(settled, Some(change(id, ONE, Outcome::Settled { arrived, missing })));
+    assert_eq!(settled, Some(change(id, Outcome::Settled { arrived, missing })));
     assert_eq!(book.state(id), Some(&DelegationState::Delivered));
     book.forget(id);
     assert_eq!(book.state(id), None);
@@ -68,7 +67,7 @@ fn lost_delegation_splits_its_range() {
         let id = issue(&mut book, ONE, 100..200);
         let settled = book.on_status(id, lost(missing)).unwrap();
         let (arrived, missing) = (ranges(arrived), ranges(missing));
-        assert_eq!(settled, Some(change(id, ONE, Outcome::Settled { arrived, missing: missing.clone() })));
+        assert_eq!(settled, Some(change(id, Outcome::Settled { arrived, missing: missing.clone() })));
         assert_eq!(book.state(id), Some(&DelegationState::Lost { code: CODE, missing }));
     }
 }
@@ -114,7 +113,7 @@ fn delegations_of_a_lost_path_are_given_up_at_once() {
         (issue(&mut book, ONE, 0..10), issue(&mut book, TWO, 10..20), issue(&mut book, ONE, 20..30));
     assert!(book.on_status(done, GrantReport::Delivered).unwrap().is_some());
     let (arrived, missing) = (vec![], ranges(&[(0, 10)]));
-    let expected = change(first, ONE, Outcome::Settled { arrived, missing: missing.clone() });
+    let expected = change(first, Outcome::Settled { arrived, missing: missing.clone() });
     assert_eq!(book.path_lost(ONE, CODE), [expected]);
     assert_eq!(book.path_lost(ONE, CODE), []);
     assert_eq!(book.state(other), Some(&DelegationState::Active { delivered: 0 }));
@@ -145,7 +144,7 @@ fn grant_that_the_client_never_got_leaves_nothing_behind() {
     let id = issue(&mut book, ONE, 0..10);
     book.forget(id);
     let (arrived, missing) = (vec![], ranges(&[(0, 10)]));
-    assert_eq!(book.annul(id, CODE), Some(change(id, ONE, Outcome::Settled { arrived, missing })));
+    assert_eq!(book.annul(id, CODE), Some(change(id, Outcome::Settled { arrived, missing })));
     assert_eq!(book.annul(id, CODE), None);
     assert!(book.known.is_empty() && book.is_settled());
 }
@@ -158,10 +157,10 @@ fn caps_count_what_the_client_did_not_finish() {
     let first = issue(&mut book, ONE, 0..1);
     issue(&mut book, ONE, 1..2);
     assert!(!book.has_room(ONE) && book.has_room(TWO));
-    assert_eq!(book.issue(ONE, STREAM, HANDLE, 2..3), Err(TooManyDelegations));
+    assert_eq!(book.issue(ONE, STREAM, 2..3), Err(TooManyDelegations));
     issue(&mut book, TWO, 2..3);
     assert!(!book.has_room(TWO));
-    assert_eq!(book.issue(TWO, STREAM, HANDLE, 3..4), Err(TooManyDelegations));
+    assert_eq!(book.issue(TWO, STREAM, 3..4), Err(TooManyDelegations));
     assert!(book.on_status(first, GrantReport::Delivered).unwrap().is_some());
     assert!(book.has_room(ONE) && book.has_room(TWO));
     assert_ne!(issue(&mut book, ONE, 3..4), first, "ids are never used again");
@@ -245,7 +244,7 @@ proptest! {
                     let room = untold.len() < 6 && untold.iter().filter(|fact| fact.path == path).count() < 3;
                     prop_assert_eq!(book.has_room(path), room);
                     let id = GrantId(facts.len() as u64);
-                    let issued = book.issue(path, STREAM, HANDLE, 0..len);
+                    let issued = book.issue(path, STREAM, 0..len);
                     prop_assert_eq!(issued, room.then_some(id).ok_or(TooManyDelegations));
                     if room {
                         let (is_settled, is_told, is_forgotten) = (false, false, false);

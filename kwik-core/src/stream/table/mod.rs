@@ -159,9 +159,9 @@ struct Stream {
 struct SendHalf {
     stream: SendStream,
     /// The code the peer was told, or is being told, that the half ended early with.
-    told_end: Option<ErrorCode>,
+    announced_end: Option<ErrorCode>,
     /// Whether the application was told that everything was sent and acknowledged.
-    told_finished: bool,
+    announced_finished: bool,
     released: bool,
 }
 
@@ -177,7 +177,7 @@ struct RecvHalf {
 
 impl SendHalf {
     fn new(stream: SendStream) -> Self {
-        Self { stream, told_end: None, told_finished: false, released: false }
+        Self { stream, announced_end: None, announced_finished: false, released: false }
     }
 }
 
@@ -517,7 +517,7 @@ impl StreamTable {
 
     fn stop_recv(&mut self, handle: StreamHandle, code: ErrorCode) {
         if self.with_recv(handle, RecvStream::stop) == Some(true) {
-            self.tell_stop(handle, code);
+            self.announce_stop(handle, code);
         }
         self.free_if_done(handle);
     }
@@ -529,13 +529,13 @@ impl StreamTable {
         let was_open = was_open.is_some_and(|half| half.stream.is_open());
         self.with_recv(handle, |recv| recv.fail(code.into()));
         if was_open {
-            self.tell_stop(handle, code.into());
+            self.announce_stop(handle, code.into());
         }
         self.announce_readable(handle);
         self.free_if_done(handle);
     }
 
-    fn tell_stop(&mut self, handle: StreamHandle, code: ErrorCode) {
+    fn announce_stop(&mut self, handle: StreamHandle, code: ErrorCode) {
         if let Some(half) = self.streams.get_mut(&handle).and_then(|stream| stream.recv.as_mut()) {
             half.stop_code = Some(code);
         }
@@ -547,8 +547,8 @@ impl StreamTable {
         let Some(half) = self.streams.get_mut(&handle).and_then(|stream| stream.send.as_mut()) else { return };
         let is_part = half.stream.part_range().is_some();
         let end = if is_part { half.stream.part_end().map(|(_, code)| code) } else { half.stream.reset_code() };
-        let (cut_short, news) = (half.stream.reset_code().is_some(), end.is_some() && end != half.told_end);
-        half.told_end = end.or(half.told_end);
+        let (cut_short, news) = (half.stream.reset_code().is_some(), end.is_some() && end != half.announced_end);
+        half.announced_end = end.or(half.announced_end);
         if cut_short {
             self.cut_short.push(handle);
             self.dequeue(handle);

@@ -322,9 +322,9 @@ impl StreamTable {
     /// Tells the application once that its sending half is complete.
     pub(super) fn announce_finished(&mut self, handle: StreamHandle) {
         let half = self.streams.get_mut(&handle).and_then(|stream| stream.send.as_mut());
-        let Some(half) = half.filter(|half| !half.released && !half.told_finished) else { return };
+        let Some(half) = half.filter(|half| !half.released && !half.announced_finished) else { return };
         if half.stream.is_done() && half.stream.reset_code().is_none() {
-            half.told_finished = true;
+            half.announced_finished = true;
             self.outbox.events.push(EventKey::Finished(handle), 0);
         }
     }
