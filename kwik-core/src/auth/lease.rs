@@ -46,7 +46,7 @@ impl LeaseTerm {
     /// that no time is left of, is none.
     ///
     /// # Errors
-    /// [`AuthError::Signature`] if the issuer did not make it.
+    /// [`AuthError::Payload`] if the issuer did not make it.
     pub(crate) fn renew(
         &mut self,
         issued: UnixTime,

@@ -44,7 +44,7 @@ pub(crate) fn sign_grant(
 ///
 /// # Errors
 ///
-/// [`AuthError::Signature`] if `issuer` did not sign exactly this.
+/// [`AuthError::Payload`] if `issuer` did not sign exactly this.
 pub(crate) fn verify_grant(
     issuer: &PublicIdentity,
     signed: &[u8; SIGNATURE_BYTES],
@@ -67,7 +67,7 @@ pub(crate) fn sign_raw(identity: &Identity, context: SignatureContext, payload: 
 ///
 /// # Errors
 ///
-/// [`AuthError::Signature`] if `sender` did not sign exactly this.
+/// [`AuthError::Payload`] if `sender` did not sign exactly this.
 pub(crate) fn verify_raw(
     sender: &PublicIdentity,
     signed: &[u8; SIGNATURE_BYTES],

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use quinn_proto::{ConnectionHandle, EndpointEvent};
 
-use super::gate::{Admission, Network, Place, TicketUse};
+use super::gate::{Admission, Listener, Network, Place, TicketUse};
 use super::{Endpoint, Key, Owner, exchange};
 use crate::VERSION;
 use crate::auth::{self, AuthError, PublicIdentity};
@@ -55,6 +55,10 @@ impl Refusal {
 
     fn gone() -> Self {
         Self::new(TransportCode::INTERNAL, "the connection is gone")
+    }
+
+    fn no_memory() -> Self {
+        Self::new(TransportCode::SERVER_BUSY, "endpoint_memory_max is taken")
     }
 
     fn busy_verifying() -> Self {
@@ -226,16 +230,10 @@ impl Endpoint {
     /// What costs nothing is checked first, and signatures only if it is the turn of the client's network.
     fn begin_session(&mut self, connection: usize, hello: Hello) -> Result<(), Refusal> {
         self.check_capacity(hello.version)?;
-        let listener = self
-            .gate
-            .listener
-            .clone()
-            .ok_or_else(|| Refusal::new(TransportCode::GOING_AWAY, "the server stopped accepting"))?;
+        let listener = self.listener()?;
         let incoming = self.incoming.get(&connection).ok_or_else(Refusal::gone)?;
         let server = &listener.server;
-        let limits = self
-            .afford(incoming.network, &server.limits, true)
-            .ok_or_else(|| Refusal::new(TransportCode::SERVER_BUSY, "endpoint_memory_max is taken"))?;
+        let limits = self.afford(incoming.network, &server.limits, true).ok_or_else(Refusal::no_memory)?;
         let client_key = PublicIdentity::from_bytes(&hello.client_key)
             .map_err(|error| Refusal::new(TransportCode::AUTH_FAILED, format!("the key of the client: {error}")))?;
         let exporter = incoming.path.exporter().ok_or_else(Refusal::gone)?;
@@ -264,17 +262,11 @@ impl Endpoint {
     fn join_session(&mut self, connection: usize, join: &Join) -> Result<(), Refusal> {
         self.check_capacity(join.version)?;
         let moment = self.clock.at(self.now);
-        let listener = self
-            .gate
-            .listener
-            .clone()
-            .ok_or_else(|| Refusal::new(TransportCode::GOING_AWAY, "the server stopped accepting"))?;
+        let listener = self.listener()?;
         let incoming = self.incoming.get(&connection).ok_or_else(Refusal::gone)?;
         let exporter = incoming.path.exporter().ok_or_else(Refusal::gone)?;
         let server = &listener.server;
-        let granted = self
-            .afford(incoming.network, &server.limits, false)
-            .ok_or_else(|| Refusal::new(TransportCode::SERVER_BUSY, "endpoint_memory_max is taken"))?;
+        let granted = self.afford(incoming.network, &server.limits, false).ok_or_else(Refusal::no_memory)?;
         let me = server.identity.public();
         let trusts = |issuer: &PublicIdentity| server.trusted_primaries.contains(issuer);
         let unverified = auth::read_join(&join.ticket, &me, moment.wall, trusts)?;
@@ -290,6 +282,11 @@ impl Endpoint {
         let handle = self.next_session_handle();
         let new = NewSecondary { ticket, identity, limits, params: join.params, exporter };
         self.admit(connection, handle, path, |path| Machine::new_secondary(moment, new, path))
+    }
+
+    fn listener(&self) -> Result<Arc<Listener>, Refusal> {
+        let closed = || Refusal::new(TransportCode::GOING_AWAY, "the server stopped accepting");
+        self.gate.listener.clone().ok_or_else(closed)
     }
 
     /// What is checked before anything else.

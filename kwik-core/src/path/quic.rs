@@ -30,7 +30,7 @@ impl Quic {
         self.touched = false;
     }
 
-    /// The connection, for a call after which it has nothing to send and no deadline that it did not have before.
+    /// The connection, for a call that asks for what there is, or changes nothing that is to be sent now.
     pub(super) fn untouched(&mut self) -> &mut Connection {
         &mut self.connection
     }

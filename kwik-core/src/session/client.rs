@@ -239,17 +239,17 @@ impl Machine {
         }
         client.grants.record(grant, &missing)?;
         let (grant, stream) = (frame.grant, frame.stream);
-        self.log.change(frame.path, || ProtocolEventKind::GrantRecorded { grant, stream, range });
         let open = GrantOpen {
-            grant: frame.grant,
+            grant,
             epoch: frame.epoch,
-            stream: frame.stream,
+            stream,
             start: frame.start,
             len: frame.len,
             limit: StreamOffset(limit),
             signed: frame.signed,
         };
-        if client.grants.is_open(frame.grant) {
+        if client.grants.is_open(grant) {
+            self.log.change(frame.path, || ProtocolEventKind::GrantRecorded { grant, stream, range });
             client.relay.push_grant(frame.path, &open);
         }
         Ok(FrameEffect::Progress)
@@ -257,10 +257,13 @@ impl Machine {
 
     pub(super) fn on_revoke(&mut self, revoke: &Revoke) -> Result<FrameEffect, Fault> {
         let RoleState::Client(client) = &mut self.role else { return Ok(FrameEffect::Progress) };
-        self.log.change(None, || ProtocolEventKind::GrantRevoked { grant: revoke.grant });
         match client.grants.revoke(revoke.grant, revoke.epoch) {
-            Some(grant) if client.relay.drop_grant(grant.path, grant.id) => {}
-            Some(grant) => client.notices.push(grant.path, Notice::Revoked(grant.id)),
+            Some(grant) => {
+                self.log.change(grant.path, || ProtocolEventKind::GrantRevoked { grant: grant.id });
+                if !client.relay.drop_grant(grant.path, grant.id) {
+                    client.notices.push(grant.path, Notice::Revoked(grant.id));
+                }
+            }
             None if client.grants.is_crossed_revoke() => {}
             None => return Ok(FrameEffect::NoOp),
         }

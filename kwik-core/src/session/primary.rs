@@ -15,6 +15,7 @@ use super::raw::RawEnd;
 use super::{Machine, Moment, RoleState};
 use crate::address::Address;
 use crate::auth::{self, Identity, PublicIdentity, SignatureContext, TICKET_LIFETIME, Ticket, UnixTime};
+use crate::config::EventDetail;
 use crate::error::{DeadReason, TransportCode};
 use crate::id::{Epoch, GrantId, PathId, RangeConflict, SessionId, Side, StreamHandle, StreamId, StreamOffset};
 use crate::limits::{self, Limits, PATHS_REMEMBERED_MAX};
@@ -406,7 +407,8 @@ impl Machine {
         if primary.commands.holds_grant(frame.grant) {
             return Err(violation("GRANT_STATUS of a grant that was never issued"));
         }
-        self.log.change(None, || grant_event(frame.grant, &report));
+        let is_told = self.log.detail() > EventDetail::Off;
+        let event = is_told.then(|| grant_event(frame.grant, &report));
         let is_last = !matches!(report, GrantReport::Progress { .. });
         let change = primary.delegations.on_status(frame.grant, report)?;
         if is_last {
@@ -415,6 +417,7 @@ impl Machine {
         }
         let effect = if change.is_some() { FrameEffect::Progress } else { FrameEffect::NoOp };
         if let Some(change) = change {
+            event.into_iter().for_each(|event| self.log.change(None, || event));
             self.on_delegation_changed(change);
         }
         if is_last {

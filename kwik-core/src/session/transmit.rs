@@ -21,7 +21,7 @@ pub(super) struct Transmit {
     parked: BTreeMap<CarrierId, SmallVec<[StreamHandle; 4]>>,
     /// Streams with segments in each packet that is not acknowledged.
     packets: BTreeMap<PacketNumber, StreamHandle>,
-    /// RelayFrame in each packet that is not acknowledged.
+    /// The relayed frame in each packet that is not acknowledged.
     relayed: BTreeMap<(PathId, PacketNumber), RelayRecord>,
 }
 

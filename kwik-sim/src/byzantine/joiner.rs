@@ -115,7 +115,7 @@ pub(super) const ROWS: &[Row] = &[
         });
         stage.tick < 100
     }),
-    ("a raw packet with a forged forwarded_ticket", When::Welcomed, Cost::Nothing, |stage| {
+    ("a raw packet with a forged forwarded ticket", When::Welcomed, Cost::Nothing, |stage| {
         let signed = SignedPayload { sequence: 0, payload: Bytes::from_static(b"obey"), signature: [0; 64] };
         let forwarded_ticket = Bytes::from_static(&[1; 300]);
         let bytes = RawForward { from: PathId(5), forwarded_ticket, signed }.encode();

@@ -403,7 +403,7 @@ fn every_raw_packet_is_answered_once_and_taken_in_order() {
         (signed(PathId::PRIMARY, PRIMARY, 3), TransportCode::AUTH_FAILED),
         (signed(PathId::PRIMARY, OTHER, 5), TransportCode::AUTH_FAILED),
         (signed(PathId::PRIMARY, PRIMARY, 6), TransportCode::NO_ERROR),
-        // Without an forwarded_ticket nobody knows who is behind path 2.
+        // Without a forwarded ticket nobody knows who is behind path 2.
         (signed(PathId(2), OTHER, 0), TransportCode::AUTH_FAILED),
         (signed(PathId(1), SECONDARY, 0), TransportCode::PATH_UNKNOWN),
     ];
