@@ -48,6 +48,35 @@ fn regression_streams_left_the_control_plane_no_credit() {
     assert!(read > 8 << 20, "{read} bytes in 12 s");
 }
 
+/// The window of a connection that had nothing to send was small in QUIC until something else happened there, so that the
+/// first flight after every pause was 64 KiB.
+#[test]
+fn regression_first_flight_after_a_pause_was_small() {
+    let mut fleet = Fleet::new(1);
+    let ends = fleet.connect();
+    let (client, server) = (fleet.client, fleet.servers[0]);
+    fleet.world.set_link_both(client, server, Link::with_delay(50 * MILLISECOND));
+    let (here, there) = fleet.open(ends, Dir::Bi);
+    let block = Bytes::from(vec![7; 64 * 1024]);
+    let pump = |fleet: &mut Fleet, writes: bool, milliseconds: u32| {
+        let mut read = 0;
+        for _ in 0..milliseconds {
+            let mut session = fleet.world.session(client, ends.client).unwrap();
+            while writes && session.stream(here).write_chunk(block.clone()).is_ok() {}
+            fleet.world.run_for(MILLISECOND);
+            let mut session = fleet.world.session(server, ends.primary).unwrap();
+            while let Ok(chunk) = session.stream(there).read(usize::MAX) {
+                read += chunk.data.len();
+            }
+        }
+        read
+    };
+    pump(&mut fleet, true, 3000);
+    pump(&mut fleet, false, 3000);
+    let first = pump(&mut fleet, true, 60);
+    assert!(first > 512 * 1024, "{first} bytes in the first flight");
+}
+
 /// A primary that has one stream of a client written by its secondaries, who answer at once and in full.
 struct Shared {
     fleet: Fleet,
@@ -199,8 +228,11 @@ fn regression_servers_added_again_at_once_were_a_flood() {
             assert!(!matches!(event, SessionEvent::Closed(_)), "{event:?} after {added}");
             let SessionEvent::Path(PathEvent::Dead { path, .. }) = event else { continue };
             let (now, server) = (world.now(), paths.remove(&path).unwrap());
-            let path = world.server_session(primary, session).unwrap().add_path(now, targets[server].clone()).unwrap();
+            let mut session = world.server_session(primary, session).unwrap();
+            let path = session.add_path(now, targets[server].clone()).unwrap();
             paths.insert(path, server);
+            // It has something for each of them.
+            let _ = session.send_raw(path, Bytes::from_static(b"hi"));
             added += 1;
         }
         false

@@ -127,7 +127,7 @@ impl Endpoint {
         match self.quic.accept(incoming, now, &mut buf, Some(Arc::new(quic))) {
             Ok((handle, connection)) => {
                 if let Some(victim) = self.gate.evict(network, &self.config.limits) {
-                    self.refuse_incoming(victim, TransportCode::SERVER_BUSY, "");
+                    self.refuse_peer(victim, Refusal::new(TransportCode::SERVER_BUSY, "its place is a newcomer's"));
                 }
                 let limits = &self.config.limits;
                 let place = self.gate.enter(now, network, (handle.0, validated), limits);

@@ -70,12 +70,17 @@ impl Path {
         if self.ended {
             return;
         }
+        let before = self.windows.send_max;
         if !self.is_settled() || is_sending() {
             let congestion_window = self.quic.congestion_state().window();
             let wanted = congestion_window.saturating_mul(2).min(self.limits.quic_send_window_bytes);
             self.windows.send_max += wanted.saturating_sub(self.windows.send_max).min(room / 2);
         } else {
             self.windows.send_max = Windows::SEND_MIN;
+        }
+        if self.windows.send_max != before {
+            // QUIC hears of it with the next flush.
+            self.quic.touch();
         }
     }
 }

@@ -58,8 +58,10 @@ pub(super) enum PathReport {
 impl ClientRole {
     const FIGURES_EVERY: Duration = Duration::from_millis(250);
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.members.deadline().into_iter().chain(self.welcome_deadline).min()
+    /// When something is to be done. Without room on the control plane no refusal is told; room comes with a datagram.
+    pub(super) fn deadline(&self, is_control_ready: bool) -> Option<Instant> {
+        let refusal = self.members.refusal_deadline().filter(|_| is_control_ready);
+        self.members.deadline().into_iter().chain(self.welcome_deadline).chain(refusal).min()
     }
 
     /// Has the figures of every secondary reported, if that was not done lately. They go with the progress of grants,
@@ -334,7 +336,9 @@ impl Machine {
         if !known || raw.to == from {
             let sequence = raw.signed.sequence;
             client.relay.refuse_raw(from, raw.to, sequence, TransportCode::PATH_UNKNOWN)?;
-            return Ok(FrameEffect::NoOp);
+            // Who was not told yet that the path is refused cannot know.
+            let is_told = !client.members.has_refusal(raw.to);
+            return Ok(if is_told { FrameEffect::NoOp } else { FrameEffect::Progress });
         }
         let between_secondaries = !from.is_primary() && !raw.to.is_primary();
         let forwarded_ticket = client

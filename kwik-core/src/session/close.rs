@@ -197,6 +197,11 @@ impl Machine {
     /// A fault of the peer on one path. A secondary's costs its path; any other, the session.
     pub(super) fn on_fault(&mut self, now: Instant, path: PathId, code: TransportCode, detail: &str) {
         self.log.change(path, || ProtocolEventKind::Fault { code, detail: detail.to_owned() });
+        self.close_path(now, path, code, detail);
+    }
+
+    /// A path is closed for what is nobody's fault; with the path that carries it, the session ends.
+    pub(super) fn close_path(&mut self, now: Instant, path: PathId, code: TransportCode, detail: &str) {
         if path == self.home {
             self.fail(now, code, detail);
             return;

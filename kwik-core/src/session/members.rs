@@ -131,8 +131,17 @@ impl Members {
             Stage::Joining { deadline } | Stage::Leaving { deadline } => deadline,
             Stage::Queued | Stage::Joined => None,
         };
-        let refusal = (!self.refusals.waiting.is_empty()).then(|| self.refusals.pace.ready_at(1)).flatten();
-        self.alive.values().filter_map(deadline).chain(refusal).min()
+        self.alive.values().filter_map(deadline).min()
+    }
+
+    /// When the next refusal may be told.
+    pub(super) fn refusal_deadline(&self) -> Option<Instant> {
+        if self.refusals.waiting.is_empty() { None } else { self.refusals.pace.ready_at(1) }
+    }
+
+    /// Whether the primary is to be told that the path is refused.
+    pub(super) fn has_refusal(&self, path: PathId) -> bool {
+        self.refusals.waiting.iter().any(|(refused, _)| *refused == path)
     }
 
     /// The next refusal to be told.
@@ -184,7 +193,10 @@ impl Machine {
                 self.paths.insert(path, Box::new(connection));
                 self.count_windows();
             }
-            Err(reason) => self.on_secondary_lost(path, &reason),
+            Err(reason) => {
+                self.log.change(path, || ProtocolEventKind::PathChanged { state: PathState::Dead(reason.clone()) });
+                self.on_secondary_lost(path, &reason);
+            }
         }
     }
 
@@ -195,7 +207,7 @@ impl Machine {
             self.paths.iter().filter(|(_, path)| path.is_unheard_dial() && path.remote_address() == remote.into());
         let dials: Vec<PathId> = dials.map(|(id, _)| *id).collect();
         for id in &dials {
-            self.on_fault(now, *id, TransportCode::UNREACHABLE, reason);
+            self.close_path(now, *id, TransportCode::UNREACHABLE, reason);
         }
         !dials.is_empty()
     }
@@ -294,12 +306,12 @@ impl Machine {
             Stage::Queued | Stage::Joined | Stage::Leaving { .. } => None,
         });
         for id in leaving {
-            self.on_fault(now, id, TransportCode::GOING_AWAY, "the server did not close in time");
+            self.close_path(now, id, TransportCode::GOING_AWAY, "the server did not close in time");
         }
         for id in joining {
             let connecting = self.paths.get(&id).is_some_and(|path| *path.state() == PathState::Connecting);
             let code = if connecting { TransportCode::UNREACHABLE } else { TransportCode::AUTH_TIMEOUT };
-            self.on_fault(now, id, code, "the server did not answer in time");
+            self.close_path(now, id, code, "the server did not answer in time");
         }
     }
 }

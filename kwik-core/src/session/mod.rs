@@ -222,7 +222,9 @@ impl Machine {
     pub(crate) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
         let paths = self.paths.values_mut().filter_map(|path| path.poll_timeout(now)).min();
         let role = match &self.role {
-            RoleState::Client(client) => client.deadline(),
+            RoleState::Client(client) => {
+                client.deadline(self.paths.get(&self.home).is_some_and(|home| home.is_control_ready()))
+            }
             RoleState::Primary(primary) => primary.deadline(),
             RoleState::Secondary(secondary) => secondary.deadline(),
         };

@@ -256,6 +256,7 @@ impl Machine {
     /// A path is over. What the client was still to be told of it, or to carry there, goes away.
     fn on_remote_path_dead(&mut self, id: PathId, reason: DeadReason) {
         let RoleState::Primary(primary) = &mut self.role else { return };
+        let code = reason.code;
         primary.crowded.remove(&id);
         primary.commands.drop_path(id);
         let mut changes = Vec::new();
@@ -267,12 +268,19 @@ impl Machine {
         if let Some(path) = primary.paths.get_mut(&id) {
             path.info.state = PathState::Dead(reason.clone());
         }
+        self.log.change(id, || ProtocolEventKind::PathChanged { state: PathState::Dead(reason.clone()) });
         self.emit(SessionEvent::Path(PathEvent::Dead { path: id, reason }));
         for sequence in unsent {
             let result = Err(TransportCode::PATH_UNKNOWN.into());
             self.emit(SessionEvent::RawStatus { to: id, sequence, result });
         }
-        changes.into_iter().for_each(|change| self.on_delegation_changed(change));
+        for change in changes {
+            if let Outcome::Settled { missing, .. } = &change.outcome {
+                let report = GrantReport::Lost { code, missing: missing.clone() };
+                self.log.change(id, || grant_event(change.grant, &report));
+            }
+            self.on_delegation_changed(change);
+        }
         self.announce_room();
     }
 
@@ -332,7 +340,9 @@ impl Machine {
     pub(super) fn revoke(&mut self, grant: GrantId) -> Result<(), DelegateError> {
         let RoleState::Primary(primary) = &mut self.role else { return Err(DelegateError::NotPrimary) };
         let is_news = primary.delegations.revoke(grant).ok_or(DelegateError::GrantUnknown(grant))?;
-        self.log.change(None, || ProtocolEventKind::GrantRevoked { grant });
+        if is_news {
+            self.log.change(None, || ProtocolEventKind::GrantRevoked { grant });
+        }
         if primary.commands.holds_grant(grant) {
             // The client never hears of it.
             primary.commands.drop_grant(grant);
@@ -381,8 +391,6 @@ impl Machine {
         }
         let event = match (&info.state, &state) {
             (_, PathState::Dead(reason)) => {
-                self.log
-                    .change(status.path, || ProtocolEventKind::PathChanged { state: PathState::Dead(reason.clone()) });
                 self.on_remote_path_dead(status.path, reason.clone());
                 return Ok(FrameEffect::Progress);
             }
