@@ -55,7 +55,7 @@ pub(crate) fn relay(input: &mut Input<'_>) {
         let target = stage.target(node, number);
         let now = stage.world.now();
         for (at, session) in stage.sessions.clone() {
-            if let Some(mut session) = stage.world.server_session(at, session) {
+            if let Some(mut session) = stage.world.session_mut(at, session) {
                 drop(session.add_path(now, target.clone()));
             }
         }
@@ -120,7 +120,7 @@ impl Stage {
             }
         }
         for (node, session) in self.sessions.clone() {
-            if let Some(session) = self.world.peek(node, session) {
+            if let Some(session) = self.world.session(node, session) {
                 session.assert_ledger();
                 let buffered = session.stats().bytes_buffered;
                 assert!(buffered <= BUFFERED_MAX, "a session holds {buffered} bytes");
@@ -153,7 +153,7 @@ impl Stage {
     fn on_session(&mut self, node: NodeId, handle: SessionHandle, input: &mut Input<'_>) {
         let now = self.world.now();
         let dir = if input.byte().is_multiple_of(2) { Dir::Bi } else { Dir::Uni };
-        let Some(mut session) = self.world.session(node, handle) else { return };
+        let Some(mut session) = self.world.session_mut(node, handle) else { return };
         let stream = match input.byte() % 8 {
             0..=2 => session.open_stream(dir).ok(),
             3..=5 => session.accept_stream(dir),
@@ -175,8 +175,8 @@ impl Stage {
         let Some((node, session, handle)) = self.streams.get(usize::from(input.byte()) % count).copied() else {
             return;
         };
-        let Some(mut session) = self.world.session(node, session) else { return };
-        let mut stream = session.stream(handle);
+        let Some(mut session) = self.world.session_mut(node, session) else { return };
+        let mut stream = session.stream_mut(handle);
         let len = usize::try_from(input.below(40_000)).unwrap_or(0);
         let path = PathId(u32::from(input.byte() % 4));
         let offset = StreamOffset(input.number());
@@ -199,6 +199,9 @@ impl Stage {
             13 => stream.release_recv(),
             14 => stream.cancel_write(),
             _ => {
+                let id = stream.view().id();
+                let stream = session.stream(handle);
+                assert_eq!(id, stream.id());
                 let facts = (stream.id(), stream.grant(), stream.is_send_done(), stream.stop_code());
                 assert!(facts.0.is_some() || facts.1.is_none(), "a grant of no stream");
             }
@@ -209,7 +212,7 @@ impl Stage {
         let now = self.world.now();
         let (server, number) = [(self.primary, 0), (self.secondary, 1)][usize::from(input.byte() % 2)];
         let target = self.target(server, number);
-        let Some(mut session) = self.world.server_session(node, handle) else { return };
+        let Some(mut session) = self.world.session_mut(node, handle) else { return };
         let (path, grant) = (PathId(u32::from(input.byte() % 4)), GrantId(u64::from(input.byte() % 32)));
         match input.byte() % 8 {
             0 => drop(session.add_path(now, target)),

@@ -13,8 +13,8 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kwik_core::{
-    ClientConfig, DatagramMeta, Dir, Endpoint, EndpointConfig, Identity, ReadError, ServerConfig, Session,
-    SessionEvent, Stream, StreamEvent,
+    ClientConfig, DatagramMeta, Dir, Endpoint, EndpointConfig, Identity, ReadError, ServerConfig, SessionEvent,
+    SessionMut, StreamEvent, StreamMut,
 };
 use rand::{TryRngCore, rngs::OsRng};
 use rustls::{RootCertStore, pki_types::PrivateKeyDer};
@@ -49,13 +49,13 @@ fn main() -> Result<()> {
 }
 
 /// The client says a line, takes the answer, and closes.
-fn ask(session: &mut Session<'_>, event: &SessionEvent, answer: &mut Vec<u8>) -> Result<()> {
+fn ask(session: &mut SessionMut<'_>, event: &SessionEvent, answer: &mut Vec<u8>) -> Result<()> {
     if let SessionEvent::Connected = event {
         let stream = session.open_stream(Dir::Bi)?;
-        session.stream(stream).write(LINE.as_bytes())?;
-        session.stream(stream).finish()?;
+        session.stream_mut(stream).write(LINE.as_bytes())?;
+        session.stream_mut(stream).finish()?;
     } else if let SessionEvent::Stream(StreamEvent::Readable(stream)) = event
-        && read(&mut session.stream(*stream), answer)?
+        && read(&mut session.stream_mut(*stream), answer)?
     {
         session.close(Instant::now(), 0, "done");
     }
@@ -64,12 +64,12 @@ fn ask(session: &mut Session<'_>, event: &SessionEvent, answer: &mut Vec<u8>) ->
 
 /// The server gives back what comes, as it comes. Lines fit in the send buffer; a longer answer would go on when a
 /// `Writable` event says so.
-fn echo(session: &mut Session<'_>, event: &SessionEvent) -> Result<()> {
+fn echo(session: &mut SessionMut<'_>, event: &SessionEvent) -> Result<()> {
     if let SessionEvent::Stream(StreamEvent::Opened { dir }) = event {
         session.accept_stream(*dir);
     } else if let SessionEvent::Stream(StreamEvent::Readable(stream)) = event {
         let mut line = Vec::new();
-        let mut stream = session.stream(*stream);
+        let mut stream = session.stream_mut(*stream);
         let is_whole = read(&mut stream, &mut line)?;
         stream.write(&line)?;
         if is_whole {
@@ -80,7 +80,7 @@ fn echo(session: &mut Session<'_>, event: &SessionEvent) -> Result<()> {
 }
 
 /// Takes what there is of a stream. Returns whether that was the end of it.
-fn read(stream: &mut Stream<'_>, into: &mut Vec<u8>) -> Result<bool> {
+fn read(stream: &mut StreamMut<'_>, into: &mut Vec<u8>) -> Result<bool> {
     loop {
         match stream.read(1024) {
             Ok(chunk) => into.extend_from_slice(&chunk.data),
@@ -96,7 +96,7 @@ fn read(stream: &mut Stream<'_>, into: &mut Vec<u8>) -> Result<bool> {
 fn drive(
     mut endpoint: Endpoint,
     socket: &UdpSocket,
-    mut react: impl FnMut(&mut Session<'_>, &SessionEvent) -> Result<()>,
+    mut react: impl FnMut(&mut SessionMut<'_>, &SessionEvent) -> Result<()>,
 ) -> Result<()> {
     let end = Instant::now() + PATIENCE;
     let (mut out, mut datagram, mut is_over) = (Vec::new(), vec![0; 65_535], false);
@@ -109,7 +109,7 @@ fn drive(
             if let SessionEvent::Closed(_) = event {
                 endpoint.release(Instant::now(), handle);
                 is_over = true;
-            } else if let Some(mut session) = endpoint.session(handle).filter(|it| it.close_reason().is_none()) {
+            } else if let Some(mut session) = endpoint.session_mut(handle).filter(|it| it.close_reason().is_none()) {
                 react(&mut session, &event)?;
             }
             continue;

@@ -42,7 +42,7 @@
 //!
 //! The rules of the loop, each with a test:
 //!
-//! 1. After every call that takes `&mut`, drain transmits, then events, then ask for the timeout. Only to look at a session,
+//! 1. After every call that takes `&mut`, drain transmits, then events, then ask for the timeout. To look at a session,
 //!    and a read that is blocked, need no drain.
 //! 2. While anything is queued, [`Endpoint::poll_timeout`] is not later than the last `now`.
 //! 3. After `handle_timeout(t)` and a full drain, the next timeout is later than `t`.
@@ -93,7 +93,7 @@ pub use protocol_event::{ProtocolEvent, ProtocolEventKind};
 pub use quinn_proto::{EcnCodepoint, Transmit};
 pub use session::{
     AddPathError, DelegateError, GrantInfo, PathError, PathEvent, PathInfo, PathStats, PathTarget, RawError, RawPacket,
-    Role, ServerSession, Session, SessionEvent, SessionStats, Stream,
+    Role, Session, SessionEvent, SessionMut, SessionStats, Stream, StreamMut,
 };
 pub use stream::{Chunk, ClosedStream, DelegationState, FinishError, OpenError, ReadError, StreamEvent, WriteError};
 

@@ -159,6 +159,13 @@ pub enum ProtocolEventKind {
         /// Where the first byte differs.
         offset: u64,
     },
+    /// Bytes of a stream came that were not here yet. As much is told of them as of frames.
+    StreamReceived {
+        /// Which.
+        stream: StreamId,
+        /// Which bytes.
+        range: Range<u64>,
+    },
     /// A frame came.
     FrameReceived {
         /// Its name in docs/PROTOCOL.md.

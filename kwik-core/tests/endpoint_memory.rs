@@ -146,11 +146,11 @@ impl Scene {
     fn hoard(&mut self) {
         for _ in 0..6 {
             for client in self.clients.values_mut().filter(|client| client.end.is_none()) {
-                let mut session = client.endpoint.session(client.session).expect("a session");
+                let mut session = client.endpoint.session_mut(client.session).expect("a session");
                 client.streams.extend(std::iter::from_fn(|| session.open_stream(Dir::Uni).ok()));
                 let data = Bytes::from(vec![7; 256 << 10]);
                 for stream in &client.streams {
-                    while session.stream(*stream).write_chunk(data.clone()).is_ok() {}
+                    while session.stream_mut(*stream).write_chunk(data.clone()).is_ok() {}
                 }
             }
             self.settle();
@@ -160,7 +160,7 @@ impl Scene {
 
     fn accept(&mut self) {
         for handle in self.sessions.keys() {
-            let Some(mut session) = self.server.session(*handle) else { continue };
+            let Some(mut session) = self.server.session_mut(*handle) else { continue };
             let accepted = std::iter::from_fn(|| session.accept_stream(Dir::Uni));
             self.streams.extend(accepted.map(|stream| (*handle, stream)));
         }
@@ -170,8 +170,8 @@ impl Scene {
     fn read(&mut self) -> BTreeMap<SessionHandle, usize> {
         let mut read = BTreeMap::new();
         for (handle, stream) in &self.streams {
-            let Some(mut session) = self.server.session(*handle) else { continue };
-            let mut stream = session.stream(*stream);
+            let Some(mut session) = self.server.session_mut(*handle) else { continue };
+            let mut stream = session.stream_mut(*stream);
             loop {
                 match stream.read(usize::MAX) {
                     Ok(chunk) => *read.entry(*handle).or_default() += chunk.data.len(),
@@ -270,7 +270,7 @@ fn sessions_of_many_hosts_fill_the_budget_and_no_more_and_it_comes_back() {
     let last = last.expect("a session");
     let survivor = *scene.sessions.iter().find(|(_, address)| **address == last).expect("a session").0;
     for (_, client) in scene.clients.iter_mut().filter(|(address, _)| **address != last) {
-        client.endpoint.session(client.session).into_iter().for_each(|mut session| session.close(now, 0, ""));
+        client.endpoint.session_mut(client.session).into_iter().for_each(|mut session| session.close(now, 0, ""));
         client.endpoint.release(now, client.session);
     }
     for _ in 0..400 {

@@ -120,20 +120,20 @@ impl Pair {
     /// A request and its answer on every session.
     fn ask(&mut self, sessions: &[SessionHandle]) {
         for session in sessions {
-            let mut session = self.client.session(*session).expect("a session");
+            let mut session = self.client.session_mut(*session).expect("a session");
             let stream = session.open_stream(Dir::Bi).expect("opened");
-            session.stream(stream).write(b"question").expect("room");
-            session.stream(stream).finish().expect("open");
-            session.stream(stream).release_send();
-            session.stream(stream).release_recv();
+            session.stream_mut(stream).write(b"question").expect("room");
+            session.stream_mut(stream).finish().expect("open");
+            session.stream_mut(stream).release_send();
+            session.stream_mut(stream).release_recv();
         }
         self.exchange();
         for session in self.accepted.clone() {
-            let mut session = self.server.session(session).expect("a session");
+            let mut session = self.server.session_mut(session).expect("a session");
             while let Some(stream) = session.accept_stream(Dir::Bi) {
-                while session.stream(stream).read(usize::MAX).is_ok() {}
-                session.stream(stream).release_send();
-                session.stream(stream).release_recv();
+                while session.stream_mut(stream).read(usize::MAX).is_ok() {}
+                session.stream_mut(stream).release_send();
+                session.stream_mut(stream).release_recv();
             }
         }
         self.run_for(Duration::from_secs(1));
@@ -152,7 +152,7 @@ fn sessions_that_are_over_leave_nothing_behind() {
         assert_eq!(pair.accepted.len(), 150);
         pair.ask(&sessions);
         for session in sessions {
-            pair.client.session(session).expect("a session").close(pair.now, 0, "");
+            pair.client.session_mut(session).expect("a session").close(pair.now, 0, "");
             pair.client.release(pair.now, session);
         }
         pair.run_for(Duration::from_secs(60));

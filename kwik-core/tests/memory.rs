@@ -100,12 +100,12 @@ impl Pair {
     }
 
     fn open(&mut self) -> StreamHandle {
-        self.server.session(self.there).expect("a session").open_stream(Dir::Uni).expect("within the limit")
+        self.server.session_mut(self.there).expect("a session").open_stream(Dir::Uni).expect("within the limit")
     }
 
     fn accept(&mut self) -> Vec<StreamHandle> {
         self.settle();
-        let mut session = self.client.session(self.here).expect("a session");
+        let mut session = self.client.session_mut(self.here).expect("a session");
         std::iter::from_fn(|| session.accept_stream(Dir::Uni)).collect()
     }
 
@@ -113,7 +113,7 @@ impl Pair {
     fn write(&mut self, stream: StreamHandle, len: usize) -> usize {
         let mut rest = Bytes::from(vec![7; len]);
         while !rest.is_empty() {
-            match self.server.session(self.there).expect("a session").stream(stream).write_chunk(rest.clone()) {
+            match self.server.session_mut(self.there).expect("a session").stream_mut(stream).write_chunk(rest.clone()) {
                 Ok(taken) => rest = rest.slice(taken..),
                 Err(WriteError::Blocked) if self.exchange(&mut None) => {}
                 Err(WriteError::Blocked) => break,
@@ -124,9 +124,9 @@ impl Pair {
     }
 
     fn read(&mut self, stream: StreamHandle) {
-        let mut session = self.client.session(self.here).expect("a session");
+        let mut session = self.client.session_mut(self.here).expect("a session");
         loop {
-            match session.stream(stream).read(usize::MAX) {
+            match session.stream_mut(stream).read(usize::MAX) {
                 Ok(_) => {}
                 Err(ReadError::Blocked) => return,
                 Err(error) => panic!("{error}"),
@@ -137,7 +137,7 @@ impl Pair {
     /// What the client says that its session holds, in bytes.
     fn accounted(&mut self) -> usize {
         self.settle();
-        let session = self.client.session(self.here).expect("a session");
+        let session = self.client.session_mut(self.here).expect("a session");
         assert_eq!(session.close_reason(), None);
         session.stats().bytes_buffered
     }
@@ -273,8 +273,8 @@ fn pieces_between_gaps_are_charged_for() {
             for step in 1..800_u64 {
                 for stream in &streams {
                     let data = Bytes::from(vec![7; len]);
-                    let mut session = pair.server.session(pair.there).expect("a session");
-                    session.stream(*stream).write_at(StreamOffset(step * 1200), data).expect("written");
+                    let mut session = pair.server.session_mut(pair.there).expect("a session");
+                    session.stream_mut(*stream).write_at(StreamOffset(step * 1200), data).expect("written");
                 }
                 if step % 20 == 0 {
                     while pair.exchange(&mut None) {}

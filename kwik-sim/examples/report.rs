@@ -95,7 +95,7 @@ fn build() -> Result<(World, Download), Box<dyn Error>> {
         servers.push(server);
     }
     let session = world.dial(client, servers[0], pki.client(), NAME)?;
-    let stream = world.session(client, session).ok_or("no session")?.open_stream(Dir::Bi)?;
+    let stream = world.session_mut(client, session).ok_or("no session")?.open_stream(Dir::Bi)?;
     let pieces = (0..TOTAL.div_ceil(PIECE)).map(|piece| piece * PIECE..TOTAL.min((piece + 1) * PIECE));
     let download = Download {
         pki,
@@ -167,7 +167,7 @@ impl Download {
         let address = world.address(self.servers[server]);
         let target = PathTarget { address, server_name: NAME.to_owned(), identity };
         let now = world.now();
-        let session = self.seat.and_then(|session| world.server_session(self.servers[0], session));
+        let session = self.seat.and_then(|session| world.session_mut(self.servers[0], session));
         if let Some(path) = session.and_then(|mut session| session.add_path(now, target).ok()) {
             self.paths.push((path, server, Vec::new()));
         }
@@ -187,7 +187,7 @@ impl Download {
         let primary = self.servers[0];
         let Some(seat) = self.seat else { return };
         let mut notes = Vec::new();
-        let Some(mut session) = world.server_session(primary, seat) else { return };
+        let Some(mut session) = world.session_mut(primary, seat) else { return };
         self.answer = self.answer.or_else(|| session.accept_stream(Dir::Bi));
         let Some(answer) = self.answer else { return };
         let active: Vec<PathId> = session.active_paths().into_iter().map(|path| path.id).collect();
@@ -203,7 +203,7 @@ impl Download {
             });
             while active.contains(path) && grants.len() < AHEAD {
                 let Some(range) = self.todo.pop_front() else { break };
-                let granted = session.stream(answer).delegate_range(*path, range.clone(), Bytes::new());
+                let granted = session.stream_mut(answer).delegate_range(*path, range.clone(), Bytes::new());
                 let Ok(grant) = granted else {
                     self.todo.push_front(range);
                     break;
@@ -217,7 +217,7 @@ impl Download {
             let busiest_last = |known: &&mut (PathId, usize, Vec<GrantId>)| known.2.len();
             let known = self.paths.iter_mut().filter(|known| active.contains(&known.0)).min_by_key(busiest_last);
             let granted = known.and_then(|(path, _, grants)| {
-                let grant = session.stream(answer).delegate_range(*path, range.clone(), Bytes::new()).ok()?;
+                let grant = session.stream_mut(answer).delegate_range(*path, range.clone(), Bytes::new()).ok()?;
                 notes.push(format!("{path} is to bring {range:?} instead"));
                 grants.push(grant.grant);
                 Some(())
@@ -230,11 +230,11 @@ impl Download {
         {
             self.own = next;
             let data = slice(&self.zeros, self.own.end - self.own.start);
-            let Ok(taken) = session.stream(answer).write_at(StreamOffset(self.own.start), data) else { break };
+            let Ok(taken) = session.stream_mut(answer).write_at(StreamOffset(self.own.start), data) else { break };
             self.own.start += taken as u64;
         }
         if self.own.is_empty() && self.todo.is_empty() && self.paths.iter().all(|(.., grants)| grants.is_empty()) {
-            let _ = session.stream(answer).finish();
+            let _ = session.stream_mut(answer).finish();
         }
         for text in notes {
             world.record(primary, TraceKind::Note { text });
@@ -244,30 +244,30 @@ impl Download {
     /// A secondary writes what it was granted.
     fn fill(&mut self, world: &mut World, server: NodeId) {
         for (_, session) in self.joined.iter().filter(|(at, _)| *at == server) {
-            let Some(mut view) = world.session(server, *session) else { continue };
+            let Some(mut view) = world.session_mut(server, *session) else { continue };
             while let Some(stream) = view.accept_stream(Dir::Bi) {
                 let len = view.stream(stream).grant().map_or(0, |grant| grant.range.end - grant.range.start);
                 self.parts.push((server, *session, stream, len));
             }
         }
         for (_, session, stream, left) in self.parts.iter_mut().filter(|part| part.0 == server) {
-            let Some(mut view) = world.session(server, *session) else { continue };
+            let Some(mut view) = world.session_mut(server, *session) else { continue };
             while *left > 0 {
-                let Ok(taken) = view.stream(*stream).write_chunk(slice(&self.zeros, *left)) else { break };
+                let Ok(taken) = view.stream_mut(*stream).write_chunk(slice(&self.zeros, *left)) else { break };
                 *left -= taken as u64;
             }
             if *left == 0 {
-                view.stream(*stream).release_recv();
-                view.stream(*stream).release_send();
+                view.stream_mut(*stream).release_recv();
+                view.stream_mut(*stream).release_send();
             }
         }
         self.parts.retain(|part| part.3 > 0);
     }
 
     fn consume(&mut self, world: &mut World) -> bool {
-        let Some(mut session) = world.session(self.client, self.session) else { return true };
+        let Some(mut session) = world.session_mut(self.client, self.session) else { return true };
         loop {
-            match session.stream(self.stream).read(usize::MAX) {
+            match session.stream_mut(self.stream).read(usize::MAX) {
                 Ok(chunk) => self.read += chunk.data.len() as u64,
                 Err(ReadError::Blocked) => return self.read == TOTAL,
                 Err(_) => return true,

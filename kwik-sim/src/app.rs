@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use kwik_core::{ClientConfig, ConnectError, Endpoint, ServerSession, Session, SessionEvent, SessionHandle};
+use kwik_core::{ClientConfig, ConnectError, Endpoint, Session, SessionEvent, SessionHandle, SessionMut};
 
 /// An application around one endpoint. Nothing it is given tells whether the endpoint is simulated.
 ///
@@ -50,14 +50,15 @@ impl Context<'_> {
         self.now
     }
 
-    /// A session of the endpoint.
-    pub fn session(&mut self, session: SessionHandle) -> Option<Session<'_>> {
+    /// A session of the endpoint, to look at.
+    #[must_use]
+    pub fn session(&self, session: SessionHandle) -> Option<&Session> {
         self.endpoint.session(session)
     }
 
-    /// A server's session of the endpoint.
-    pub fn server_session(&mut self, session: SessionHandle) -> Option<ServerSession<'_>> {
-        self.endpoint.server_session(session)
+    /// A session of the endpoint, to do something with.
+    pub fn session_mut(&mut self, session: SessionHandle) -> Option<SessionMut<'_>> {
+        self.endpoint.session_mut(session)
     }
 
     /// Begins a session.

@@ -16,8 +16,8 @@
 //! world.set_link_both(client, server, Link::with_delay(Duration::from_millis(20)));
 //!
 //! let session = world.dial(client, server, pki.client(), "example.test")?;
-//! let stream = world.session(client, session).ok_or("no session")?.open_stream(Dir::Bi)?;
-//! world.session(client, session).ok_or("no session")?.stream(stream).write(b"hello")?;
+//! let stream = world.session_mut(client, session).ok_or("no session")?.open_stream(Dir::Bi)?;
+//! world.session_mut(client, session).ok_or("no session")?.stream_mut(stream).write(b"hello")?;
 //! let accepted = world.run_until(Duration::from_secs(1), |world| world.saw(server, |event| *event == SessionEvent::Incoming));
 //! assert!(accepted);
 //! // One round trip for the handshake, half of one for the first flight.

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use kwik_core::{
     Congestion, DatagramMeta, EcnCodepoint, Endpoint, EndpointConfig, EventDetail, Limits, PathId, PathState,
-    ProtocolEvent, ProtocolEventKind, ServerConfig, SessionError, SessionEvent, SessionHandle, Transmit, TransportCode,
+    ProtocolEvent, ProtocolEventKind, ServerConfig, SessionError, SessionEvent, SessionHandle, StreamId, Transmit,
+    TransportCode,
 };
 
 use crate::app::App;
@@ -143,6 +145,8 @@ pub(crate) struct Node {
     /// What an endpoint never does but for a defect of its own.
     pub(crate) defects: Vec<ProtocolEvent>,
     pub(crate) sessions: BTreeSet<SessionHandle>,
+    /// Which path brought which bytes of which stream since that was last observed, in a world that is observed.
+    pub(crate) received: Vec<(SessionHandle, StreamId, PathId, Range<u64>)>,
     /// The state of each path of a client when it was last observed.
     pub(crate) states: BTreeMap<(SessionHandle, PathId), PathState>,
     /// Something called into the endpoint since it was last drained.
@@ -159,6 +163,11 @@ impl Node {
         while let Some(event) = self.endpoint.poll_protocol_event() {
             if is_defect(&event.kind) {
                 self.defects.push(event.clone());
+            }
+            if let ProtocolEvent { session: Some(session), path: Some(path), kind, .. } = &event
+                && let ProtocolEventKind::StreamReceived { stream, range } = kind
+            {
+                self.received.push((*session, *stream, *path, range.clone()));
             }
             if self.protocol_events.len() >= Self::PROTOCOL_EVENTS_MAX {
                 self.protocol_events.pop_front();
@@ -188,6 +197,7 @@ impl Node {
             protocol_events: VecDeque::new(),
             defects: Vec::new(),
             sessions: BTreeSet::new(),
+            received: Vec::new(),
             states: BTreeMap::new(),
             touched: false,
             deadline: None,
@@ -210,6 +220,7 @@ impl Node {
         self.wake_at = None;
         self.events.clear();
         self.sessions.clear();
+        self.received.clear();
         self.states.clear();
         self.touched = true;
     }

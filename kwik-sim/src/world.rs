@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use kwik_core::{
-    ClientConfig, ConfigError, ConnectError, Endpoint, EndpointStats, ProtocolEvent, ServerConfig, ServerSession,
-    Session, SessionEvent, SessionHandle,
+    ClientConfig, ConfigError, ConnectError, Endpoint, EndpointStats, EventDetail, ProtocolEvent, ServerConfig,
+    Session, SessionEvent, SessionHandle, SessionMut,
 };
 
 use self::run::Due;
@@ -162,7 +162,10 @@ impl World {
     ///
     /// # Panics
     /// If one of its addresses is taken.
-    pub fn add_node(&mut self, config: NodeConfig) -> Result<NodeId, ConfigError> {
+    pub fn add_node(&mut self, mut config: NodeConfig) -> Result<NodeId, ConfigError> {
+        if self.config.sample_paths.is_some() {
+            config.event_detail = EventDetail::Frames;
+        }
         let id = NodeId(self.nodes.len());
         let endpoint = self.new_endpoint(id, &config, 0)?;
         let mut interfaces = Vec::new();
@@ -255,14 +258,15 @@ impl World {
         &mut node.endpoint
     }
 
-    /// A session at a node.
-    pub fn session(&mut self, node: NodeId, session: SessionHandle) -> Option<Session<'_>> {
-        self.endpoint(node).session(session)
+    /// A session at a node, to look at.
+    #[must_use]
+    pub fn session(&self, node: NodeId, session: SessionHandle) -> Option<&Session> {
+        self.nodes[node.0].endpoint.session(session)
     }
 
-    /// A session at a node that is only looked at: nothing changes by it, not even when datagrams are sent.
-    pub fn peek(&mut self, node: NodeId, session: SessionHandle) -> Option<Session<'_>> {
-        self.nodes[node.0].endpoint.peek(session)
+    /// A session at a node, to do something with.
+    pub fn session_mut(&mut self, node: NodeId, session: SessionHandle) -> Option<SessionMut<'_>> {
+        self.endpoint(node).session_mut(session)
     }
 
     /// How much memory peers can make a node hold. Panics if that is not what its sessions hold together.
@@ -270,11 +274,6 @@ impl World {
         let endpoint = &self.nodes[node.0].endpoint;
         endpoint.assert_memory();
         endpoint.stats()
-    }
-
-    /// A server's session at a node.
-    pub fn server_session(&mut self, node: NodeId, session: SessionHandle) -> Option<ServerSession<'_>> {
-        self.endpoint(node).server_session(session)
     }
 
     /// The next event of a node without an application.

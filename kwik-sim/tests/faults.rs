@@ -71,7 +71,7 @@ fn black_hole_swallows_one_direction_only() {
 #[test]
 fn rebinding_changes_what_the_server_sees() {
     for to in [Rebind::Port, Rebind::Address] {
-        let (_, mut download) = download_with(|download| vec![(250, Fault::Rebind { node: download.client, to })]);
+        let (_, download) = download_with(|download| vec![(250, Fault::Rebind { node: download.client, to })]);
         let before = "10.0.0.1:5000".parse().unwrap();
         let after = download.world.address(download.client);
         assert_ne!(after, before);
@@ -150,7 +150,7 @@ fn node_restarts_with_its_memory_or_without() {
     let (client, pki) = (lost.client, &lost.pki);
     let config = pki.client().primary_identity(pki.public_identity(0));
     let session = lost.world.dial(client, node, config, NAME).unwrap();
-    lost.world.session(client, session).unwrap().open_stream(Dir::Bi).unwrap();
+    lost.world.session_mut(client, session).unwrap().open_stream(Dir::Bi).unwrap();
     let welcomed = |world: &mut World| {
         std::iter::from_fn(|| world.poll_event(client)).any(|event| event == (session, SessionEvent::Welcomed))
     };
@@ -184,7 +184,7 @@ fn node_with_two_addresses_uses_the_preferred_one_of_the_family() {
     world.set_link_between(second, "10.0.1.1:4433".parse().unwrap(), slow);
 
     let session = world.dial(client, server, pki.client(), NAME).unwrap();
-    let stream = world.session(client, session).unwrap().open_stream(Dir::Uni).unwrap();
+    let stream = world.session_mut(client, session).unwrap().open_stream(Dir::Uni).unwrap();
     assert!(
         world.run_until(Duration::from_secs(1), |world| world.saw(server, |event| *event == SessionEvent::Incoming))
     );
@@ -194,7 +194,7 @@ fn node_with_two_addresses_uses_the_preferred_one_of_the_family() {
 
     world.inject(Fault::Prefer { node: client, address: second });
     let data: Vec<u8> = (0..5_000).map(byte_at).collect();
-    world.session(client, session).unwrap().stream(stream).write(&data).unwrap();
+    world.session_mut(client, session).unwrap().stream_mut(stream).write(&data).unwrap();
     world.run_for(Duration::from_secs(1));
     assert_eq!(world.session(server, at_server).unwrap().remote_address(), Some(second));
 }

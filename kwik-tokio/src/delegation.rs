@@ -59,7 +59,7 @@ impl Delegation {
     /// # Errors
     /// [`DelegateError`], when the delegation is over already or the session ended.
     pub fn revoke(&self) -> Result<(), DelegateError> {
-        let revoked = self.stream.session.server_command(|session, _| session.revoke(self.grant.grant));
+        let revoked = self.stream.session.command(|session, _| session.revoke(self.grant.grant));
         revoked.unwrap_or(Err(DelegateError::SessionClosed))
     }
 
@@ -82,14 +82,14 @@ impl Delegation {
     }
 
     fn state(&self) -> Option<DelegationState> {
-        self.stream.session.server_command(|session, _| session.delegation(self.grant.grant)).flatten()
+        self.stream.session.look(|session| session.delegation(self.grant.grant)).flatten()
     }
 }
 
 impl Drop for Delegation {
     fn drop(&mut self) {
         contained(|| {
-            let _waiter = self.stream.session.server_command(|session, waiters| {
+            let _waiter = self.stream.session.command(|session, waiters| {
                 session.forget_delegation(self.grant.grant);
                 waiters.delegations.remove(&self.grant.grant)
             });

@@ -36,7 +36,7 @@ pub struct ServerSession {
 impl ServerSession {
     /// `None` if the session is gone already.
     pub(crate) fn new(session: SessionRef) -> Option<Self> {
-        let (id, role, remote) = session.command(|core| (core.id(), core.role(), core.remote_address()))?;
+        let (id, role, remote) = session.look(|core| (core.id(), core.role(), core.remote_address()))?;
         Some(Self { session, id: id?, role, remote: remote? })
     }
 
@@ -136,7 +136,7 @@ impl ServerSession {
     /// Where the client is now.
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
-        self.session.command(|session| session.remote_address()).flatten().unwrap_or(self.remote)
+        self.session.look(|session| session.remote_address()).flatten().unwrap_or(self.remote)
     }
 
     /// What the session did so far.
@@ -155,7 +155,7 @@ impl ServerSession {
     /// # Cancel safety
     /// A dropped call leaves the dial under way; [`all_paths`](Self::all_paths) shows what becomes of it.
     pub async fn add_path(&self, target: PathTarget) -> Result<PathId, AddPathError> {
-        let added = self.session.server_command(|session, _| session.add_path(now(), target));
+        let added = self.session.command(|session, _| session.add_path(now(), target));
         let path = added.unwrap_or(Err(CoreAddPathError::SessionClosed)).map_err(|error| match error {
             CoreAddPathError::NotPrimary => AddPathError::NotPrimary,
             CoreAddPathError::LimitReached { limit } => AddPathError::LimitReached { limit },
@@ -182,7 +182,7 @@ impl ServerSession {
     /// A dropped call leaves the removal under way.
     pub async fn remove_path(&self, path: PathId) -> Result<(), RemovePathError> {
         // With the session its paths are gone as well.
-        self.session.server_command(|session, _| session.remove_path(path)).unwrap_or(Ok(()))?;
+        self.session.command(|session, _| session.remove_path(path)).unwrap_or(Ok(()))?;
         let removed = self.session.wait(&self.session.signals().paths, |_| match self.path_state(path) {
             Some(PathState::Dead(reason)) if reason.code == UNANSWERED => {
                 Some(Err(RemovePathError::Unanswered { path }))
@@ -196,19 +196,19 @@ impl ServerSession {
     /// The paths that carry data now. A secondary knows only its own.
     #[must_use]
     pub fn active_paths(&self) -> Vec<PathInfo> {
-        self.session.server_command(|session, _| session.active_paths()).unwrap_or_default()
+        self.session.look(|session| session.active_paths()).unwrap_or_default()
     }
 
     /// The paths that died, each with its reason. A secondary knows only its own.
     #[must_use]
     pub fn dead_paths(&self) -> Vec<PathInfo> {
-        self.session.server_command(|session, _| session.dead_paths()).unwrap_or_default()
+        self.session.look(|session| session.dead_paths()).unwrap_or_default()
     }
 
     /// Every path since the session began. A secondary knows only its own.
     #[must_use]
     pub fn all_paths(&self) -> Vec<PathInfo> {
-        self.session.server_command(|session, _| session.all_paths()).unwrap_or_default()
+        self.session.look(|session| session.all_paths()).unwrap_or_default()
     }
 
     /// What happens to the session's paths from now on.
@@ -253,17 +253,17 @@ impl ServerSession {
     /// # Cancel safety
     /// Safe: a dropped call took no packet.
     pub async fn recv_raw(&self) -> Result<RawPacket, SessionError> {
-        let next = |session: &SessionRef| session.server_command(|session, _| session.recv_raw()).flatten();
+        let next = |session: &SessionRef| session.command(|session, _| session.recv_raw()).flatten();
         self.session.wait(&self.session.signals().raw_received, next).await
     }
 
     fn path_state(&self, path: PathId) -> Option<PathState> {
-        self.session.server_command(|session, _| session.path(path)).flatten().map(|info| info.state)
+        self.session.look(|session| session.path(path)).flatten().map(|info| info.state)
     }
 
     /// Queues a raw packet; `None` while the queue is full.
     fn queue_raw(&self, path: PathId, data: &Bytes) -> Option<Result<Receipt<'_>, RawError>> {
-        let queued = self.session.server_command(|session, waiters| {
+        let queued = self.session.command(|session, waiters| {
             let sequence = session.send_raw(path, data.clone())?;
             waiters.receipts.insert((path, sequence), None);
             Ok(Receipt { session: &self.session, packet: (path, sequence) })

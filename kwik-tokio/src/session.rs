@@ -62,20 +62,17 @@ impl SessionRef {
         })
     }
 
-    /// Runs `command` on the session; `None` if the core no longer has it.
-    pub(crate) fn command<R>(&self, command: impl FnOnce(&mut kwik_core::Session<'_>) -> R) -> Option<R> {
-        self.with(|_, core| core?.session(self.0.session).map(|mut session| command(&mut session)))
+    /// Looks at the session; `None` if the core no longer has it.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&kwik_core::Session) -> R) -> Option<R> {
+        self.with(|_, core| core?.session(self.0.session).map(look))
     }
 
-    /// Runs a server's `command` on the session; `None` if the core no longer has it.
-    pub(crate) fn server_command<R>(
+    /// Runs `command` on the session; `None` if the core no longer has it.
+    pub(crate) fn command<R>(
         &self,
-        command: impl FnOnce(&mut kwik_core::ServerSession<'_>, &mut Waiters) -> R,
+        command: impl FnOnce(&mut kwik_core::SessionMut<'_>, &mut Waiters) -> R,
     ) -> Option<R> {
-        self.0.shared.with(|state| {
-            let (waiters, core) = state.waiters(self.0.session);
-            core?.server_session(self.0.session).map(|mut session| command(&mut session, waiters))
-        })
+        self.with(|waiters, core| core?.session_mut(self.0.session).map(|mut session| command(&mut session, waiters)))
     }
 
     /// Waits on `signal` until `attempt` gives something, or the session ended. The signal is watched from before the
@@ -118,7 +115,7 @@ impl SessionRef {
     /// How the session ended, asked because an operation was told that it did.
     pub(crate) fn end(&self) -> SessionError {
         self.with(|waiters, core| {
-            let core_reason = || core?.session(self.0.session)?.close_reason().cloned();
+            let core_reason = || core?.session_mut(self.0.session)?.close_reason().cloned();
             waiters.closed.clone().or_else(core_reason).unwrap_or(SessionError::LocallyClosed)
         })
     }
@@ -130,14 +127,14 @@ impl SessionRef {
     }
 
     pub(crate) async fn close(&self, code: u32, reason: &str) -> Result<(), Undelivered> {
-        self.command(|session| session.close(now(), code, reason));
+        self.command(|session, _| session.close(now(), code, reason));
         self.closed().await;
-        let streams = self.command(|session| session.undelivered().to_vec()).unwrap_or_default();
+        let streams = self.look(|session| session.undelivered().to_vec()).unwrap_or_default();
         if streams.is_empty() { Ok(()) } else { Err(Undelivered { streams }) }
     }
 
     pub(crate) fn id(&self) -> Option<SessionId> {
-        self.command(|session| session.id()).flatten()
+        self.look(|session| session.id()).flatten()
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -146,12 +143,12 @@ impl SessionRef {
 
     pub(crate) fn stats(&self) -> SessionStats {
         let ended = || SessionStats { paths: Vec::new(), streams_open: 0, bytes_buffered: 0 };
-        self.command(|session| session.stats()).unwrap_or_else(ended)
+        self.look(|session| session.stats()).unwrap_or_else(ended)
     }
 
     pub(crate) fn open(&self, dir: Dir) -> Result<StreamRef, OpenError> {
         let (handle, id) = self
-            .command(|session| {
+            .command(|session, _| {
                 let handle = session.open_stream(dir)?;
                 let id = session.stream(handle).id().ok_or(OpenError::SessionClosed)?;
                 Ok((handle, id))
@@ -174,7 +171,7 @@ impl SessionRef {
 
     fn accept_now(&self, dir: Dir) -> Option<StreamRef> {
         let (handle, id) = self
-            .command(|session| {
+            .command(|session, _| {
                 let handle = session.accept_stream(dir)?;
                 Some((handle, session.stream(handle).id()?))
             })
@@ -185,11 +182,11 @@ impl SessionRef {
 
 impl StreamRef {
     /// Runs `command` on the stream; `None` if the core no longer has its session.
-    pub(crate) fn command<R>(&self, command: impl FnOnce(&mut kwik_core::Stream<'_>, &mut Waiters) -> R) -> Option<R> {
-        self.session.0.shared.with(|state| {
-            let (waiters, core) = state.waiters(self.session.0.session);
-            core?.session(self.session.0.session).map(|mut session| command(&mut session.stream(self.handle), waiters))
-        })
+    pub(crate) fn command<R>(
+        &self,
+        command: impl FnOnce(&mut kwik_core::StreamMut<'_>, &mut Waiters) -> R,
+    ) -> Option<R> {
+        self.session.command(|session, waiters| command(&mut session.stream_mut(self.handle), waiters))
     }
 
     /// One attempt of the read half. `attempt` gives `None` when it must wait: the task is then woken on its next
@@ -197,7 +194,7 @@ impl StreamRef {
     pub(crate) fn poll_recv<T>(
         &self,
         cx: &Context<'_>,
-        attempt: impl FnOnce(&mut kwik_core::Stream<'_>) -> Option<T>,
+        attempt: impl FnOnce(&mut kwik_core::StreamMut<'_>) -> Option<T>,
     ) -> Poll<Result<T, SessionError>> {
         self.poll_half(cx, attempt, |waiters| &mut waiters.readers)
     }
@@ -206,7 +203,7 @@ impl StreamRef {
     pub(crate) fn poll_send<T>(
         &self,
         cx: &Context<'_>,
-        attempt: impl FnOnce(&mut kwik_core::Stream<'_>) -> Option<T>,
+        attempt: impl FnOnce(&mut kwik_core::StreamMut<'_>) -> Option<T>,
     ) -> Poll<Result<T, SessionError>> {
         self.poll_half(cx, attempt, |waiters| &mut waiters.writers)
     }
@@ -214,7 +211,7 @@ impl StreamRef {
     fn poll_half<T>(
         &self,
         cx: &Context<'_>,
-        attempt: impl FnOnce(&mut kwik_core::Stream<'_>) -> Option<T>,
+        attempt: impl FnOnce(&mut kwik_core::StreamMut<'_>) -> Option<T>,
         half: fn(&mut Waiters) -> &mut std::collections::BTreeMap<StreamHandle, std::task::Waker>,
     ) -> Poll<Result<T, SessionError>> {
         // A waker is foreign code, also when it is dropped: the replaced one outlives the lock.

@@ -147,7 +147,7 @@ impl Fleet {
     pub fn add_path(&mut self, ends: Ends, target: PathTarget) -> PathId {
         let now = self.world.now();
         let primary = self.servers[0];
-        let mut session = self.world.server_session(primary, ends.primary).expect("a session");
+        let mut session = self.world.session_mut(primary, ends.primary).expect("a session");
         session.add_path(now, target).expect("added")
     }
 
@@ -159,7 +159,7 @@ impl Fleet {
         let primary = self.servers[0];
         let is_dead = |event: &SessionEvent| matches!(event, SessionEvent::Path(PathEvent::Dead { path: dead, .. }) if *dead == path);
         assert!(self.world.run_until(LONG, |world| world.saw(primary, is_dead)), "{path} lives on");
-        let mut session = self.world.server_session(primary, ends.primary).expect("a session");
+        let mut session = self.world.session_mut(primary, ends.primary).expect("a session");
         let dead = session.dead_paths().into_iter().find(|info| info.id == path).expect("listed as dead");
         let _ = &mut session;
         match dead.state {
@@ -174,7 +174,7 @@ impl Fleet {
     /// If it does not arrive.
     pub fn open(&mut self, ends: Ends, dir: Dir) -> (StreamHandle, StreamHandle) {
         let node = self.client;
-        let here = self.world.session(node, ends.client).expect("a session").open_stream(dir).expect("opened");
+        let here = self.world.session_mut(node, ends.client).expect("a session").open_stream(dir).expect("opened");
         let there = self.accept(0, ends.primary, dir);
         (here, there)
     }
@@ -195,7 +195,7 @@ impl Fleet {
     pub fn accept_at(&mut self, node: NodeId, session: SessionHandle, dir: Dir) -> StreamHandle {
         let mut stream = None;
         let came = self.world.run_until(LONG, |world| {
-            stream = world.session(node, session).and_then(|mut session| session.accept_stream(dir));
+            stream = world.session_mut(node, session).and_then(|mut session| session.accept_stream(dir));
             stream.is_some()
         });
         assert!(came, "no stream came");
@@ -210,8 +210,8 @@ impl Fleet {
         let mut rest = Bytes::copy_from_slice(data);
         let wrote = self.world.run_until(LONG, |world| {
             while !rest.is_empty() {
-                let mut session = world.session(node, session).expect("a session");
-                match session.stream(stream).write_chunk(rest.clone()) {
+                let mut session = world.session_mut(node, session).expect("a session");
+                match session.stream_mut(stream).write_chunk(rest.clone()) {
                     Ok(taken) => rest = rest.slice(taken..),
                     Err(WriteError::Blocked) => return false,
                     Err(error) => panic!("write failed: {error}"),
@@ -227,7 +227,7 @@ impl Fleet {
     /// # Panics
     /// If it cannot be.
     pub fn finish(&mut self, node: NodeId, session: SessionHandle, stream: StreamHandle) {
-        self.world.session(node, session).expect("a session").stream(stream).finish().expect("finished");
+        self.world.session_mut(node, session).expect("a session").stream_mut(stream).finish().expect("finished");
     }
 
     /// Reads a stream to its end.
@@ -237,9 +237,9 @@ impl Fleet {
     pub fn read_to_end(&mut self, node: NodeId, session: SessionHandle, stream: StreamHandle) -> Vec<u8> {
         let mut data = Vec::new();
         let ended = self.world.run_until(LONG, |world| {
-            let mut session = world.session(node, session).expect("a session");
+            let mut session = world.session_mut(node, session).expect("a session");
             loop {
-                match session.stream(stream).read(usize::MAX) {
+                match session.stream_mut(stream).read(usize::MAX) {
                     Ok(chunk) => data.extend_from_slice(&chunk.data),
                     Err(ReadError::Blocked) => return false,
                     Err(ReadError::Finished) => return true,
@@ -257,8 +257,8 @@ impl Fleet {
     /// If the session is gone.
     pub fn read_available(&mut self, node: NodeId, session: SessionHandle, stream: StreamHandle) -> Vec<u8> {
         let mut data = Vec::new();
-        let mut session = self.world.session(node, session).expect("a session");
-        while let Ok(chunk) = session.stream(stream).read(usize::MAX) {
+        let mut session = self.world.session_mut(node, session).expect("a session");
+        while let Ok(chunk) = session.stream_mut(stream).read(usize::MAX) {
             data.extend_from_slice(&chunk.data);
         }
         data
@@ -272,7 +272,7 @@ impl Fleet {
         let primary = self.servers[0];
         let mut last = None;
         let over = self.world.run_until(LONG, |world| {
-            let session = world.server_session(primary, ends.primary).expect("a session");
+            let session = world.session_mut(primary, ends.primary).expect("a session");
             last = session.delegation(grant);
             !matches!(last, Some(DelegationState::Active { .. }))
         });

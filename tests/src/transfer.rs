@@ -254,7 +254,7 @@ impl Transfer {
     #[must_use]
     pub fn paths(&mut self) -> Vec<PathStats> {
         let session: SessionHandle = self.book.borrow().session.expect("a session");
-        self.world.peek(self.client, session).expect("a session").stats().paths
+        self.world.session(self.client, session).expect("a session").stats().paths
     }
 
     /// Stream payload that each server brought, the primary first.

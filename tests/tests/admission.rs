@@ -79,7 +79,7 @@ impl Download {
         let client = site.world.add_client("10.2.0.1:5000".parse().expect("an address")).expect("a client");
         site.world.set_link_both(client, site.server, Link::with_rate(20_000_000, DELAY));
         let session = site.world.dial(client, site.server, site.pki.client(), NAME).expect("dialled");
-        let here = site.world.session(client, session).expect("a session").open_stream(Dir::Bi).expect("opened");
+        let here = site.world.session_mut(client, session).expect("a session").open_stream(Dir::Bi).expect("opened");
         let mut found = None;
         let came = site.world.run_until(LONG, |world| {
             found = world.poll_event(site.server).map(|(session, _)| session);
@@ -89,7 +89,7 @@ impl Download {
         let server = (site.server, found.expect("just found"));
         let mut there = None;
         site.world.run_until(LONG, |world| {
-            there = world.session(server.0, server.1).and_then(|mut session| session.accept_stream(Dir::Bi));
+            there = world.session_mut(server.0, server.1).and_then(|mut session| session.accept_stream(Dir::Bi));
             there.is_some()
         });
         Self { client: (client, session), server, here, there: there.expect("the stream came"), read: 0 }
@@ -99,17 +99,17 @@ impl Download {
         let block = Bytes::from(vec![7; 64 * 1024]);
         let end = world.elapsed() + span;
         while world.elapsed() < end {
-            let mut session = world.session(self.server.0, self.server.1).expect("the session lives");
+            let mut session = world.session_mut(self.server.0, self.server.1).expect("the session lives");
             loop {
-                match session.stream(self.there).write_chunk(block.clone()) {
+                match session.stream_mut(self.there).write_chunk(block.clone()) {
                     Ok(_) => {}
                     Err(WriteError::Blocked) => break,
                     Err(error) => panic!("{error}"),
                 }
             }
             world.run_for(Duration::from_millis(5));
-            let mut session = world.session(self.client.0, self.client.1).expect("the session lives");
-            while let Ok(chunk) = session.stream(self.here).read(usize::MAX) {
+            let mut session = world.session_mut(self.client.0, self.client.1).expect("the session lives");
+            while let Ok(chunk) = session.stream_mut(self.here).read(usize::MAX) {
                 self.read += chunk.data.len();
             }
         }

@@ -73,7 +73,7 @@ impl Reader {
         let server = (fleet.servers[0], fleet.await_incoming(0));
         let streams = (0..streams)
             .map(|_| {
-                let mut session = fleet.world.session(node, session).expect("a session");
+                let mut session = fleet.world.session_mut(node, session).expect("a session");
                 let stream = session.open_stream(Dir::Bi).expect("opened");
                 fleet.accept(0, server.1, Dir::Bi);
                 stream
@@ -84,22 +84,22 @@ impl Reader {
 
     /// The server writes what is taken, of every stream.
     fn fill(&self, world: &mut World, block: &Bytes) {
-        let mut session = world.session(self.server.0, self.server.1).expect("the session lives");
+        let mut session = world.session_mut(self.server.0, self.server.1).expect("the session lives");
         for stream in &self.streams {
-            while session.stream(*stream).write_chunk(block.clone()).is_ok() {}
-            let error = session.stream(*stream).write_chunk(block.clone()).expect_err("it was full");
+            while session.stream_mut(*stream).write_chunk(block.clone()).is_ok() {}
+            let error = session.stream_mut(*stream).write_chunk(block.clone()).expect_err("it was full");
             assert_eq!(error, WriteError::Blocked);
         }
     }
 
     /// The client reads up to `max` bytes of every stream.
     fn read(&self, world: &mut World, max: usize) -> usize {
-        let mut session = world.session(self.client.0, self.client.1).expect("the session lives");
+        let mut session = world.session_mut(self.client.0, self.client.1).expect("the session lives");
         let mut read = 0;
         for stream in &self.streams {
             let mut rest = max;
             while rest > 0
-                && let Ok(chunk) = session.stream(*stream).read(rest)
+                && let Ok(chunk) = session.stream_mut(*stream).read(rest)
             {
                 rest -= chunk.data.len();
                 read += chunk.data.len();

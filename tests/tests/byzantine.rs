@@ -101,18 +101,18 @@ fn secondary_misbehaves(behaviour: Behaviour, seed: u64) -> Outcome {
         return Err("no session".to_owned());
     };
     let (liar_path, other_path) = (add_path(&mut arena, primary, true), add_path(&mut arena, primary, false));
-    let mut session = arena.world.session(client.0, client.1).ok_or("no session")?;
+    let mut session = arena.world.session_mut(client.0, client.1).ok_or("no session")?;
     let here = session.open_stream(Dir::Bi).map_err(|error| error.to_string())?;
     let mut there = None;
     arena.run_until(VERDICT, |arena| {
-        there = arena.world.session(primary.0, primary.1).and_then(|mut session| session.accept_stream(Dir::Bi));
+        there = arena.world.session_mut(primary.0, primary.1).and_then(|mut session| session.accept_stream(Dir::Bi));
         there.is_some()
     });
     let mut shared = Shared { stream: there.ok_or("no stream")?, grants: Vec::new(), lost: VecDeque::new() };
     delegate(&mut arena, primary, &mut shared, liar_path, LIARS)?;
     delegate(&mut arena, primary, &mut shared, other_path, OTHERS)?;
-    let mut session = arena.world.session(primary.0, primary.1).ok_or("no session")?;
-    let mut stream = session.stream(shared.stream);
+    let mut session = arena.world.session_mut(primary.0, primary.1).ok_or("no session")?;
+    let mut stream = session.stream_mut(shared.stream);
     for range in [OWN, OTHERS.end..OTHERS.end + 100] {
         let written = stream.write_at(StreamOffset(range.start), pattern(range).into());
         written.map_err(|error| format!("not written: {error}"))?;
@@ -157,7 +157,7 @@ fn finish_shared(
     behaviour: Behaviour,
 ) -> Outcome {
     if arena.death(primary, liar).is_none() {
-        let mut session = arena.world.server_session(primary.0, primary.1).ok_or("no session")?;
+        let mut session = arena.world.session_mut(primary.0, primary.1).ok_or("no session")?;
         session.remove_path(liar).map_err(|error| error.to_string())?;
     }
     let mut read = Vec::new();
@@ -173,8 +173,8 @@ fn finish_shared(
             }
         }
         if arena.death(primary, liar).is_some() && !finished {
-            let mut session = arena.world.session(primary.0, primary.1).expect("a session");
-            finished = session.stream(shared.stream).finish().is_ok();
+            let mut session = arena.world.session_mut(primary.0, primary.1).expect("a session");
+            finished = session.stream_mut(shared.stream).finish().is_ok();
         }
         end = arena.read(client, here, &mut read);
         end != Err(ReadError::Blocked)
@@ -192,13 +192,13 @@ fn finish_shared(
 fn add_path(arena: &mut Arena, primary: At, liar: bool) -> PathId {
     let now = arena.world.now();
     let target = if liar { arena.liar() } else { arena.other() };
-    arena.world.server_session(primary.0, primary.1).expect("a session").add_path(now, target).expect("added")
+    arena.world.session_mut(primary.0, primary.1).expect("a session").add_path(now, target).expect("added")
 }
 
 fn delegate(arena: &mut Arena, primary: At, shared: &mut Shared, path: PathId, range: Range<u64>) -> Outcome {
-    let Some(mut session) = arena.world.server_session(primary.0, primary.1) else { return Err("gone".to_owned()) };
+    let Some(mut session) = arena.world.session_mut(primary.0, primary.1) else { return Err("gone".to_owned()) };
     let grant = session
-        .stream(shared.stream)
+        .stream_mut(shared.stream)
         .delegate_range(path, range, Bytes::from_static(b"please"))
         .map_err(|error| format!("not delegated: {error}"))?;
     shared.grants.push((grant.grant, path));
@@ -207,7 +207,7 @@ fn delegate(arena: &mut Arena, primary: At, shared: &mut Shared, path: PathId, r
 
 /// Notes what delegations did not bring.
 fn collect_lost(arena: &mut Arena, primary: At, shared: &mut Shared) {
-    let Some(session) = arena.world.server_session(primary.0, primary.1) else { return };
+    let Some(session) = arena.world.session_mut(primary.0, primary.1) else { return };
     shared.grants.retain(|(grant, _)| match session.delegation(*grant) {
         Some(DelegationState::Active { .. }) => true,
         Some(DelegationState::Lost { missing, .. }) => {
@@ -233,9 +233,10 @@ fn primary_misbehaves(behaviour: Behaviour, seed: u64) -> Outcome {
     };
     let spoilt = arena.dial(node, config.primary_identity(arena.pki.public_identity(0)));
     arena.run_until(Duration::from_secs(1), |arena| {
-        let opened = arena.world.session(spoilt.0, spoilt.1).and_then(|mut session| session.open_stream(Dir::Bi).ok());
+        let opened =
+            arena.world.session_mut(spoilt.0, spoilt.1).and_then(|mut session| session.open_stream(Dir::Bi).ok());
         let Some(stream) = opened else { return false };
-        arena.world.session(spoilt.0, spoilt.1).expect("a session").stream(stream).write(b"hello").is_ok()
+        arena.world.session_mut(spoilt.0, spoilt.1).expect("a session").stream_mut(stream).write(b"hello").is_ok()
     });
     ensure!(arena.transfer(honest, primary, 100_000), "no transfer beside it");
     let limit = if behaviour.name == "silence" { Duration::from_secs(60) } else { VERDICT };
@@ -327,12 +328,12 @@ fn serve_liar(arena: &mut Arena, spoilt: At) -> Outcome {
     let path = add_path(arena, spoilt, false);
     let mut stream = None;
     arena.run_until(Duration::from_secs(2), |arena| {
-        stream = arena.world.session(spoilt.0, spoilt.1).and_then(|mut session| session.accept_stream(Dir::Bi));
+        stream = arena.world.session_mut(spoilt.0, spoilt.1).and_then(|mut session| session.accept_stream(Dir::Bi));
         stream.is_some() || arena.closed.contains_key(&spoilt)
     });
     let Some(stream) = stream else { return Ok(()) };
-    let Some(mut session) = arena.world.session(spoilt.0, spoilt.1) else { return Ok(()) };
-    let mut stream = session.stream(stream);
+    let Some(mut session) = arena.world.session_mut(spoilt.0, spoilt.1) else { return Ok(()) };
+    let mut stream = session.stream_mut(stream);
     let _ = stream.write(&pattern(OWN));
     let _ = stream.delegate_range(path, LIARS, Bytes::from_static(b"please"));
     Ok(())

@@ -69,10 +69,10 @@ impl Rig {
     /// Asks for something, if there is stream credit.
     fn ask(&mut self, wanted_at: Duration) -> Option<StreamHandle> {
         let (node, session) = self.asking();
-        let mut session = self.fleet.world.session(node, session)?;
+        let mut session = self.fleet.world.session_mut(node, session)?;
         let stream = session.open_stream(Dir::Bi).ok()?;
-        session.stream(stream).write(b"please").expect("taken");
-        session.stream(stream).finish().expect("open");
+        session.stream_mut(stream).write(b"please").expect("taken");
+        session.stream_mut(stream).finish().expect("open");
         self.asked.push(Asked { stream, wanted_at });
         Some(stream)
     }
@@ -85,8 +85,8 @@ impl Rig {
     fn cancel(&mut self, stream: StreamHandle, how: Cancel) {
         self.asked.retain(|asked| asked.stream != stream);
         let (node, session) = self.asking();
-        let Some(mut session) = self.fleet.world.session(node, session) else { return };
-        let mut stream = session.stream(stream);
+        let Some(mut session) = self.fleet.world.session_mut(node, session) else { return };
+        let mut stream = session.stream_mut(stream);
         if how == Cancel::Reset {
             let _ = stream.reset(1);
         }
@@ -117,20 +117,20 @@ impl Rig {
     fn answer(&mut self) {
         let now = self.now();
         let (node, session) = self.answering();
-        let Some(mut session) = self.fleet.world.session(node, session) else { return };
+        let Some(mut session) = self.fleet.world.session_mut(node, session) else { return };
         while let Some(stream) = session.accept_stream(Dir::Bi) {
             self.accepted += 1;
             self.answering.push((stream, now + THINKING));
         }
         self.answering.retain(|(handle, due)| {
-            let mut stream = session.stream(*handle);
+            let mut stream = session.stream_mut(*handle);
             let reset = loop {
                 match stream.read(usize::MAX) {
                     Ok(_) => {}
                     Err(error) => break matches!(error, ReadError::Reset(_)),
                 }
             };
-            let given_up = reset || stream.stop_code().is_some();
+            let given_up = reset || stream.view().stop_code().is_some();
             if !given_up && now < *due {
                 return true;
             }
@@ -146,9 +146,9 @@ impl Rig {
     fn read(&mut self) {
         let now = self.now();
         let (node, session) = self.asking();
-        let Some(mut session) = self.fleet.world.session(node, session) else { return };
+        let Some(mut session) = self.fleet.world.session_mut(node, session) else { return };
         self.asked.retain(|asked| {
-            let mut stream = session.stream(asked.stream);
+            let mut stream = session.stream_mut(asked.stream);
             loop {
                 match stream.read(usize::MAX) {
                     Ok(_) => {}
@@ -280,11 +280,11 @@ impl Attack {
     }
 
     fn act(&mut self, rig: &mut Rig) {
-        let mut session = rig.fleet.world.session(self.client.0, self.client.1).expect("a session");
+        let mut session = rig.fleet.world.session_mut(self.client.0, self.client.1).expect("a session");
         for dir in Dir::ALL {
             while let Ok(stream) = session.open_stream(dir) {
                 self.given_up += 1;
-                let mut stream = session.stream(stream);
+                let mut stream = session.stream_mut(stream);
                 if self.how == Cancel::Reset {
                     stream.reset(1).expect("open");
                 }
@@ -292,11 +292,11 @@ impl Attack {
                 stream.release_recv();
             }
         }
-        let mut session = rig.fleet.world.session(self.server.0, self.server.1).expect("a session");
+        let mut session = rig.fleet.world.session_mut(self.server.0, self.server.1).expect("a session");
         for dir in Dir::ALL {
             while let Some(stream) = session.accept_stream(dir) {
-                session.stream(stream).release_send();
-                session.stream(stream).release_recv();
+                session.stream_mut(stream).release_send();
+                session.stream_mut(stream).release_recv();
             }
         }
     }
@@ -342,21 +342,21 @@ fn parts_of_streams_that_are_given_up_cost_no_path() {
         let streams: Vec<_> = (0..250).map(|_| fleet.open(ends, Dir::Bi)).collect();
         let (client, primary) = (fleet.client, fleet.servers[0]);
         for (_, there) in &streams {
-            let mut session = fleet.world.server_session(primary, ends.primary).unwrap();
-            session.stream(*there).delegate(path, 1000, Bytes::new()).unwrap();
+            let mut session = fleet.world.session_mut(primary, ends.primary).unwrap();
+            session.stream_mut(*there).delegate(path, 1000, Bytes::new()).unwrap();
         }
         for _ in 0..250 {
             fleet.accept(1, secondary, Dir::Bi);
         }
         for (here, there) in streams {
             for (node, session, stream) in [(client, ends.client, here), (primary, ends.primary, there)] {
-                let mut session = fleet.world.session(node, session).unwrap();
-                session.stream(stream).release_send();
-                session.stream(stream).release_recv();
+                let mut session = fleet.world.session_mut(node, session).unwrap();
+                session.stream_mut(stream).release_send();
+                session.stream_mut(stream).release_recv();
             }
         }
         fleet.world.run_for(Duration::from_secs(2));
-        let session = fleet.world.server_session(primary, ends.primary).unwrap();
+        let session = fleet.world.session_mut(primary, ends.primary).unwrap();
         assert_eq!(session.path(path).unwrap().state, PathState::Active);
     }
 }

@@ -16,8 +16,8 @@ fn close_delivers_what_was_finished_and_tells_code_and_reason() {
     let data = pattern(0..300_000);
     fleet.write_all(client, ends.client, here, &data);
     let now = fleet.world.now();
-    let mut session = fleet.world.session(client, ends.client).unwrap();
-    session.stream(here).finish().unwrap();
+    let mut session = fleet.world.session_mut(client, ends.client).unwrap();
+    session.stream_mut(here).finish().unwrap();
     session.close(now, 42, "enough");
     assert_eq!(session.open_stream(Dir::Bi), Err(OpenError::SessionClosed));
 
@@ -36,7 +36,7 @@ fn close_reaches_the_secondaries_too() {
     let ends = fleet.connect();
     fleet.join(ends, 1);
     let now = fleet.world.now();
-    fleet.world.session(fleet.client, ends.client).unwrap().close(now, 5, "");
+    fleet.world.session_mut(fleet.client, ends.client).unwrap().close(now, 5, "");
     let secondary = fleet.servers[1];
     let closed = SessionEvent::Closed(SessionError::ClosedByPeer { code: 5, reason: String::new(), cut_short: false });
     assert!(fleet.world.run_until(LONG, |world| world.saw(secondary, |event| *event == closed)));
@@ -51,9 +51,9 @@ fn close_of_the_primary_waits_for_its_delegations() {
     let (here, there) = fleet.open(ends, Dir::Bi);
     let (primary, node) = (fleet.servers[0], fleet.servers[1]);
     let now = fleet.world.now();
-    let mut session = fleet.world.server_session(primary, ends.primary).unwrap();
-    session.stream(there).delegate(path, 1000, bytes::Bytes::new()).unwrap();
-    session.stream(there).finish().unwrap();
+    let mut session = fleet.world.session_mut(primary, ends.primary).unwrap();
+    session.stream_mut(there).delegate(path, 1000, bytes::Bytes::new()).unwrap();
+    session.stream_mut(there).finish().unwrap();
     session.close(now, 0, "");
     let part = fleet.accept(1, secondary, Dir::Bi);
     fleet.world.run_for(Duration::from_secs(1));
@@ -70,9 +70,9 @@ fn close_does_not_wait_for_ever() {
     let (here, _) = fleet.open(ends, Dir::Uni);
     fleet.world.crash(server);
     let now = fleet.world.now();
-    let mut session = fleet.world.session(client, ends.client).unwrap();
-    session.stream(here).write(b"into the void").unwrap();
-    session.stream(here).finish().unwrap();
+    let mut session = fleet.world.session_mut(client, ends.client).unwrap();
+    session.stream_mut(here).write(b"into the void").unwrap();
+    session.stream_mut(here).finish().unwrap();
     session.close(now, 0, "");
     session.close(now, 1, "again");
     let before = fleet.world.elapsed();
@@ -91,9 +91,9 @@ fn silent_primary_ends_the_session_with_an_error() {
     fleet.world.crash(server);
     let timed_out = SessionEvent::Closed(SessionError::TimedOut);
     assert!(fleet.world.run_until(LONG, |world| world.saw(client, |event| *event == timed_out)));
-    let mut session = fleet.world.session(client, ends.client).unwrap();
-    assert_eq!(session.stream(here).read(1), Err(ReadError::SessionClosed));
-    assert_eq!(session.stream(here).write(b"x"), Err(WriteError::SessionClosed));
+    let mut session = fleet.world.session_mut(client, ends.client).unwrap();
+    assert_eq!(session.stream_mut(here).read(1), Err(ReadError::SessionClosed));
+    assert_eq!(session.stream_mut(here).write(b"x"), Err(WriteError::SessionClosed));
 }
 
 // [P-4.4]
@@ -119,16 +119,16 @@ fn pinned_primary_gets_nothing_before_it_proved_itself() {
     let (client, server) = (fleet.client, fleet.servers[0]);
     let config = fleet.pki.client().primary_identity(fleet.pki.public_identity(3));
     let session = fleet.world.dial(client, server, config, kwik_tests::NAME).unwrap();
-    let mut view = fleet.world.session(client, session).unwrap();
+    let mut view = fleet.world.session_mut(client, session).unwrap();
     let stream = view.open_stream(Dir::Bi).unwrap();
-    view.stream(stream).write(b"secret").unwrap();
+    view.stream_mut(stream).write(b"secret").unwrap();
     let mismatch = |event: &SessionEvent| {
         matches!(event, SessionEvent::Closed(SessionError::Transport { code: TransportCode::IDENTITY_MISMATCH, .. }))
     };
     assert!(fleet.world.run_until(LONG, |world| world.saw(client, mismatch)));
     let at_server = fleet.await_incoming(0);
     fleet.world.run_for(Duration::from_millis(100));
-    let accepted = fleet.world.session(server, at_server).unwrap().accept_stream(Dir::Bi);
+    let accepted = fleet.world.session_mut(server, at_server).unwrap().accept_stream(Dir::Bi);
     assert_eq!(accepted, None, "the wrong primary was told of a stream");
 
     let config = fleet.pki.client().primary_identity(fleet.pki.public_identity(0));
@@ -215,7 +215,7 @@ fn close_that_runs_out_of_time_is_told_at_both_ends_and_ends_no_stream_as_if_it_
     fleet.write_all(client, ends.client, cut, &pattern(0..1_500_000));
     fleet.finish(client, ends.client, cut);
     let now = fleet.world.now();
-    let mut session = fleet.world.session(client, ends.client).unwrap();
+    let mut session = fleet.world.session_mut(client, ends.client).unwrap();
     let id = session.stream(cut).id().unwrap();
     session.close(now, 42, "enough");
 
@@ -225,8 +225,8 @@ fn close_that_runs_out_of_time_is_told_at_both_ends_and_ends_no_stream_as_if_it_
     assert_eq!(fleet.world.session(client, ends.client).unwrap().undelivered(), [id]);
     assert_eq!(fleet.read_to_end(server, ends.primary, whole_there).len(), 1000);
     assert!(fleet.read_available(server, ends.primary, cut_there).len() < 1_500_000);
-    let mut session = fleet.world.session(server, ends.primary).unwrap();
-    assert_eq!(session.stream(cut_there).read(1), Err(ReadError::SessionClosed));
+    let mut session = fleet.world.session_mut(server, ends.primary).unwrap();
+    assert_eq!(session.stream_mut(cut_there).read(1), Err(ReadError::SessionClosed));
     // The secondary lost nothing.
     let told = SessionEvent::Closed(closed(false));
     let node = fleet.servers[1];
@@ -246,10 +246,10 @@ fn end_that_closes_tells_first_what_it_received() {
         fleet.finish(server, ends.primary, there);
         fleet.read_to_end(client, ends.client, here);
         let now = fleet.world.now();
-        fleet.world.session(client, ends.client).unwrap().close(now, 0, "");
+        fleet.world.session_mut(client, ends.client).unwrap().close(now, 0, "");
         let is_closed = |event: &SessionEvent| matches!(event, SessionEvent::Closed(_));
         assert!(fleet.world.run_until(LONG, |world| world.saw(server, is_closed)));
-        let mut session = fleet.world.session(server, ends.primary).unwrap();
+        let session = fleet.world.session(server, ends.primary).unwrap();
         assert_eq!(session.undelivered(), [], "{delay} ms away");
         assert!(session.stream(there).is_send_done(), "{delay} ms away");
     }
@@ -269,8 +269,8 @@ fn ends_that_close_at_once_let_each_other_deliver() {
         fleet.finish(client, ends.client, here);
         fleet.finish(server, ends.primary, there);
         let now = fleet.world.now();
-        fleet.world.session(client, ends.client).unwrap().close(now, 1, "");
-        fleet.world.session(server, ends.primary).unwrap().close(now, 2, "");
+        fleet.world.session_mut(client, ends.client).unwrap().close(now, 1, "");
+        fleet.world.session_mut(server, ends.primary).unwrap().close(now, 2, "");
         assert_eq!(fleet.read_to_end(client, ends.client, here).len() as u64, theirs);
         assert_eq!(fleet.read_to_end(server, ends.primary, there).len() as u64, ours);
         let before = fleet.world.elapsed();

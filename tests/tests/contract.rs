@@ -25,11 +25,11 @@ fn whatever_is_queued_is_due_at_once() {
     let (client, now) = (fleet.client, fleet.world.now());
     let endpoint = fleet.world.endpoint(client);
     assert!(endpoint.poll_timeout().is_none_or(|at| at > now), "idle, and yet due");
-    let stream = endpoint.session(ends.client).unwrap().open_stream(Dir::Bi).unwrap();
+    let stream = endpoint.session_mut(ends.client).unwrap().open_stream(Dir::Bi).unwrap();
     assert!(endpoint.poll_timeout().is_some_and(|at| at <= now));
     drain(endpoint, now);
     assert!(endpoint.poll_timeout().is_none_or(|at| at > now));
-    endpoint.session(ends.client).unwrap().stream(stream).write(b"x").unwrap();
+    endpoint.session_mut(ends.client).unwrap().stream_mut(stream).write(b"x").unwrap();
     assert!(endpoint.poll_timeout().is_some_and(|at| at <= now));
     assert!(drain(endpoint, now) > 0);
 }
@@ -44,17 +44,17 @@ fn looking_at_a_session_and_reading_nothing_cost_no_turn() {
     let (client, primary, now) = (fleet.client, fleet.servers[0], fleet.world.now());
     let idle = |endpoint: &Endpoint| endpoint.poll_timeout().is_none_or(|at| at > now);
     let endpoint = fleet.world.endpoint(client);
-    let mut session = endpoint.session(ends.client).unwrap();
+    let mut session = endpoint.session_mut(ends.client).unwrap();
     assert_eq!((session.stats().paths.len(), session.close_reason()), (2, None));
-    assert_eq!(session.stream(here).read(100), Err(ReadError::Blocked));
+    assert_eq!(session.stream_mut(here).read(100), Err(ReadError::Blocked));
     assert!(session.id().is_some() && session.remote_address().is_some() && session.stream(here).id().is_some());
     assert!(idle(endpoint));
     let endpoint = fleet.world.endpoint(primary);
-    let mut session = endpoint.server_session(ends.primary).unwrap();
+    let session = endpoint.session(ends.primary).unwrap();
     assert_eq!((session.all_paths().len(), session.stream(there).is_send_done()), (2, false));
     assert!(idle(endpoint));
     // What is done before another look counts.
-    endpoint.session(ends.primary).unwrap().stream(there).write(b"x").unwrap();
+    endpoint.session_mut(ends.primary).unwrap().stream_mut(there).write(b"x").unwrap();
     assert_eq!(endpoint.session(ends.primary).unwrap().close_reason(), None);
     assert!(!idle(endpoint));
     assert!(drain(endpoint, now) > 0);
@@ -98,10 +98,10 @@ fn run(seed: u64) -> Vec<String> {
     let link = Link { loss: 0.02, ..Link::with_delay(Duration::from_millis(7)) };
     world.set_link_both(client, server, link);
     let session = world.dial(client, server, pki.client(), NAME).expect("dialled");
-    let mut view = world.session(client, session).expect("a session");
+    let mut view = world.session_mut(client, session).expect("a session");
     let stream = view.open_stream(Dir::Uni).expect("opened");
-    view.stream(stream).write(&pattern(0..200_000)).expect("taken");
-    view.stream(stream).finish().expect("finished");
+    view.stream_mut(stream).write(&pattern(0..200_000)).expect("taken");
+    view.stream_mut(stream).finish().expect("finished");
     let mut trace = Vec::new();
     world.run_until(LONG, |world| {
         for node in [client, server] {

@@ -23,26 +23,26 @@ fn regression_streams_left_the_control_plane_no_credit() {
     let ends = fleet.connect();
     let (client, server) = (fleet.client, fleet.servers[0]);
     fleet.world.set_link_both(client, server, Link::with_delay(30 * MILLISECOND));
-    let mut session = fleet.world.session(client, ends.client).unwrap();
+    let mut session = fleet.world.session_mut(client, ends.client).unwrap();
     let written: Vec<_> = (0..100).map(|_| session.open_stream(Dir::Bi).unwrap()).collect();
     let (mut accepted, mut read) = (Vec::new(), 0);
     let block = Bytes::from(vec![7; 16 * 1024]);
     for _ in 0..1200 {
         fleet.world.run_for(10 * MILLISECOND);
-        let mut session = fleet.world.session(client, ends.client).unwrap();
+        let mut session = fleet.world.session_mut(client, ends.client).unwrap();
         assert_eq!(session.close_reason(), None);
         for stream in &written {
-            while session.stream(*stream).write_chunk(block.clone()).is_ok() {}
-            while session.stream(*stream).read(usize::MAX).is_ok() {}
+            while session.stream_mut(*stream).write_chunk(block.clone()).is_ok() {}
+            while session.stream_mut(*stream).read(usize::MAX).is_ok() {}
         }
-        let mut session = fleet.world.session(server, ends.primary).unwrap();
+        let mut session = fleet.world.session_mut(server, ends.primary).unwrap();
         accepted.extend(std::iter::from_fn(|| session.accept_stream(Dir::Bi)));
         for stream in &accepted {
-            while let Ok(chunk) = session.stream(*stream).read(usize::MAX) {
+            while let Ok(chunk) = session.stream_mut(*stream).read(usize::MAX) {
                 read += chunk.data.len();
             }
             // A full buffer is as good.
-            let _ = session.stream(*stream).write(&[7; 1000]);
+            let _ = session.stream_mut(*stream).write(&[7; 1000]);
         }
     }
     assert!(read > 8 << 20, "{read} bytes in 12 s");
@@ -61,11 +61,11 @@ fn regression_first_flight_after_a_pause_was_small() {
     let pump = |fleet: &mut Fleet, writes: bool, milliseconds: u32| {
         let mut read = 0;
         for _ in 0..milliseconds {
-            let mut session = fleet.world.session(client, ends.client).unwrap();
-            while writes && session.stream(here).write_chunk(block.clone()).is_ok() {}
+            let mut session = fleet.world.session_mut(client, ends.client).unwrap();
+            while writes && session.stream_mut(here).write_chunk(block.clone()).is_ok() {}
             fleet.world.run_for(MILLISECOND);
-            let mut session = fleet.world.session(server, ends.primary).unwrap();
-            while let Ok(chunk) = session.stream(there).read(usize::MAX) {
+            let mut session = fleet.world.session_mut(server, ends.primary).unwrap();
+            while let Ok(chunk) = session.stream_mut(there).read(usize::MAX) {
                 read += chunk.data.len();
             }
         }
@@ -105,7 +105,7 @@ impl Shared {
     /// Delegates parts of `bytes` in turns, up to `open` at once.
     fn delegate(&mut self, open: usize, bytes: u64) {
         let now = self.fleet.world.elapsed();
-        let mut session = self.fleet.world.server_session(self.fleet.servers[0], self.ends.primary).expect("a session");
+        let mut session = self.fleet.world.session_mut(self.fleet.servers[0], self.ends.primary).expect("a session");
         self.grants.retain(|grant, _| {
             let is_active = matches!(session.delegation(*grant), Some(DelegationState::Active { .. }));
             if !is_active {
@@ -115,7 +115,7 @@ impl Shared {
         });
         while self.grants.len() < open {
             let (_, path, _) = self.secondaries[self.issued % self.secondaries.len()];
-            let Ok(info) = session.stream(self.there).delegate(path, bytes, Bytes::new()) else { return };
+            let Ok(info) = session.stream_mut(self.there).delegate(path, bytes, Bytes::new()) else { return };
             self.grants.insert(info.grant, now);
             self.issued += 1;
         }
@@ -124,17 +124,19 @@ impl Shared {
     /// Revokes what is older than `age`. Returns how much that was.
     fn revoke(&mut self, age: Duration) -> usize {
         let now = self.fleet.world.elapsed();
-        let mut session = self.fleet.world.server_session(self.fleet.servers[0], self.ends.primary).expect("a session");
+        let mut session = self.fleet.world.session_mut(self.fleet.servers[0], self.ends.primary).expect("a session");
         let old: Vec<_> = self.grants.iter().filter(|(_, at)| now - **at >= age).map(|(grant, _)| *grant).collect();
         old.iter().filter(|grant| self.grants.remove(*grant).is_some() && session.revoke(**grant).is_ok()).count()
     }
 
     fn answer(&mut self) {
         for (server, _, session) in &self.secondaries {
-            let Some(mut session) = self.fleet.world.session(self.fleet.servers[*server], *session) else { continue };
+            let Some(mut session) = self.fleet.world.session_mut(self.fleet.servers[*server], *session) else {
+                continue;
+            };
             while let Some(part) = session.accept_stream(Dir::Bi) {
-                let mut part = session.stream(part);
-                let range = part.grant().expect("a part").range;
+                let mut part = session.stream_mut(part);
+                let range = part.view().grant().expect("a part").range;
                 // It may have been revoked.
                 let _ = part.write(&pattern(range));
                 part.release_send();
@@ -145,9 +147,9 @@ impl Shared {
 
     /// Returns how many bytes were read.
     fn read(&mut self, ordered: bool) -> usize {
-        let mut session = self.fleet.world.session(self.fleet.client, self.ends.client).expect("a session");
+        let mut session = self.fleet.world.session_mut(self.fleet.client, self.ends.client).expect("a session");
         assert_eq!(session.close_reason(), None);
-        let mut stream = session.stream(self.here);
+        let mut stream = session.stream_mut(self.here);
         let mut next = || if ordered { stream.read(usize::MAX) } else { stream.read_unordered(usize::MAX) };
         std::iter::from_fn(|| next().ok()).map(|chunk| chunk.data.len()).sum()
     }
@@ -193,7 +195,7 @@ fn ranges_that_a_reader_who_pauses_cannot_remember_are_refused() {
     while !is_refused {
         shared.fleet.world.run_for(2 * MILLISECOND);
         shared.answer();
-        let session = shared.fleet.world.server_session(shared.fleet.servers[0], shared.ends.primary).unwrap();
+        let session = shared.fleet.world.session_mut(shared.fleet.servers[0], shared.ends.primary).unwrap();
         is_refused =
             shared.grants.keys().any(|grant| matches!(session.delegation(*grant), Some(DelegationState::Lost { .. })));
         shared.delegate(200, 16);
@@ -228,7 +230,7 @@ fn regression_servers_added_again_at_once_were_a_flood() {
             assert!(!matches!(event, SessionEvent::Closed(_)), "{event:?} after {added}");
             let SessionEvent::Path(PathEvent::Dead { path, .. }) = event else { continue };
             let (now, server) = (world.now(), paths.remove(&path).unwrap());
-            let mut session = world.server_session(primary, session).unwrap();
+            let mut session = world.session_mut(primary, session).unwrap();
             let path = session.add_path(now, targets[server].clone()).unwrap();
             paths.insert(path, server);
             // It has something for each of them.
@@ -270,7 +272,7 @@ fn regression_sessions_behind_the_first_four_were_not_told_of_memory() {
     let (mut world, _, server, sessions) = small_server(39, &limits);
     let mut waiting = Vec::new();
     for session in &sessions[1..] {
-        let mut view = world.session(server, *session).unwrap();
+        let mut view = world.session_mut(server, *session).unwrap();
         let error = std::iter::repeat_with(|| view.open_stream(Dir::Bi)).find_map(Result::err);
         if error == Some(OpenError::BudgetTaken) {
             waiting.push(*session);

@@ -27,8 +27,8 @@ fn delegate(
     len: u64,
 ) -> kwik_core::GrantId {
     let node = fleet.servers[0];
-    let mut session = fleet.world.server_session(node, ends.primary).expect("a session");
-    session.stream(stream).delegate(path, len, Bytes::from_static(b"please")).expect("delegated").grant
+    let mut session = fleet.world.session_mut(node, ends.primary).expect("a session");
+    session.stream_mut(stream).delegate(path, len, Bytes::from_static(b"please")).expect("delegated").grant
 }
 
 fn lost(code: TransportCode, missing: Range<u64>) -> DelegationState {
@@ -65,7 +65,7 @@ fn delegated_stream_yields_the_request_then_ends() {
     let node = fleet.servers[1];
     let part = fleet.accept(1, secondary, Dir::Bi);
     assert_eq!(fleet.read_to_end(node, secondary, part), b"please");
-    let mut session = fleet.world.session(node, secondary).unwrap();
+    let mut session = fleet.world.session_mut(node, secondary).unwrap();
     assert_eq!(session.role(), Role::Secondary);
     assert!(session.open_stream(Dir::Bi).is_err());
 }
@@ -105,10 +105,10 @@ fn primary_fills_a_hole_behind_its_cursor() {
     let ends = fleet.connect();
     let (here, there) = fleet.open(ends, Dir::Bi);
     let primary = fleet.servers[0];
-    let mut session = fleet.world.session(primary, ends.primary).unwrap();
-    session.stream(there).write_at(StreamOffset(50), Bytes::from(pattern(50..80))).unwrap();
-    session.stream(there).write_at(StreamOffset(0), Bytes::from(pattern(0..50))).unwrap();
-    session.stream(there).finish().unwrap();
+    let mut session = fleet.world.session_mut(primary, ends.primary).unwrap();
+    session.stream_mut(there).write_at(StreamOffset(50), Bytes::from(pattern(50..80))).unwrap();
+    session.stream_mut(there).write_at(StreamOffset(0), Bytes::from(pattern(0..50))).unwrap();
+    session.stream_mut(there).finish().unwrap();
     assert_eq!(fleet.read_to_end(fleet.client, ends.client, here), pattern(0..80));
 }
 
@@ -135,8 +135,8 @@ fn crashed_secondary_is_lost_with_exactly_what_is_missing() {
     assert_eq!(state, lost(TransportCode::TIMED_OUT, 400..1000));
     assert_eq!(fleet.await_death(ends, path).code, TransportCode::TIMED_OUT.into());
 
-    let mut session = fleet.world.session(primary, ends.primary).unwrap();
-    session.stream(there).write_at(StreamOffset(400), Bytes::from(pattern(400..1000))).unwrap();
+    let mut session = fleet.world.session_mut(primary, ends.primary).unwrap();
+    session.stream_mut(there).write_at(StreamOffset(400), Bytes::from(pattern(400..1000))).unwrap();
     assert_eq!(fleet.read_to_end(fleet.client, ends.client, here), pattern(0..1000));
 }
 
@@ -150,13 +150,13 @@ fn removed_path_gives_back_its_grant() {
     let grant = delegate(&mut fleet, ends, there, path, 1000);
     fleet.accept(1, secondary, Dir::Bi);
     let primary = fleet.servers[0];
-    fleet.world.server_session(primary, ends.primary).unwrap().remove_path(path).unwrap();
+    fleet.world.session_mut(primary, ends.primary).unwrap().remove_path(path).unwrap();
     assert_eq!(fleet.await_delegation(ends, grant), lost(TransportCode::PATH_REMOVED, 0..1000));
     assert_eq!(fleet.await_death(ends, path).code, TransportCode::PATH_REMOVED.into());
-    let mut session = fleet.world.server_session(primary, ends.primary).unwrap();
-    let refused = session.stream(there).delegate(path, 1, Bytes::new());
+    let mut session = fleet.world.session_mut(primary, ends.primary).unwrap();
+    let refused = session.stream_mut(there).delegate(path, 1, Bytes::new());
     assert_eq!(refused, Err(DelegateError::PathDead(path)));
-    let refused = session.stream(there).delegate(PathId(9), 1, Bytes::new());
+    let refused = session.stream_mut(there).delegate(PathId(9), 1, Bytes::new());
     assert_eq!(refused, Err(DelegateError::PathUnknown(PathId(9))));
 }
 
@@ -187,15 +187,15 @@ fn revoked_grant_ends_and_its_writer_hears_of_it() {
     let node = fleet.servers[1];
     let part = fleet.accept(1, secondary, Dir::Bi);
     let primary = fleet.servers[0];
-    fleet.world.server_session(primary, ends.primary).unwrap().revoke(grant).unwrap();
+    fleet.world.session_mut(primary, ends.primary).unwrap().revoke(grant).unwrap();
     let code = ErrorCode::Transport(TransportCode::REVOKED);
     assert_eq!(fleet.await_delegation(ends, grant), lost(TransportCode::REVOKED, 0..1000));
     let told = fleet
         .world
         .run_until(LONG, |world| world.session(node, secondary).unwrap().stream(part).stop_code() == Some(code));
     assert!(told);
-    let mut session = fleet.world.session(fleet.client, ends.client).unwrap();
-    assert_eq!(session.stream(here).read(1), Err(ReadError::Blocked));
+    let mut session = fleet.world.session_mut(fleet.client, ends.client).unwrap();
+    assert_eq!(session.stream_mut(here).read(1), Err(ReadError::Blocked));
 }
 
 // [P-8.17]
@@ -208,7 +208,7 @@ fn client_that_wants_no_more_stops_every_writer() {
     let grant = delegate(&mut fleet, ends, there, path, 1000);
     let node = fleet.servers[1];
     let part = fleet.accept(1, secondary, Dir::Bi);
-    fleet.world.session(fleet.client, ends.client).unwrap().stream(here).stop(7).unwrap();
+    fleet.world.session_mut(fleet.client, ends.client).unwrap().stream_mut(here).stop(7).unwrap();
     let state = fleet.await_delegation(ends, grant);
     assert!(matches!(state, DelegationState::Lost { code, .. } if code == TransportCode::STREAM_GONE.into()));
     let primary = fleet.servers[0];
@@ -231,7 +231,7 @@ fn grant_that_was_revoked_on_its_way_is_taken_back_behind_it() {
     fleet.world.set_link_both(client, node, Link::with_delay(Duration::from_millis(300)));
     let grant = delegate(&mut fleet, ends, there, path, 1000);
     fleet.world.run_for(Duration::from_millis(100));
-    fleet.world.server_session(primary, ends.primary).unwrap().revoke(grant).unwrap();
+    fleet.world.session_mut(primary, ends.primary).unwrap().revoke(grant).unwrap();
     assert_eq!(fleet.await_delegation(ends, grant), lost(TransportCode::REVOKED, 0..1000));
     let part = fleet.accept(1, secondary, Dir::Bi);
     let told = fleet.world.run_until(LONG, |world| {
@@ -253,7 +253,7 @@ fn grant_that_was_revoked_before_it_was_forwarded_reaches_no_secondary() {
     let revoked = delegate(&mut fleet, ends, there, path, 1000);
     // The client has it, and nobody to carry it to.
     fleet.world.run_for(Duration::from_millis(15));
-    fleet.world.server_session(primary, ends.primary).unwrap().revoke(revoked).unwrap();
+    fleet.world.session_mut(primary, ends.primary).unwrap().revoke(revoked).unwrap();
     let next = delegate(&mut fleet, ends, there, path, 1000);
     assert_eq!(fleet.await_delegation(ends, revoked), lost(TransportCode::REVOKED, 0..1000));
     let secondary = fleet.await_incoming(1);
@@ -273,17 +273,17 @@ fn credit_reaches_a_secondary_that_was_connecting_when_it_was_given() {
     let target = fleet.target(1);
     let path = fleet.add_path(ends, target);
     let start = 2 << 20;
-    let mut session = fleet.world.server_session(primary, ends.primary).unwrap();
+    let mut session = fleet.world.session_mut(primary, ends.primary).unwrap();
     let range = start..start + 1000;
-    let grant = session.stream(there).delegate_range(path, range, Bytes::new()).unwrap().grant;
+    let grant = session.stream_mut(there).delegate_range(path, range, Bytes::new()).unwrap().grant;
     // The client notes the grant with the limit of now; all further credit comes while nobody is there to hear it.
     let data = Bytes::from(pattern(0..start));
     let (mut written, mut read) = (0, 0);
     let consumed = fleet.world.run_until(LONG, |world| {
-        let mut server = world.session(primary, ends.primary).unwrap();
-        written += server.stream(there).write_chunk(data.slice(written..)).unwrap_or(0);
-        let mut session = world.session(client, ends.client).unwrap();
-        while let Ok(chunk) = session.stream(here).read(usize::MAX) {
+        let mut server = world.session_mut(primary, ends.primary).unwrap();
+        written += server.stream_mut(there).write_chunk(data.slice(written..)).unwrap_or(0);
+        let mut session = world.session_mut(client, ends.client).unwrap();
+        while let Ok(chunk) = session.stream_mut(here).read(usize::MAX) {
             read += chunk.data.len() as u64;
         }
         read == start
@@ -316,26 +316,26 @@ fn range_of_a_dead_secondary_finds_room_behind_what_was_written_far_ahead() {
     let (client, primary) = (fleet.client, fleet.servers[0]);
     let done = fleet.world.run_until(LONG, |world| {
         for ((node, (_, session)), (part, left)) in members.into_iter().zip(parts.into_iter().zip(&mut left)) {
-            let Some(mut session) = world.session(node, session) else { continue };
-            while let Ok(taken @ 1..) = session.stream(part).write_chunk(bytes(left)) {
+            let Some(mut session) = world.session_mut(node, session) else { continue };
+            while let Ok(taken @ 1..) = session.stream_mut(part).write_chunk(bytes(left)) {
                 left.start += taken as u64;
             }
         }
-        let mut session = world.server_session(primary, ends.primary).expect("a session");
+        let mut session = world.session_mut(primary, ends.primary).expect("a session");
         for range in &mut ahead {
-            while let Ok(taken @ 1..) = session.stream(there).write_at(StreamOffset(range.start), bytes(range)) {
+            while let Ok(taken @ 1..) = session.stream_mut(there).write_at(StreamOffset(range.start), bytes(range)) {
                 range.start += taken as u64;
             }
         }
         if let Some(DelegationState::Lost { missing, .. }) = session.delegation(doomed).filter(|_| !lost) {
             assert!(
-                session.stream(there).write_at(StreamOffset(ahead[0].start), bytes(&ahead[0])).is_err(),
+                session.stream_mut(there).write_at(StreamOffset(ahead[0].start), bytes(&ahead[0])).is_err(),
                 "it waits"
             );
             (lost, ahead) = (true, ahead.drain(..).chain(missing).collect());
         }
-        let mut session = world.session(client, ends.client).expect("a session");
-        while let Ok(chunk) = session.stream(here).read(usize::MAX) {
+        let mut session = world.session_mut(client, ends.client).expect("a session");
+        while let Ok(chunk) = session.stream_mut(here).read(usize::MAX) {
             assert_eq!(chunk.data, bytes(&(read..read + chunk.data.len() as u64)), "at {read}");
             read += chunk.data.len() as u64;
         }

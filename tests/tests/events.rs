@@ -41,7 +41,7 @@ fn refused_join(
     let (primary, secondary) = (fleet.servers[0], fleet.servers[1]);
     let mut told = None;
     let is_dead = fleet.world.run_until(LONG, |world| {
-        let session = world.server_session(primary, ends.primary).expect("a session");
+        let session = world.session_mut(primary, ends.primary).expect("a session");
         told = session.path(path).and_then(|info| match info.state {
             PathState::Dead(reason) => Some(reason.code),
             _ => None,
@@ -90,15 +90,15 @@ fn life_of_a_grant_is_told_at_all_three_ends() {
     for node in nodes {
         fleet.world.take_protocol_events(node);
     }
-    let mut session = fleet.world.server_session(nodes[0], ends.primary).unwrap();
-    let info = session.stream(there).delegate(path, 1000, Bytes::from_static(b"please")).unwrap();
+    let mut session = fleet.world.session_mut(nodes[0], ends.primary).unwrap();
+    let info = session.stream_mut(there).delegate(path, 1000, Bytes::from_static(b"please")).unwrap();
     let part = fleet.accept(1, secondary, Dir::Bi);
-    let mut session = fleet.world.session(nodes[2], secondary).unwrap();
-    assert_eq!(session.stream(part).write(&pattern(info.range.clone())), Ok(1000));
+    let mut session = fleet.world.session_mut(nodes[2], secondary).unwrap();
+    assert_eq!(session.stream_mut(part).write(&pattern(info.range.clone())), Ok(1000));
     let mut read = 0;
     fleet.world.run_until(LONG, |world| {
-        let mut session = world.session(nodes[1], ends.client).unwrap();
-        read += session.stream(here).read(usize::MAX).map_or(0, |chunk| chunk.data.len());
+        let mut session = world.session_mut(nodes[1], ends.client).unwrap();
+        read += session.stream_mut(here).read(usize::MAX).map_or(0, |chunk| chunk.data.len());
         read == 1000
     });
     fleet.world.run_for(Duration::from_secs(1));
@@ -127,8 +127,8 @@ fn frames_are_told_on_demand_and_nothing_is_told_otherwise() {
         world.set_link_both(client, server, Link::with_delay(Duration::from_millis(10)));
         let session = world.dial(client, server, pki.client(), NAME).unwrap();
         world.run_for(Duration::from_secs(1));
-        let stream = world.session(client, session).unwrap().open_stream(Dir::Uni).unwrap();
-        assert_eq!(world.session(client, session).unwrap().stream(stream).write(b"hello"), Ok(5));
+        let stream = world.session_mut(client, session).unwrap().open_stream(Dir::Uni).unwrap();
+        assert_eq!(world.session_mut(client, session).unwrap().stream_mut(stream).write(b"hello"), Ok(5));
         world.run_for(Duration::from_secs(1));
         let [server, client] = [server, client].map(|node| kinds(world.take_protocol_events(node)));
         let established = |kind: &ProtocolEventKind| matches!(kind, ProtocolEventKind::SessionEstablished { .. });

@@ -11,10 +11,10 @@ use kwik_tests::{Fleet, LONG, NAME};
 fn session_id_is_drawn_by_the_primary_and_known_to_both() {
     let mut fleet = Fleet::new(1);
     let ends = fleet.connect();
-    let client = fleet.world.session(fleet.client, ends.client).unwrap();
+    let client = fleet.world.session_mut(fleet.client, ends.client).unwrap();
     assert_eq!(client.role(), Role::Client);
     let id = client.id();
-    let server = fleet.world.session(fleet.servers[0], ends.primary).unwrap();
+    let server = fleet.world.session_mut(fleet.servers[0], ends.primary).unwrap();
     assert_eq!(server.role(), Role::Primary);
     assert!(id.is_some());
     assert_eq!(server.id(), id);
@@ -26,8 +26,8 @@ fn first_bytes_arrive_after_one_and_a_half_round_trips() {
     let mut fleet = Fleet::new(1);
     let (client, server) = (fleet.client, fleet.servers[0]);
     let session = fleet.world.dial(client, server, fleet.pki.client(), NAME).unwrap();
-    let stream = fleet.world.session(client, session).unwrap().open_stream(Dir::Bi).unwrap();
-    fleet.world.session(client, session).unwrap().stream(stream).write(b"ping").unwrap();
+    let stream = fleet.world.session_mut(client, session).unwrap().open_stream(Dir::Bi).unwrap();
+    fleet.world.session_mut(client, session).unwrap().stream_mut(stream).write(b"ping").unwrap();
 
     let at_server = fleet.await_incoming(0);
     let accepted = fleet.accept(0, at_server, Dir::Bi);
@@ -36,9 +36,10 @@ fn first_bytes_arrive_after_one_and_a_half_round_trips() {
     // 10 ms one way: handshake there and back, then the first flight.
     assert_eq!(fleet.world.elapsed(), Duration::from_millis(30));
 
-    fleet.world.server_session(server, at_server).unwrap().stream(accepted).write(b"pong").unwrap();
-    let answered =
-        fleet.world.run_until(LONG, |world| world.session(client, session).unwrap().stream(stream).read(10).is_ok());
+    fleet.world.session_mut(server, at_server).unwrap().stream_mut(accepted).write(b"pong").unwrap();
+    let answered = fleet
+        .world
+        .run_until(LONG, |world| world.session_mut(client, session).unwrap().stream_mut(stream).read(10).is_ok());
     assert!(answered);
     assert_eq!(fleet.world.elapsed(), Duration::from_millis(40));
 }
@@ -65,8 +66,8 @@ fn secondary_writes_as_soon_as_join_and_grant_arrive_together() {
     let target = fleet.target(1);
     let start = fleet.world.elapsed();
     let path = fleet.add_path(ends, target);
-    let mut session = fleet.world.server_session(fleet.servers[0], ends.primary).unwrap();
-    session.stream(there).delegate(path, 5, bytes::Bytes::new()).unwrap();
+    let mut session = fleet.world.session_mut(fleet.servers[0], ends.primary).unwrap();
+    session.stream_mut(there).delegate(path, 5, bytes::Bytes::new()).unwrap();
 
     let secondary = fleet.await_incoming(1);
     let part = fleet.accept(1, secondary, Dir::Bi);
@@ -74,8 +75,9 @@ fn secondary_writes_as_soon_as_join_and_grant_arrive_together() {
     assert_eq!(fleet.world.elapsed() - start, Duration::from_millis(40));
     fleet.write_all(fleet.servers[1], secondary, part, b"ready");
     let client = fleet.client;
-    let read =
-        fleet.world.run_until(LONG, |world| world.session(client, ends.client).unwrap().stream(here).read(10).is_ok());
+    let read = fleet
+        .world
+        .run_until(LONG, |world| world.session_mut(client, ends.client).unwrap().stream_mut(here).read(10).is_ok());
     assert!(read);
     assert_eq!(fleet.world.elapsed() - start, Duration::from_millis(50));
 }

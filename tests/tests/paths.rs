@@ -20,7 +20,7 @@ fn client_never_notices_that_servers_come_and_go() {
     let client = fleet.client;
     while fleet.world.poll_event(client).is_some() {}
     let (path, _) = fleet.join(ends, 1);
-    fleet.world.server_session(fleet.servers[0], ends.primary).unwrap().remove_path(path).unwrap();
+    fleet.world.session_mut(fleet.servers[0], ends.primary).unwrap().remove_path(path).unwrap();
     fleet.await_death(ends, path);
     assert_eq!(fleet.world.poll_event(client), None, "the client's application was told of a path");
 }
@@ -32,9 +32,9 @@ fn active_dead_and_all_paths_tell_the_history() {
     let (one, _) = fleet.join(ends, 1);
     let (two, _) = fleet.join(ends, 2);
     let primary = fleet.servers[0];
-    fleet.world.server_session(primary, ends.primary).unwrap().remove_path(one).unwrap();
+    fleet.world.session_mut(primary, ends.primary).unwrap().remove_path(one).unwrap();
     fleet.await_death(ends, one);
-    let session = fleet.world.server_session(primary, ends.primary).unwrap();
+    let session = fleet.world.session_mut(primary, ends.primary).unwrap();
     let ids = |paths: Vec<kwik_core::PathInfo>| paths.into_iter().map(|path| path.id).collect::<Vec<_>>();
     assert_eq!(ids(session.active_paths()), [PathId::PRIMARY, two]);
     assert_eq!(ids(session.dead_paths()), [one]);
@@ -47,7 +47,7 @@ fn path_ids_are_never_reused() {
     let mut fleet = Fleet::new(2);
     let ends = fleet.connect();
     let (first, _) = fleet.join(ends, 1);
-    fleet.world.server_session(fleet.servers[0], ends.primary).unwrap().remove_path(first).unwrap();
+    fleet.world.session_mut(fleet.servers[0], ends.primary).unwrap().remove_path(first).unwrap();
     fleet.await_death(ends, first);
     let (second, _) = fleet.join(ends, 1);
     assert!(second > first);
@@ -135,12 +135,12 @@ fn paths_that_are_added_and_removed_in_turns_are_bounded() {
         let path = fleet.add_path(ends, target.clone());
         let settled = |event: &SessionEvent| matches!(event, SessionEvent::Path(event) if event.path() == path);
         assert!(fleet.world.run_until(LONG, |world| world.saw(primary, settled)));
-        let session = fleet.world.server_session(primary, ends.primary).unwrap();
+        let session = fleet.world.session_mut(primary, ends.primary).unwrap();
         if let PathState::Dead(reason) = session.path(path).unwrap().state {
             break reason;
         }
         joined += 1;
-        fleet.world.server_session(primary, ends.primary).unwrap().remove_path(path).unwrap();
+        fleet.world.session_mut(primary, ends.primary).unwrap().remove_path(path).unwrap();
         fleet.await_death(ends, path);
     };
     assert_eq!(refusal.code, transport(TransportCode::PATH_POLICY));
@@ -189,7 +189,7 @@ fn session_gets_all_its_servers_back_after_every_outage() {
                     fleet.world.set_link_both(client, *node, link.clone());
                 }
             }
-            let session = fleet.world.server_session(primary, ends.primary).unwrap();
+            let session = fleet.world.session_mut(primary, ends.primary).unwrap();
             all_back = !is_down && session.active_paths().len() == usize::from(servers) + 1;
             assert!(now < healed + Duration::from_secs(25), "round {round}: not all came back");
         }
@@ -205,7 +205,7 @@ fn paths_of_a_session_are_bounded() {
     fleet.join(ends, 1);
     let target = fleet.target(2);
     let now = fleet.world.now();
-    let mut session = fleet.world.server_session(fleet.servers[0], ends.primary).unwrap();
+    let mut session = fleet.world.session_mut(fleet.servers[0], ends.primary).unwrap();
     assert_eq!(session.add_path(now, target), Err(AddPathError::LimitReached { limit: 2 }));
 }
 
@@ -216,11 +216,11 @@ fn path_commands_that_make_no_sense_are_refused() {
     let (_, secondary) = fleet.join(ends, 1);
     let (target, now) = (fleet.target(1), fleet.world.now());
     let nameless = PathTarget { server_name: "two words".to_owned(), ..target.clone() };
-    let mut session = fleet.world.server_session(fleet.servers[0], ends.primary).unwrap();
+    let mut session = fleet.world.session_mut(fleet.servers[0], ends.primary).unwrap();
     assert!(matches!(session.add_path(now, nameless), Err(AddPathError::InvalidServerName(_))));
     assert_eq!(session.remove_path(PathId::PRIMARY), Err(PathError::Primary));
     assert_eq!(session.remove_path(PathId(5)), Err(PathError::Unknown(PathId(5))));
-    let mut session = fleet.world.server_session(fleet.servers[1], secondary).unwrap();
+    let mut session = fleet.world.session_mut(fleet.servers[1], secondary).unwrap();
     assert_eq!(session.add_path(now, target), Err(AddPathError::NotPrimary));
     assert_eq!(session.remove_path(PathId(1)), Err(PathError::NotPrimary));
 }
@@ -239,7 +239,7 @@ fn silent_secondary_is_suspect_then_recovers() {
     fleet.world.set_link_both(client, secondary, link);
     let recovered = SessionEvent::Path(PathEvent::Recovered(path));
     assert!(fleet.world.run_until(LONG, |world| world.saw(primary, |event| *event == recovered)));
-    let session = fleet.world.server_session(primary, ends.primary).unwrap();
+    let session = fleet.world.session_mut(primary, ends.primary).unwrap();
     assert_eq!(session.path(path).unwrap().state, PathState::Active);
 }
 
@@ -253,7 +253,7 @@ fn lease_of_a_path_is_renewed_while_the_primary_is_within_reach() {
     let (path, _) = fleet.join(ends, 1);
     fleet.world.run_for(LONG);
     let (client, primary, secondary) = (fleet.client, fleet.servers[0], fleet.servers[1]);
-    let session = fleet.world.server_session(primary, ends.primary).unwrap();
+    let session = fleet.world.session_mut(primary, ends.primary).unwrap();
     assert_eq!(session.path(path).unwrap().state, PathState::Active);
 
     // Out of reach for longer than the lease, and for less than after which the session would be given up.
@@ -281,7 +281,7 @@ fn client_takes_so_many_paths_and_no_more() {
     let path = fleet.add_path(ends, target);
     assert_eq!(fleet.await_death(ends, path).code, transport(TransportCode::PATH_LIMIT));
     assert_eq!(fleet.world.link_stats(fleet.client, fleet.servers[2]).sent, 0);
-    fleet.world.server_session(fleet.servers[0], ends.primary).unwrap().remove_path(one).unwrap();
+    fleet.world.session_mut(fleet.servers[0], ends.primary).unwrap().remove_path(one).unwrap();
     fleet.await_death(ends, one);
     fleet.join(ends, 2);
 }
@@ -381,8 +381,8 @@ fn server_that_only_its_identity_vouches_for_gets_nothing_before_welcome() {
         let (_, there) = fleet.open(ends, Dir::Bi);
         let target = fleet.target(1);
         let path = fleet.add_path(ends, target);
-        let mut session = fleet.world.server_session(fleet.servers[0], ends.primary).unwrap();
-        session.stream(there).delegate(path, 100, bytes::Bytes::new()).unwrap();
+        let mut session = fleet.world.session_mut(fleet.servers[0], ends.primary).unwrap();
+        session.stream_mut(there).delegate(path, 100, bytes::Bytes::new()).unwrap();
         await_authenticating(&mut fleet, ends, path);
         fleet.world.run_for(Duration::from_millis(5));
         assert_eq!(path_state(&mut fleet, ends, path), Some(PathState::Authenticating));
@@ -459,13 +459,13 @@ fn figures_of_active_paths_come_with_the_progress_of_grants() {
     let (here, there) = fleet.open(ends, Dir::Bi);
     let (primary, node) = (fleet.servers[0], fleet.servers[1]);
     let len = 600_000;
-    let mut session = fleet.world.server_session(primary, ends.primary).unwrap();
-    session.stream(there).delegate(path, len, bytes::Bytes::new()).unwrap();
+    let mut session = fleet.world.session_mut(primary, ends.primary).unwrap();
+    session.stream_mut(there).delegate(path, len, bytes::Bytes::new()).unwrap();
     let part = fleet.accept(1, secondary, Dir::Bi);
     fleet.write_all(node, secondary, part, &kwik_tests::pattern(0..len));
     let told = fleet.world.run_until(Duration::from_secs(5), |world| {
-        while world.session(fleet.client, ends.client).unwrap().stream(here).read(usize::MAX).is_ok() {}
-        world.server_session(primary, ends.primary).unwrap().path(path).unwrap().bytes >= 256 * 1024
+        while world.session_mut(fleet.client, ends.client).unwrap().stream_mut(here).read(usize::MAX).is_ok() {}
+        world.session(primary, ends.primary).unwrap().path(path).unwrap().bytes >= 256 * 1024
     });
     assert!(told, "the path stayed active, and yet its figures are of interest");
 }

@@ -36,10 +36,10 @@ impl Writer {
     /// Writes as much as there is room for; returns whether that was all.
     fn go(&mut self, world: &mut World) -> bool {
         let At(node, session, stream) = self.at;
-        let mut session = world.session(node, session).expect("a session");
+        let mut session = world.session_mut(node, session).expect("a session");
         while self.next < self.end {
             let end = self.end.min(self.next + self.size as u64);
-            match session.stream(stream).write_chunk(pattern(self.next..end).into()) {
+            match session.stream_mut(stream).write_chunk(pattern(self.next..end).into()) {
                 Ok(taken) => self.next += taken as u64,
                 Err(WriteError::Blocked) => return false,
                 Err(error) => panic!("byte {} of writes of {} bytes: {error}", self.next, self.size),
@@ -51,9 +51,9 @@ impl Writer {
 
 /// Reads what is there, until `until` bytes were read in all; returns whether the stream is over.
 fn read(world: &mut World, at: At, size: usize, read: &mut u64, until: u64) -> bool {
-    let mut session = world.session(at.0, at.1).expect("a session");
+    let mut session = world.session_mut(at.0, at.1).expect("a session");
     while *read < until {
-        match session.stream(at.2).read(usize::MAX) {
+        match session.stream_mut(at.2).read(usize::MAX) {
             Ok(chunk) => {
                 let range = *read..*read + chunk.data.len() as u64;
                 assert_eq!(chunk.data, pattern(range.clone()), "writes of {size} bytes, {range:?}");
@@ -100,7 +100,7 @@ fn total(size: usize) -> u64 {
 }
 
 fn finish(world: &mut World, At(node, session, stream): At) {
-    world.session(node, session).expect("a session").stream(stream).finish().expect("finished");
+    world.session_mut(node, session).expect("a session").stream_mut(stream).finish().expect("finished");
 }
 
 /// A stream between a client and its primary, written by one of them.
@@ -176,8 +176,8 @@ impl Turns {
             self.next = part.end;
             let turn = usize::try_from(part.start / PART % 3).expect("one of three");
             if let Some(path) = self.paths.get(turn) {
-                let mut session = world.server_session(node, session).expect("a session");
-                session.stream(stream).delegate(*path, part.end - part.start, Bytes::new()).expect("delegated");
+                let mut session = world.session_mut(node, session).expect("a session");
+                session.stream_mut(stream).delegate(*path, part.end - part.start, Bytes::new()).expect("delegated");
             } else {
                 self.own = Some(Writer { at: self.primary, next: part.start, end: part.end, size: self.size });
             }
@@ -187,7 +187,7 @@ impl Turns {
 
     fn accept(&mut self, world: &mut World) {
         for (node, session) in self.secondaries {
-            let mut view = world.session(node, session).expect("a session");
+            let mut view = world.session_mut(node, session).expect("a session");
             while let Some(part) = view.accept_stream(Dir::Bi) {
                 let range = view.stream(part).grant().expect("a part").range;
                 let at = At(node, session, part);
@@ -234,18 +234,18 @@ fn streams_that_wait_are_limited_by_the_limit_of_streams_alone() {
     let Ends { client, primary } = fleet.connect_with(config);
     let server = fleet.servers[0];
     for number in 0..STREAMS {
-        let mut session = fleet.world.session(server, primary).expect("a session");
+        let mut session = fleet.world.session_mut(server, primary).expect("a session");
         let stream = session.open_stream(Dir::Uni).expect("within the limit");
-        session.stream(stream).write(&pattern(number..number + 1)).expect("written");
+        session.stream_mut(stream).write(&pattern(number..number + 1)).expect("written");
         if number % 100 == 0 {
             fleet.world.run_for(Duration::from_millis(10));
         }
     }
     fleet.world.run_for(PAUSE);
     for number in 0..STREAMS {
-        let mut session = fleet.world.session(fleet.client, client).expect("a session");
+        let mut session = fleet.world.session_mut(fleet.client, client).expect("a session");
         let stream = session.accept_stream(Dir::Uni).unwrap_or_else(|| panic!("no stream {number}"));
-        let chunk = session.stream(stream).read(10).expect("a byte");
+        let chunk = session.stream_mut(stream).read(10).expect("a byte");
         assert_eq!(chunk.data, pattern(number..number + 1));
     }
 }

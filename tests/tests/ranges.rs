@@ -46,17 +46,17 @@ fn all_joined(fleet: &mut Fleet) -> (Ends, Vec<Member>) {
 }
 
 fn delegate(fleet: &mut Fleet, ends: Ends, stream: StreamHandle, to: Member, range: Range<u64>) -> GrantId {
-    let mut session = fleet.world.server_session(fleet.servers[0], ends.primary).expect("a session");
-    session.stream(stream).delegate_range(to.path, range, Bytes::from_static(b"please")).expect("it can").grant
+    let mut session = fleet.world.session_mut(fleet.servers[0], ends.primary).expect("a session");
+    session.stream_mut(stream).delegate_range(to.path, range, Bytes::from_static(b"please")).expect("it can").grant
 }
 
 /// Hands a part the next bytes of `range`, as many as it takes, and returns how many those were.
 fn write_some(fleet: &mut Fleet, at: Member, part: StreamHandle, range: Range<u64>) -> u64 {
     let data = Bytes::from(pattern(range));
-    let mut session = fleet.world.session(fleet.servers[at.server], at.session).expect("a session");
+    let mut session = fleet.world.session_mut(fleet.servers[at.server], at.session).expect("a session");
     let mut taken = 0;
     loop {
-        match session.stream(part).write_chunk(data.slice(taken..)) {
+        match session.stream_mut(part).write_chunk(data.slice(taken..)) {
             Ok(0) | Err(WriteError::Blocked) => return taken as u64,
             Ok(more) => taken += more,
             Err(error) => panic!("not written: {error}"),
@@ -65,7 +65,7 @@ fn write_some(fleet: &mut Fleet, at: Member, part: StreamHandle, range: Range<u6
 }
 
 fn is_delivered(fleet: &mut Fleet, ends: Ends, grant: GrantId) -> bool {
-    let session = fleet.world.server_session(fleet.servers[0], ends.primary).expect("a session");
+    let session = fleet.world.session_mut(fleet.servers[0], ends.primary).expect("a session");
     session.delegation(grant) == Some(DelegationState::Delivered)
 }
 
@@ -96,7 +96,7 @@ fn tiny_frames_without_gaps_wait_ten_minutes_for_their_reader() {
     assert!(fleet.read_to_end(fleet.client, ends.client, here) == pattern(0..WINDOW + 1000));
     let left = buffered_at_client(&mut fleet, ends);
     assert!(left < 4096, "{left} bytes are more than what an open stream costs");
-    let session = fleet.world.session(fleet.client, ends.client).unwrap();
+    let session = fleet.world.session_mut(fleet.client, ends.client).unwrap();
     let packets = session.stats().paths[0].packets_received;
     assert!(packets >= WINDOW / 32, "{packets} packets: the frames were not tiny");
 }
@@ -133,17 +133,17 @@ fn slow_server_at_the_head_may_always_send_while_a_fast_one_fills_the_window() {
 
     let mut data = Vec::new();
     let all_came = fleet.world.run_until(LONG, |world| {
-        let mut session = world.session(fleet.servers[fast.server], fast.session).unwrap();
+        let mut session = world.session_mut(fleet.servers[fast.server], fast.session).unwrap();
         while written < TOTAL {
             let piece = Bytes::from(pattern(written..TOTAL.min(written + 65_536)));
-            let Ok(taken) = session.stream(fast_part).write_chunk(piece) else { break };
+            let Ok(taken) = session.stream_mut(fast_part).write_chunk(piece) else { break };
             written += taken as u64;
         }
-        let mut session = world.session(client, ends.client).unwrap();
-        while let Ok(chunk) = session.stream(here).read(usize::MAX) {
+        let mut session = world.session_mut(client, ends.client).unwrap();
+        while let Ok(chunk) = session.stream_mut(here).read(usize::MAX) {
             data.extend_from_slice(&chunk.data);
         }
-        session.stream(here).read(1) == Err(ReadError::Finished)
+        session.stream_mut(here).read(1) == Err(ReadError::Finished)
     });
     assert!(all_came, "stuck after {} bytes", data.len());
     assert!(data == pattern(0..TOTAL));
@@ -160,12 +160,12 @@ fn time_of_three_streams(unread: u64) -> Duration {
     let streams: Vec<_> = (0..4).map(|_| fleet.open(ends, Dir::Bi)).collect();
     let (_, ignored) = streams[3];
     let data = Bytes::from(pattern(0..unread));
-    let mut session = fleet.world.session(primary, ends.primary).expect("a session");
-    let taken = session.stream(ignored).write_chunk(data.clone()).expect("it can");
+    let mut session = fleet.world.session_mut(primary, ends.primary).expect("a session");
+    let taken = session.stream_mut(ignored).write_chunk(data.clone()).expect("it can");
     fleet.world.run_for(Duration::from_secs(10));
     // What waits for credit beyond that is in nobody's way either.
-    let mut session = fleet.world.session(primary, ends.primary).expect("a session");
-    let more = session.stream(ignored).write_chunk(data.slice(taken..)).expect("it can");
+    let mut session = fleet.world.session_mut(primary, ends.primary).expect("a session");
+    let more = session.stream_mut(ignored).write_chunk(data.slice(taken..)).expect("it can");
     assert!(unread == 0 || (taken as u64 >= MIB && more > 0));
 
     let before = fleet.world.elapsed();
@@ -173,18 +173,18 @@ fn time_of_three_streams(unread: u64) -> Duration {
     let mut read = [0u64; 3];
     let mut carriers_most = 0;
     let done = fleet.world.run_until(LONG, |world| {
-        let mut session = world.session(primary, ends.primary).expect("a session");
+        let mut session = world.session_mut(primary, ends.primary).expect("a session");
         carriers_most = carriers_most.max(session.stats().paths[0].carriers);
         for ((_, there), written) in streams.iter().zip(&mut written) {
             while *written < EACH {
                 let piece = Bytes::from(pattern(*written..EACH.min(*written + 65_536)));
-                let Ok(taken) = session.stream(*there).write_chunk(piece) else { break };
+                let Ok(taken) = session.stream_mut(*there).write_chunk(piece) else { break };
                 *written += taken as u64;
             }
         }
-        let mut session = world.session(client, ends.client).expect("a session");
+        let mut session = world.session_mut(client, ends.client).expect("a session");
         for ((here, _), read) in streams.iter().zip(&mut read) {
-            while let Ok(chunk) = session.stream(*here).read(usize::MAX) {
+            while let Ok(chunk) = session.stream_mut(*here).read(usize::MAX) {
                 *read += chunk.data.len() as u64;
             }
         }
@@ -218,7 +218,7 @@ fn revoked_range_that_another_server_writes_arrives_exactly_once() {
     let other: Vec<u8> = pattern(0..LEN).iter().map(|byte| !byte).collect();
     fleet.write_all(fleet.servers[old.server], old.session, part, &other);
     fleet.world.run_for(Duration::from_millis(50));
-    fleet.world.server_session(fleet.servers[0], ends.primary).unwrap().revoke(grant).unwrap();
+    fleet.world.session_mut(fleet.servers[0], ends.primary).unwrap().revoke(grant).unwrap();
     let DelegationState::Lost { missing, .. } = fleet.await_delegation(ends, grant) else { panic!("not lost") };
     assert_eq!(missing, std::iter::once(0..LEN).collect::<Vec<_>>(), "all of it is on its way");
 
@@ -231,9 +231,9 @@ fn revoked_range_that_another_server_writes_arrives_exactly_once() {
     assert_eq!(write_some(&mut fleet, new, part, LEN / 2..LEN), LEN / 2);
     assert_eq!(fleet.await_delegation(ends, again), DelegationState::Delivered);
     assert!(fleet.read_to_end(client, ends.client, here) == pattern(0..LEN));
-    let session = fleet.world.server_session(fleet.servers[0], ends.primary).unwrap();
+    let session = fleet.world.session_mut(fleet.servers[0], ends.primary).unwrap();
     assert!(session.path(old.path).unwrap().state.is_usable(), "nobody is blamed for them");
-    let session = fleet.world.session(client, ends.client).unwrap();
+    let session = fleet.world.session_mut(client, ends.client).unwrap();
     let stats = session.stats().paths.into_iter().find(|path| path.id == old.path).unwrap();
     assert!(stats.packets_received > 0, "late bytes came");
     assert_eq!(stats.bytes_received, 0, "they were dropped, and are no merit");
@@ -263,16 +263,16 @@ fn end_in_the_middle(fleet: &mut Fleet, ends: Ends, members: &[Member], ender: E
         writers.push((fleet.servers[member.server], member.session, part));
     }
     let data = Bytes::from(pattern(0..50_000));
-    let mut session = fleet.world.session(primary, ends.primary).expect("a session");
-    session.stream(there).write_at(StreamOffset(0), data).expect("it can");
+    let mut session = fleet.world.session_mut(primary, ends.primary).expect("a session");
+    session.stream_mut(there).write_at(StreamOffset(0), data).expect("it can");
     fleet.world.run_for(Duration::from_millis(12));
 
     let before = fleet.world.elapsed();
     if ender != Ender::Primary {
-        fleet.world.session(client, ends.client).expect("a session").stream(here).stop(7).expect("it can");
+        fleet.world.session_mut(client, ends.client).expect("a session").stream_mut(here).stop(7).expect("it can");
     }
     if ender != Ender::Client {
-        fleet.world.session(primary, ends.primary).expect("a session").stream(there).reset(8).expect("it can");
+        fleet.world.session_mut(primary, ends.primary).expect("a session").stream_mut(there).reset(8).expect("it can");
     }
     let stopped = fleet.world.run_until(LONG, |world| {
         let is_done = world.session(primary, ends.primary).expect("a session").stream(there).is_send_done();
@@ -288,8 +288,8 @@ fn end_in_the_middle(fleet: &mut Fleet, ends: Ends, members: &[Member], ender: E
         let is_gone = matches!(state, DelegationState::Lost { code, .. } if code == TransportCode::STREAM_GONE.into());
         assert!(is_gone, "{ender:?}: {state:?}");
     }
-    let mut session = fleet.world.session(client, ends.client).expect("a session");
-    let end = session.stream(here).read(1);
+    let mut session = fleet.world.session_mut(client, ends.client).expect("a session");
+    let end = session.stream_mut(here).read(1);
     let expected = if ender == Ender::Primary {
         Err(ReadError::Reset(ErrorCode::Application(8)))
     } else {
@@ -305,9 +305,9 @@ fn end_in_the_middle(fleet: &mut Fleet, ends: Ends, members: &[Member], ender: E
 }
 
 fn release(fleet: &mut Fleet, node: kwik_sim::NodeId, session: SessionHandle, stream: StreamHandle) {
-    let mut session = fleet.world.session(node, session).expect("a session");
-    session.stream(stream).release_send();
-    session.stream(stream).release_recv();
+    let mut session = fleet.world.session_mut(node, session).expect("a session");
+    session.stream_mut(stream).release_send();
+    session.stream_mut(stream).release_recv();
 }
 
 // [P-5.13] [P-8.17]

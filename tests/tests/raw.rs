@@ -9,14 +9,14 @@ use kwik_sim::{Link, NodeId};
 use kwik_tests::{Fleet, LONG, pattern};
 
 fn send(fleet: &mut Fleet, from: NodeId, session: SessionHandle, to: PathId, data: &'static [u8]) -> u64 {
-    let mut session = fleet.world.server_session(from, session).expect("a session");
+    let mut session = fleet.world.session_mut(from, session).expect("a session");
     session.send_raw(to, Bytes::from_static(data)).expect("taken")
 }
 
 fn receive(fleet: &mut Fleet, at: NodeId, session: SessionHandle) -> RawPacket {
     let mut packet = None;
     fleet.world.run_until(LONG, |world| {
-        packet = world.server_session(at, session).expect("a session").recv_raw();
+        packet = world.session_mut(at, session).expect("a session").recv_raw();
         packet.is_some()
     });
     packet.expect("a raw packet")
@@ -80,7 +80,7 @@ fn raw_packets_arrive_in_order() {
     let (a, b) = (fleet.servers[0], fleet.servers[1]);
     for number in 0..50_u8 {
         let data = Bytes::from(vec![number; 1000]);
-        fleet.world.server_session(a, ends.primary).unwrap().send_raw(path, data).unwrap();
+        fleet.world.session_mut(a, ends.primary).unwrap().send_raw(path, data).unwrap();
     }
     for number in 0..50_u8 {
         assert_eq!(receive(&mut fleet, b, secondary).data[0], number);
@@ -92,7 +92,7 @@ fn over_long_and_misdirected_raw_packets_are_refused_at_once() {
     let mut fleet = Fleet::new(2);
     let ends = fleet.connect();
     let (path, _) = fleet.join(ends, 1);
-    let mut session = fleet.world.server_session(fleet.servers[0], ends.primary).unwrap();
+    let mut session = fleet.world.session_mut(fleet.servers[0], ends.primary).unwrap();
     let len = RAW_BYTES_MAX + 1;
     assert_eq!(session.send_raw(path, Bytes::from(vec![0; len])), Err(RawError::TooLong { len }));
     assert_eq!(session.send_raw(PathId(7), Bytes::new()), Err(RawError::PathUnknown(PathId(7))));
@@ -124,7 +124,7 @@ fn full_queue_of_the_receiver_refuses_and_full_queue_of_the_sender_blocks() {
     for _ in 0..4 {
         last = send(&mut fleet, a, ends.primary, path, b"x");
     }
-    let mut session = fleet.world.server_session(a, ends.primary).unwrap();
+    let mut session = fleet.world.session_mut(a, ends.primary).unwrap();
     assert_eq!(session.send_raw(path, Bytes::new()), Err(RawError::Blocked));
     assert_eq!(await_receipt(&mut fleet, a, path, last), Ok(()));
     // All four are in the receiver's queue, which nobody empties.
@@ -162,7 +162,7 @@ fn sender_that_knows_no_pause_is_slowed_by_a_thin_line_and_loses_nothing() {
     let (mut sent, mut came, mut blocked, mut refused) = (0_u32, 0_u32, 0, 0);
     let packet = |number: u32| Bytes::from(number.to_be_bytes().repeat(1_000));
     let all = fleet.world.run_until(LONG, |world| {
-        let mut session = world.server_session(one, session_1).expect("a session");
+        let mut session = world.session_mut(one, session_1).expect("a session");
         while sent < 500 {
             match session.send_raw(path_2, packet(sent)) {
                 Ok(_) => sent += 1,
@@ -176,7 +176,7 @@ fn sender_that_knows_no_pause_is_slowed_by_a_thin_line_and_loses_nothing() {
         while let Some((_, event)) = world.poll_event(one) {
             refused += u32::from(matches!(event, SessionEvent::RawStatus { result: Err(_), .. }));
         }
-        while let Some(received) = world.server_session(two, session_2).expect("a session").recv_raw() {
+        while let Some(received) = world.session_mut(two, session_2).expect("a session").recv_raw() {
             assert_eq!(received.data, packet(came));
             came += 1;
         }
@@ -200,9 +200,9 @@ fn raw_packet_arrives_beside_more_streams_than_there_are_carriers() {
     let link = Link::with_rate(1_000_000, Duration::from_millis(10));
     fleet.world.set_link_both(fleet.client, fleet.servers[0], link);
     for _ in 0..30 {
-        let mut session = fleet.world.session(fleet.client, ends.client).expect("a session");
+        let mut session = fleet.world.session_mut(fleet.client, ends.client).expect("a session");
         let stream = session.open_stream(Dir::Uni).expect("opened");
-        session.stream(stream).write(&pattern(0..500_000)).expect("taken");
+        session.stream_mut(stream).write(&pattern(0..500_000)).expect("taken");
         fleet.accept(0, ends.primary, Dir::Uni);
     }
     let (a, b) = (fleet.servers[0], fleet.servers[1]);

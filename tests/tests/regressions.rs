@@ -17,11 +17,11 @@ fn regression_dropped_reader_leaves_no_writer_behind() {
     let (path, secondary) = fleet.join(ends, 1);
     let (here, there) = fleet.open(ends, Dir::Bi);
     let (primary, node) = (fleet.servers[0], fleet.servers[1]);
-    let mut session = fleet.world.server_session(primary, ends.primary).unwrap();
-    session.stream(there).delegate(path, 1000, Bytes::from_static(b"please")).unwrap();
+    let mut session = fleet.world.session_mut(primary, ends.primary).unwrap();
+    session.stream_mut(there).delegate(path, 1000, Bytes::from_static(b"please")).unwrap();
     let part = fleet.accept(1, secondary, Dir::Bi);
 
-    fleet.world.session(fleet.client, ends.client).unwrap().stream(here).release_recv();
+    fleet.world.session_mut(fleet.client, ends.client).unwrap().stream_mut(here).release_recv();
     let told = fleet.world.run_until(LONG, |world| {
         let code = world.session(node, secondary).unwrap().stream(part).stop_code();
         code == Some(ErrorCode::Application(0))
@@ -39,17 +39,17 @@ fn regression_credit_does_not_overtake_join() {
     fleet.world.set_link_both(client, fleet.servers[1], Link::with_delay(Duration::from_millis(300)));
     let path = fleet.add_path(ends, fleet.target(1));
     let len = 4 << 20;
-    let mut session = fleet.world.server_session(primary, ends.primary).unwrap();
-    session.stream(there).delegate_range(path, len..len + 1000, Bytes::new()).unwrap();
+    let mut session = fleet.world.session_mut(primary, ends.primary).unwrap();
+    session.stream_mut(there).delegate_range(path, len..len + 1000, Bytes::new()).unwrap();
 
     let data = Bytes::from(pattern(0..len));
     let (mut written, mut read) = (0, 0);
     let consumed = fleet.world.run_until(LONG, |world| {
-        let mut server = world.session(primary, ends.primary).unwrap();
-        written += server.stream(there).write_chunk(data.slice(written..)).unwrap_or(0);
-        let mut session = world.session(client, ends.client).unwrap();
+        let mut server = world.session_mut(primary, ends.primary).unwrap();
+        written += server.stream_mut(there).write_chunk(data.slice(written..)).unwrap_or(0);
+        let mut session = world.session_mut(client, ends.client).unwrap();
         loop {
-            match session.stream(here).read(usize::MAX) {
+            match session.stream_mut(here).read(usize::MAX) {
                 Ok(chunk) => read += chunk.data.len(),
                 Err(ReadError::Blocked) => return read as u64 == len,
                 Err(error) => panic!("read failed after {read} bytes: {error}"),
@@ -70,8 +70,8 @@ fn regression_idle_path_is_not_suspect() {
     let (path, secondary) = fleet.join(ends, 1);
     let (_here, there) = fleet.open(ends, Dir::Bi);
     let primary = fleet.servers[0];
-    let mut session = fleet.world.server_session(primary, ends.primary).unwrap();
-    session.stream(there).delegate(path, 1000, Bytes::new()).unwrap();
+    let mut session = fleet.world.session_mut(primary, ends.primary).unwrap();
+    session.stream_mut(there).delegate(path, 1000, Bytes::new()).unwrap();
     // The last datagram of the client acknowledges that its secondary heard of the delegation, and the secondary is slow.
     fleet.accept(1, secondary, Dir::Bi);
     fleet.world.run_for(Duration::from_millis(1500));
@@ -89,17 +89,17 @@ fn regression_path_outlives_two_seconds_of_silence() {
         let (path, secondary) = fleet.join(ends, 1);
         let (_here, there) = fleet.open(ends, Dir::Bi);
         let (primary, client, node) = (fleet.servers[0], fleet.client, fleet.servers[1]);
-        let mut session = fleet.world.server_session(primary, ends.primary).unwrap();
-        session.stream(there).delegate(path, 1 << 20, Bytes::new()).unwrap();
+        let mut session = fleet.world.session_mut(primary, ends.primary).unwrap();
+        session.stream_mut(there).delegate(path, 1 << 20, Bytes::new()).unwrap();
         let part = fleet.accept(1, secondary, Dir::Bi);
         let data = Bytes::from(pattern(0..1 << 20));
-        fleet.world.session(node, secondary).unwrap().stream(part).write_chunk(data).unwrap();
+        fleet.world.session_mut(node, secondary).unwrap().stream_mut(part).write_chunk(data).unwrap();
         fleet.world.run_for(Duration::from_millis(after));
         fleet.world.inject(Fault::Partition { left: vec![client], right: vec![node] });
         fleet.world.run_for(Duration::from_secs(2));
         fleet.world.inject(Fault::Heal { a: client, b: node });
         fleet.world.run_for(Duration::from_secs(2));
-        let session = fleet.world.server_session(primary, ends.primary).unwrap();
+        let session = fleet.world.session_mut(primary, ends.primary).unwrap();
         assert_eq!(session.path(path).unwrap().state, PathState::Active, "cut {after} ms after the grant");
     }
 }
@@ -111,10 +111,10 @@ fn regression_receipt_crosses_the_end_of_a_path() {
     let ends = fleet.connect();
     let (path, secondary) = fleet.join(ends, 1);
     let (primary, node) = (fleet.servers[0], fleet.servers[1]);
-    let mut session = fleet.world.server_session(node, secondary).unwrap();
+    let mut session = fleet.world.session_mut(node, secondary).unwrap();
     session.send_raw(PathId::PRIMARY, Bytes::from_static(b"on its way")).unwrap();
     fleet.world.run_for(Duration::from_millis(15));
-    fleet.world.server_session(primary, ends.primary).unwrap().remove_path(path).unwrap();
+    fleet.world.session_mut(primary, ends.primary).unwrap().remove_path(path).unwrap();
     fleet.await_death(ends, path);
     fleet.world.run_for(Duration::from_secs(1));
     assert!(fleet.world.saw(primary, |event| *event == SessionEvent::RawReadable));
@@ -132,13 +132,13 @@ fn regression_silent_client_is_timed_out_and_floods_nobody() {
     fleet.world.crash(client);
     for _ in 0..20 {
         fleet.world.run_for(Duration::from_millis(100));
-        let _ = fleet.world.session(primary, ends.primary).unwrap().open_stream(Dir::Uni);
+        let _ = fleet.world.session_mut(primary, ends.primary).unwrap().open_stream(Dir::Uni);
     }
     let ended = fleet.world.run_until(LONG, |world| {
         world.session(primary, ends.primary).is_none_or(|session| session.close_reason().is_some())
     });
     assert!(ended);
-    let session = fleet.world.session(primary, ends.primary).unwrap();
+    let session = fleet.world.session_mut(primary, ends.primary).unwrap();
     assert_eq!(session.close_reason(), Some(&SessionError::TimedOut));
 }
 
@@ -153,7 +153,7 @@ fn regression_one_way_black_hole_floods_nobody() {
     fleet.world.inject(Fault::Blackhole { from: primary, to: client });
     for _ in 0..120 {
         fleet.world.run_for(Duration::from_millis(100));
-        let _ = fleet.world.session(primary, ends.primary).unwrap().open_stream(Dir::Uni);
+        let _ = fleet.world.session_mut(primary, ends.primary).unwrap().open_stream(Dir::Uni);
     }
     fleet.world.inject(Fault::HealAll);
     fleet.world.run_for(Duration::from_secs(20));
@@ -187,18 +187,18 @@ fn regression_connection_closed_while_asleep_is_no_defect() {
 fn fill_quic(fleet: &mut Fleet, ends: Ends) {
     let (primary, client) = (fleet.servers[0], fleet.client);
     let data = Bytes::from(vec![0; 1 << 20]);
-    let mut session = fleet.world.session(primary, ends.primary).expect("a session");
+    let mut session = fleet.world.session_mut(primary, ends.primary).expect("a session");
     let streams: Vec<_> = (0..5).map(|_| session.open_stream(Dir::Uni).expect("opened")).collect();
     let readers: Vec<_> = streams.iter().map(|_| fleet.accept_at(client, ends.client, Dir::Uni)).collect();
     let mut read = 0;
     let wide = fleet.world.run_until(LONG, |world| {
-        let mut session = world.session(primary, ends.primary).expect("a session");
+        let mut session = world.session_mut(primary, ends.primary).expect("a session");
         for stream in &streams {
-            while session.stream(*stream).write_chunk(data.clone()) != Err(WriteError::Blocked) {}
+            while session.stream_mut(*stream).write_chunk(data.clone()) != Err(WriteError::Blocked) {}
         }
-        let mut session = world.session(client, ends.client).expect("a session");
+        let mut session = world.session_mut(client, ends.client).expect("a session");
         for reader in &readers {
-            while let Ok(chunk) = session.stream(*reader).read(usize::MAX) {
+            while let Ok(chunk) = session.stream_mut(*reader).read(usize::MAX) {
                 read += chunk.data.len();
             }
         }

@@ -28,7 +28,7 @@ fn server_opens_streams_too() {
     let ends = fleet.connect();
     let (client, server) = (fleet.client, fleet.servers[0]);
     for dir in [Dir::Bi, Dir::Uni] {
-        let here = fleet.world.session(server, ends.primary).unwrap().open_stream(dir).unwrap();
+        let here = fleet.world.session_mut(server, ends.primary).unwrap().open_stream(dir).unwrap();
         let there = fleet.accept_at(client, ends.client, dir);
         fleet.write_all(server, ends.primary, here, b"news");
         fleet.finish(server, ends.primary, here);
@@ -44,18 +44,18 @@ fn open_fails_at_the_limit_and_an_event_tells_when_to_try_again() {
     let ends = fleet.connect();
     let (client, server) = (fleet.client, fleet.servers[0]);
     let streams: Vec<_> = (0..16).map(|_| fleet.open(ends, Dir::Bi)).collect();
-    let refused = fleet.world.session(client, ends.client).unwrap().open_stream(Dir::Bi);
+    let refused = fleet.world.session_mut(client, ends.client).unwrap().open_stream(Dir::Bi);
     assert_eq!(refused, Err(OpenError::LimitReached { dir: Dir::Bi, limit: 16 }));
 
     let (here, there) = streams[3];
     for (node, session, stream) in [(client, ends.client, here), (server, ends.primary, there)] {
-        let mut session = fleet.world.session(node, session).unwrap();
-        session.stream(stream).release_send();
-        session.stream(stream).release_recv();
+        let mut session = fleet.world.session_mut(node, session).unwrap();
+        session.stream_mut(stream).release_send();
+        session.stream_mut(stream).release_recv();
     }
     let available = SessionEvent::Stream(StreamEvent::Available { dir: Dir::Bi });
     assert!(fleet.world.run_until(LONG, |world| world.saw(client, |event| *event == available)));
-    assert!(fleet.world.session(client, ends.client).unwrap().open_stream(Dir::Bi).is_ok());
+    assert!(fleet.world.session_mut(client, ends.client).unwrap().open_stream(Dir::Bi).is_ok());
 }
 
 #[test]
@@ -69,10 +69,10 @@ fn thousand_streams_share_few_carriers() {
     let (client, server) = (fleet.client, fleet.servers[0]);
     let streams: Vec<_> = (0..1000_u64)
         .map(|number| {
-            let mut session = fleet.world.session(client, ends.client).unwrap();
+            let mut session = fleet.world.session_mut(client, ends.client).unwrap();
             let stream = session.open_stream(Dir::Bi).unwrap();
-            session.stream(stream).write(&pattern(number..number + 1000)).unwrap();
-            session.stream(stream).finish().unwrap();
+            session.stream_mut(stream).write(&pattern(number..number + 1000)).unwrap();
+            session.stream_mut(stream).finish().unwrap();
             stream
         })
         .collect();
@@ -100,8 +100,8 @@ fn reader_that_does_not_read_holds_back_its_writer_only() {
     let stalled = fleet.open(ends, Dir::Bi);
     let mut written = 0;
     fleet.world.run_until(Duration::from_secs(5), |world| {
-        let mut session = world.session(client, ends.client).unwrap();
-        while let Ok(len) = session.stream(stalled.0).write(&[7; 10_000]) {
+        let mut session = world.session_mut(client, ends.client).unwrap();
+        while let Ok(len) = session.stream_mut(stalled.0).write(&[7; 10_000]) {
             written += len;
         }
         false
@@ -115,17 +115,17 @@ fn reader_that_does_not_read_holds_back_its_writer_only() {
     let mut received = Vec::new();
     let mut rest = &data[..];
     let done = fleet.world.run_until(LONG, |world| {
-        let mut session = world.session(client, ends.client).unwrap();
-        while let Ok(len) = session.stream(here).write(rest) {
+        let mut session = world.session_mut(client, ends.client).unwrap();
+        while let Ok(len) = session.stream_mut(here).write(rest) {
             rest = &rest[len..];
             if rest.is_empty() {
-                session.stream(here).finish().unwrap();
+                session.stream_mut(here).finish().unwrap();
                 break;
             }
         }
-        let mut session = world.session(server, ends.primary).unwrap();
+        let mut session = world.session_mut(server, ends.primary).unwrap();
         loop {
-            match session.stream(there).read(usize::MAX) {
+            match session.stream_mut(there).read(usize::MAX) {
                 Ok(chunk) => received.extend_from_slice(&chunk.data),
                 Err(ReadError::Finished) => return true,
                 Err(ReadError::Blocked) => return false,
@@ -155,22 +155,22 @@ fn room_told_to_a_writer_that_does_not_come_is_told_to_the_next() {
     let mut fleet = Fleet::with(1, |config| config.limits(limits.clone()));
     let ends = fleet.connect_with(fleet.pki.client().limits(limits.clone()));
     let client = fleet.client;
-    let mut session = fleet.world.session(client, ends.client).unwrap();
+    let mut session = fleet.world.session_mut(client, ends.client).unwrap();
     let streams: Vec<_> = (0..10).map(|_| session.open_stream(Dir::Uni).unwrap()).collect();
     let (last, paused) = streams.split_last().unwrap();
     // Nobody reads: what comes after the window stays in the buffer.
     for stream in paused {
-        assert_eq!(session.stream(*stream).write(&[1; WINDOW]), Ok(WINDOW));
+        assert_eq!(session.stream_mut(*stream).write(&[1; WINDOW]), Ok(WINDOW));
     }
     fleet.world.run_for(Duration::from_secs(1));
-    let mut session = fleet.world.session(client, ends.client).unwrap();
+    let mut session = fleet.world.session_mut(client, ends.client).unwrap();
     let (full, waiting) = paused.split_at(4);
     for stream in full {
-        assert_eq!(session.stream(*stream).write(&[1; 2 * BUFFER]), Ok(BUFFER));
+        assert_eq!(session.stream_mut(*stream).write(&[1; 2 * BUFFER]), Ok(BUFFER));
     }
-    assert_eq!(session.stream(*last).write(&[1; WINDOW]), Ok(WINDOW));
+    assert_eq!(session.stream_mut(*last).write(&[1; WINDOW]), Ok(WINDOW));
     for stream in waiting {
-        assert_eq!(session.stream(*stream).write(&[1; 100]), Err(WriteError::Blocked));
+        assert_eq!(session.stream_mut(*stream).write(&[1; 100]), Err(WriteError::Blocked));
     }
     let is_told = |world: &World, stream| {
         world.saw(client, |event| *event == SessionEvent::Stream(StreamEvent::Writable(stream)))
@@ -208,9 +208,9 @@ fn half_closed_stream_still_carries_the_other_way() {
     fleet.write_all(server, ends.primary, there, b"answer");
     fleet.finish(server, ends.primary, there);
     assert_eq!(fleet.read_to_end(client, ends.client, here), b"answer");
-    let mut session = fleet.world.session(client, ends.client).unwrap();
-    assert_eq!(session.stream(here).write(b"more"), Err(WriteError::Finished));
-    assert_eq!(session.stream(here).read(1), Err(ReadError::Finished));
+    let mut session = fleet.world.session_mut(client, ends.client).unwrap();
+    assert_eq!(session.stream_mut(here).write(b"more"), Err(WriteError::Finished));
+    assert_eq!(session.stream_mut(here).read(1), Err(ReadError::Finished));
 }
 
 // [P-5.13]
@@ -220,12 +220,12 @@ fn reset_and_stop_carry_their_codes() {
     let ends = fleet.connect();
     let (client, server) = (fleet.client, fleet.servers[0]);
     let (here, there) = fleet.open(ends, Dir::Bi);
-    let mut session = fleet.world.session(client, ends.client).unwrap();
-    session.stream(here).reset(11).unwrap();
-    session.stream(here).stop(22).unwrap();
+    let mut session = fleet.world.session_mut(client, ends.client).unwrap();
+    session.stream_mut(here).reset(11).unwrap();
+    session.stream_mut(here).stop(22).unwrap();
     let told = fleet.world.run_until(LONG, |world| {
-        let mut session = world.session(server, ends.primary).unwrap();
-        let mut stream = session.stream(there);
+        let mut session = world.session_mut(server, ends.primary).unwrap();
+        let mut stream = session.stream_mut(there);
         stream.read(1) == Err(ReadError::Reset(ErrorCode::Application(11)))
             && stream.write(b"x") == Err(WriteError::Stopped(ErrorCode::Application(22)))
     });
@@ -241,13 +241,13 @@ fn urgent_stream_overtakes_bulk() {
     let (client, server) = (fleet.client, fleet.servers[0]);
     let (bulk, _) = fleet.open(ends, Dir::Uni);
     let (urgent, urgent_there) = fleet.open(ends, Dir::Uni);
-    fleet.world.session(client, ends.client).unwrap().stream(bulk).write(&vec![0; 1 << 20]).unwrap();
+    fleet.world.session_mut(client, ends.client).unwrap().stream_mut(bulk).write(&vec![0; 1 << 20]).unwrap();
     fleet.world.run_for(Duration::from_millis(300));
     let before = fleet.world.elapsed();
-    let mut session = fleet.world.session(client, ends.client).unwrap();
-    session.stream(urgent).set_priority(10).unwrap();
-    session.stream(urgent).write(b"now").unwrap();
-    session.stream(urgent).finish().unwrap();
+    let mut session = fleet.world.session_mut(client, ends.client).unwrap();
+    session.stream_mut(urgent).set_priority(10).unwrap();
+    session.stream_mut(urgent).write(b"now").unwrap();
+    session.stream_mut(urgent).finish().unwrap();
     assert_eq!(fleet.read_to_end(server, ends.primary, urgent_there), b"now");
     let took = fleet.world.elapsed() - before;
     // The bulk alone takes a second; about two windows of it may be ahead.
@@ -264,7 +264,7 @@ fn control_plane_overtakes_data() {
     let client = fleet.client;
     for _ in 0..4 {
         let (bulk, _) = fleet.open(ends, Dir::Uni);
-        fleet.world.session(client, ends.client).unwrap().stream(bulk).write(&vec![0; 1 << 20]).unwrap();
+        fleet.world.session_mut(client, ends.client).unwrap().stream_mut(bulk).write(&vec![0; 1 << 20]).unwrap();
     }
     fleet.world.run_for(Duration::from_millis(300));
     let before = fleet.world.elapsed();

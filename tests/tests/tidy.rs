@@ -433,7 +433,7 @@ fn examples_below_the_driver_are_seen() {
 
 #[test]
 fn commands_at_a_client_are_seen() {
-    let text = "impl ServerSession { fn add_path() {} }\nimpl ClientSession { fn id() {} }\n";
+    let text = "impl SessionMut { fn add_path() {} }\nimpl ClientSession { fn id() {} }\n";
     assert_eq!(seen(client_commands, "client.rs", text), []);
     let bad =
         "impl ClientSession {\nfn id() {}\npub async fn delegate_at(&self) {}\n}\nimpl Deref for ClientSession {}";

@@ -14,7 +14,7 @@ use crate::error::{DeadReason, TransportCode};
 use crate::id::{PathId, SessionHandle, Side};
 use crate::path::{IdlePolicy, Path, PathInput, PathSetup};
 use crate::protocol_event::ProtocolEventKind;
-use crate::session::{Machine, NewPrimary, NewSecondary};
+use crate::session::{NewPrimary, NewSecondary, Session};
 use crate::wire::{ControlFrame, Hello, Join};
 
 /// A connection that has not authenticated.
@@ -249,7 +249,7 @@ impl Endpoint {
         let session = self.entropy.session_id();
         let handle = self.next_session_handle();
         let new = NewPrimary { session, identity, limits, hello, exporter, client_key };
-        self.admit(connection, handle, PathId::PRIMARY, |path| Machine::new_primary(moment, new, path))
+        self.admit(connection, handle, PathId::PRIMARY, |path| Session::new_primary(moment, new, path))
     }
 
     /// A client was sent here by its primary.
@@ -281,7 +281,7 @@ impl Endpoint {
         let (identity, limits, path) = (server.identity.clone(), granted, ticket.path);
         let handle = self.next_session_handle();
         let new = NewSecondary { ticket, identity, limits, params: join.params, exporter };
-        self.admit(connection, handle, path, |path| Machine::new_secondary(moment, new, path))
+        self.admit(connection, handle, path, |path| Session::new_secondary(moment, new, path))
     }
 
     fn listener(&self) -> Result<Arc<Listener>, Refusal> {
@@ -306,7 +306,7 @@ impl Endpoint {
         connection: usize,
         handle: SessionHandle,
         path: PathId,
-        session: impl FnOnce(Path) -> Machine,
+        session: impl FnOnce(Path) -> Session,
     ) -> Result<(), Refusal> {
         let incoming = self.incoming.remove(&connection).ok_or_else(Refusal::gone)?;
         self.gate.leave(incoming.network, incoming.place);

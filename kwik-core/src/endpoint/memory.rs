@@ -12,7 +12,7 @@ use super::{Endpoint, Key, Queue};
 use crate::id::SessionHandle;
 use crate::limits::Limits;
 use crate::path::Path;
-use crate::session::Machine;
+use crate::session::Session;
 use crate::stream::Room;
 
 /// An endpoint as measured at this end.
@@ -138,7 +138,7 @@ impl Memory {
     }
 
     /// What a session counts for.
-    fn counted(machine: &Machine) -> u64 {
+    fn counted(machine: &Session) -> u64 {
         machine.claim().checked_next_multiple_of(Self::STEP).unwrap_or(u64::MAX)
     }
 
@@ -164,11 +164,11 @@ impl Endpoint {
 
     /// The limits that a session of this network can have: its own, or the least there are. `None` if there is no room.
     pub(super) fn afford(&self, network: Network, limits: &Limits, has_streams: bool) -> Option<Limits> {
-        if Machine::usual_bytes(limits, has_streams) <= self.memory.room_to_begin(network) {
+        if Session::usual_bytes(limits, has_streams) <= self.memory.room_to_begin(network) {
             return Some(limits.clone());
         }
         let least = limits.least();
-        let fits = self.memory.has_room_for(network, Machine::least_bytes(&least, has_streams));
+        let fits = self.memory.has_room_for(network, Session::least_bytes(&least, has_streams));
         fits.then_some(least)
     }
 
@@ -391,7 +391,7 @@ mod tests {
     #[test]
     fn thousands_of_sessions_have_room_by_default() {
         let limits = Limits::default();
-        let (usual, least) = (Machine::usual_bytes(&limits, true), Machine::least_bytes(&limits.least(), true));
+        let (usual, least) = (Session::usual_bytes(&limits, true), Session::least_bytes(&limits.least(), true));
         let mut memory = Memory::new(limits.endpoint_memory_max);
         let (mut whole, mut small) = (0_u64, 0_u64);
         loop {
@@ -409,7 +409,7 @@ mod tests {
     #[test]
     fn session_costs_no_more_at_first_than_was_asked_for() {
         let limits = Limits::default();
-        let (usual, least) = (Machine::usual_bytes(&limits, true), Machine::least_bytes(&limits.least(), true));
+        let (usual, least) = (Session::usual_bytes(&limits, true), Session::least_bytes(&limits.least(), true));
         assert_eq!((usual >> 10, least >> 10), (4096 + 2048 + 16 + 128, 512 + 16 + 192), "KiB");
     }
 }

@@ -29,7 +29,7 @@ use crate::id::{PathId, SessionHandle, Side};
 use crate::limits::LimitError;
 use crate::path::{IdlePolicy, LinkSettings, Path, PathSetup};
 use crate::protocol_event::{EventLog, ProtocolEvent};
-use crate::session::{Clock, Dial, Machine, ServerSession, Session, SessionEvent};
+use crate::session::{Clock, Dial, Session, SessionEvent, SessionMut};
 
 /// Where a datagram came from, and how. In a `Transmit` an IPv4 address never comes as an IPv6 one: a loop around a
 /// dual-stack socket maps it.
@@ -84,7 +84,7 @@ pub struct Endpoint {
     owners: BTreeMap<usize, Owner>,
     /// Connections that have not authenticated.
     incoming: BTreeMap<usize, Box<Incoming>>,
-    sessions: BTreeMap<SessionHandle, Box<Machine>>,
+    sessions: BTreeMap<SessionHandle, Box<Session>>,
     next_session: u64,
     memory: Memory,
     /// Parts with something to handle, to transmit, to tell; each at most once.
@@ -206,7 +206,7 @@ impl Endpoint {
         let connection = path.handle().0;
         let handle = self.next_session_handle();
         let key = Identity::generate(self.entropy.rng());
-        self.sessions.insert(handle, Box::new(Machine::dial(now, config, key, server, path)));
+        self.sessions.insert(handle, Box::new(Session::dial(now, config, key, server, path)));
         self.enter_session(handle, network);
         self.owners.insert(connection, Owner::Session(handle, PathId::PRIMARY));
         self.work.push(Key::Session(handle));
@@ -221,22 +221,16 @@ impl Endpoint {
         self.advance(now);
     }
 
-    /// A view of a session; `None` once it was released and is gone.
-    pub fn session(&mut self, session: SessionHandle) -> Option<Session<'_>> {
-        self.borrow(session).map(Session::new)
+    /// A session to look at; `None` once it was released and is gone.
+    #[must_use]
+    pub fn session(&self, session: SessionHandle) -> Option<&Session> {
+        self.sessions.get(&session).map(Box::as_ref)
     }
 
-    /// A view of a session that nothing is done with but look: the endpoint need not be drained afterwards.
-    #[cfg(feature = "__test_exports")]
-    #[doc(hidden)]
-    pub fn peek(&mut self, session: SessionHandle) -> Option<Session<'_>> {
-        self.sessions.get_mut(&session).map(|machine| Session::new(machine))
-    }
-
-    /// A view of a server's session; `None` for a client's too.
-    pub fn server_session(&mut self, session: SessionHandle) -> Option<ServerSession<'_>> {
+    /// A session to do something with; `None` once it was released and is gone.
+    pub fn session_mut(&mut self, session: SessionHandle) -> Option<SessionMut<'_>> {
         let clock = self.clock;
-        ServerSession::new(self.borrow(session)?, clock)
+        self.borrow(session).map(|session| SessionMut::new(session, clock))
     }
 
     /// The application lets go of a session. If it is open, it is closed with code 0 after what was finished was
@@ -259,7 +253,7 @@ impl Endpoint {
         }
     }
 
-    /// Stops accepting sessions and closes all there are, as [`Session::close`] does.
+    /// Stops accepting sessions and closes all there are, as [`SessionMut::close`] does.
     pub fn close_all(&mut self, now: Instant, code: u32, reason: &str) {
         self.advance(now);
         self.quic.set_server_config(None);
@@ -396,7 +390,7 @@ impl Endpoint {
     // ---- inside
 
     /// Gives a session to the application. It gets a turn if something is done with it.
-    fn borrow(&mut self, session: SessionHandle) -> Option<&mut Machine> {
+    fn borrow(&mut self, session: SessionHandle) -> Option<&mut Session> {
         self.collect_commands();
         if self.lend(session) {
             self.work.push(Key::Session(session));
@@ -600,7 +594,7 @@ impl Endpoint {
 #[cfg(test)]
 impl Endpoint {
     /// The machine behind a session, for inputs no honest peer sends.
-    pub(crate) fn machine_mut(&mut self, session: SessionHandle) -> Option<&mut Machine> {
+    pub(crate) fn machine_mut(&mut self, session: SessionHandle) -> Option<&mut Session> {
         self.work.push(Key::Session(session));
         self.sessions.get_mut(&session).map(Box::as_mut)
     }

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use super::Machine;
+use super::Session;
 use crate::error::TransportCode;
 use crate::id::PathId;
 use crate::stream::{Fault, FrameEffect};
 
-impl Machine {
+impl Session {
     /// What came of a frame of `from`: a fault closes the path of the offender, and so do too many frames without effect. A
     /// few are normal, when frames cross.
     pub(super) fn close_on_fault(&mut self, now: Instant, from: PathId, outcome: Result<FrameEffect, Fault>) {

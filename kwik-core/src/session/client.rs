@@ -1,8 +1,6 @@
 //! The client's part: it executes the primary's path commands, carries grants, and reports (PROTOCOL.md §8).
 
 use std::collections::BTreeMap;
-#[cfg(feature = "__test_exports")]
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,7 +10,7 @@ use super::input::violation;
 use super::members::Members;
 use super::notices::{Notice, Notices};
 use super::relay::{Relay, RelayRecord};
-use super::{Machine, Moment, RoleState};
+use super::{Moment, RoleState, Session};
 use crate::VERSION;
 use crate::address::Address;
 use crate::auth::{self, Identity, PublicIdentity};
@@ -43,9 +41,6 @@ pub(super) struct ClientRole {
     welcome_deadline: Option<Instant>,
     /// When the figures of all paths were last reported.
     figures_at: Option<Instant>,
-    /// Which path brought which range, since a test last asked; `None` until one does.
-    #[cfg(feature = "__test_exports")]
-    pub(super) supplied: Option<Vec<(StreamId, Range<u64>, PathId)>>,
 }
 
 /// What is reported of a path.
@@ -89,7 +84,7 @@ impl ClientRole {
     }
 }
 
-impl Machine {
+impl Session {
     /// A client's session around its first connection.
     pub(crate) fn dial(now: Instant, config: ClientConfig, key: Identity, primary: Address, path: Path) -> Self {
         let limits = config.limits.clone();
@@ -103,8 +98,6 @@ impl Machine {
             reports: BTreeMap::new(),
             welcome_deadline: None,
             figures_at: None,
-            #[cfg(feature = "__test_exports")]
-            supplied: None,
         };
         let streams = StreamTable::new(Side::Client, TableRole::Client, &limits);
         let role = RoleState::Client(Box::new(role));
@@ -298,15 +291,6 @@ impl Machine {
     pub(super) fn on_stream_progress(&mut self, id: StreamId, outcome: &DataOutcome) {
         if let RoleState::Client(client) = &mut self.role {
             client.grants.on_new(id, &outcome.inserted.new);
-        }
-    }
-
-    #[cfg(feature = "__test_exports")]
-    pub(super) fn note_supplied(&mut self, from: PathId, id: StreamId, outcome: &DataOutcome) {
-        if let RoleState::Client(client) = &mut self.role
-            && let Some(supplied) = &mut client.supplied
-        {
-            supplied.extend(outcome.inserted.new.iter().map(|range| (id, range.clone(), from)));
         }
     }
 

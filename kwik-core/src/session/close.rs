@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Machine, Moment, RoleState};
+use super::{Moment, RoleState, Session};
 use crate::error::{DeadReason, ErrorCode, SessionError, TransportCode, cut_reason};
 use crate::id::PathId;
 use crate::path::PathState;
@@ -71,7 +71,7 @@ impl Phase {
     }
 }
 
-impl Machine {
+impl Session {
     /// The application closes the session. What it finished is delivered first, for a while.
     pub(crate) fn close(&mut self, now: Instant, code: u32, reason: &str) {
         if !matches!(self.phase, Phase::Open { .. }) {

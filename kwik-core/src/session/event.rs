@@ -26,19 +26,19 @@ pub enum SessionEvent {
     Stream(StreamEvent),
     /// Primary: something happened to a path.
     Path(PathEvent),
-    /// Server: [`ServerSession::recv_raw`](super::ServerSession::recv_raw) has a packet.
+    /// Server: [`SessionMut::recv_raw`](super::SessionMut::recv_raw) has a packet.
     RawReadable,
     /// Server: a raw packet was taken by the far server's session, or refused.
     RawStatus {
         /// The path it went to.
         to: PathId,
-        /// What [`ServerSession::send_raw`](super::ServerSession::send_raw) returned.
+        /// What [`SessionMut::send_raw`](super::SessionMut::send_raw) returned.
         sequence: u64,
         /// The receipt.
         result: Result<(), ErrorCode>,
     },
     /// Primary: a delegation progressed or ended; ask
-    /// [`ServerSession::delegation`](super::ServerSession::delegation).
+    /// [`Session::delegation`](super::Session::delegation).
     Delegation(GrantId),
     /// Primary: after [`DelegateError::TooMany`] for this path, one more delegation to it may be made. Once for each time
     /// that there was no room.

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::event::SessionEvent;
-use super::{Machine, Moment, RoleState};
+use super::{Moment, RoleState, Session};
 use crate::error::TransportCode;
 use crate::id::{Dir, PathId, Side, StreamId};
 use crate::path::{PathInput, PathState};
@@ -13,7 +13,7 @@ use crate::stream::{Access, Conflict, Fault, FrameEffect, Inserted, Overflow};
 use crate::wire::{CarrierItem, ControlFrame, ResetStream, StopSending};
 use bytes::Bytes;
 
-impl Machine {
+impl Session {
     pub(super) fn on_input(&mut self, moment: Moment, path: PathId, input: PathInput) {
         match input {
             PathInput::Connected => self.on_connected(moment, path),
@@ -180,8 +180,9 @@ impl Machine {
                     path.on_data_taken(now, new, *duplicate_bytes);
                 }
                 self.on_stream_progress(stream, &outcome);
-                #[cfg(feature = "__test_exports")]
-                self.note_supplied(from, stream, &outcome);
+                for range in &outcome.inserted.new {
+                    self.log.frame(from, || ProtocolEventKind::StreamReceived { stream, range: range.clone() });
+                }
                 outcome.overflow.map_or(Ok(()), |overflow| Err(self.on_overflow(overflow)))?;
                 outcome.conflict.map_or(Ok(()), |conflict| self.on_conflict(stream, conflict))?;
                 Ok(effect)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::input::violation;
 use super::notices::Notice;
-use super::{Machine, Moment, RoleState};
+use super::{Moment, RoleState, Session};
 use crate::auth::{LEASE_MAX, LeaseTerm, UnixTime};
 use crate::error::TransportCode;
 use crate::id::PathId;
@@ -76,7 +76,7 @@ impl PathLease {
     }
 }
 
-impl Machine {
+impl Session {
     /// The primary's clock came to the time of a renewal.
     pub(super) fn renew_leases(&mut self, now: Instant) {
         let RoleState::Primary(primary) = &mut self.role else { return };

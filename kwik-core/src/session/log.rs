@@ -1,12 +1,12 @@
 //! What a session tells of what the protocol did (see [`crate::protocol_event`]).
 
-use super::Machine;
+use super::Session;
 use crate::config::EventDetail;
 use crate::id::{PathId, SessionHandle};
 use crate::path::Path;
 use crate::protocol_event::{EventLog, ProtocolEventKind};
 
-impl Machine {
+impl Session {
     /// The session begins, and so much of it is told.
     pub(crate) fn begin_log(&mut self, detail: EventDetail) {
         self.log = EventLog::new(detail);

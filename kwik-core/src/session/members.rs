@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::client::PathReport;
 use super::input::violation;
-use super::{Machine, Moment, RoleState, unconnected_stats};
+use super::{Moment, RoleState, Session, unconnected_stats};
 use crate::address::Address;
 use crate::allowance::Allowance;
 use crate::auth::PublicIdentity;
@@ -184,7 +184,7 @@ impl Members {
     }
 }
 
-impl Machine {
+impl Session {
     /// The endpoint made a connection, or could not.
     pub(crate) fn on_dialed(&mut self, path: PathId, outcome: Result<Path, DeadReason>) {
         match outcome {

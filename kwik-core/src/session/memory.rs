@@ -1,7 +1,7 @@
 //! What a session holds of its endpoint's memory, and what it may take of it. The endpoint says before each turn, and before
 //! the application does anything with the session, how much it has left, and asks afterwards what was taken.
 
-use super::{Machine, RoleState};
+use super::{RoleState, Session};
 use crate::limits::Limits;
 use crate::path::Path;
 use crate::stream::Room;
@@ -28,7 +28,7 @@ impl PathWindows {
     }
 }
 
-impl Machine {
+impl Session {
     /// What a session costs beside its paths and streams, in bytes.
     const SESSION_BYTES: u64 = 16 * 1024;
 

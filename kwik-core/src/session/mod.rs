@@ -16,11 +16,11 @@ mod primary;
 mod raw;
 mod relay;
 mod secondary;
-mod server_view;
 #[cfg(test)]
 mod tests;
 mod transmit;
 mod view;
+mod view_mut;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -53,8 +53,8 @@ pub use self::event::{
 pub(crate) use self::members::Dial;
 pub(crate) use self::primary::NewPrimary;
 pub(crate) use self::secondary::NewSecondary;
-pub use self::server_view::ServerSession;
-pub use self::view::{Session, Stream};
+pub use self::view::Stream;
+pub use self::view_mut::{SessionMut, StreamMut};
 
 /// The moment of a call: the monotonic clock, and the wall clock for tickets.
 #[derive(Debug, Clone, Copy)]
@@ -81,8 +81,9 @@ impl Clock {
     }
 }
 
-/// One end of one session.
-pub(crate) struct Machine {
+/// One end of one session. An [`Endpoint`](crate::Endpoint) lends it, to be looked at as it is, to be commanded as a
+/// [`SessionMut`].
+pub struct Session {
     id: Option<SessionId>,
     limits: Limits,
     role: RoleState,
@@ -118,7 +119,7 @@ enum RoleState {
     Secondary(Box<SecondaryRole>),
 }
 
-impl Machine {
+impl Session {
     fn assemble(
         now: Instant,
         id: Option<SessionId>,

@@ -12,7 +12,7 @@ use super::event::{AddPathError, DelegateError, GrantInfo, PathError, PathEvent,
 use super::input::violation;
 use super::lease::{Renewals, is_wanted};
 use super::raw::RawEnd;
-use super::{Machine, Moment, RoleState};
+use super::{Moment, RoleState, Session};
 use crate::address::Address;
 use crate::auth::{self, Identity, PublicIdentity, SignatureContext, TICKET_LIFETIME, Ticket, UnixTime};
 use crate::config::EventDetail;
@@ -134,7 +134,7 @@ impl PrimaryRole {
     }
 }
 
-impl Machine {
+impl Session {
     /// A session that a client's HELLO founds here.
     pub(crate) fn new_primary(moment: Moment, new: NewPrimary, mut path: Path) -> Self {
         let NewPrimary { session, identity, limits, hello, exporter, client_key } = new;

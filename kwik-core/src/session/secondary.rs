@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::event::SessionEvent;
 use super::lease::PathLease;
 use super::raw::RawEnd;
-use super::{Machine, Moment, RoleState};
+use super::{Moment, RoleState, Session};
 use crate::auth::{self, Identity, LeaseTerm, PublicIdentity, ReplayWindow, SignatureContext, Ticket};
 use crate::id::{PathId, SessionId, Side};
 use crate::limits::Limits;
@@ -55,7 +55,7 @@ impl SecondaryRole {
     }
 }
 
-impl Machine {
+impl Session {
     /// A session that a client joins here.
     pub(crate) fn new_secondary(moment: Moment, new: NewSecondary, mut path: Path) -> Self {
         let NewSecondary { ticket, identity, limits, params, exporter } = new;

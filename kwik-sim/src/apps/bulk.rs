@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kwik_core::{
-    ClientConfig, Dir, Limits, PathTarget, ReadError, Role, ServerSession, SessionEvent, SessionHandle, StreamEvent,
+    ClientConfig, Dir, Limits, PathTarget, ReadError, Role, SessionEvent, SessionHandle, SessionMut, StreamEvent,
     StreamHandle, WriteError,
 };
 
@@ -141,14 +141,14 @@ impl BulkClient {
 impl App for BulkClient {
     fn on_start(&mut self, cx: &mut Context<'_>) {
         let Ok(session) = cx.dial(self.config.clone(), self.server, NAME) else { return };
-        self.stream = cx.session(session).and_then(|mut session| session.open_stream(Dir::Bi).ok());
+        self.stream = cx.session_mut(session).and_then(|mut session| session.open_stream(Dir::Bi).ok());
     }
 
     fn on_event(&mut self, cx: &mut Context<'_>, session: SessionHandle, event: SessionEvent) {
         let (SessionEvent::Stream(StreamEvent::Readable(_)), Some(stream)) = (event, self.stream) else { return };
-        let Some(mut session) = cx.session(session) else { return };
+        let Some(mut session) = cx.session_mut(session) else { return };
         loop {
-            match session.stream(stream).read(usize::MAX) {
+            match session.stream_mut(stream).read(usize::MAX) {
                 Ok(chunk) => {
                     assert!(self.content.is(chunk.offset.0, &chunk.data), "wrong bytes at {}", chunk.offset.0);
                     self.read.set(self.read.get() + chunk.data.len() as u64);
@@ -191,12 +191,12 @@ impl BulkServer {
     /// The primary has the client's session: it adds the others to it.
     fn begin(&self, cx: &mut Context<'_>, session: SessionHandle) -> Option<Shares> {
         let now = cx.now();
-        let mut session = cx.server_session(session).filter(|session| session.role() == Role::Primary)?;
+        let mut session = cx.session_mut(session).filter(|session| session.role() == Role::Primary)?;
         let paths = self.targets.iter().filter_map(|target| session.add_path(now, target.clone()).ok());
         Some(Shares::new(self.bytes, self.content.clone(), paths))
     }
 
-    fn write_parts(&mut self, session: &mut ServerSession<'_>) {
+    fn write_parts(&mut self, session: &mut SessionMut<'_>) {
         while let Some(stream) = session.accept_stream(Dir::Bi) {
             let range = session.stream(stream).grant().map_or(0..0, |grant| grant.range);
             self.parts.push(Part { stream, next: range.start, end: range.end });
@@ -207,8 +207,8 @@ impl BulkServer {
 
 impl Part {
     /// Returns whether nothing is left to write.
-    fn write(&mut self, session: &mut ServerSession<'_>, content: &Content) -> bool {
-        let mut stream = session.stream(self.stream);
+    fn write(&mut self, session: &mut SessionMut<'_>, content: &Content) -> bool {
+        let mut stream = session.stream_mut(self.stream);
         while self.next < self.end {
             match stream.write_chunk(content.at(self.next, self.end - self.next)) {
                 Ok(taken) => self.next += taken as u64,
@@ -230,7 +230,7 @@ impl App for BulkServer {
             self.shares = self.begin(cx, session);
         }
         let now = cx.now();
-        let Some(mut session) = cx.server_session(session) else { return };
+        let Some(mut session) = cx.session_mut(session) else { return };
         match &mut self.shares {
             Some(shares) => shares.act(now, &mut session),
             None => self.write_parts(&mut session),

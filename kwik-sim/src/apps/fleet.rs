@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kwik_core::{AddPathError, PathEvent, PathId, PathTarget, ServerSession};
+use kwik_core::{AddPathError, PathEvent, PathId, PathTarget, SessionMut};
 
 use super::server::Tools;
 
@@ -36,7 +36,7 @@ impl Fleet {
     }
 
     /// Adds and removes what is due.
-    pub(super) fn wake(&mut self, session: &mut ServerSession<'_>, tools: &mut Tools<'_>) {
+    pub(super) fn wake(&mut self, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
         for member in &mut self.0 {
             if member.add_at.is_some_and(|at| at <= tools.now) {
                 member.add_at = None;
@@ -57,7 +57,7 @@ impl Fleet {
     pub(super) fn on_event(
         &mut self,
         event: &PathEvent,
-        session: &ServerSession<'_>,
+        session: &SessionMut<'_>,
         tools: &mut Tools<'_>,
     ) -> Option<PathId> {
         let path = event.path();
@@ -98,7 +98,7 @@ impl Fleet {
 }
 
 impl Member {
-    fn add(&mut self, session: &mut ServerSession<'_>, tools: &mut Tools<'_>) {
+    fn add(&mut self, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
         self.tries_left = self.tries_left.saturating_sub(1);
         match session.add_path(tools.now, self.target.clone()) {
             Ok(path) => {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use kwik_core::{ErrorCode, PathId, ReadError, Session, Side, StreamHandle, StreamId, WriteError};
+use kwik_core::{ErrorCode, PathId, ReadError, SessionMut, Side, StreamHandle, StreamId, WriteError};
 
 use super::message::PartRequest;
 use super::pattern::bytes_at;
@@ -47,7 +47,7 @@ impl Parts {
         &mut self,
         now: Instant,
         stream: StreamHandle,
-        session: &mut Session<'_>,
+        session: &mut SessionMut<'_>,
         (rng, reliability): (&mut SimRng, Reliability),
     ) {
         let Some(grant) = session.stream(stream).grant() else { return };
@@ -75,7 +75,7 @@ impl Parts {
     }
 
     /// Goes on with every part that was to begin by now.
-    pub(super) fn wake(&mut self, now: Instant, own: PathId, session: &mut Session<'_>, model: &mut Model) {
+    pub(super) fn wake(&mut self, now: Instant, own: PathId, session: &mut SessionMut<'_>, model: &mut Model) {
         let due: Vec<_> =
             self.0.iter().filter(|(_, part)| part.begins_at.is_some_and(|at| at <= now)).map(|(id, _)| *id).collect();
         for stream in due {
@@ -89,7 +89,7 @@ impl Parts {
         now: Instant,
         own: PathId,
         stream: StreamHandle,
-        session: &mut Session<'_>,
+        session: &mut SessionMut<'_>,
         model: &mut Model,
     ) {
         let Some(part) = self.0.get_mut(&stream) else { return };
@@ -101,8 +101,8 @@ impl Parts {
             part.read_request(own, stream, session, model);
         }
         if part.flow.is_some() && part.write(stream, session, model) {
-            session.stream(stream).release_send();
-            session.stream(stream).release_recv();
+            session.stream_mut(stream).release_send();
+            session.stream_mut(stream).release_recv();
             self.0.remove(&stream);
         }
     }
@@ -112,21 +112,21 @@ impl Parts {
         &mut self,
         stream: StreamHandle,
         code: ErrorCode,
-        session: &mut Session<'_>,
+        session: &mut SessionMut<'_>,
         model: &mut Model,
     ) {
         model.coverage.code(code);
         if self.0.remove(&stream).is_some() {
-            session.stream(stream).release_send();
-            session.stream(stream).release_recv();
+            session.stream_mut(stream).release_send();
+            session.stream_mut(stream).release_recv();
         }
     }
 }
 
 impl Part {
-    fn read_request(&mut self, own: PathId, stream: StreamHandle, session: &mut Session<'_>, model: &mut Model) {
+    fn read_request(&mut self, own: PathId, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut Model) {
         loop {
-            match session.stream(stream).read(usize::MAX) {
+            match session.stream_mut(stream).read(usize::MAX) {
                 Ok(chunk) => self.request.extend_from_slice(&chunk.data),
                 Err(ReadError::Finished) => break,
                 Err(_) => return,
@@ -150,11 +150,11 @@ impl Part {
     }
 
     /// Returns whether the part is over.
-    fn write(&mut self, stream: StreamHandle, session: &mut Session<'_>, model: &mut Model) -> bool {
+    fn write(&mut self, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut Model) -> bool {
         let Some(flow) = self.flow else { return false };
         while self.cursor < self.stop_at {
             let bytes = bytes_at(flow.key(), self.cursor..self.stop_at.min(self.cursor + PIECE_BYTES));
-            match session.stream(stream).write_chunk(bytes) {
+            match session.stream_mut(stream).write_chunk(bytes) {
                 Ok(taken) => self.cursor += taken as u64,
                 Err(WriteError::Blocked) => return false,
                 Err(WriteError::Stopped(_) | WriteError::SessionClosed | WriteError::ClosedStream) => return true,
@@ -170,12 +170,12 @@ impl Part {
         if self.resets {
             model.coverage.work("part reset");
             // What was written may be stopped already.
-            let _ = session.stream(stream).reset(9);
+            let _ = session.stream_mut(stream).reset(9);
         } else {
             if self.stop_at < self.range.end {
                 model.coverage.work("part short");
             }
-            let _ = session.stream(stream).finish();
+            let _ = session.stream_mut(stream).finish();
         }
         true
     }

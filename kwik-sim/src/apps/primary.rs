@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use kwik_core::{Dir, PathId, ServerSession, SessionError, SessionEvent, Side, StreamEvent, StreamHandle};
+use kwik_core::{Dir, PathId, SessionError, SessionEvent, SessionMut, Side, StreamEvent, StreamHandle};
 
 use super::fleet::Fleet;
 use super::message::Header;
@@ -36,7 +36,7 @@ struct Exchange {
 }
 
 impl PrimarySeat {
-    pub(super) fn new(session: &mut ServerSession<'_>, tools: &mut Tools<'_>) -> Self {
+    pub(super) fn new(session: &mut SessionMut<'_>, tools: &mut Tools<'_>) -> Self {
         let mut fleet = Fleet::new(tools);
         fleet.wake(session, tools);
         Self {
@@ -49,7 +49,7 @@ impl PrimarySeat {
         }
     }
 
-    pub(super) fn on_event(&mut self, event: SessionEvent, session: &mut ServerSession<'_>, tools: &mut Tools<'_>) {
+    pub(super) fn on_event(&mut self, event: SessionEvent, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
         match event {
             SessionEvent::Stream(event) => self.on_stream(event, session, tools),
             SessionEvent::Path(event) => {
@@ -74,7 +74,7 @@ impl PrimarySeat {
         }
     }
 
-    pub(super) fn on_closed(&mut self, error: &SessionError, session: &mut ServerSession<'_>, tools: &mut Tools<'_>) {
+    pub(super) fn on_closed(&mut self, error: &SessionError, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
         // What was opened and not accepted is read too.
         self.accept(session, tools);
         for exchange in self.exchanges.values_mut() {
@@ -94,7 +94,7 @@ impl PrimarySeat {
         self.exchanges.values().filter_map(of_exchange).chain(self.fleet.wake_at()).min()
     }
 
-    pub(super) fn wake(&mut self, session: &mut ServerSession<'_>, tools: &mut Tools<'_>) {
+    pub(super) fn wake(&mut self, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
         self.fleet.wake(session, tools);
         let streams: Vec<StreamHandle> = self.exchanges.keys().copied().collect();
         for stream in streams {
@@ -105,7 +105,7 @@ impl PrimarySeat {
         }
     }
 
-    fn on_stream(&mut self, event: StreamEvent, session: &mut ServerSession<'_>, tools: &mut Tools<'_>) {
+    fn on_stream(&mut self, event: StreamEvent, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
         match event {
             StreamEvent::Opened { .. } => self.accept(session, tools),
             StreamEvent::Available { .. } => self.pushes.open(session, tools.model),
@@ -139,7 +139,7 @@ impl PrimarySeat {
         }
     }
 
-    fn accept(&mut self, session: &mut ServerSession<'_>, tools: &mut Tools<'_>) {
+    fn accept(&mut self, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
         for dir in Dir::ALL {
             while let Some(stream) = session.accept_stream(dir) {
                 let Some(id) = session.stream(stream).id() else { continue };
@@ -150,7 +150,7 @@ impl PrimarySeat {
         }
     }
 
-    fn read(&mut self, stream: StreamHandle, session: &mut ServerSession<'_>, tools: &mut Tools<'_>) {
+    fn read(&mut self, stream: StreamHandle, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
         let Some(exchange) = self.exchanges.get_mut(&stream) else { return };
         let Some(reader) = &mut exchange.reader else { return };
         if let Some(header) = reader.pump(tools.now, session, tools.model) {
@@ -159,16 +159,10 @@ impl PrimarySeat {
         self.settle(stream, session);
     }
 
-    fn on_header(
-        &mut self,
-        stream: StreamHandle,
-        header: Header,
-        session: &mut ServerSession<'_>,
-        tools: &mut Tools<'_>,
-    ) {
+    fn on_header(&mut self, stream: StreamHandle, header: Header, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
         if !tools.model.is_judged(header.token) {
             // Nobody honest asked for this.
-            let _ = session.stream(stream).reset(NOBODY_CODE);
+            let _ = session.stream_mut(stream).reset(NOBODY_CODE);
             return;
         }
         self.token = Some(header.token);
@@ -186,7 +180,7 @@ impl PrimarySeat {
         self.write(stream, session, tools);
     }
 
-    fn write(&mut self, stream: StreamHandle, session: &mut ServerSession<'_>, tools: &mut Tools<'_>) {
+    fn write(&mut self, stream: StreamHandle, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
         let Some(exchange) = self.exchanges.get_mut(&stream) else { return };
         if let Some(response) = &mut exchange.response {
             response.pump(session, tools);
@@ -195,21 +189,21 @@ impl PrimarySeat {
     }
 
     /// Lets go of a stream when both halves are over.
-    fn settle(&mut self, stream: StreamHandle, session: &mut ServerSession<'_>) {
+    fn settle(&mut self, stream: StreamHandle, session: &mut SessionMut<'_>) {
         let Some(exchange) = self.exchanges.get_mut(&stream) else { return };
         if exchange.reader.as_ref().is_some_and(|reader| reader.end().is_some()) {
             exchange.reader = None;
-            session.stream(stream).release_recv();
+            session.stream_mut(stream).release_recv();
         }
         let is_over = exchange.response.as_ref().is_none_or(Response::is_over);
         if exchange.reader.is_none() && is_over {
-            session.stream(stream).release_send();
+            session.stream_mut(stream).release_send();
             self.exchanges.remove(&stream);
         }
     }
 
     /// Sends raw queries to the paths that joined.
-    fn ask(&mut self, session: &mut ServerSession<'_>, tools: &mut Tools<'_>) {
+    fn ask(&mut self, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
         let Some(token) = self.token else { return };
         for path in std::mem::take(&mut self.to_ask) {
             for _ in 0..tools.plan.raw_queries {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use kwik_core::{Dir, OpenError, Session, Side, StreamHandle};
+use kwik_core::{Dir, OpenError, SessionMut, Side, StreamHandle};
 
 use super::message::Header;
 use super::writer::{WriteEnd, Writer};
@@ -22,7 +22,7 @@ impl Pushes {
     }
 
     /// Opens what may be opened, and writes.
-    pub(super) fn open(&mut self, session: &mut Session<'_>, model: &mut Model) {
+    pub(super) fn open(&mut self, session: &mut SessionMut<'_>, model: &mut Model) {
         while let Some((token, size)) = self.waiting.front().copied() {
             let stream = match session.open_stream(Dir::Uni) {
                 Ok(stream) => stream,
@@ -42,21 +42,31 @@ impl Pushes {
     }
 
     /// A stream has room. Returns whether it is one of these.
-    pub(super) fn on_writable(&mut self, stream: StreamHandle, session: &mut Session<'_>, model: &mut Model) -> bool {
+    pub(super) fn on_writable(
+        &mut self,
+        stream: StreamHandle,
+        session: &mut SessionMut<'_>,
+        model: &mut Model,
+    ) -> bool {
         let Some(writer) = self.writers.get_mut(&stream) else { return false };
         writer.pump(session, model);
         if matches!(writer.end(), Some(WriteEnd::Stopped(_) | WriteEnd::Reset)) {
-            session.stream(stream).release_send();
+            session.stream_mut(stream).release_send();
             self.writers.remove(&stream);
         }
         true
     }
 
     /// The peer has all of a stream. Returns whether it is one of these.
-    pub(super) fn on_finished(&mut self, stream: StreamHandle, session: &mut Session<'_>, model: &mut Model) -> bool {
+    pub(super) fn on_finished(
+        &mut self,
+        stream: StreamHandle,
+        session: &mut SessionMut<'_>,
+        model: &mut Model,
+    ) -> bool {
         let Some(writer) = self.writers.remove(&stream) else { return false };
         model.acknowledged(writer.flow());
-        session.stream(stream).release_send();
+        session.stream_mut(stream).release_send();
         true
     }
 }

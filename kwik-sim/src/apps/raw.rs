@@ -1,6 +1,6 @@
 //! Raw queries between servers, and their replies.
 
-use kwik_core::{PathId, RawError, ServerSession, SessionEvent};
+use kwik_core::{PathId, RawError, SessionEvent, SessionMut};
 
 use super::message::RawMessage;
 use crate::checks::{Model, RawKey};
@@ -19,7 +19,7 @@ impl RawTalk {
     /// Sends a query to a path.
     pub(super) fn ask(
         &mut self,
-        session: &mut ServerSession<'_>,
+        session: &mut SessionMut<'_>,
         (token, own, to): (u64, PathId, PathId),
         padding: usize,
         model: &mut Model,
@@ -32,7 +32,7 @@ impl RawTalk {
     }
 
     /// Takes what came, and answers queries.
-    pub(super) fn receive(&mut self, session: &mut ServerSession<'_>, own: PathId, model: &mut Model) {
+    pub(super) fn receive(&mut self, session: &mut SessionMut<'_>, own: PathId, model: &mut Model) {
         while let Some(packet) = session.recv_raw() {
             let is_judged = session.id().is_some_and(|id| model.is_judged_raw(id, packet.from));
             if !is_judged {
@@ -57,14 +57,14 @@ impl RawTalk {
     }
 
     /// A receipt came, and with it room.
-    pub(super) fn on_status(&mut self, session: &mut ServerSession<'_>, event: &SessionEvent, model: &mut Model) {
+    pub(super) fn on_status(&mut self, session: &mut SessionMut<'_>, event: &SessionEvent, model: &mut Model) {
         if let SessionEvent::RawStatus { result: Err(code), .. } = event {
             model.coverage.code(*code);
         }
         self.repay(session, model);
     }
 
-    fn repay(&mut self, session: &mut ServerSession<'_>, model: &mut Model) {
+    fn repay(&mut self, session: &mut SessionMut<'_>, model: &mut Model) {
         self.owed.retain(|(to, reply)| {
             let padding = usize::try_from(reply.number % 7).unwrap_or(0) * 100;
             match session.send_raw(*to, reply.encode(padding)) {
@@ -79,7 +79,7 @@ impl RawTalk {
     }
 }
 
-fn send(session: &mut ServerSession<'_>, to: PathId, message: RawMessage, padding: usize, model: &mut Model) -> bool {
+fn send(session: &mut SessionMut<'_>, to: PathId, message: RawMessage, padding: usize, model: &mut Model) -> bool {
     match session.send_raw(to, message.encode(padding)) {
         Ok(_) => {
             model.sent_raw(key(message));

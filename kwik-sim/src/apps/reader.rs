@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use kwik_core::{Chunk, ReadError, Session, Side, StreamHandle, StreamId};
+use kwik_core::{Chunk, ReadError, SessionMut, Side, StreamHandle, StreamId};
 
 use super::message::Header;
 use crate::checks::{Flow, Model, ReadEnd};
@@ -93,7 +93,7 @@ impl Reader {
     }
 
     /// Reads what there is. Returns the header when it just became known.
-    pub(super) fn pump(&mut self, now: Instant, session: &mut Session<'_>, model: &mut Model) -> Option<Header> {
+    pub(super) fn pump(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut Model) -> Option<Header> {
         let mut header = None;
         if self.paused_until.is_some_and(|until| now < until) {
             return None;
@@ -120,7 +120,7 @@ impl Reader {
     }
 
     /// The session is over: reads what is buffered, without a pause.
-    pub(super) fn drain(&mut self, now: Instant, session: &mut Session<'_>, model: &mut Model) {
+    pub(super) fn drain(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut Model) {
         self.paused_until = None;
         self.style.pause = None;
         self.pump(now, session, model);
@@ -130,12 +130,12 @@ impl Reader {
     }
 
     /// Wants no more.
-    pub(super) fn stop(&mut self, session: &mut Session<'_>, code: u32, model: &mut Model) {
+    pub(super) fn stop(&mut self, session: &mut SessionMut<'_>, code: u32, model: &mut Model) {
         let Source::Known(flow) = self.source else { return };
         if self.end.is_some() {
             return;
         }
-        if session.stream(self.stream).stop(code).is_ok() {
+        if session.stream_mut(self.stream).stop(code).is_ok() {
             model.stopped(flow, code);
             model.coverage.work("stop");
         }
@@ -151,16 +151,16 @@ impl Reader {
         }
     }
 
-    fn read(&self, session: &mut Session<'_>) -> Result<Chunk, ReadError> {
+    fn read(&self, session: &mut SessionMut<'_>) -> Result<Chunk, ReadError> {
         let max = match &self.source {
             Source::Header { head, .. } => Header::LEN - head.len(),
             Source::Known(_) => self.style.chunk,
         };
-        let mut stream = session.stream(self.stream);
+        let mut stream = session.stream_mut(self.stream);
         if self.style.ordered { stream.read(max) } else { stream.read_unordered(max) }
     }
 
-    fn take(&mut self, chunk: &Chunk, session: &Session<'_>, model: &mut Model) -> Option<Header> {
+    fn take(&mut self, chunk: &Chunk, session: &SessionMut<'_>, model: &mut Model) -> Option<Header> {
         let expected = self.style.ordered.then_some(self.taken);
         let len = chunk.data.len() as u64;
         self.taken += len;

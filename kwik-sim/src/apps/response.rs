@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use kwik_core::{
-    DelegateError, DelegationState, ErrorCode, FinishError, GrantId, PathId, PathState, ServerSession, StreamHandle,
+    DelegateError, DelegationState, ErrorCode, FinishError, GrantId, PathId, PathState, SessionMut, StreamHandle,
     StreamOffset, TransportCode, WriteError,
 };
 
@@ -99,7 +99,7 @@ impl Response {
     }
 
     /// Revokes what is due.
-    pub(super) fn wake(&mut self, session: &mut ServerSession<'_>, tools: &mut Tools<'_>) {
+    pub(super) fn wake(&mut self, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
         let now = tools.now;
         let due: Vec<GrantId> = self.revokes.iter().filter(|(at, _)| *at <= now).map(|(_, grant)| *grant).collect();
         self.revokes.retain(|(at, _)| *at > now);
@@ -111,7 +111,7 @@ impl Response {
     }
 
     /// Issues what there is room for.
-    pub(super) fn pump(&mut self, session: &mut ServerSession<'_>, tools: &mut Tools<'_>) {
+    pub(super) fn pump(&mut self, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
         while !self.over {
             if self.reset_after.is_some_and(|after| self.issued >= after) {
                 return self.reset(session, tools);
@@ -132,7 +132,7 @@ impl Response {
     pub(super) fn on_delegation(
         &mut self,
         grant: GrantId,
-        session: &mut ServerSession<'_>,
+        session: &mut SessionMut<'_>,
         tools: &mut Tools<'_>,
     ) -> bool {
         let Some((path, range)) = self.grants.get(&grant).cloned() else { return false };
@@ -175,10 +175,10 @@ impl Response {
         }
     }
 
-    fn write(&mut self, piece: &Piece, session: &mut ServerSession<'_>, tools: &mut Tools<'_>) -> bool {
+    fn write(&mut self, piece: &Piece, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) -> bool {
         let Range { start, end } = piece.range;
         let bytes = bytes_at(self.flow.key(), start..end.min(start + PIECE_BYTES));
-        let mut stream = session.stream(self.stream);
+        let mut stream = session.stream_mut(self.stream);
         let written =
             if piece.at_cursor { stream.write_chunk(bytes) } else { stream.write_at(StreamOffset(start), bytes) };
         match written {
@@ -202,17 +202,11 @@ impl Response {
         }
     }
 
-    fn delegate(
-        &mut self,
-        path: PathId,
-        piece: &Piece,
-        session: &mut ServerSession<'_>,
-        tools: &mut Tools<'_>,
-    ) -> bool {
+    fn delegate(&mut self, path: PathId, piece: &Piece, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) -> bool {
         let request = PartRequest { token: self.flow.token, stream: self.flow.stream.0 };
         let request = request.encode(usize::try_from(tools.rng.below(200)).unwrap_or(0));
         let range = piece.range.clone();
-        let mut stream = session.stream(self.stream);
+        let mut stream = session.stream_mut(self.stream);
         let granted = if piece.at_cursor {
             stream.delegate(path, range.end - range.start, request)
         } else {
@@ -265,21 +259,21 @@ impl Response {
         }
     }
 
-    fn finish(&mut self, session: &mut ServerSession<'_>, tools: &mut Tools<'_>) {
+    fn finish(&mut self, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
         if self.finished {
             return;
         }
         self.finished = true;
-        match session.stream(self.stream).finish() {
+        match session.stream_mut(self.stream).finish() {
             Ok(()) => tools.model.finished(self.flow, self.size),
             Err(FinishError::Stopped(code)) => self.on_stopped(code, tools),
             Err(FinishError::ClosedStream) => self.over = true,
         }
     }
 
-    fn reset(&mut self, session: &mut ServerSession<'_>, tools: &mut Tools<'_>) {
+    fn reset(&mut self, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
         self.over = true;
-        if session.stream(self.stream).reset(RESET_CODE).is_ok() {
+        if session.stream_mut(self.stream).reset(RESET_CODE).is_ok() {
             tools.model.reset(self.flow, RESET_CODE);
             tools.model.coverage.work("reset");
         }
@@ -297,7 +291,7 @@ impl Response {
 }
 
 /// A secondary that is not known to be gone.
-fn pick_path(session: &ServerSession<'_>, tools: &mut Tools<'_>) -> Option<PathId> {
+fn pick_path(session: &SessionMut<'_>, tools: &mut Tools<'_>) -> Option<PathId> {
     let usable = |state: &PathState| !state.is_dead() && *state != PathState::Closing;
     let paths: Vec<PathId> = session
         .all_paths()

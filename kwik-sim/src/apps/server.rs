@@ -78,7 +78,7 @@ impl ServerApp {
         let now = cx.now();
         let model = &mut *self.model.borrow_mut();
         let mut tools = Tools { now, plan: &self.plan, model, rng: &mut self.rng };
-        let Some(mut session) = cx.server_session(handle) else { return };
+        let Some(mut session) = cx.session_mut(handle) else { return };
         let own = session.all_paths().first().map_or(PathId::PRIMARY, |path| path.id);
         let seat = match session.role() {
             Role::Secondary => Seat::Secondary { own, parts: Parts::default(), raw: RawTalk::default() },
@@ -91,7 +91,7 @@ impl ServerApp {
         let Some(seat) = self.seats.remove(&handle) else { return };
         let now = cx.now();
         let model = &mut *self.model.borrow_mut();
-        if let (Seat::Primary(mut seat), Some(mut session)) = (seat, cx.server_session(handle)) {
+        if let (Seat::Primary(mut seat), Some(mut session)) = (seat, cx.session_mut(handle)) {
             let mut tools = Tools { now, plan: &self.plan, model, rng: &mut self.rng };
             seat.on_closed(error, &mut session, &mut tools);
         }
@@ -123,7 +123,7 @@ impl App for ServerApp {
         let now = cx.now();
         let model = &mut *self.model.borrow_mut();
         let mut tools = Tools { now, plan: &self.plan, model, rng: &mut self.rng };
-        let (Some(seat), Some(mut session)) = (self.seats.get_mut(&handle), cx.server_session(handle)) else { return };
+        let (Some(seat), Some(mut session)) = (self.seats.get_mut(&handle), cx.session_mut(handle)) else { return };
         match seat {
             Seat::Primary(seat) => seat.on_event(event, &mut session, &mut tools),
             Seat::Secondary { own, parts, raw } => match event {
@@ -155,7 +155,7 @@ impl App for ServerApp {
         let mut tools = Tools { now, plan: &self.plan, model, rng: &mut self.rng };
         for (handle, seat) in &mut self.seats {
             if seat.wake_at().is_some_and(|at| at <= now)
-                && let Some(mut session) = cx.server_session(*handle)
+                && let Some(mut session) = cx.session_mut(*handle)
             {
                 match seat {
                     Seat::Primary(seat) => seat.wake(&mut session, &mut tools),

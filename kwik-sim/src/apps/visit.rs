@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kwik_core::{ClientConfig, Dir, OpenError, Session, SessionEvent, SessionHandle, Side, StreamEvent, StreamHandle};
+use kwik_core::{
+    ClientConfig, Dir, OpenError, SessionEvent, SessionHandle, SessionMut, Side, StreamEvent, StreamHandle,
+};
 
 use super::client::{GiveUp, Job, Visit};
 use super::message::Header;
@@ -114,7 +116,7 @@ impl VisitState {
         if gives_up {
             self.give_up_at = self.next_give_up(now);
         }
-        let Some(mut session) = self.handle.and_then(|handle| cx.session(handle)) else { return };
+        let Some(mut session) = self.handle.and_then(|handle| cx.session_mut(handle)) else { return };
         let streams: Vec<StreamHandle> = self.running.keys().chain(self.pushed.keys()).copied().collect();
         for stream in streams {
             self.read(now, stream, &mut session, model);
@@ -133,7 +135,7 @@ impl VisitState {
         model: &mut Model,
     ) {
         let now = cx.now();
-        let Some(mut session) = cx.session(handle) else { return };
+        let Some(mut session) = cx.session_mut(handle) else { return };
         match event {
             SessionEvent::Connected => {
                 self.connected = true;
@@ -175,7 +177,7 @@ impl VisitState {
                 self.leave_at = self.plan.patience.map(|patience| now + patience);
                 self.give_up_at = self.next_give_up(now);
                 self.handle = Some(handle);
-                if let Some(mut session) = cx.session(handle).filter(|_| self.plan.early) {
+                if let Some(mut session) = cx.session_mut(handle).filter(|_| self.plan.early) {
                     self.start_jobs(now, &mut session, model);
                 }
             }
@@ -196,7 +198,7 @@ impl VisitState {
         self.closing = false;
     }
 
-    fn start_jobs(&mut self, now: Instant, session: &mut Session<'_>, model: &mut Model) {
+    fn start_jobs(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut Model) {
         while !self.closing && (self.connected || self.plan.early) && self.running.len() < self.plan.parallel {
             let Some(index) = self.waiting.front().copied() else { return };
             let job = self.plan.jobs[index].clone();
@@ -217,7 +219,7 @@ impl VisitState {
         index: usize,
         job: &Job,
         stream: StreamHandle,
-        session: &mut Session<'_>,
+        session: &mut SessionMut<'_>,
         model: &mut Model,
     ) {
         let Some(id) = session.stream(stream).id() else { return };
@@ -226,7 +228,7 @@ impl VisitState {
         let reset = job.reset_upload.map(|after| (after, Self::UPLOAD_RESET));
         let writer = Writer::new(stream, flow, head, size, reset, model);
         let reader = (job.dir == Dir::Bi).then(|| Reader::of(stream, Flow { writer: Side::Server, ..flow }, job.read));
-        if job.priority != 0 && session.stream(stream).set_priority(job.priority).is_err() {
+        if job.priority != 0 && session.stream_mut(stream).set_priority(job.priority).is_err() {
             model.violate(format!("{id} took no priority right after it was opened"));
         }
         self.running.insert(stream, Running { job: index, reader, writer: Some(writer) });
@@ -247,7 +249,7 @@ impl VisitState {
         (header.encode(), size)
     }
 
-    fn on_stream(&mut self, now: Instant, event: StreamEvent, session: &mut Session<'_>, model: &mut Model) {
+    fn on_stream(&mut self, now: Instant, event: StreamEvent, session: &mut SessionMut<'_>, model: &mut Model) {
         match event {
             StreamEvent::Opened { .. } => self.accept(now, session, model),
             StreamEvent::Available { .. } => self.start_jobs(now, session, model),
@@ -264,7 +266,7 @@ impl VisitState {
         }
     }
 
-    fn accept(&mut self, now: Instant, session: &mut Session<'_>, model: &mut Model) {
+    fn accept(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut Model) {
         while let Some(stream) = session.accept_stream(Dir::Uni) {
             let Some(id) = session.stream(stream).id() else { continue };
             self.pushed.insert(stream, Reader::of_header(stream, id, Side::Server, ReadStyle::default()));
@@ -272,11 +274,11 @@ impl VisitState {
         }
     }
 
-    fn read(&mut self, now: Instant, stream: StreamHandle, session: &mut Session<'_>, model: &mut Model) {
+    fn read(&mut self, now: Instant, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut Model) {
         if let Some(reader) = self.pushed.get_mut(&stream) {
             reader.pump(now, session, model);
             if reader.end().is_some() {
-                session.stream(stream).release_recv();
+                session.stream_mut(stream).release_recv();
                 self.pushed.remove(&stream);
                 self.pushes_over += 1;
             }
@@ -286,7 +288,7 @@ impl VisitState {
         }
     }
 
-    fn write(&mut self, now: Instant, stream: StreamHandle, session: &mut Session<'_>, model: &mut Model) {
+    fn write(&mut self, now: Instant, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut Model) {
         let Some(running) = self.running.get_mut(&stream) else { return };
         if let Some(writer) = &mut running.writer {
             writer.pump(session, model);
@@ -305,12 +307,12 @@ impl VisitState {
     }
 
     /// Lets go of a stream when both halves are over, and goes on with the next job.
-    fn settle(&mut self, now: Instant, stream: StreamHandle, session: &mut Session<'_>, model: &mut Model) {
+    fn settle(&mut self, now: Instant, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut Model) {
         let Some(running) = self.running.get_mut(&stream) else { return };
         let end = running.reader.as_ref().and_then(Reader::end);
         if end.is_some() {
             running.reader = None;
-            session.stream(stream).release_recv();
+            session.stream_mut(stream).release_recv();
         }
         if end == Some(ReadEnd::Finished) && self.plan.give_up == Some(GiveUp::AtAnAnswer) {
             self.give_up(now, session, model);
@@ -323,14 +325,14 @@ impl VisitState {
         if job.reset_upload.is_none() {
             self.pushes_due += u64::from(job.pushes);
         }
-        session.stream(stream).release_send();
+        session.stream_mut(stream).release_send();
         self.running.remove(&stream);
         self.start_jobs(now, session, model);
     }
 
     /// Wants nothing more of all that is under way and that it can do without, all at once. Half of it is reset and stopped,
     /// of the other half it lets go.
-    fn give_up(&mut self, now: Instant, session: &mut Session<'_>, model: &mut Model) {
+    fn give_up(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut Model) {
         let mut streams = Vec::new();
         for (stream, running) in &mut self.running {
             if !self.plan.jobs[running.job].is_optional() {
@@ -362,7 +364,7 @@ impl VisitState {
         }
     }
 
-    fn close_when_done(&mut self, now: Instant, session: &mut Session<'_>, model: &mut Model) {
+    fn close_when_done(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut Model) {
         if self.leave_at.is_some_and(|at| at <= now) {
             self.leave_at = None;
             self.closing = true;
@@ -384,7 +386,7 @@ impl VisitState {
         }
     }
 
-    fn drain(&mut self, now: Instant, session: &mut Session<'_>, model: &mut Model) {
+    fn drain(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut Model) {
         let readers = self.running.values_mut().filter_map(|running| running.reader.as_mut());
         for reader in readers.chain(self.pushed.values_mut()) {
             reader.drain(now, session, model);

@@ -1,7 +1,7 @@
 //! Writes one flow from its first byte to its end.
 
 use bytes::Bytes;
-use kwik_core::{ErrorCode, FinishError, Session, StreamHandle, WriteError};
+use kwik_core::{ErrorCode, FinishError, SessionMut, StreamHandle, WriteError};
 
 use super::pattern::bytes_at;
 use crate::checks::{Flow, Model};
@@ -53,7 +53,7 @@ impl Writer {
     }
 
     /// Writes what there is room for.
-    pub(super) fn pump(&mut self, session: &mut Session<'_>, model: &mut Model) {
+    pub(super) fn pump(&mut self, session: &mut SessionMut<'_>, model: &mut Model) {
         while self.end.is_none() {
             if let Some((_, code)) = self.reset.filter(|(after, _)| self.cursor >= *after) {
                 self.reset(session, code, model);
@@ -65,7 +65,7 @@ impl Writer {
             }
             let bytes = self.piece();
             // Noted before it is written: what was noted and not written does no harm.
-            match session.stream(self.stream).write_chunk(bytes) {
+            match session.stream_mut(self.stream).write_chunk(bytes) {
                 Ok(taken) => {
                     note_size(taken as u64, model);
                     model.wrote(self.flow, self.cursor..self.cursor + taken as u64);
@@ -101,17 +101,17 @@ impl Writer {
         }
     }
 
-    pub(super) fn reset(&mut self, session: &mut Session<'_>, code: u32, model: &mut Model) {
+    pub(super) fn reset(&mut self, session: &mut SessionMut<'_>, code: u32, model: &mut Model) {
         self.end = Some(WriteEnd::SessionOver);
-        if session.stream(self.stream).reset(code).is_ok() {
+        if session.stream_mut(self.stream).reset(code).is_ok() {
             self.end = Some(WriteEnd::Reset);
             model.reset(self.flow, code);
             model.coverage.work("reset");
         }
     }
 
-    fn finish(&mut self, session: &mut Session<'_>, model: &mut Model) {
-        self.end = Some(match session.stream(self.stream).finish() {
+    fn finish(&mut self, session: &mut SessionMut<'_>, model: &mut Model) {
+        self.end = Some(match session.stream_mut(self.stream).finish() {
             Ok(()) => {
                 model.finished(self.flow, self.size);
                 WriteEnd::Finished

@@ -49,10 +49,11 @@ impl Watch {
                 wrong.push(format!("{node} may be made to hold {} bytes", stats.memory_bytes));
             }
             for handle in world.sessions(node) {
-                let Some(session) = world.peek(node, handle) else { continue };
+                let Some(session) = world.session(node, handle) else { continue };
                 session.assert_ledger();
                 let (role, stats) = (session.role(), session.stats());
-                let excess = self.excess(role, &stats).or_else(|| memory::excess(&self.limits, role, session.claim()));
+                let excess =
+                    self.excess(role, &stats).or_else(|| memory::excess(&self.limits, role, session.held_bytes()));
                 wrong.extend(excess.map(|what| format!("{node}, session {handle:?}: {what}")));
             }
         }

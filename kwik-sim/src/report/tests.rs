@@ -193,21 +193,21 @@ fn run(sample: Option<Duration>) -> World {
     let link = Link { loss: 0.02, ..Link::with_rate(20_000_000, ms(10)) };
     world.set_link_both(client, server, link);
     let session = world.dial(client, server, pki.client(), "example.test").unwrap();
-    let stream = world.session(client, session).unwrap().open_stream(Dir::Bi).unwrap();
+    let stream = world.session_mut(client, session).unwrap().open_stream(Dir::Bi).unwrap();
     let mut seat: Option<(SessionHandle, StreamHandle)> = None;
     let (mut left, mut read) = (BYTES, 0);
     assert!(world.run_until(ms(60_000), |world| {
         while let Some((session, _)) = world.poll_event(server) {
-            seat = seat.or_else(|| Some((session, world.session(server, session)?.accept_stream(Dir::Bi)?)));
+            seat = seat.or_else(|| Some((session, world.session_mut(server, session)?.accept_stream(Dir::Bi)?)));
             let Some((session, stream)) = seat else { continue };
-            let mut session = world.session(server, session).unwrap();
+            let mut session = world.session_mut(server, session).unwrap();
             while left > 0 {
-                let Ok(taken) = session.stream(stream).write(&vec![7; left.min(10_000)]) else { break };
+                let Ok(taken) = session.stream_mut(stream).write(&vec![7; left.min(10_000)]) else { break };
                 left -= taken;
             }
         }
         while world.poll_event(client).is_some() {
-            while let Ok(chunk) = world.session(client, session).unwrap().stream(stream).read(usize::MAX) {
+            while let Ok(chunk) = world.session_mut(client, session).unwrap().stream_mut(stream).read(usize::MAX) {
                 read += chunk.data.len();
             }
         }

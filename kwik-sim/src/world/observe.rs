@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use kwik_core::{Endpoint, PathId, PathState, Role, SessionHandle, StreamId};
+use kwik_core::{PathId, PathState, Role, SessionHandle, StreamId};
 
 use super::World;
 use crate::node::NodeId;
 use crate::trace::TraceKind;
+
+/// Which path brought which bytes of which stream of a session.
+type Received = (SessionHandle, StreamId, PathId, Range<u64>);
 
 impl World {
     /// Notes what arrived since the last time and which paths changed their states; if `all`, where every path stands.
@@ -19,17 +22,9 @@ impl World {
             return;
         }
         let at = self.clock.elapsed();
-        node.touched = true;
-        let sessions = std::mem::take(&mut node.sessions);
-        for session in &sessions {
-            self.observe_session(id, *session, at, all);
-        }
-        self.nodes[id.0].sessions = sessions;
-    }
-
-    fn observe_session(&mut self, id: NodeId, session: SessionHandle, at: Duration, all: bool) {
-        let node = &mut self.nodes[id.0];
-        for (stream, path, range) in arrived(&mut node.endpoint, session) {
+        node.take_protocol_events();
+        let received = std::mem::take(&mut node.received);
+        for (session, stream, path, range) in joined(received) {
             let kind = TraceKind::Supplied {
                 session: session.index(),
                 stream: stream.0,
@@ -39,7 +34,16 @@ impl World {
             };
             self.trace.push(at, id, kind);
         }
-        let Some(view) = node.endpoint.peek(session).filter(|view| view.role() == Role::Client) else { return };
+        let sessions = std::mem::take(&mut self.nodes[id.0].sessions);
+        for session in &sessions {
+            self.observe_session(id, *session, at, all);
+        }
+        self.nodes[id.0].sessions = sessions;
+    }
+
+    fn observe_session(&mut self, id: NodeId, session: SessionHandle, at: Duration, all: bool) {
+        let node = &mut self.nodes[id.0];
+        let Some(view) = node.endpoint.session(session).filter(|view| view.role() == Role::Client) else { return };
         for path in view.stats().paths {
             let before = node.states.insert((session, path.id), path.state.clone());
             if !all && before.as_ref() == Some(&path.state) {
@@ -62,16 +66,15 @@ impl World {
     }
 }
 
-/// What arrived in a session since the last time, neighbours joined.
-fn arrived(endpoint: &mut Endpoint, session: SessionHandle) -> Vec<(StreamId, PathId, Range<u64>)> {
-    let supplied = endpoint.peek(session).map(|mut view| view.take_supplied()).unwrap_or_default();
-    let mut ranges: BTreeMap<(StreamId, PathId, u64), u64> = BTreeMap::new();
-    ranges.extend(supplied.into_iter().map(|(stream, range, path)| ((stream, path, range.start), range.end)));
-    let mut joined: Vec<(StreamId, PathId, Range<u64>)> = Vec::new();
-    for ((stream, path, start), end) in ranges {
+/// The same ranges, neighbours joined.
+fn joined(received: Vec<Received>) -> Vec<Received> {
+    let mut ranges: BTreeMap<(SessionHandle, StreamId, PathId, u64), u64> = BTreeMap::new();
+    ranges.extend(received.into_iter().map(|(session, stream, path, r)| ((session, stream, path, r.start), r.end)));
+    let mut joined: Vec<Received> = Vec::new();
+    for ((session, stream, path, start), end) in ranges {
         match joined.last_mut() {
-            Some(last) if (last.0, last.1, last.2.end) == (stream, path, start) => last.2.end = end,
-            _ => joined.push((stream, path, start..end)),
+            Some(last) if (last.0, last.1, last.2, last.3.end) == (session, stream, path, start) => last.3.end = end,
+            _ => joined.push((session, stream, path, start..end)),
         }
     }
     joined

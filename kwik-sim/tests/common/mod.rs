@@ -38,7 +38,7 @@ impl Download {
         let secondary =
             world.add_server("10.0.1.2:4433".parse().expect("an address"), pki.server(1)).expect("it can be built");
         let dialled = world.dial(client, primary, pki.client(), NAME).expect("it can be built");
-        let mut session = world.session(client, dialled).expect("just dialled");
+        let mut session = world.session_mut(client, dialled).expect("just dialled");
         let stream = session.open_stream(Dir::Bi).expect("within limits");
         Self {
             world,
@@ -84,9 +84,9 @@ impl Download {
                     identity: self.pki.public_identity(1),
                 };
                 let now = world.now();
-                let _ = world.server_session(primary, session).expect("it just came").add_path(now, target);
+                let _ = world.session_mut(primary, session).expect("it just came").add_path(now, target);
             }
-            if let Some(stream) = world.session(primary, session).and_then(|mut view| view.accept_stream(Dir::Bi)) {
+            if let Some(stream) = world.session_mut(primary, session).and_then(|mut view| view.accept_stream(Dir::Bi)) {
                 self.primary = Some((session, stream));
             }
         }
@@ -97,8 +97,8 @@ impl Download {
         }
         self.serve(world);
         self.serve_part(world);
-        while let Some(mut session) = world.session(self.client, self.dialled) {
-            match session.stream(self.stream).read(usize::MAX) {
+        while let Some(mut session) = world.session_mut(self.client, self.dialled) {
+            match session.stream_mut(self.stream).read(usize::MAX) {
                 Ok(chunk) => self.read.extend_from_slice(&chunk.data),
                 Err(ReadError::Finished) => {
                     self.finished = true;
@@ -111,35 +111,35 @@ impl Download {
 
     fn serve(&mut self, world: &mut World) {
         let Some((session, stream)) = self.primary else { return };
-        let Some(mut view) = world.server_session(self.servers[0], session) else { return };
+        let Some(mut view) = world.session_mut(self.servers[0], session) else { return };
         let [before, middle, after] = self.parts;
-        self.wrote[0] += write(&mut view.stream(stream), self.wrote[0]..before);
+        self.wrote[0] += write(&mut view.stream_mut(stream), self.wrote[0]..before);
         if self.wrote[0] < before {
             return;
         }
         if !self.delegated {
             let Some(path) = view.all_paths().last().map(|path| path.id).filter(|path| path.0 > 0) else { return };
-            view.stream(stream).delegate(path, middle as u64, Bytes::new()).expect("nobody wrote there");
+            view.stream_mut(stream).delegate(path, middle as u64, Bytes::new()).expect("nobody wrote there");
             self.delegated = true;
         }
         let begin = before + middle + self.wrote[1];
-        self.wrote[1] += write(&mut view.stream(stream), begin..before + middle + after);
+        self.wrote[1] += write(&mut view.stream_mut(stream), begin..before + middle + after);
         if self.wrote[1] == after {
-            let _ = view.stream(stream).finish();
+            let _ = view.stream_mut(stream).finish();
         }
     }
 
     fn serve_part(&mut self, world: &mut World) {
         for session in &self.joined {
-            let Some(mut view) = world.session(self.servers[1], *session) else { continue };
+            let Some(mut view) = world.session_mut(self.servers[1], *session) else { continue };
             while let Some(stream) = view.accept_stream(Dir::Bi) {
                 self.parts_open.push((*session, stream, 0));
             }
         }
         for (session, stream, wrote) in &mut self.parts_open {
-            let Some(mut view) = world.session(self.servers[1], *session) else { continue };
-            let mut view = view.stream(*stream);
-            let Some(grant) = view.grant() else { continue };
+            let Some(mut view) = world.session_mut(self.servers[1], *session) else { continue };
+            let mut view = view.stream_mut(*stream);
+            let Some(grant) = view.view().grant() else { continue };
             let at = |offset: u64| usize::try_from(offset).expect("a short stream");
             let (start, end) = (at(grant.range.start), at(grant.range.end));
             *wrote += write(&mut view, start + *wrote..end);
@@ -147,7 +147,7 @@ impl Download {
     }
 }
 
-fn write(stream: &mut kwik_core::Stream<'_>, range: std::ops::Range<usize>) -> usize {
+fn write(stream: &mut kwik_core::StreamMut<'_>, range: std::ops::Range<usize>) -> usize {
     let mut written = 0;
     while written < range.len() {
         let data: Vec<u8> = (range.start + written..range.end).take(16 * 1024).map(byte_at).collect();

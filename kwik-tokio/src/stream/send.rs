@@ -142,8 +142,8 @@ impl SendStream {
             return Err(WriteError::Reset);
         }
         let end = poll_fn(|cx| {
-            self.stream.poll_send(cx, |stream| match stream.stop_code() {
-                None if stream.is_send_done() => Some(None),
+            self.stream.poll_send(cx, |stream| match stream.view().stop_code() {
+                None if stream.view().is_send_done() => Some(None),
                 None => None,
                 stopped => Some(stopped),
             })
@@ -152,7 +152,7 @@ impl SendStream {
     }
 
     pub(crate) fn grant(&self) -> Option<GrantInfo> {
-        self.stream.command(|stream, _| stream.grant()).flatten()
+        self.stream.command(|stream, _| stream.view().grant()).flatten()
     }
 
     pub(crate) fn range_writer(&self) -> RangeWriter {
@@ -165,7 +165,7 @@ impl SendStream {
 
     fn command<R>(
         &self,
-        command: impl FnOnce(&mut kwik_core::Stream<'_>) -> Result<R, CoreWriteError>,
+        command: impl FnOnce(&mut kwik_core::StreamMut<'_>) -> Result<R, CoreWriteError>,
     ) -> Result<R, WriteError> {
         self.stream
             .command(|stream, _| command(stream))
@@ -188,7 +188,7 @@ impl<'a> Turn<'a> {
     fn poll(
         &mut self,
         cx: &Context<'_>,
-        write: impl FnOnce(&mut kwik_core::Stream<'_>) -> Result<usize, CoreWriteError>,
+        write: impl FnOnce(&mut kwik_core::StreamMut<'_>) -> Result<usize, CoreWriteError>,
     ) -> Poll<Result<usize, WriteError>> {
         let written = poll_write(self.stream, cx, write);
         self.waits = written.is_pending();
@@ -216,7 +216,7 @@ impl Drop for Turn<'_> {
 fn poll_write(
     stream: &StreamRef,
     cx: &Context<'_>,
-    write: impl FnOnce(&mut kwik_core::Stream<'_>) -> Result<usize, CoreWriteError>,
+    write: impl FnOnce(&mut kwik_core::StreamMut<'_>) -> Result<usize, CoreWriteError>,
 ) -> Poll<Result<usize, WriteError>> {
     let written = stream.poll_send(cx, |stream| match write(stream) {
         Err(CoreWriteError::Blocked) => None,
@@ -229,7 +229,7 @@ fn poll_write(
 fn issue(
     stream: &StreamRef,
     path: PathId,
-    command: impl FnOnce(&mut kwik_core::Stream<'_>) -> Result<GrantInfo, DelegateError>,
+    command: impl FnOnce(&mut kwik_core::StreamMut<'_>) -> Result<GrantInfo, DelegateError>,
 ) -> Result<Delegation, DelegateError> {
     let issued = stream.command(|stream, waiters| {
         let grant = command(stream)?;
@@ -333,7 +333,7 @@ impl Drop for RoomSignal<'_> {
 }
 
 /// How a half ended that takes no command any more: a write of nothing says it.
-fn why_ended(stream: &mut kwik_core::Stream<'_>) -> CoreWriteError {
+fn why_ended(stream: &mut kwik_core::StreamMut<'_>) -> CoreWriteError {
     stream.write(&[]).err().unwrap_or(CoreWriteError::SessionClosed)
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kwik_core::{
-    ClientConfig, Dir, OpenError, ReadError, Session, SessionError, SessionEvent, SessionHandle, StreamEvent,
+    ClientConfig, Dir, OpenError, ReadError, SessionError, SessionEvent, SessionHandle, SessionMut, StreamEvent,
     StreamHandle,
 };
 use kwik_sim::{App, Context};
@@ -71,7 +71,7 @@ impl Client {
         book.downloads.clear();
     }
 
-    fn open(&mut self, now: std::time::Instant, session: &mut Session<'_>) {
+    fn open(&mut self, now: std::time::Instant, session: &mut SessionMut<'_>) {
         let (streams, bytes) = {
             let book = self.book.borrow();
             (book.plan.streams, book.plan.bytes)
@@ -82,7 +82,7 @@ impl Client {
                 Err(OpenError::LimitReached { .. } | OpenError::BudgetTaken | OpenError::SessionClosed) => return,
                 Err(error) => panic!("a stream was not opened: {error}"),
             };
-            let mut view = session.stream(stream);
+            let mut view = session.stream_mut(stream);
             let request = Request { stream: self.opened, bytes };
             assert_eq!(view.write_chunk(request.encode()), Ok(Request::LEN));
             view.finish().expect("nobody stopped it");
@@ -95,11 +95,11 @@ impl Client {
         }
     }
 
-    fn read(&mut self, now: std::time::Instant, session: &mut Session<'_>, stream: StreamHandle) {
+    fn read(&mut self, now: std::time::Instant, session: &mut SessionMut<'_>, stream: StreamHandle) {
         let Some(number) = self.reading.get(&stream).copied() else { return };
         let mut book = self.book.borrow_mut();
         loop {
-            let mut view = session.stream(stream);
+            let mut view = session.stream_mut(stream);
             let read = if book.plan.ordered { view.read(usize::MAX) } else { view.read_unordered(usize::MAX) };
             match read {
                 Ok(chunk) => {
@@ -119,11 +119,11 @@ impl Client {
             assert_eq!(download.received, bytes, "stream {number} ended too early or too late");
             download.ended = Some(ended);
         }
-        session.stream(stream).release_recv();
+        session.stream_mut(stream).release_recv();
         self.reading.remove(&stream);
     }
 
-    fn end_if_done(&mut self, now: std::time::Instant, session: &mut Session<'_>) {
+    fn end_if_done(&mut self, now: std::time::Instant, session: &mut SessionMut<'_>) {
         let mut book = self.book.borrow_mut();
         if self.opened < book.plan.streams || !self.reading.is_empty() || self.done {
             return;
@@ -167,7 +167,7 @@ impl App for Client {
         if let SessionEvent::Closed(error) = event {
             return self.on_closed(cx, error);
         }
-        let Some(mut session) = cx.session(handle) else { return };
+        let Some(mut session) = cx.session_mut(handle) else { return };
         match event {
             SessionEvent::Connected | SessionEvent::Stream(StreamEvent::Available { .. }) => {
                 self.open(now, &mut session);

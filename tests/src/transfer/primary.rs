@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use kwik_core::{
-    AddPathError, DelegationState, Dir, GrantId, PathEvent, PathId, PathState, PathTarget, ServerSession, SessionEvent,
+    AddPathError, DelegationState, Dir, GrantId, PathEvent, PathId, PathState, PathTarget, SessionEvent, SessionMut,
     StreamEvent, StreamHandle, StreamOffset, WriteError,
 };
 
@@ -54,7 +54,7 @@ impl Primary {
         self.others.iter().filter_map(|other| other.add_at).min()
     }
 
-    pub(super) fn wake(&mut self, now: Instant, session: &mut ServerSession<'_>) {
+    pub(super) fn wake(&mut self, now: Instant, session: &mut SessionMut<'_>) {
         for other in &mut self.others {
             if other.add_at.is_none_or(|at| at > now) {
                 continue;
@@ -68,7 +68,7 @@ impl Primary {
         }
     }
 
-    pub(super) fn on_event(&mut self, now: Instant, event: &SessionEvent, session: &mut ServerSession<'_>) {
+    pub(super) fn on_event(&mut self, now: Instant, event: &SessionEvent, session: &mut SessionMut<'_>) {
         match event {
             SessionEvent::Incoming => {
                 for other in &mut self.others {
@@ -90,7 +90,7 @@ impl Primary {
         self.pump(session);
     }
 
-    fn on_stream(&mut self, event: &StreamEvent, session: &mut ServerSession<'_>) {
+    fn on_stream(&mut self, event: &StreamEvent, session: &mut SessionMut<'_>) {
         match event {
             StreamEvent::Opened { .. } => {
                 while let Some(stream) = session.accept_stream(Dir::Bi) {
@@ -101,15 +101,15 @@ impl Primary {
             StreamEvent::Readable(stream) => self.read(*stream, session),
             StreamEvent::Finished(stream) => {
                 self.uploads.remove(stream);
-                session.stream(*stream).release_send();
+                session.stream_mut(*stream).release_send();
             }
             StreamEvent::Available { .. } | StreamEvent::Writable(_) | StreamEvent::Stopped { .. } => {}
         }
     }
 
-    fn read(&mut self, stream: StreamHandle, session: &mut ServerSession<'_>) {
+    fn read(&mut self, stream: StreamHandle, session: &mut SessionMut<'_>) {
         let Some(upload) = self.uploads.get_mut(&stream) else { return };
-        let mut view = session.stream(stream);
+        let mut view = session.stream_mut(stream);
         while let Ok(chunk) = view.read(usize::MAX) {
             upload.asked.extend_from_slice(&chunk.data);
         }
@@ -119,7 +119,7 @@ impl Primary {
         }
     }
 
-    fn on_path(&mut self, now: Instant, event: &PathEvent, session: &mut ServerSession<'_>) {
+    fn on_path(&mut self, now: Instant, event: &PathEvent, session: &mut SessionMut<'_>) {
         let mut book = self.book.borrow_mut();
         let at = book.time(now);
         book.paths.push((at, event.clone()));
@@ -138,7 +138,7 @@ impl Primary {
         }
     }
 
-    fn on_delegation(&mut self, now: Instant, grant: GrantId, session: &mut ServerSession<'_>) {
+    fn on_delegation(&mut self, now: Instant, grant: GrantId, session: &mut SessionMut<'_>) {
         let state = session.delegation(grant);
         if matches!(state, Some(DelegationState::Active { .. })) {
             return;
@@ -158,7 +158,7 @@ impl Primary {
 
     // ---- who writes what
 
-    fn pump(&mut self, session: &mut ServerSession<'_>) {
+    fn pump(&mut self, session: &mut SessionMut<'_>) {
         let (ahead, range, primary_writes) = {
             let plan = &self.book.borrow().plan;
             (plan.ahead, plan.range, plan.primary_writes)
@@ -178,7 +178,7 @@ impl Primary {
         }
     }
 
-    fn delegate(&mut self, path: PathId, ahead: usize, range: u64, session: &mut ServerSession<'_>) {
+    fn delegate(&mut self, path: PathId, ahead: usize, range: u64, session: &mut SessionMut<'_>) {
         let under_way = self.grants.values().filter(|(of, ..)| *of == path).count();
         let mut free = ahead.saturating_sub(under_way);
         for (stream, upload) in &mut self.uploads {
@@ -186,7 +186,7 @@ impl Primary {
             while free > 0 || !upload.lost.is_empty() {
                 let Some(next) = upload.next(range) else { break };
                 let Some(request) = upload.request else { break };
-                match session.stream(*stream).delegate_range(path, next.clone(), request.encode()) {
+                match session.stream_mut(*stream).delegate_range(path, next.clone(), request.encode()) {
                     Ok(info) => {
                         self.grants.insert(info.grant, (path, *stream, next));
                         free = free.saturating_sub(1);
@@ -218,7 +218,7 @@ impl Upload {
     }
 
     /// Writes as much as there is room for; takes ranges of up to `most` bytes, and none if that is 0.
-    fn write(&mut self, stream: StreamHandle, most: u64, session: &mut ServerSession<'_>) {
+    fn write(&mut self, stream: StreamHandle, most: u64, session: &mut SessionMut<'_>) {
         let Some(request) = self.request else { return };
         loop {
             if !self.own.is_empty() && self.lost.front().is_some_and(|lost| lost.start < self.own.start) {
@@ -231,7 +231,7 @@ impl Upload {
             }
             let begin = self.own.start;
             let data = bytes_of(request.stream, begin..self.own.end.min(begin + PIECE));
-            match session.stream(stream).write_at(StreamOffset(begin), data.into()) {
+            match session.stream_mut(stream).write_at(StreamOffset(begin), data.into()) {
                 Ok(taken) => self.own.start += taken as u64,
                 Err(WriteError::Blocked | WriteError::SessionClosed) => return,
                 Err(error) => panic!("the primary could not write at {begin}: {error}"),
@@ -240,11 +240,11 @@ impl Upload {
     }
 
     /// Tells the end once somebody has to write each byte below it.
-    fn finish(&mut self, stream: StreamHandle, session: &mut ServerSession<'_>) {
+    fn finish(&mut self, stream: StreamHandle, session: &mut SessionMut<'_>) {
         let all_given = self.request.is_some_and(|request| request.bytes == self.cursor);
         if all_given && self.lost.is_empty() && self.own.is_empty() && !self.is_finished {
             self.is_finished = true;
-            let _ = session.stream(stream).finish();
+            let _ = session.stream_mut(stream).finish();
         }
     }
 }

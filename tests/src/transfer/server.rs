@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 
-use kwik_core::{Dir, PathTarget, Role, ServerSession, SessionEvent, SessionHandle, StreamEvent, StreamHandle};
+use kwik_core::{Dir, PathTarget, Role, SessionEvent, SessionHandle, SessionMut, StreamEvent, StreamHandle};
 use kwik_sim::{App, Context};
 
 use super::book::Book;
@@ -59,7 +59,7 @@ impl App for Server {
 
     fn on_event(&mut self, cx: &mut Context<'_>, handle: SessionHandle, event: SessionEvent) {
         let now = cx.now();
-        let Some(mut session) = cx.server_session(handle) else { return };
+        let Some(mut session) = cx.session_mut(handle) else { return };
         if event == SessionEvent::Incoming {
             let seat = match session.role() {
                 Role::Primary => Seat::Primary(Box::new(Primary::new(self.book.clone(), self.others.clone()))),
@@ -85,7 +85,7 @@ impl App for Server {
     fn on_wake(&mut self, cx: &mut Context<'_>) {
         let now: Instant = cx.now();
         for (handle, seat) in &mut self.seats {
-            if let (Seat::Primary(primary), Some(mut session)) = (seat, cx.server_session(*handle)) {
+            if let (Seat::Primary(primary), Some(mut session)) = (seat, cx.session_mut(*handle)) {
                 primary.wake(now, &mut session);
             }
         }
@@ -93,7 +93,7 @@ impl App for Server {
     }
 }
 
-fn on_part(parts: &mut BTreeMap<StreamHandle, Part>, event: &SessionEvent, session: &mut ServerSession<'_>) {
+fn on_part(parts: &mut BTreeMap<StreamHandle, Part>, event: &SessionEvent, session: &mut SessionMut<'_>) {
     let SessionEvent::Stream(event) = event else { return };
     match event {
         StreamEvent::Opened { .. } => {
@@ -105,20 +105,20 @@ fn on_part(parts: &mut BTreeMap<StreamHandle, Part>, event: &SessionEvent, sessi
         StreamEvent::Readable(stream) | StreamEvent::Writable(stream) => write_part(parts, *stream, session),
         StreamEvent::Stopped { stream, .. } => {
             parts.remove(stream);
-            session.stream(*stream).release_send();
-            session.stream(*stream).release_recv();
+            session.stream_mut(*stream).release_send();
+            session.stream_mut(*stream).release_recv();
         }
         StreamEvent::Available { .. } | StreamEvent::Finished(_) => {}
     }
 }
 
-fn write_part(parts: &mut BTreeMap<StreamHandle, Part>, handle: StreamHandle, session: &mut ServerSession<'_>) {
+fn write_part(parts: &mut BTreeMap<StreamHandle, Part>, handle: StreamHandle, session: &mut SessionMut<'_>) {
     let Some(part) = parts.get_mut(&handle) else { return };
-    let mut stream = session.stream(handle);
+    let mut stream = session.stream_mut(handle);
     while let Ok(chunk) = stream.read(usize::MAX) {
         part.request.extend_from_slice(&chunk.data);
     }
-    let (Some(request), Some(grant)) = (Request::decode(&part.request), stream.grant()) else { return };
+    let (Some(request), Some(grant)) = (Request::decode(&part.request), stream.view().grant()) else { return };
     loop {
         let begin = grant.range.start + part.written;
         if begin == grant.range.end {

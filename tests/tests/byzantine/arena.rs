@@ -155,20 +155,20 @@ impl Arena {
 
     /// The client fetches a stream from an honest server of its own; returns whether every byte came.
     pub(crate) fn transfer(&mut self, client: At, server: At, bytes: u64) -> bool {
-        let Some(mut session) = self.world.session(client.0, client.1) else { return false };
+        let Some(mut session) = self.world.session_mut(client.0, client.1) else { return false };
         let Ok(here) = session.open_stream(Dir::Bi) else { return false };
         let mut there = None;
         let mut rest = Bytes::from(pattern(0..bytes));
         let mut read = Vec::new();
         self.run_until(Duration::from_secs(20), |arena| {
-            let Some(mut session) = arena.world.session(server.0, server.1) else { return true };
+            let Some(mut session) = arena.world.session_mut(server.0, server.1) else { return true };
             there = there.or_else(|| session.accept_stream(Dir::Bi));
             let Some(there) = there else { return false };
             if !rest.is_empty() {
-                let taken = session.stream(there).write_chunk(rest.clone()).unwrap_or(0);
+                let taken = session.stream_mut(there).write_chunk(rest.clone()).unwrap_or(0);
                 rest = rest.slice(taken..);
                 if rest.is_empty() {
-                    let _ = session.stream(there).finish();
+                    let _ = session.stream_mut(there).finish();
                 }
             }
             arena.read(client, here, &mut read) != Err(ReadError::Blocked)
@@ -178,9 +178,9 @@ impl Arena {
 
     /// Reads all there is; says why there is no more.
     pub(crate) fn read(&mut self, at: At, stream: StreamHandle, into: &mut Vec<u8>) -> Result<(), ReadError> {
-        let Some(mut session) = self.world.session(at.0, at.1) else { return Err(ReadError::SessionClosed) };
+        let Some(mut session) = self.world.session_mut(at.0, at.1) else { return Err(ReadError::SessionClosed) };
         loop {
-            match session.stream(stream).read(usize::MAX) {
+            match session.stream_mut(stream).read(usize::MAX) {
                 Ok(chunk) => into.extend_from_slice(&chunk.data),
                 Err(error) => return Err(error),
             }
@@ -207,7 +207,7 @@ impl Arena {
             }
         }
         for at in self.sessions.clone() {
-            if let Some(mut session) = self.world.server_session(at.0, at.1) {
+            if let Some(mut session) = self.world.session_mut(at.0, at.1) {
                 while session.recv_raw().is_some() {}
             }
             self.serve_session(at);
@@ -215,13 +215,13 @@ impl Arena {
     }
 
     fn serve_session(&mut self, at: At) {
-        let Some(mut session) = self.world.session(at.0, at.1) else { return };
+        let Some(mut session) = self.world.session_mut(at.0, at.1) else { return };
         self.buffered_most = self.buffered_most.max(session.stats().bytes_buffered);
         assert!(self.buffered_most <= BUFFERED_MAX, "{} bytes buffered", self.buffered_most);
         if session.role() == Role::Secondary {
             while let Some(part) = session.accept_stream(Dir::Bi) {
-                let mut stream = session.stream(part);
-                let range = stream.grant().expect("a part").range;
+                let mut stream = session.stream_mut(part);
+                let range = stream.view().grant().expect("a part").range;
                 let data = pattern(range.start..range.end.min(range.start + PART_BYTES_MAX));
                 let _ = stream.write_chunk(data.into());
                 let _ = stream.finish();
@@ -233,7 +233,7 @@ impl Arena {
         let accepted = self.accepted.entry(at).or_default();
         accepted.extend(std::iter::from_fn(|| session.accept_stream(Dir::Uni)));
         accepted.retain(|handle| {
-            let mut stream = session.stream(*handle);
+            let mut stream = session.stream_mut(*handle);
             let end = loop {
                 match stream.read(usize::MAX) {
                     Ok(_) => {}

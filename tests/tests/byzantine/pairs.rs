@@ -40,7 +40,7 @@ fn two_secondaries(pair: Pair) -> Outcome {
     let mut paths = Vec::new();
     for (target, range) in targets {
         let now = arena.world.now();
-        let mut session = arena.world.server_session(primary.0, primary.1).ok_or("no session")?;
+        let mut session = arena.world.session_mut(primary.0, primary.1).ok_or("no session")?;
         let path = session.add_path(now, target).map_err(|error| error.to_string())?;
         delegate(&mut arena, primary, &mut shared, path, range)?;
         paths.push(path);
@@ -48,7 +48,7 @@ fn two_secondaries(pair: Pair) -> Outcome {
     // A primary that waits for nobody for ever.
     arena.run_for(Duration::from_secs(3));
     for (grant, _) in &shared.grants {
-        if let Some(mut session) = arena.world.server_session(primary.0, primary.1) {
+        if let Some(mut session) = arena.world.session_mut(primary.0, primary.1) {
             let _ = session.revoke(*grant);
         }
     }
@@ -76,7 +76,7 @@ fn primary_and_secondary(pair: Pair) -> Outcome {
     let spoilt = arena.dial(node, config);
     let mut stream = None;
     arena.run_until(Duration::from_secs(1), |arena| {
-        let session = arena.world.session(spoilt.0, spoilt.1);
+        let session = arena.world.session_mut(spoilt.0, spoilt.1);
         stream = session.and_then(|mut session| session.open_stream(Dir::Bi).ok());
         stream.is_some()
     });
@@ -104,11 +104,11 @@ fn honest_session(arena: &mut Arena) -> Result<(At, At, StreamHandle), String> {
     let config = arena.pki.client();
     let client = arena.dial(arena.primary, config);
     let primary = arena.await_incoming(arena.primary, Role::Primary, &[]).ok_or("no session")?;
-    let mut session = arena.world.session(client.0, client.1).ok_or("no session")?;
+    let mut session = arena.world.session_mut(client.0, client.1).ok_or("no session")?;
     session.open_stream(Dir::Bi).map_err(|error| error.to_string())?;
     let mut there = None;
     arena.run_until(VERDICT, |arena| {
-        there = arena.world.session(primary.0, primary.1).and_then(|mut session| session.accept_stream(Dir::Bi));
+        there = arena.world.session_mut(primary.0, primary.1).and_then(|mut session| session.accept_stream(Dir::Bi));
         there.is_some()
     });
     Ok((client, primary, there.ok_or("no stream")?))

@@ -91,8 +91,8 @@ impl Stage {
             Op::Priority { priority, .. } => {
                 let mut session = self.session_at(end)?;
                 let is_over = session.close_reason().is_some();
-                let mut stream = session.stream(slot.handle);
-                let is_sending = slot.sends && !is_over && !stream.is_send_done();
+                let mut stream = session.stream_mut(slot.handle);
+                let is_sending = slot.sends && !is_over && !stream.view().is_send_done();
                 assert_eq!(stream.set_priority(priority).is_ok(), is_sending);
                 Some(())
             }
@@ -147,7 +147,7 @@ impl Stage {
         };
         let data = flow.bytes(start..start + len);
         let mut session = self.session_at(side)?;
-        let mut stream = session.stream(slot.handle);
+        let mut stream = session.stream_mut(slot.handle);
         let result = match at {
             Some(at) => stream.write_at(StreamOffset(at), data),
             None => stream.write_chunk(data),
@@ -177,7 +177,7 @@ impl Stage {
     pub(crate) fn read(&mut self, side: Side, slot: Slot, max: usize, ordered: bool) -> Option<Result<(), ReadError>> {
         let flow = Flow { stream: slot.stream, writer: side.peer() };
         let mut session = self.session_at(side)?;
-        let mut stream = session.stream(slot.handle);
+        let mut stream = session.stream_mut(slot.handle);
         let result = if ordered { stream.read(max) } else { stream.read_unordered(max) };
         let over = session.close_reason().is_some();
         if !slot.receives {
@@ -207,7 +207,7 @@ impl Stage {
     pub(crate) fn finish(&mut self, side: Side, slot: Slot) -> Option<Result<(), FinishError>> {
         let flow = Flow { stream: slot.stream, writer: side };
         let mut session = self.session_at(side)?;
-        let result = session.stream(slot.handle).finish();
+        let result = session.stream_mut(slot.handle).finish();
         let over = session.close_reason().is_some();
         if !slot.sends {
             assert_eq!(result, Err(FinishError::ClosedStream));
@@ -228,7 +228,7 @@ impl Stage {
     fn reset(&mut self, side: Side, slot: Slot, code: u32) -> Option<()> {
         let mut session = self.session_at(side)?;
         let over = session.close_reason().is_some();
-        let result = session.stream(slot.handle).reset(code);
+        let result = session.stream_mut(slot.handle).reset(code);
         if !slot.sends {
             assert!(result.is_err());
             return Some(());
@@ -245,7 +245,7 @@ impl Stage {
     fn stop(&mut self, side: Side, slot: Slot, code: u32) -> Option<()> {
         let mut session = self.session_at(side)?;
         let is_over = session.close_reason().is_some();
-        let mut stream = session.stream(slot.handle);
+        let mut stream = session.stream_mut(slot.handle);
         let is_stopped = stream.stop(code).is_ok();
         let end = stream.read(0);
         let is_over =
@@ -260,8 +260,8 @@ impl Stage {
 
     fn release(&mut self, side: Side, at: usize, slot: Slot) -> Option<()> {
         let mut session = self.session_at(side)?;
-        session.stream(slot.handle).release_send();
-        session.stream(slot.handle).release_recv();
+        session.stream_mut(slot.handle).release_send();
+        session.stream_mut(slot.handle).release_recv();
         if slot.sends {
             let record = self.model.record(Flow { stream: slot.stream, writer: side });
             record.size = Some(record.end());

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use kwik_core::{
-    AddPathError, DelegateError, Dir, FinishError, PathError, PathId, PathState, RawError, ReadError, ServerSession,
-    SessionHandle, Side, StreamOffset, WriteError,
+    AddPathError, DelegateError, Dir, FinishError, PathError, PathId, PathState, RawError, ReadError, SessionHandle,
+    SessionMut, Side, StreamOffset, WriteError,
 };
 use kwik_sim::NodeId;
 
@@ -30,9 +30,9 @@ impl Stage {
         };
     }
 
-    fn primary(&mut self) -> Option<ServerSession<'_>> {
+    fn primary(&mut self) -> Option<SessionMut<'_>> {
         let (node, session) = (self.ends[1].node, self.ends[1].session?);
-        self.server_session(node, session)
+        self.session_mut(node, session)
     }
 
     fn add_path(&mut self, server: usize) {
@@ -78,7 +78,7 @@ impl Stage {
         let request = Bytes::from(format!("{len} bytes, please, {}", "now ".repeat(active)));
         let mut session = self.primary()?;
         let is_dead = session.path(path).is_some_and(|path| path.state.is_dead() || path.state == PathState::Closing);
-        let mut stream = session.stream(slot.handle);
+        let mut stream = session.stream_mut(slot.handle);
         let result = match offset {
             Some(offset) => stream.delegate_range(path, offset..offset + len, request.clone()),
             None => stream.delegate(path, len, request.clone()),
@@ -124,7 +124,7 @@ impl Stage {
         };
         let sequence = self.raw_next.get(&(path, to)).copied().unwrap_or(0);
         let waiting = self.raw_sent.range((path, to, 0)..=(path, to, u64::MAX)).count();
-        let mut session = self.server_session(node, session)?;
+        let mut session = self.session_mut(node, session)?;
         let is_dead = session.path(to).is_none_or(|path| path.state.is_dead());
         let payload = raw_payload(path, to, sequence, len);
         match session.send_raw(to, payload.clone()) {
@@ -146,7 +146,7 @@ impl Stage {
 
     pub(crate) fn recv_raw(&mut self, at: Sender) -> Option<()> {
         let (path, node, session) = self.server_at(at)?;
-        let packet = self.server_session(node, session)?.recv_raw()?;
+        let packet = self.session_mut(node, session)?.recv_raw()?;
         self.received_raw(path, &packet);
         Some(())
     }
@@ -177,7 +177,7 @@ impl Stage {
             Op::ResetPart { part, code, .. } => self.reset_part(at, part, code),
             Op::ClosePart { code, .. } => {
                 let (node, session, now) = self.where_is(at);
-                self.session(node, session)?.close(now, code, &reason_of(code));
+                self.session_mut(node, session)?.close(now, code, &reason_of(code));
                 Some(())
             }
             _ => None,
@@ -192,7 +192,7 @@ impl Stage {
     pub(crate) fn accept_part(&mut self, at: usize) -> Option<usize> {
         let (node, session, _) = self.where_is(at);
         let path = self.secondaries[at].path;
-        let mut view = self.session(node, session)?;
+        let mut view = self.session_mut(node, session)?;
         let handle = view.accept_stream(Dir::Bi)?;
         let stream = view.stream(handle);
         let (Some(id), Some(grant)) = (stream.id(), stream.grant()) else { panic!("it is no part of a stream") };
@@ -216,9 +216,9 @@ impl Stage {
             parts.push(part)
         }
         if let Some(old) = old {
-            let mut view = self.session(node, session)?;
-            view.stream(old).release_send();
-            view.stream(old).release_recv();
+            let mut view = self.session_mut(node, session)?;
+            view.stream_mut(old).release_send();
+            view.stream_mut(old).release_recv();
         }
         Some(place)
     }
@@ -234,8 +234,8 @@ impl Stage {
         let part = self.secondaries[at].parts.get(part)?;
         let (handle, flow) = (part.handle, part.flow);
         let range = offset.unwrap_or(part.cursor)..offset.unwrap_or(part.cursor) + len;
-        let mut view = self.session(node, session)?;
-        let mut stream = view.stream(handle);
+        let mut view = self.session_mut(node, session)?;
+        let mut stream = view.stream_mut(handle);
         let result = match offset {
             Some(offset) => stream.write_at(StreamOffset(offset), flow.bytes(range.clone())),
             None => stream.write_chunk(flow.bytes(range.clone())),
@@ -269,8 +269,8 @@ impl Stage {
         let (node, session, _) = self.where_is(at);
         let part = self.secondaries[at].parts.get(part)?;
         let (handle, range, path) = (part.handle, part.range.clone(), self.secondaries[at].path);
-        let mut view = self.session(node, session)?;
-        let chunk = view.stream(handle).read(usize::MAX);
+        let mut view = self.session_mut(node, session)?;
+        let chunk = view.stream_mut(handle).read(usize::MAX);
         let is_granted = |request: &Bytes| {
             let same = |delegated: &&Delegated| delegated.path == path && delegated.range == range;
             self.delegations.values().filter(same).any(|delegated| delegated.request == *request)
@@ -285,8 +285,8 @@ impl Stage {
     pub(crate) fn finish_part(&mut self, at: usize, part: usize) -> Option<()> {
         let (node, session, _) = self.where_is(at);
         let handle = self.secondaries[at].parts.get(part)?.handle;
-        let mut view = self.session(node, session)?;
-        let result = view.stream(handle).finish();
+        let mut view = self.session_mut(node, session)?;
+        let result = view.stream_mut(handle).finish();
         let over = view.close_reason().is_some();
         let part = &mut self.secondaries[at].parts[part];
         let is_right = !matches!(result, Err(FinishError::ClosedStream)) || over || part.is_over;
@@ -298,9 +298,9 @@ impl Stage {
     fn reset_part(&mut self, at: usize, part: usize, code: u32) -> Option<()> {
         let (node, session, _) = self.where_is(at);
         let handle = self.secondaries[at].parts.get(part)?.handle;
-        let mut view = self.session(node, session)?;
+        let mut view = self.session_mut(node, session)?;
         let over = view.close_reason().is_some();
-        let result = view.stream(handle).reset(code);
+        let result = view.stream_mut(handle).reset(code);
         let part = &mut self.secondaries[at].parts[part];
         assert!(result.is_ok() || over || part.is_over, "an open part was not reset");
         part.is_over = true;

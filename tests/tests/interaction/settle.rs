@@ -104,7 +104,7 @@ impl Stage {
             for dir in Dir::ALL {
                 let next = |stage: &mut Self| stage.session_at(side).and_then(|mut it| it.accept_stream(dir));
                 while let Some(handle) = next(self) {
-                    let stream = self.session_at(side).and_then(|mut session| session.stream(handle).id());
+                    let stream = self.session_at(side).and_then(|session| session.stream(handle).id());
                     let stream = stream.expect("just accepted");
                     let place = self.end(side).slots.len();
                     self.opened(side, place, handle, stream);
@@ -178,7 +178,7 @@ impl Stage {
                 if slot.receives && !self.model.is_read(flow) {
                     return Some(format!("{flow:?}, which is not read: {:?}", self.model.record(flow)));
                 }
-                let is_sent = self.session_at(side).is_none_or(|mut it| it.stream(slot.handle).is_send_done());
+                let is_sent = self.session_at(side).is_none_or(|it| it.stream(slot.handle).is_send_done());
                 if slot.sends && !is_sent {
                     let flow = Flow { stream: slot.stream, writer: side };
                     return Some(format!("{flow:?}, which is not acknowledged: {:?}", self.model.record(flow)));

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kwik_core::{
-    DelegationState, Dir, ErrorCode, GrantId, Limits, PathEvent, PathId, PathTarget, RawPacket, Role, ServerSession,
-    Session, SessionError, SessionEvent, SessionHandle, Side, StreamEvent, StreamHandle, StreamId, TransportCode,
+    DelegationState, Dir, ErrorCode, GrantId, Limits, PathEvent, PathId, PathTarget, RawPacket, Role, SessionError,
+    SessionEvent, SessionHandle, SessionMut, Side, StreamEvent, StreamHandle, StreamId, TransportCode,
 };
 use kwik_sim::byzantine::{Behaviour, Byzantine, Part as PartPlayed};
 use kwik_sim::checks::{Model as Audit, NEVER_HONEST, SharedModel, Watch};
@@ -204,18 +204,14 @@ impl Stage {
     }
 
     /// A session that its application may use now.
-    pub(crate) fn session(&mut self, node: NodeId, session: SessionHandle) -> Option<Session<'_>> {
-        if self.runs(node) { self.world.session(node, session) } else { None }
-    }
-
-    pub(crate) fn server_session(&mut self, node: NodeId, session: SessionHandle) -> Option<ServerSession<'_>> {
-        if self.runs(node) { self.world.server_session(node, session) } else { None }
+    pub(crate) fn session_mut(&mut self, node: NodeId, session: SessionHandle) -> Option<SessionMut<'_>> {
+        if self.runs(node) { self.world.session_mut(node, session) } else { None }
     }
 
     /// The session at one end.
-    pub(crate) fn session_at(&mut self, side: Side) -> Option<Session<'_>> {
+    pub(crate) fn session_at(&mut self, side: Side) -> Option<SessionMut<'_>> {
         let (node, session) = (self.end(side).node, self.end(side).session?);
-        self.session(node, session)
+        self.session_mut(node, session)
     }
 
     /// A stream that both ends can have a handle of.
@@ -328,7 +324,7 @@ impl Stage {
     }
 
     fn on_incoming(&mut self, node: NodeId, session: SessionHandle) {
-        let view = self.world.server_session(node, session).expect("it just began");
+        let view = self.world.session_mut(node, session).expect("it just began");
         let (role, path) = (view.role(), view.all_paths().first().map(|path| path.id));
         if role == Role::Primary {
             assert_eq!(self.ends[1].session.replace(session), None, "a second session");
@@ -365,7 +361,7 @@ impl Stage {
 
     fn on_delegation(&mut self, grant: GrantId) {
         let Some(session) = self.ends[1].session else { return };
-        let view = self.world.server_session(self.ends[1].node, session).expect("it was told of something");
+        let view = self.world.session_mut(self.ends[1].node, session).expect("it was told of something");
         let state = view.delegation(grant).expect("the delegation is known");
         let is_open = view.close_reason().is_none();
         let delegated = self.delegations.get_mut(&grant).expect("it was delegated");

@@ -143,11 +143,11 @@ impl Visit {
             }
         }
         for secondary in self.secondaries.clone() {
-            let Some(mut session) = self.world.server_session(self.nodes[2], secondary) else { continue };
+            let Some(mut session) = self.world.session_mut(self.nodes[2], secondary) else { continue };
             while session.recv_raw().is_some() {}
             while let Some(part) = session.accept_stream(Dir::Bi) {
-                let mut stream = session.stream(part);
-                let Some(grant) = stream.grant() else { continue };
+                let mut stream = session.stream_mut(part);
+                let Some(grant) = stream.view().grant() else { continue };
                 // With a small buffer it is less than the whole; the primary writes the rest.
                 let _ = stream.write_chunk(pattern(grant.range).into());
                 stream.release_send();
@@ -176,7 +176,7 @@ impl Visit {
             visit.check_open()?;
             let client = visit.nodes[0];
             let welcomed = visit.world.saw(client, |event| *event == SessionEvent::Welcomed);
-            let primary = visit.world.session(visit.nodes[1], visit.sessions[1]);
+            let primary = visit.world.session_mut(visit.nodes[1], visit.sessions[1]);
             Ok(welcomed && primary.is_some_and(|session| session.role() == Role::Primary))
         })
     }
@@ -184,7 +184,7 @@ impl Visit {
     fn join(&mut self, ends: &[End; 3]) -> Outcome {
         let now = self.world.now();
         let target = self.target.clone();
-        let Some(mut session) = self.world.server_session(self.nodes[1], self.sessions[1]) else {
+        let Some(mut session) = self.world.session_mut(self.nodes[1], self.sessions[1]) else {
             return Err("no session to add a path to".into());
         };
         let path = match session.add_path(now, target) {
@@ -217,25 +217,25 @@ impl Visit {
         let mut read = 0;
         self.run_until("a download", |visit| {
             visit.check_open()?;
-            let mut session = visit.world.session(client.0, client.1).ok_or("no session")?;
+            let mut session = visit.world.session_mut(client.0, client.1).ok_or("no session")?;
             let Some(here) = asked.or_else(|| session.open_stream(Dir::Bi).ok()) else { return Ok(false) };
             if asked.is_none() {
                 asked = Some(here);
-                let mut stream = session.stream(here);
+                let mut stream = session.stream_mut(here);
                 stream.set_priority(wishes.priority).map_err(|error| error.to_string())?;
                 stream.write(b"all of it").map_err(|error| error.to_string())?;
                 stream.finish().map_err(|error| error.to_string())?;
             }
             if answer.is_none() {
-                let mut session = visit.world.session(primary.0, primary.1).ok_or("no session")?;
+                let mut session = visit.world.session_mut(primary.0, primary.1).ok_or("no session")?;
                 answer = session.accept_stream(Dir::Bi).map(Answer::new);
             }
             let path = visit.path.filter(|_| visit.is_path_alive());
             if let Some(answer) = &mut answer {
                 answer.write(&mut visit.world, primary, path, wishes)?;
             }
-            let mut session = visit.world.session(client.0, client.1).ok_or("no session")?;
-            let mut stream = session.stream(here);
+            let mut session = visit.world.session_mut(client.0, client.1).ok_or("no session")?;
+            let mut stream = session.stream_mut(here);
             loop {
                 match stream.read(usize::MAX) {
                     Ok(chunk) if chunk.data == pattern(read..read + chunk.data.len() as u64) => {
@@ -259,22 +259,22 @@ impl Visit {
         let (mut sent, mut taken, mut open) = (0, 0, Vec::new());
         self.run_until("uploads", |visit| {
             visit.check_open()?;
-            let mut session = visit.world.session(visit.nodes[0], visit.sessions[0]).ok_or("no session")?;
+            let mut session = visit.world.session_mut(visit.nodes[0], visit.sessions[0]).ok_or("no session")?;
             while sent < UPLOADS
                 && let Ok(stream) = session.open_stream(Dir::Uni)
             {
                 sent += 1;
-                let mut stream = session.stream(stream);
+                let mut stream = session.stream_mut(stream);
                 let written = stream.write(&pattern(0..UPLOAD)).map_err(|error| error.to_string())?;
                 if written as u64 != UPLOAD {
                     return Err(format!("{written} bytes of a short stream"));
                 }
                 stream.release_send();
             }
-            let mut session = visit.world.session(visit.nodes[1], visit.sessions[1]).ok_or("no session")?;
+            let mut session = visit.world.session_mut(visit.nodes[1], visit.sessions[1]).ok_or("no session")?;
             open.extend(std::iter::from_fn(|| session.accept_stream(Dir::Uni)));
             open.retain(|handle| {
-                let mut stream = session.stream(*handle);
+                let mut stream = session.stream_mut(*handle);
                 let end = loop {
                     match stream.read(usize::MAX) {
                         Ok(_) => {}
@@ -300,7 +300,7 @@ impl Visit {
             if !visit.is_path_alive() {
                 return Ok(true);
             }
-            let mut session = visit.world.server_session(visit.nodes[1], visit.sessions[1]).ok_or("no session")?;
+            let mut session = visit.world.session_mut(visit.nodes[1], visit.sessions[1]).ok_or("no session")?;
             let delivered = visit.receipts.iter().filter(|taken| **taken).count();
             while sent - (visit.receipts.len() - delivered) < 3 {
                 match session.send_raw(path, vec![0; RAW_BYTES_MAX].into()) {
@@ -346,7 +346,7 @@ impl Visit {
         let reason = "é".repeat(1000);
         let (client, primary) = ((self.nodes[0], self.sessions[0]), (self.nodes[1], self.sessions[1]));
         let now = self.world.now();
-        self.world.session(client.0, client.1).ok_or("no session")?.close(now, wishes.code, &reason);
+        self.world.session_mut(client.0, client.1).ok_or("no session")?.close(now, wishes.code, &reason);
         self.run_until("the close", |visit| {
             Ok(visit.closed.contains_key(&client) && visit.closed.contains_key(&primary))
         })?;
@@ -391,11 +391,11 @@ impl Answer {
         path: Option<PathId>,
         wishes: Wishes,
     ) -> Outcome {
-        let mut session = world.server_session(node, session).ok_or("no session")?;
+        let mut session = world.session_mut(node, session).ok_or("no session")?;
         if !self.begun {
             self.begun = true;
             self.own = vec![0..DELEGATED.start, DELEGATED.end..DOWNLOAD];
-            let mut stream = session.stream(self.stream);
+            let mut stream = session.stream_mut(self.stream);
             stream.set_priority(wishes.priority).map_err(|error| error.to_string())?;
             match path.map(|path| stream.delegate_range(path, DELEGATED, Bytes::from_static(b"this"))) {
                 Some(Ok(info)) => self.grant = Some(info.grant),
@@ -411,7 +411,7 @@ impl Answer {
             Some(DelegationState::Delivered) => self.grant = None,
             Some(DelegationState::Active { .. }) | None => {}
         }
-        let mut stream = session.stream(self.stream);
+        let mut stream = session.stream_mut(self.stream);
         while let Some(range) = self.own.first_mut() {
             match stream.write_at(StreamOffset(range.start), pattern(range.clone()).into()) {
                 Ok(taken) => range.start += taken as u64,

@@ -22,9 +22,9 @@ fn much_on_the_control_plane_of_a_thin_line_with_holes_takes_its_time_and_no_mor
     let (_, there) = fleet.open(ends, Dir::Bi);
     let (client, primary, other) = (fleet.client, fleet.servers[0], fleet.servers[1]);
     fleet.world.set_link_both(client, primary, thin());
-    let mut session = fleet.world.session(primary, ends.primary).unwrap();
+    let mut session = fleet.world.session_mut(primary, ends.primary).unwrap();
     let request = Bytes::from(vec![0; REQUEST_BYTES_MAX]);
-    let granted = (0..).take_while(|_| session.stream(there).delegate(path, 10, request.clone()).is_ok()).count();
+    let granted = (0..).take_while(|_| session.stream_mut(there).delegate(path, 10, request.clone()).is_ok()).count();
     // Two seconds of every seven nothing gets through.
     for round in 0..300 {
         let (left, right) = (vec![client], vec![primary]);
@@ -34,7 +34,7 @@ fn much_on_the_control_plane_of_a_thin_line_with_holes_takes_its_time_and_no_mor
     }
     let mut accepted = 0;
     fleet.world.run_until(secs(2_000), |world| {
-        if let Some(mut session) = world.session(other, secondary) {
+        if let Some(mut session) = world.session_mut(other, secondary) {
             accepted += std::iter::from_fn(|| session.accept_stream(Dir::Bi)).count();
         }
         accepted == granted || world.saw(client, |event| matches!(event, SessionEvent::Closed(_)))

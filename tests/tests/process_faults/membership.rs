@@ -8,7 +8,7 @@ use super::{millis, secs};
 
 fn remove(fleet: &mut Fleet, ends: Ends, path: PathId) {
     let primary = fleet.servers[0];
-    let mut session = fleet.world.server_session(primary, ends.primary).expect("a session");
+    let mut session = fleet.world.session_mut(primary, ends.primary).expect("a session");
     session.remove_path(path).expect("it was added");
 }
 
@@ -51,7 +51,7 @@ fn paths_added_and_removed_at_once_come_to_rest() {
         fleet.world.run_for(millis(round % 7));
     }
     fleet.world.run_for(secs(10));
-    let session = fleet.world.server_session(primary, ends.primary).unwrap();
+    let session = fleet.world.session_mut(primary, ends.primary).unwrap();
     assert_eq!(session.active_paths().len(), 1);
     let dead = session.dead_paths();
     assert_eq!(dead.len(), 300);
@@ -89,7 +89,7 @@ fn silent_address_gets_five_datagrams_of_each_dial_and_eight_dials_a_minute() {
         for _ in 0..60 {
             for session in &sessions {
                 let now = fleet.world.now();
-                let mut session = fleet.world.server_session(primary, *session).unwrap();
+                let mut session = fleet.world.session_mut(primary, *session).unwrap();
                 ordered += usize::from(session.add_path(now, target.clone()).is_ok());
             }
             fleet.world.run_for(secs(1));

@@ -17,7 +17,7 @@ fn crash_and_await_the_error(fleet: &mut Fleet, ends: Ends) {
     assert!(fleet.world.run_until(secs(40), |world| world.saw(client, |event| *event == timed_out)));
     let took = fleet.world.elapsed() - before;
     assert!((secs(28)..secs(33)).contains(&took), "{took:?}");
-    let session = fleet.world.session(client, ends.client).expect("a session");
+    let session = fleet.world.session_mut(client, ends.client).expect("a session");
     assert_eq!(session.close_reason(), Some(&SessionError::TimedOut));
     assert!(fleet.world.run_until(secs(40), |world| {
         world
@@ -36,8 +36,8 @@ fn primary_that_dies_before_it_grants_anything_is_an_error() {
     let (_, secondary) = fleet.join(ends, 1);
     let (here, _) = fleet.open(ends, Dir::Bi);
     crash_and_await_the_error(&mut fleet, ends);
-    let mut session = fleet.world.session(fleet.client, ends.client).unwrap();
-    assert_eq!(session.stream(here).read(1), Err(ReadError::SessionClosed));
+    let mut session = fleet.world.session_mut(fleet.client, ends.client).unwrap();
+    assert_eq!(session.stream_mut(here).read(1), Err(ReadError::SessionClosed));
     assert!(fleet.world.session(fleet.servers[1], secondary).unwrap().close_reason().is_some());
 }
 
@@ -63,8 +63,8 @@ fn primary_that_dies_leaves_the_client_what_it_granted() {
     let (path, secondary) = fleet.join(ends, 1);
     let (here, there) = fleet.open(ends, Dir::Bi);
     let (client, primary, node) = (fleet.client, fleet.servers[0], fleet.servers[1]);
-    let mut session = fleet.world.server_session(primary, ends.primary).unwrap();
-    session.stream(there).delegate(path, 200_000, Bytes::new()).unwrap();
+    let mut session = fleet.world.session_mut(primary, ends.primary).unwrap();
+    session.stream_mut(there).delegate(path, 200_000, Bytes::new()).unwrap();
     let part = fleet.accept(1, secondary, Dir::Bi);
     fleet.world.crash(primary);
     fleet.world.run_for(secs(5));

@@ -144,7 +144,7 @@ fn rolling_close_of_all_secondaries_loses_no_byte() {
         transfer.world.run_for(secs(2));
         let (_, session) = transfer.book().joined.iter().rfind(|(of, _)| *of == server).copied().unwrap();
         let (node, now) = (transfer.servers[server], transfer.world.now());
-        transfer.world.session(node, session).unwrap().close(now, 7, "restarting");
+        transfer.world.session_mut(node, session).unwrap().close(now, 7, "restarting");
     }
     transfer.run(secs(60));
     let book = transfer.book();

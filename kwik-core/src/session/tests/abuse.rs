@@ -181,8 +181,8 @@ fn grants_travel_on_one_carrier_that_is_never_replaced() {
     let delegated = trio.delegated();
     let (primary, path) = (trio.sessions[PRIMARY], trio.path);
     for _ in 0..10 {
-        let mut session = trio.nodes[PRIMARY].1.session(primary).unwrap();
-        session.stream(delegated.there).delegate(path, 1, bytes::Bytes::from(vec![0; 4000])).unwrap();
+        let mut session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
+        session.stream_mut(delegated.there).delegate(path, 1, bytes::Bytes::from(vec![0; 4000])).unwrap();
         trio.settle();
     }
     let next = trio.quic(CLIENT, path).streams().open(Dir::Uni).map(StreamId::index);

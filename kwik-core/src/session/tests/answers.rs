@@ -20,12 +20,12 @@ impl Trio {
         let identity = Identity::from_seed([9; 32]).public();
         let target = PathTarget { address, server_name: "kwik.test".to_owned(), identity };
         let (now, primary) = (self.now, self.sessions[PRIMARY]);
-        self.nodes[PRIMARY].1.server_session(primary).unwrap().add_path(now, target).unwrap()
+        self.nodes[PRIMARY].1.session_mut(primary).unwrap().add_path(now, target).unwrap()
     }
 
     fn path_at_primary(&mut self, path: PathId) -> PathState {
         let primary = self.sessions[PRIMARY];
-        self.nodes[PRIMARY].1.server_session(primary).unwrap().path(path).expect("it was added").state
+        self.nodes[PRIMARY].1.session(primary).unwrap().path(path).expect("it was added").state
     }
 
     /// Time passes, and nothing that a node sends arrives.
@@ -120,8 +120,8 @@ fn path_that_the_client_says_nothing_of_is_given_up_and_its_ranges_are_free_agai
     let path = trio.add_path(NOWHERE.parse().unwrap());
     let delegated = trio.delegated();
     let primary = trio.sessions[PRIMARY];
-    let mut session = trio.nodes[PRIMARY].1.server_session(primary).unwrap();
-    let grant = session.stream(delegated.there).delegate(path, 100, Bytes::new()).unwrap();
+    let mut session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
+    let grant = session.stream_mut(delegated.there).delegate(path, 100, Bytes::new()).unwrap();
     for _ in 0..112 {
         trio.settle();
     }
@@ -134,15 +134,16 @@ fn path_that_the_client_says_nothing_of_is_given_up_and_its_ranges_are_free_agai
         |event: &SessionEvent| matches!(event, SessionEvent::Path(PathEvent::Dead { path: dead, .. }) if *dead == path);
     assert_eq!(trio.events[&PRIMARY].iter().filter(|event| told(event)).count(), 1);
     assert!(trio.client_path_state(path).is_dead(), "the client was told to leave it");
-    let mut session = trio.nodes[PRIMARY].1.server_session(primary).unwrap();
+    let mut session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
     let lost = session.delegation(grant.grant);
     let expected = DelegationState::Lost {
         code: TransportCode::UNANSWERED.into(),
         missing: std::iter::once(grant.range.clone()).collect(),
     };
     assert_eq!(lost, Some(expected));
-    let written =
-        session.stream(delegated.there).write_at(crate::id::StreamOffset(grant.range.start), Bytes::from_static(b"x"));
+    let written = session
+        .stream_mut(delegated.there)
+        .write_at(crate::id::StreamOffset(grant.range.start), Bytes::from_static(b"x"));
     assert_eq!(written, Ok(1));
     assert!(trio.is_open(CLIENT) && trio.is_open(PRIMARY));
 }
@@ -159,9 +160,9 @@ fn removal_and_raw_packets_without_an_answer_are_waited_for_so_long_and_no_longe
     );
     let [_, primary, secondary, _] = trio.sessions;
     let (path, other) = (trio.path, trio.other_path);
-    trio.nodes[PRIMARY].1.server_session(primary).unwrap().remove_path(path).unwrap();
+    trio.nodes[PRIMARY].1.session_mut(primary).unwrap().remove_path(path).unwrap();
     let send = |trio: &mut Trio, node: usize, session, to| {
-        trio.nodes[node].1.server_session(session).unwrap().send_raw(to, Bytes::from_static(b"?"))
+        trio.nodes[node].1.session_mut(session).unwrap().send_raw(to, Bytes::from_static(b"?"))
     };
     assert_eq!(send(&mut trio, PRIMARY, primary, other), Ok(0));
     assert_eq!(send(&mut trio, SECONDARY, secondary, PathId::PRIMARY), Ok(0));

@@ -49,7 +49,7 @@ impl Trio {
         let address = self.nodes[OTHER].0;
         let target = PathTarget { address, server_name: "kwik.test".to_owned(), identity: identity(OTHER).public() };
         let (now, primary) = (self.now, self.sessions[PRIMARY]);
-        let path = self.nodes[PRIMARY].1.server_session(primary).unwrap().add_path(now, target).unwrap();
+        let path = self.nodes[PRIMARY].1.session_mut(primary).unwrap().add_path(now, target).unwrap();
         self.await_authenticating(path);
         path
     }
@@ -221,7 +221,7 @@ fn path_status_is_about_paths_that_were_added() {
     let alive = PathStatus { state: WirePathState::Active, ..status(1) };
     trio.forge_control(PRIMARY, PathId::PRIMARY, alive);
     let primary = trio.sessions[PRIMARY];
-    let info = trio.nodes[PRIMARY].1.server_session(primary).unwrap().path(PathId(1)).unwrap();
+    let info = trio.nodes[PRIMARY].1.session(primary).unwrap().path(PathId(1)).unwrap();
     assert!(info.state.is_dead(), "dead is the last of it");
     trio.forge_control(PRIMARY, PathId::PRIMARY, status(3));
     trio.assert_session_failed(PRIMARY, TransportCode::PROTOCOL_VIOLATION);
@@ -265,11 +265,11 @@ fn grant_for_a_path_that_is_gone_is_lost_at_once() {
     let delegated = trio.delegated();
     let (primary, path) = (trio.sessions[PRIMARY], trio.path);
     // The primary delegates before it hears of the death.
-    let mut session = trio.nodes[PRIMARY].1.session(primary).unwrap();
-    let late = session.stream(delegated.there).delegate(path, 10, Bytes::new()).unwrap().grant;
+    let mut session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
+    let late = session.stream_mut(delegated.there).delegate(path, 10, Bytes::new()).unwrap().grant;
     trio.forge(CLIENT, path, PathInput::Lost(crate::error::DeadReason::new(TransportCode::TIMED_OUT, "")));
     trio.settle();
-    let session = trio.nodes[PRIMARY].1.server_session(primary).unwrap();
+    let session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
     let lost = |code: TransportCode, missing| DelegationState::Lost { code: code.into(), missing: vec![missing] };
     assert_eq!(session.delegation(delegated.grant), Some(lost(TransportCode::TIMED_OUT, 0..100)));
     assert_eq!(session.delegation(late), Some(lost(TransportCode::PATH_UNKNOWN, 100..110)));
@@ -416,7 +416,7 @@ fn every_raw_packet_is_answered_once_and_taken_in_order() {
         assert_eq!(secondary.raw.poll_control(now), Some(answer.into()));
         assert_eq!(secondary.raw.poll_control(now), None);
     }
-    let mut view = trio.nodes[SECONDARY].1.server_session(trio.sessions[SECONDARY]).unwrap();
+    let mut view = trio.nodes[SECONDARY].1.session_mut(trio.sessions[SECONDARY]).unwrap();
     assert_eq!(std::iter::from_fn(|| view.recv_raw()).count(), 2);
     assert!(trio.is_open(SECONDARY));
 }
@@ -444,17 +444,17 @@ impl Trio {
     /// many streams that were.
     fn give_up_streams(&mut self) -> usize {
         let (client, primary) = (self.sessions[CLIENT], self.sessions[PRIMARY]);
-        let mut session = self.nodes[CLIENT].1.session(client).unwrap();
+        let mut session = self.nodes[CLIENT].1.session_mut(client).unwrap();
         let mut given_up = 0;
         while let Ok(stream) = session.open_stream(Dir::Uni) {
             given_up += 1;
-            session.stream(stream).reset(0).unwrap();
-            session.stream(stream).release_send();
+            session.stream_mut(stream).reset(0).unwrap();
+            session.stream_mut(stream).release_send();
         }
         while self.exchange() {
-            let mut session = self.nodes[PRIMARY].1.session(primary).unwrap();
+            let mut session = self.nodes[PRIMARY].1.session_mut(primary).unwrap();
             while let Some(stream) = session.accept_stream(Dir::Uni) {
-                session.stream(stream).release_recv();
+                session.stream_mut(stream).release_recv();
             }
         }
         given_up
@@ -485,10 +485,10 @@ fn after_close_nothing_is_opened_and_what_arrives_is_taken() {
     let delegated = trio.delegated();
     trio.forge_control(CLIENT, PathId::PRIMARY, close());
     let client = trio.sessions[CLIENT];
-    assert!(trio.nodes[CLIENT].1.session(client).unwrap().open_stream(Dir::Bi).is_err());
+    assert!(trio.nodes[CLIENT].1.session_mut(client).unwrap().open_stream(Dir::Bi).is_err());
     trio.forge_data(CLIENT, PathId::PRIMARY, delegated.id, 0, b"late", false);
-    let mut session = trio.nodes[CLIENT].1.session(client).unwrap();
-    assert_eq!(session.stream(delegated.here).read(10).unwrap().data, "late"[..]);
+    let mut session = trio.nodes[CLIENT].1.session_mut(client).unwrap();
+    assert_eq!(session.stream_mut(delegated.here).read(10).unwrap().data, "late"[..]);
     let reason = crate::error::DeadReason::new(TransportCode::NO_ERROR, "");
     trio.forge(CLIENT, PathId::PRIMARY, PathInput::Lost(reason));
     let told = SessionError::ClosedByPeer { code: 3, reason: "enough".to_owned(), cut_short: false };
@@ -504,8 +504,8 @@ fn secondary_that_announced_its_end_must_leave_in_time() {
     trio.forge_control(CLIENT, path, close());
     trio.forge_data(CLIENT, path, delegated.id, 0, b"late", false);
     let client = trio.sessions[CLIENT];
-    let mut session = trio.nodes[CLIENT].1.session(client).unwrap();
-    assert_eq!(session.stream(delegated.here).read(10).unwrap().data, "late"[..]);
+    let mut session = trio.nodes[CLIENT].1.session_mut(client).unwrap();
+    assert_eq!(session.stream_mut(delegated.here).read(10).unwrap().data, "late"[..]);
     let before = trio.machine(CLIENT).path_mut(path).unwrap().packets_sent();
     trio.forge_control(CLIENT, PathId::PRIMARY, raw(path, 0, 10));
     while trio.now < crate::test_support::instant() + Duration::from_millis(9500) {
@@ -543,7 +543,7 @@ fn secondary_writes_neither_what_was_never_opened_nor_what_only_the_client_write
         let mut trio = Trio::new();
         trio.delegated();
         let client = trio.sessions[CLIENT];
-        let mut session = trio.nodes[CLIENT].1.session(client).unwrap();
+        let mut session = trio.nodes[CLIENT].1.session_mut(client).unwrap();
         let stream = session.open_stream(Dir::Uni).unwrap();
         let own = session.stream(stream).id().unwrap();
         let id = if never_opened { StreamId(own.0 + 4001) } else { own };
@@ -558,17 +558,17 @@ fn grant_of_a_stream_that_is_over_is_lost_at_once() {
     let mut trio = Trio::new();
     let delegated = trio.delegated();
     let (client, primary, path) = (trio.sessions[CLIENT], trio.sessions[PRIMARY], trio.path);
-    let mut session = trio.nodes[PRIMARY].1.session(primary).unwrap();
+    let mut session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
     // The primary delegates before it hears that the stream was stopped.
-    let late = session.stream(delegated.there).delegate(path, 10, Bytes::new()).unwrap().grant;
-    trio.nodes[CLIENT].1.session(client).unwrap().stream(delegated.here).stop(7).unwrap();
+    let late = session.stream_mut(delegated.there).delegate(path, 10, Bytes::new()).unwrap().grant;
+    trio.nodes[CLIENT].1.session_mut(client).unwrap().stream_mut(delegated.here).stop(7).unwrap();
     trio.settle();
-    let session = trio.nodes[PRIMARY].1.server_session(primary).unwrap();
+    let session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
     for grant in [delegated.grant, late] {
         let state = session.delegation(grant);
         let code = TransportCode::STREAM_GONE.into();
         assert!(matches!(&state, Some(DelegationState::Lost { code: found, .. }) if *found == code), "{state:?}");
     }
-    let read = trio.nodes[CLIENT].1.session(client).unwrap().stream(delegated.here).read(1);
+    let read = trio.nodes[CLIENT].1.session_mut(client).unwrap().stream_mut(delegated.here).read(1);
     assert!(matches!(read, Err(ReadError::ClosedStream)), "{read:?}");
 }

@@ -24,7 +24,7 @@ fn assert_path_died(trio: &mut Trio, grant: GrantId, code: TransportCode, missin
     assert!(matches!(&state, PathState::Dead(reason) if reason.code == code.into()), "{state:?}");
     assert!(trio.is_open(CLIENT) && trio.is_open(PRIMARY));
     let primary = trio.sessions[PRIMARY];
-    let state = trio.nodes[PRIMARY].1.server_session(primary).unwrap().delegation(grant).unwrap();
+    let state = trio.nodes[PRIMARY].1.session(primary).unwrap().delegation(grant).unwrap();
     assert_eq!(state, DelegationState::Lost { code: code.into(), missing: vec![missing] });
     assert!(!trio.is_open(SECONDARY), "the secondary was not told");
 }
@@ -78,8 +78,8 @@ fn bytes_beyond_the_credit_cost_the_path() {
     let delegated = trio.delegated();
     let primary = trio.sessions[PRIMARY];
     let far = 1 << 40;
-    let mut session = trio.nodes[PRIMARY].1.session(primary).unwrap();
-    session.stream(delegated.there).delegate_range(trio.path, far..far + 100, Bytes::new()).unwrap();
+    let mut session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
+    session.stream_mut(delegated.there).delegate_range(trio.path, far..far + 100, Bytes::new()).unwrap();
     trio.settle();
     trio.forge_data(CLIENT, trio.path, delegated.id, far, b"x", false);
     assert_path_died(&mut trio, delegated.grant, TransportCode::FLOW_CONTROL, 0..100);
@@ -88,7 +88,7 @@ fn bytes_beyond_the_credit_cost_the_path() {
 impl Trio {
     fn read(&mut self, delegated: &Delegated) -> Result<Vec<u8>, ReadError> {
         let client = self.sessions[CLIENT];
-        let chunk = self.nodes[CLIENT].1.session(client).unwrap().stream(delegated.here).read(100)?;
+        let chunk = self.nodes[CLIENT].1.session_mut(client).unwrap().stream_mut(delegated.here).read(100)?;
         Ok(chunk.data.to_vec())
     }
 
@@ -151,7 +151,7 @@ fn different_bytes_of_two_secondaries_end_the_stream_and_the_primary_is_told_who
     let delegated = trio.delegated();
     let (path, other) = (trio.path, trio.other_path);
     let (primary, secondary) = (trio.sessions[PRIMARY], trio.sessions[SECONDARY]);
-    let part = trio.nodes[SECONDARY].1.session(secondary).unwrap().accept_stream(Dir::Bi).unwrap();
+    let part = trio.nodes[SECONDARY].1.session_mut(secondary).unwrap().accept_stream(Dir::Bi).unwrap();
     // No primary of this implementation grants a range twice, and none would understand its status.
     let grant = Grant { id: GrantId(99), epoch: Epoch(99), path: other, stream: delegated.id, range: 0..100 };
     let RoleState::Client(client) = &mut trio.machine(CLIENT).role else { panic!("no client") };
@@ -165,7 +165,7 @@ fn different_bytes_of_two_secondaries_end_the_stream_and_the_primary_is_told_who
     assert_eq!(trio.conflicts(), [RangeConflict { offset: StreamOffset(13), paths: [path, other] }]);
     let code = Some(CONFLICT.into());
     assert_eq!(trio.nodes[PRIMARY].1.session(primary).unwrap().stream(delegated.there).stop_code(), code);
-    let mut session = trio.nodes[SECONDARY].1.session(secondary).unwrap();
+    let session = trio.nodes[SECONDARY].1.session(secondary).unwrap();
     assert_eq!(session.stream(part).stop_code(), code, "every writer is stopped");
     for node in [CLIENT, PRIMARY, SECONDARY, OTHER] {
         assert!(trio.is_open(node));
@@ -195,12 +195,12 @@ fn bytes_of_a_stream_that_is_over_are_for_those_that_had_its_grants_and_only_so_
     let client = trio.sessions[CLIENT];
     let (path, other) = (trio.path, trio.other_path);
     let received = |trio: &mut Trio| {
-        let stats = crate::session::Session::new(trio.machine(CLIENT)).stats();
+        let stats = trio.machine(CLIENT).stats();
         let stats = stats.paths.into_iter().find(|stats| stats.id == path).expect("a path");
         (stats.bytes_received, stats.rate_bytes_per_second)
     };
-    let mut session = trio.nodes[CLIENT].1.session(client).unwrap();
-    let mut stream = session.stream(delegated.here);
+    let mut session = trio.nodes[CLIENT].1.session_mut(client).unwrap();
+    let mut stream = session.stream_mut(delegated.here);
     stream.release_recv();
     stream.reset(0).unwrap();
     stream.release_send();
@@ -211,12 +211,12 @@ fn bytes_of_a_stream_that_is_over_are_for_those_that_had_its_grants_and_only_so_
         assert_eq!(received(&mut trio), before, "late bytes are no merit");
         assert!(trio.client_path_state(path).is_usable(), "bytes under way when the stream ended");
         let primary = trio.sessions[PRIMARY];
-        let mut session = trio.nodes[PRIMARY].1.session(primary).unwrap();
-        session.stream(delegated.there).release_send();
-        session.stream(delegated.there).release_recv();
+        let mut session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
+        session.stream_mut(delegated.there).release_send();
+        session.stream_mut(delegated.there).release_recv();
         trio.settle();
     }
-    assert_eq!(crate::session::Session::new(trio.machine(CLIENT)).stats().streams_open, 0);
+    assert_eq!(trio.machine(CLIENT).stats().streams_open, 0);
     trio.forge_data(CLIENT, other, delegated.id, 0, b"x", false);
     trio.assert_path_died(other, TransportCode::GRANT_VIOLATION);
     trio.forge_data(CLIENT, path, delegated.id, 10, &[1; 20], false);
@@ -230,17 +230,17 @@ fn bytes_of_a_stream_that_is_over_are_for_those_that_had_its_grants_and_only_so_
 fn bytes_for_streams_that_are_over_are_no_more_than_credit_allowed() {
     let mut trio = Trio::new();
     let client = trio.sessions[CLIENT];
-    let here = trio.nodes[CLIENT].1.session(client).unwrap().open_stream(Dir::Uni).unwrap();
-    let mut stream = trio.nodes[CLIENT].1.session(client).unwrap();
+    let here = trio.nodes[CLIENT].1.session_mut(client).unwrap().open_stream(Dir::Uni).unwrap();
+    let mut stream = trio.nodes[CLIENT].1.session_mut(client).unwrap();
     let id = stream.stream(here).id().unwrap();
-    stream.stream(here).write(b"all").unwrap();
-    stream.stream(here).finish().unwrap();
+    stream.stream_mut(here).write(b"all").unwrap();
+    stream.stream_mut(here).finish().unwrap();
     trio.settle();
     let primary = trio.sessions[PRIMARY];
-    let mut session = trio.nodes[PRIMARY].1.session(primary).unwrap();
+    let mut session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
     let there = session.accept_stream(Dir::Uni).unwrap();
-    assert_eq!(session.stream(there).read(9).map(|chunk| chunk.data.len()), Ok(3));
-    assert_eq!(session.stream(there).read(9).map(|_| ()), Err(ReadError::Finished));
+    assert_eq!(session.stream_mut(there).read(9).map(|chunk| chunk.data.len()), Ok(3));
+    assert_eq!(session.stream_mut(there).read(9).map(|_| ()), Err(ReadError::Finished));
     let sent = (0..).find(|_| {
         trio.forge_data(PRIMARY, PathId::PRIMARY, id, 0, b"all", false);
         !trio.is_open(PRIMARY)
@@ -257,7 +257,7 @@ fn same_bytes_of_two_servers_count_once() {
     trio.forge_data(CLIENT, PathId::PRIMARY, delegated.id, 0, b"hello", false);
     trio.forge_data(CLIENT, trio.path, delegated.id, 0, b"hello", false);
     let client = trio.sessions[CLIENT];
-    let chunk = trio.nodes[CLIENT].1.session(client).unwrap().stream(delegated.here).read(100).unwrap();
+    let chunk = trio.nodes[CLIENT].1.session_mut(client).unwrap().stream_mut(delegated.here).read(100).unwrap();
     assert_eq!((&chunk.data[..], chunk.source), (&b"hello"[..], Some(PathId::PRIMARY)));
 }
 
@@ -328,7 +328,7 @@ fn raw_packet_that_nobody_signed_is_refused_and_costs_nothing_else() {
         let path = if node == PRIMARY { PathId::PRIMARY } else { trio.path };
         trio.forge(node, path, super::PathInput::Data(CarrierItem::Raw(raw)));
         let session = trio.sessions[node];
-        assert_eq!(trio.nodes[node].1.server_session(session).unwrap().recv_raw(), None);
+        assert_eq!(trio.nodes[node].1.session_mut(session).unwrap().recv_raw(), None);
         assert!(trio.is_open(node));
     }
 }
@@ -346,7 +346,7 @@ fn wrong_signatures_of_one_sender_are_looked_at_so_often_and_cost_nobody_else() 
             RawForward { from, forwarded_ticket: Bytes::new(), signed: SignedPayload { sequence, payload, signature } };
         trio.forge(PRIMARY, PathId::PRIMARY, super::PathInput::Data(CarrierItem::Raw(raw)));
         let primary = trio.sessions[PRIMARY];
-        trio.nodes[PRIMARY].1.server_session(primary).unwrap().recv_raw().is_some()
+        trio.nodes[PRIMARY].1.session_mut(primary).unwrap().recv_raw().is_some()
     };
     let (path, other) = (trio.path, trio.other_path);
     assert!(arrives(&mut trio, SECONDARY, path, 0));
@@ -387,7 +387,7 @@ fn wrong_signatures_of_one_sender_are_looked_at_so_often_and_cost_nobody_else() 
         };
         trio.forge(SECONDARY, trio.path, super::PathInput::Data(CarrierItem::Raw(raw)));
         let secondary = trio.sessions[SECONDARY];
-        trio.nodes[SECONDARY].1.server_session(secondary).unwrap().recv_raw().is_some()
+        trio.nodes[SECONDARY].1.session_mut(secondary).unwrap().recv_raw().is_some()
     };
     assert!(vouched_by(&mut trio, 2, PathId(5)));
     (10..10 + u32::try_from(most).unwrap()).for_each(|from| assert!(!vouched_by(&mut trio, 7, PathId(from))));
@@ -450,8 +450,8 @@ fn delegating_to_oneself_or_too_much_is_refused() {
     let delegated = trio.delegated();
     let primary = trio.sessions[PRIMARY];
     let path = trio.path;
-    let mut session = trio.nodes[PRIMARY].1.session(primary).unwrap();
-    let mut stream = session.stream(delegated.there);
+    let mut session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
+    let mut stream = session.stream_mut(delegated.there);
     assert_eq!(stream.delegate(PathId::PRIMARY, 1, Bytes::new()), Err(DelegateError::OwnPath));
     assert_eq!(stream.delegate(path, 0, Bytes::new()), Err(DelegateError::EmptyRange));
     let len = crate::limits::REQUEST_BYTES_MAX + 1;

@@ -44,8 +44,8 @@ impl Trio {
 
     fn delegate(&mut self, delegated: &Delegated, request: usize) -> Result<GrantId, DelegateError> {
         let (primary, path) = (self.sessions[PRIMARY], self.path);
-        let mut session = self.nodes[PRIMARY].1.session(primary).unwrap();
-        let granted = session.stream(delegated.there).delegate(path, 10, Bytes::from(vec![0; request]));
+        let mut session = self.nodes[PRIMARY].1.session_mut(primary).unwrap();
+        let granted = session.stream_mut(delegated.there).delegate(path, 10, Bytes::from(vec![0; request]));
         granted.map(|info| info.grant)
     }
 
@@ -56,7 +56,7 @@ impl Trio {
             identity: crate::auth::Identity::from_seed([9; 32]).public(),
         };
         let (now, primary) = (self.now, self.sessions[PRIMARY]);
-        self.nodes[PRIMARY].1.server_session(primary).unwrap().add_path(now, target).unwrap()
+        self.nodes[PRIMARY].1.session_mut(primary).unwrap().add_path(now, target).unwrap()
     }
 }
 
@@ -181,7 +181,7 @@ fn client_cannot_answer_what_it_was_not_sent() {
     trio.clog();
     let (primary, path) = (trio.sessions[PRIMARY], trio.path);
     let send = |trio: &mut Trio| {
-        trio.nodes[PRIMARY].1.server_session(primary).unwrap().send_raw(path, Bytes::from(vec![0; 1000]))
+        trio.nodes[PRIMARY].1.session_mut(primary).unwrap().send_raw(path, Bytes::from(vec![0; 1000]))
     };
     for sequence in 0..64 {
         assert_eq!(send(&mut trio), Ok(sequence));
@@ -225,7 +225,7 @@ fn commands_that_undo_what_was_not_sent_take_it_away() {
     let (primary, path) = (trio.sessions[PRIMARY], trio.path);
     for _ in 0..1_500 {
         let grant = trio.delegate(&delegated, REQUEST_BYTES_MAX).unwrap();
-        let mut session = trio.nodes[PRIMARY].1.server_session(primary).unwrap();
+        let mut session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
         assert_eq!(session.revoke(grant), Ok(()));
         let lost = session.delegation(grant);
         let code = TransportCode::REVOKED.into();
@@ -233,9 +233,9 @@ fn commands_that_undo_what_was_not_sent_take_it_away() {
         session.forget_delegation(grant);
 
         let added = trio.another_path();
-        let mut session = trio.nodes[PRIMARY].1.session(primary).unwrap();
-        let late = session.stream(delegated.there).delegate(added, 10, Bytes::new()).unwrap().grant;
-        let mut session = trio.nodes[PRIMARY].1.server_session(primary).unwrap();
+        let mut session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
+        let late = session.stream_mut(delegated.there).delegate(added, 10, Bytes::new()).unwrap().grant;
+        let mut session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
         let sequence = session.send_raw(added, Bytes::new()).unwrap();
         assert_eq!(session.remove_path(added), Ok(()));
         let reason = crate::error::DeadReason::new(TransportCode::PATH_REMOVED, "");
@@ -255,7 +255,7 @@ fn commands_that_undo_what_was_not_sent_take_it_away() {
     // Nothing of all this reached the client, and what comes next does.
     let grant = trio.delegate(&delegated, 10).unwrap();
     trio.settle();
-    let session = trio.nodes[PRIMARY].1.server_session(primary).unwrap();
+    let session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
     assert_eq!(session.delegation(grant), Some(DelegationState::Active { delivered: 0 }));
     assert!(trio.is_open(CLIENT) && trio.is_open(PRIMARY) && trio.is_open(SECONDARY));
     assert!(trio.client_path_state(path).is_usable());
@@ -269,11 +269,11 @@ fn removal_takes_grants_away_that_were_not_sent_and_ends_with_the_path() {
     trio.clog();
     let unsent = trio.delegate(&delegated, 10).unwrap();
     let (primary, path) = (trio.sessions[PRIMARY], trio.path);
-    let mut session = trio.nodes[PRIMARY].1.server_session(primary).unwrap();
+    let mut session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
     session.revoke(delegated.grant).unwrap();
     session.remove_path(path).unwrap();
     trio.settle();
-    let session = trio.nodes[PRIMARY].1.server_session(primary).unwrap();
+    let session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
     for grant in [delegated.grant, unsent] {
         assert!(matches!(session.delegation(grant), Some(DelegationState::Lost { .. })), "{grant:?}");
     }

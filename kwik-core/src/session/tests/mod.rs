@@ -17,7 +17,7 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::RootCertStore;
 use rustls::pki_types::PrivateKeyDer;
 
-use super::{Machine, PathEvent, PathTarget, SessionEvent};
+use super::{PathEvent, PathTarget, Session, SessionEvent};
 use crate::auth::Identity;
 use crate::config::{ClientConfig, EndpointConfig, SecondaryTrust, ServerConfig};
 use crate::endpoint::{DatagramMeta, Endpoint};
@@ -91,7 +91,7 @@ impl Trio {
                 server_name: "kwik.test".to_owned(),
                 identity: identity(node).public(),
             };
-            trio.nodes[PRIMARY].1.server_session(SessionHandle(0)).unwrap().add_path(now, target).unwrap();
+            trio.nodes[PRIMARY].1.session_mut(SessionHandle(0)).unwrap().add_path(now, target).unwrap();
         }
         trio.settle();
         for path in [path, other_path] {
@@ -142,7 +142,7 @@ impl Trio {
         self.machine(node).pump(moment);
     }
 
-    fn machine(&mut self, node: usize) -> &mut Machine {
+    fn machine(&mut self, node: usize) -> &mut Session {
         let session = self.sessions[node];
         self.nodes[node].1.machine_mut(session).expect("a session")
     }
@@ -173,20 +173,20 @@ impl Trio {
     /// A stream from client to primary and back, with 100 bytes granted to the secondary.
     fn delegated(&mut self) -> Delegated {
         let client = self.sessions[CLIENT];
-        let mut session = self.nodes[CLIENT].1.session(client).unwrap();
+        let mut session = self.nodes[CLIENT].1.session_mut(client).unwrap();
         let here = session.open_stream(Dir::Bi).unwrap();
         let id = session.stream(here).id().unwrap();
         self.settle();
         let primary = self.sessions[PRIMARY];
-        let mut session = self.nodes[PRIMARY].1.session(primary).unwrap();
+        let mut session = self.nodes[PRIMARY].1.session_mut(primary).unwrap();
         let there = session.accept_stream(Dir::Bi).unwrap();
-        let grant = session.stream(there).delegate(self.path, 100, Bytes::from_static(b"go")).unwrap().grant;
+        let grant = session.stream_mut(there).delegate(self.path, 100, Bytes::from_static(b"go")).unwrap().grant;
         self.settle();
         Delegated { here, there, id, grant }
     }
 
     fn client_path_state(&mut self, path: PathId) -> PathState {
-        let stats = super::Session::new(self.machine(CLIENT)).stats();
+        let stats = self.machine(CLIENT).stats();
         stats.paths.into_iter().find(|stats| stats.id == path).expect("a path").state
     }
 

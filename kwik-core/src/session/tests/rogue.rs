@@ -592,7 +592,7 @@ fn with_much_to_read() -> (Rogue, StreamId) {
             server_name: "kwik.test".to_owned(),
             identity: rogue.key.public(),
         };
-        rogue.server.endpoint.server_session(session).unwrap().add_path(now, target).unwrap();
+        rogue.server.endpoint.session_mut(session).unwrap().add_path(now, target).unwrap();
     }
     (rogue, control)
 }

@@ -106,7 +106,7 @@ fn every_frame_is_legal_exactly_where_the_table_says() {
             let mut trio = Trio::new();
             trio.delegated();
             let primary = trio.sessions[PRIMARY];
-            trio.nodes[PRIMARY].1.session(primary).unwrap().open_stream(Dir::Bi).unwrap();
+            trio.nodes[PRIMARY].1.session_mut(primary).unwrap().open_stream(Dir::Bi).unwrap();
             trio.settle();
             trio.forge_control(node, path, aim(frame(*frame_type), node));
             let place = format!("{frame_type:?} at node {node} over {path}");

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kwik_core::{Dir, PathId, ServerSession, StreamHandle, StreamOffset};
+use kwik_core::{Dir, PathId, SessionMut, StreamHandle, StreamOffset};
 
 use super::open::Open;
 use super::source::{Source, Speed, bytes_in, time_for};
@@ -48,7 +48,7 @@ impl Shares {
     }
 
     /// Something happened in the session: hands out what can be.
-    pub(super) fn act(&mut self, now: Instant, session: &mut ServerSession<'_>) {
+    pub(super) fn act(&mut self, now: Instant, session: &mut SessionMut<'_>) {
         if self.stream.is_none() {
             self.stream = session.accept_stream(Dir::Bi);
         }
@@ -58,11 +58,11 @@ impl Shares {
         self.write(session, stream);
         if !self.is_finished && self.open.is_empty() && self.own_chunk.is_empty() {
             // The end of the stream is known; what is lost below it may still be written.
-            self.is_finished = session.stream(stream).finish().is_ok();
+            self.is_finished = session.stream_mut(stream).finish().is_ok();
         }
     }
 
-    fn look(&mut self, now: Instant, session: &mut ServerSession<'_>) {
+    fn look(&mut self, now: Instant, session: &mut SessionMut<'_>) {
         for info in session.all_paths() {
             if info.id.is_primary() {
                 self.rtt = info.rtt;
@@ -77,7 +77,7 @@ impl Shares {
         self.sources.retain(|source| !source.is_dead());
     }
 
-    fn delegate(&mut self, session: &mut ServerSession<'_>, stream: StreamHandle) {
+    fn delegate(&mut self, session: &mut SessionMut<'_>, stream: StreamHandle) {
         for index in 0..self.sources.len() {
             while self.sources[index].owes() < self.sources[index].wanted(self.rtt) {
                 let source = &self.sources[index];
@@ -88,7 +88,7 @@ impl Shares {
                     break;
                 }
                 let Some(range) = self.open.take(lead, chunk(rate, all, self.open.left())) else { break };
-                let Ok(grant) = session.stream(stream).delegate_range(path, range.clone(), Bytes::new()) else {
+                let Ok(grant) = session.stream_mut(stream).delegate_range(path, range.clone(), Bytes::new()) else {
                     self.open.give_back(range);
                     break;
                 };
@@ -98,7 +98,7 @@ impl Shares {
     }
 
     /// The primary's own chunks: it takes one when its buffer took the last.
-    fn write(&mut self, session: &mut ServerSession<'_>, stream: StreamHandle) {
+    fn write(&mut self, session: &mut SessionMut<'_>, stream: StreamHandle) {
         loop {
             if self.own_chunk.is_empty() {
                 let (rate, all) = (self.own.bytes_per_second(), self.bytes_per_second());
@@ -111,7 +111,7 @@ impl Shares {
             }
             let Range { start, end } = self.own_chunk;
             let data = self.content.at(start, end - start);
-            let Ok(taken) = session.stream(stream).write_at(StreamOffset(start), data) else { return };
+            let Ok(taken) = session.stream_mut(stream).write_at(StreamOffset(start), data) else { return };
             self.own_chunk.start += taken as u64;
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use kwik_core::{DelegationState, GrantInfo, PathId, PathInfo, ServerSession};
+use kwik_core::{DelegationState, GrantInfo, PathId, PathInfo, SessionMut};
 
 use super::open::Open;
 
@@ -67,7 +67,7 @@ impl Source {
     }
 
     /// Looks at what became of its delegations. What will not come is given back.
-    pub(super) fn look(&mut self, now: Instant, session: &mut ServerSession<'_>, open: &mut Open) {
+    pub(super) fn look(&mut self, now: Instant, session: &mut SessionMut<'_>, open: &mut Open) {
         let (mut owes, mut delivered) = (0, 0);
         let settled = &mut self.settled;
         self.grants.retain(|GrantInfo { grant, range }| {
