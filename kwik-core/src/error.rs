@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write};
 
+use crate::id::PathId;
 use crate::limits::CLOSE_REASON_BYTES_MAX;
 
 /// A code on the wire: one of KWIK's own, or one the application chose (PROTOCOL.md §11).
@@ -301,6 +302,32 @@ impl From<DeadReason> for SessionError {
             ErrorCode::Transport(code) => Self::Transport { code, detail: reason.detail },
         }
     }
+}
+
+/// The peer broke a rule. The path that brought the input is closed with the code, unless another is to blame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// The code the path is closed with.
+    pub(crate) code: TransportCode,
+    /// What was wrong, for the close reason.
+    pub(crate) detail: &'static str,
+    /// Whose fault it is, if not that of the path that brought the input.
+    pub(crate) offender: Option<PathId>,
+}
+
+impl Fault {
+    pub(crate) const fn new(code: TransportCode, detail: &'static str) -> Self {
+        Self { code, detail, offender: None }
+    }
+}
+
+/// What a frame of the peer changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FrameEffect {
+    /// Something.
+    Progress,
+    /// Nothing: everything it says was known, or is of no interest any more.
+    NoOp,
 }
 
 #[cfg(test)]

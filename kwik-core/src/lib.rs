@@ -60,12 +60,14 @@ mod auth;
 mod config;
 mod endpoint;
 mod error;
+mod grant;
 mod id;
 pub mod limits;
 mod path;
 mod protocol_event;
 mod range_set;
 mod session;
+mod status;
 mod stream;
 #[cfg(test)]
 mod test_support;
@@ -88,14 +90,14 @@ pub use id::{
     StreamOffset,
 };
 pub use limits::{LimitError, Limits};
-pub use path::PathState;
 pub use protocol_event::{ProtocolEvent, ProtocolEventKind};
 pub use quinn_proto::{EcnCodepoint, Transmit};
 pub use session::{
     AddPathError, DelegateError, GrantInfo, PathError, PathEvent, PathInfo, PathStats, PathTarget, RawError, RawPacket,
     Role, Session, SessionEvent, SessionMut, SessionStats, Stream, StreamMut,
 };
-pub use stream::{Chunk, ClosedStream, DelegationState, FinishError, OpenError, ReadError, StreamEvent, WriteError};
+pub use status::{GrantStatus, PathState};
+pub use stream::{Chunk, ClosedStream, FinishError, OpenError, ReadError, StreamEvent, WriteError};
 
 /// The protocol in TLS's ALPN (PROTOCOL.md §2).
 pub const ALPN: &[u8] = b"kwik/1";

@@ -11,8 +11,7 @@ use crate::config::EventDetail;
 use crate::error::{DeadReason, ErrorCode, SessionError, TransportCode};
 use crate::id::{GrantId, PathId, SessionHandle, SessionId, StreamId};
 use crate::limits::PROTOCOL_EVENTS_MAX;
-use crate::path::PathState;
-use crate::stream::GrantReport;
+use crate::status::{GrantStatus, PathState};
 
 /// Something that the protocol did (see [`Endpoint::poll_protocol_event`](crate::Endpoint::poll_protocol_event)).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,11 +183,11 @@ pub enum ProtocolEventKind {
 }
 
 /// What the client says of a grant.
-pub(crate) fn grant_event(grant: GrantId, report: &GrantReport) -> ProtocolEventKind {
+pub(crate) fn grant_event(grant: GrantId, report: &GrantStatus) -> ProtocolEventKind {
     match report {
-        GrantReport::Progress { delivered } => ProtocolEventKind::GrantProgressed { grant, delivered: *delivered },
-        GrantReport::Delivered => ProtocolEventKind::GrantDelivered { grant },
-        GrantReport::Lost { code, missing } => {
+        GrantStatus::Progress { delivered } => ProtocolEventKind::GrantProgressed { grant, delivered: *delivered },
+        GrantStatus::Delivered => ProtocolEventKind::GrantDelivered { grant },
+        GrantStatus::Lost { code, missing } => {
             let missing = missing.iter().map(|range| range.end - range.start).sum();
             ProtocolEventKind::GrantLost { grant, code: *code, missing }
         }

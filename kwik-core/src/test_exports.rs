@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use crate::auth::{self, Identity, PublicIdentity, SignatureContext, UnixTime};
 use crate::error::ErrorCode;
 use crate::id::{Dir, Epoch, GrantId, PacketNumber, PathId, RangeConflict, SessionId, StreamId, StreamOffset};
+pub use crate::status::GrantStatus;
 use crate::wire;
 
 /// The label of the TLS exporter.
@@ -106,34 +107,6 @@ impl From<WirePathState> for wire::WirePathState {
             WirePathState::Active => Self::Active,
             WirePathState::Suspect => Self::Suspect,
             WirePathState::Dead => Self::Dead,
-        }
-    }
-}
-
-/// As the internal enum of the same name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GrantStatus {
-    Progress { delivered: u64 },
-    Delivered,
-    Lost { code: ErrorCode, missing: Vec<Range<u64>> },
-}
-
-impl From<wire::GrantStatus> for GrantStatus {
-    fn from(status: wire::GrantStatus) -> Self {
-        match status {
-            wire::GrantStatus::Progress { delivered } => Self::Progress { delivered },
-            wire::GrantStatus::Delivered => Self::Delivered,
-            wire::GrantStatus::Lost { code, missing } => Self::Lost { code, missing },
-        }
-    }
-}
-
-impl From<GrantStatus> for wire::GrantStatus {
-    fn from(status: GrantStatus) -> Self {
-        match status {
-            GrantStatus::Progress { delivered } => Self::Progress { delivered },
-            GrantStatus::Delivered => Self::Delivered,
-            GrantStatus::Lost { code, missing } => Self::Lost { code, missing },
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kwik_core::{
-    DelegationState, Dir, GrantId, PathEvent, PathId, PathTarget, ReadError, SessionEvent, SessionHandle, StreamHandle,
+    Dir, GrantId, GrantStatus, PathEvent, PathId, PathTarget, ReadError, SessionEvent, SessionHandle, StreamHandle,
     StreamOffset,
 };
 use kwik_sim::report::{Outcome, Summary, write_html, write_qlog};
@@ -193,8 +193,8 @@ impl Download {
         let active: Vec<PathId> = session.active_paths().into_iter().map(|path| path.id).collect();
         for (path, _, grants) in &mut self.paths {
             grants.retain(|grant| match session.delegation(*grant) {
-                Some(DelegationState::Active { .. }) => true,
-                Some(DelegationState::Lost { missing, .. }) => {
+                Some(GrantStatus::Progress { .. }) => true,
+                Some(GrantStatus::Lost { missing, .. }) => {
                     notes.push(format!("{path} lost {missing:?}"));
                     self.urgent.extend(missing);
                     false

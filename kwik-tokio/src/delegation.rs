@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range, sync::Arc};
 
-use kwik_core::{DelegateError, DelegationState, GrantInfo, PathId, StreamId};
+use kwik_core::{DelegateError, GrantInfo, GrantStatus, PathId, StreamId};
 use tokio::sync::Notify;
 
 use crate::{endpoint::close_code, error::Lost, session::StreamRef, waiters::contained};
@@ -32,9 +32,9 @@ impl Delegation {
     /// Safe.
     pub async fn delivered(&self) -> Result<(), Lost> {
         let end = self.stream.session.wait(&self.changed, |_| match self.state()? {
-            DelegationState::Active { .. } => None,
-            DelegationState::Delivered => Some(Ok(())),
-            DelegationState::Lost { code, missing } => Some(Err(Lost { code, missing })),
+            GrantStatus::Progress { .. } => None,
+            GrantStatus::Delivered => Some(Ok(())),
+            GrantStatus::Lost { code, missing } => Some(Err(Lost { code, missing })),
         });
         end.await.unwrap_or_else(|error| {
             let missing = vec![self.grant.range.clone()];
@@ -47,9 +47,9 @@ impl Delegation {
     pub fn progress(&self) -> u64 {
         let len = self.grant.range.end.saturating_sub(self.grant.range.start);
         match self.state() {
-            Some(DelegationState::Active { delivered }) => delivered,
-            Some(DelegationState::Delivered) => len,
-            Some(DelegationState::Lost { code, missing }) => len.saturating_sub(Lost { code, missing }.missing_bytes()),
+            Some(GrantStatus::Progress { delivered }) => delivered,
+            Some(GrantStatus::Delivered) => len,
+            Some(GrantStatus::Lost { code, missing }) => len.saturating_sub(Lost { code, missing }.missing_bytes()),
             None => 0,
         }
     }
@@ -81,7 +81,7 @@ impl Delegation {
         self.stream.id
     }
 
-    fn state(&self) -> Option<DelegationState> {
+    fn state(&self) -> Option<GrantStatus> {
         self.stream.session.look(|session| session.delegation(self.grant.grant)).flatten()
     }
 }

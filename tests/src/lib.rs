@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kwik_core::{
-    ClientConfig, DelegationState, Dir, GrantId, PathEvent, PathId, PathTarget, ReadError, ServerConfig, SessionEvent,
+    ClientConfig, Dir, GrantId, GrantStatus, PathEvent, PathId, PathTarget, ReadError, ServerConfig, SessionEvent,
     SessionHandle, StreamHandle, WriteError,
 };
 use kwik_sim::{Link, NodeId, Pki, World};
@@ -268,13 +268,13 @@ impl Fleet {
     ///
     /// # Panics
     /// If it never is.
-    pub fn await_delegation(&mut self, ends: Ends, grant: GrantId) -> DelegationState {
+    pub fn await_delegation(&mut self, ends: Ends, grant: GrantId) -> GrantStatus {
         let primary = self.servers[0];
         let mut last = None;
         let over = self.world.run_until(LONG, |world| {
             let session = world.session_mut(primary, ends.primary).expect("a session");
             last = session.delegation(grant);
-            !matches!(last, Some(DelegationState::Active { .. }))
+            !matches!(last, Some(GrantStatus::Progress { .. }))
         });
         assert!(over, "the delegation stays {last:?}");
         last.expect("known")

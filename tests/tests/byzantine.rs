@@ -13,7 +13,7 @@ use std::time::Duration;
 use arena::{Arena, At};
 use bytes::Bytes;
 use kwik_core::{
-    DelegationState, Dir, ErrorCode, GrantId, PathId, ReadError, Role, SessionError, StreamHandle, StreamOffset,
+    Dir, ErrorCode, GrantId, GrantStatus, PathId, ReadError, Role, SessionError, StreamHandle, StreamOffset,
     TransportCode,
 };
 use kwik_sim::byzantine::{Behaviour, Byzantine, Cost, Part, When};
@@ -209,8 +209,8 @@ fn delegate(arena: &mut Arena, primary: At, shared: &mut Shared, path: PathId, r
 fn collect_lost(arena: &mut Arena, primary: At, shared: &mut Shared) {
     let Some(session) = arena.world.session_mut(primary.0, primary.1) else { return };
     shared.grants.retain(|(grant, _)| match session.delegation(*grant) {
-        Some(DelegationState::Active { .. }) => true,
-        Some(DelegationState::Lost { missing, .. }) => {
+        Some(GrantStatus::Progress { .. }) => true,
+        Some(GrantStatus::Lost { missing, .. }) => {
             shared.lost.extend(missing);
             false
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kwik_core::{
-    DelegationState, Dir, GrantId, Limits, OpenError, PathEvent, SessionEvent, SessionHandle, StreamEvent, StreamHandle,
+    Dir, GrantId, GrantStatus, Limits, OpenError, PathEvent, SessionEvent, SessionHandle, StreamEvent, StreamHandle,
 };
 use kwik_sim::{Link, NodeConfig, NodeId, Pki, World, WorldConfig};
 use kwik_tests::{Ends, Fleet, NAME, pattern};
@@ -107,7 +107,7 @@ impl Shared {
         let now = self.fleet.world.elapsed();
         let mut session = self.fleet.world.session_mut(self.fleet.servers[0], self.ends.primary).expect("a session");
         self.grants.retain(|grant, _| {
-            let is_active = matches!(session.delegation(*grant), Some(DelegationState::Active { .. }));
+            let is_active = matches!(session.delegation(*grant), Some(GrantStatus::Progress { .. }));
             if !is_active {
                 session.forget_delegation(*grant);
             }
@@ -197,7 +197,7 @@ fn ranges_that_a_reader_who_pauses_cannot_remember_are_refused() {
         shared.answer();
         let session = shared.fleet.world.session_mut(shared.fleet.servers[0], shared.ends.primary).unwrap();
         is_refused =
-            shared.grants.keys().any(|grant| matches!(session.delegation(*grant), Some(DelegationState::Lost { .. })));
+            shared.grants.keys().any(|grant| matches!(session.delegation(*grant), Some(GrantStatus::Lost { .. })));
         shared.delegate(200, 16);
         assert!(shared.issued < 20_000, "nothing was refused");
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kwik_core::{DelegateError, DelegationState, Dir, ErrorCode, PathId, ReadError, Role, StreamOffset, TransportCode};
+use kwik_core::{DelegateError, Dir, ErrorCode, GrantStatus, PathId, ReadError, Role, StreamOffset, TransportCode};
 use kwik_sim::Link;
 use kwik_tests::{Ends, Fleet, LONG, pattern};
 
@@ -31,8 +31,8 @@ fn delegate(
     session.stream_mut(stream).delegate(path, len, Bytes::from_static(b"please")).expect("delegated").grant
 }
 
-fn lost(code: TransportCode, missing: Range<u64>) -> DelegationState {
-    DelegationState::Lost { code: code.into(), missing: iter::once(missing).collect() }
+fn lost(code: TransportCode, missing: Range<u64>) -> GrantStatus {
+    GrantStatus::Lost { code: code.into(), missing: iter::once(missing).collect() }
 }
 
 // [P-6.11]
@@ -52,7 +52,7 @@ fn secondary_fills_gap_left_by_primary() {
     assert_eq!(serve_grant(&mut fleet, 1, secondary), 10..100);
     let data = fleet.read_to_end(fleet.client, ends.client, here);
     assert_eq!(data, pattern(0..110));
-    assert_eq!(fleet.await_delegation(ends, grant), DelegationState::Delivered);
+    assert_eq!(fleet.await_delegation(ends, grant), GrantStatus::Delivered);
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn secondary_that_finishes_short_loses_the_rest_only() {
     fleet.write_all(node, secondary, part, &pattern(0..300));
     fleet.finish(node, secondary, part);
     let state = fleet.await_delegation(ends, grant);
-    assert!(matches!(state, DelegationState::Lost { missing, .. } if missing.iter().eq([&(300..1000)])));
+    assert!(matches!(state, GrantStatus::Lost { missing, .. } if missing.iter().eq([&(300..1000)])));
 }
 
 // [P-8.15]
@@ -210,7 +210,7 @@ fn client_that_wants_no_more_stops_every_writer() {
     let part = fleet.accept(1, secondary, Dir::Bi);
     fleet.world.session_mut(fleet.client, ends.client).unwrap().stream_mut(here).stop(7).unwrap();
     let state = fleet.await_delegation(ends, grant);
-    assert!(matches!(state, DelegationState::Lost { code, .. } if code == TransportCode::STREAM_GONE.into()));
+    assert!(matches!(state, GrantStatus::Lost { code, .. } if code == TransportCode::STREAM_GONE.into()));
     let primary = fleet.servers[0];
     let told = fleet.world.run_until(LONG, |world| {
         let code = Some(ErrorCode::Application(7));
@@ -292,7 +292,7 @@ fn credit_reaches_a_secondary_that_was_connecting_when_it_was_given() {
     let secondary = fleet.await_incoming(1);
     let (node, part) = (fleet.servers[1], fleet.accept(1, secondary, Dir::Bi));
     fleet.write_all(node, secondary, part, &pattern(start..start + 1000));
-    assert_eq!(fleet.await_delegation(ends, grant), DelegationState::Delivered);
+    assert_eq!(fleet.await_delegation(ends, grant), GrantStatus::Delivered);
 }
 
 /// What is written far ahead of the client's credit fills the send buffer of the primary. What a dead secondary leaves has to
@@ -327,7 +327,7 @@ fn range_of_a_dead_secondary_finds_room_behind_what_was_written_far_ahead() {
                 range.start += taken as u64;
             }
         }
-        if let Some(DelegationState::Lost { missing, .. }) = session.delegation(doomed).filter(|_| !lost) {
+        if let Some(GrantStatus::Lost { missing, .. }) = session.delegation(doomed).filter(|_| !lost) {
             assert!(
                 session.stream_mut(there).write_at(StreamOffset(ahead[0].start), bytes(&ahead[0])).is_err(),
                 "it waits"

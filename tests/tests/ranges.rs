@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kwik_core::{
-    DelegationState, Dir, ErrorCode, GrantId, Limits, PathId, ReadError, SessionHandle, StreamHandle, StreamOffset,
+    Dir, ErrorCode, GrantId, GrantStatus, Limits, PathId, ReadError, SessionHandle, StreamHandle, StreamOffset,
     TransportCode, WriteError,
 };
 use kwik_sim::{Link, World, WorldConfig};
@@ -66,7 +66,7 @@ fn write_some(fleet: &mut Fleet, at: Member, part: StreamHandle, range: Range<u6
 
 fn is_delivered(fleet: &mut Fleet, ends: Ends, grant: GrantId) -> bool {
     let session = fleet.world.session_mut(fleet.servers[0], ends.primary).expect("a session");
-    session.delegation(grant) == Some(DelegationState::Delivered)
+    session.delegation(grant) == Some(GrantStatus::Delivered)
 }
 
 fn buffered_at_client(fleet: &mut Fleet, ends: Ends) -> u64 {
@@ -127,7 +127,7 @@ fn slow_server_at_the_head_may_always_send_while_a_fast_one_fills_the_window() {
     assert!((MIB..3 * MIB).contains(&written), "{written} bytes were taken");
     assert_eq!(write_some(&mut fleet, fast, fast_part, written..TOTAL), 0, "it is held back");
     assert_eq!(write_some(&mut fleet, slow, slow_part, 0..HEAD), HEAD);
-    assert_eq!(fleet.await_delegation(ends, head), DelegationState::Delivered, "the slow one never is");
+    assert_eq!(fleet.await_delegation(ends, head), GrantStatus::Delivered, "the slow one never is");
     let buffered = buffered_at_client(&mut fleet, ends);
     assert!((MIB..MIB * 5 / 4).contains(&buffered), "{buffered} bytes wait for the reader");
 
@@ -147,7 +147,7 @@ fn slow_server_at_the_head_may_always_send_while_a_fast_one_fills_the_window() {
     });
     assert!(all_came, "stuck after {} bytes", data.len());
     assert!(data == pattern(0..TOTAL));
-    assert_eq!(fleet.await_delegation(ends, rest), DelegationState::Delivered);
+    assert_eq!(fleet.await_delegation(ends, rest), GrantStatus::Delivered);
 }
 
 /// How long three streams of one carrier take, if `unread` bytes of a fourth were written, and nobody reads it.
@@ -219,7 +219,7 @@ fn revoked_range_that_another_server_writes_arrives_exactly_once() {
     fleet.write_all(fleet.servers[old.server], old.session, part, &other);
     fleet.world.run_for(Duration::from_millis(50));
     fleet.world.session_mut(fleet.servers[0], ends.primary).unwrap().revoke(grant).unwrap();
-    let DelegationState::Lost { missing, .. } = fleet.await_delegation(ends, grant) else { panic!("not lost") };
+    let GrantStatus::Lost { missing, .. } = fleet.await_delegation(ends, grant) else { panic!("not lost") };
     assert_eq!(missing, std::iter::once(0..LEN).collect::<Vec<_>>(), "all of it is on its way");
 
     let again = delegate(&mut fleet, ends, there, new, 0..LEN);
@@ -229,7 +229,7 @@ fn revoked_range_that_another_server_writes_arrives_exactly_once() {
     // The late bytes come between the two halves.
     fleet.world.run_for(Duration::from_secs(2));
     assert_eq!(write_some(&mut fleet, new, part, LEN / 2..LEN), LEN / 2);
-    assert_eq!(fleet.await_delegation(ends, again), DelegationState::Delivered);
+    assert_eq!(fleet.await_delegation(ends, again), GrantStatus::Delivered);
     assert!(fleet.read_to_end(client, ends.client, here) == pattern(0..LEN));
     let session = fleet.world.session_mut(fleet.servers[0], ends.primary).unwrap();
     assert!(session.path(old.path).unwrap().state.is_usable(), "nobody is blamed for them");
@@ -285,7 +285,7 @@ fn end_in_the_middle(fleet: &mut Fleet, ends: Ends, members: &[Member], ender: E
     let took = fleet.world.elapsed() - before;
     for grant in grants {
         let state = fleet.await_delegation(ends, grant);
-        let is_gone = matches!(state, DelegationState::Lost { code, .. } if code == TransportCode::STREAM_GONE.into());
+        let is_gone = matches!(state, GrantStatus::Lost { code, .. } if code == TransportCode::STREAM_GONE.into());
         assert!(is_gone, "{ender:?}: {state:?}");
     }
     let mut session = fleet.world.session_mut(client, ends.client).expect("a session");
@@ -343,7 +343,7 @@ fn two_servers_may_fill_the_window_together() {
     }
     fleet.finish(fleet.servers[0], ends.primary, there);
     for grant in grants {
-        assert_eq!(fleet.await_delegation(ends, grant), DelegationState::Delivered, "nothing was read");
+        assert_eq!(fleet.await_delegation(ends, grant), GrantStatus::Delivered, "nothing was read");
     }
     assert!(fleet.read_to_end(fleet.client, ends.client, here) == pattern(0..MIB));
 }
@@ -370,6 +370,6 @@ fn two_servers_that_want_more_than_the_window_wait_for_the_reader_and_no_longer(
     assert_eq!(count, 8, "pieces in a window of 1 MiB");
     assert!(fleet.read_to_end(fleet.client, ends.client, here) == pattern(0..TOTAL));
     for grant in parts {
-        assert_eq!(fleet.await_delegation(ends, grant), DelegationState::Delivered);
+        assert_eq!(fleet.await_delegation(ends, grant), GrantStatus::Delivered);
     }
 }

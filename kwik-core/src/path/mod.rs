@@ -41,12 +41,12 @@ use crate::auth;
 use crate::error::{DeadReason, TransportCode, cut_reason};
 use crate::id::{PacketNumber, Side};
 use crate::limits::Limits;
+use crate::status::PathState;
 use crate::wire::{CarrierItem, ControlFrame, PacketAck, WireError};
 use crate::{ALPN, limits};
 
 pub(crate) use self::carriers::CarrierId;
 pub(crate) use self::liveness::IdlePolicy;
-pub use self::state::PathState;
 pub(crate) use self::transport::LinkSettings;
 
 /// What a path tells its session.

@@ -1,37 +1,7 @@
 //! The life of a path, changed only by `move_to_*`.
 
 use crate::error::DeadReason;
-
-/// Where a path stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PathState {
-    /// The QUIC handshake is under way.
-    Connecting,
-    /// The handshake is done; HELLO or JOIN has not been answered.
-    Authenticating,
-    /// In use.
-    Active,
-    /// In use, but the peer owes an answer for longer than it should.
-    Suspect,
-    /// Closing; nothing new is sent.
-    Closing,
-    /// Gone, and why.
-    Dead(DeadReason),
-}
-
-impl PathState {
-    /// Whether the path was authenticated and may carry data.
-    #[must_use]
-    pub fn is_usable(&self) -> bool {
-        matches!(self, Self::Active | Self::Suspect)
-    }
-
-    /// Whether the path is gone for good.
-    #[must_use]
-    pub fn is_dead(&self) -> bool {
-        matches!(self, Self::Dead(_))
-    }
-}
+use crate::status::PathState;
 
 /// Owns the state; asserts that changes are legal.
 #[derive(Debug)]

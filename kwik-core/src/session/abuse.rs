@@ -3,9 +3,8 @@
 use std::time::Instant;
 
 use super::Session;
-use crate::error::TransportCode;
+use crate::error::{Fault, FrameEffect, TransportCode};
 use crate::id::PathId;
-use crate::stream::{Fault, FrameEffect};
 
 impl Session {
     /// What came of a frame of `from`: a fault closes the path of the offender, and so do too many frames without effect. A

@@ -15,14 +15,16 @@ use crate::VERSION;
 use crate::address::Address;
 use crate::auth::{self, Identity, PublicIdentity};
 use crate::config::{ClientConfig, SecondaryTrust};
-use crate::error::{ErrorCode, TransportCode};
+use crate::error::{ErrorCode, Fault, FrameEffect, TransportCode};
+use crate::grant::{Grant, GrantTable};
 use crate::id::{PathId, Side, StreamId, StreamOffset};
-use crate::path::{Path, PathState};
+use crate::path::Path;
 use crate::protocol_event::{ProtocolEventKind, grant_event};
-use crate::stream::{DataOutcome, Fault, FrameEffect, Grant, GrantReport, GrantTable, StreamTable, TableRole};
+use crate::status::PathState;
+use crate::stream::{DataOutcome, StreamTable, TableRole};
 use crate::wire::{
-    self, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame, Hello, Join, MaxStreamData, PathStatus, Raw, RawStatus,
-    Revoke, StopSending, Welcome, WirePathState,
+    self, GrantEnd, GrantOpen, GrantStatusFrame, Hello, Join, MaxStreamData, PathStatus, Raw, RawStatus, Revoke,
+    StopSending, Welcome, WirePathState,
 };
 
 /// What only a client keeps.
@@ -376,7 +378,7 @@ impl Session {
             let frame = if let Some((grant, report)) = client.grants.poll_status() {
                 self.log.change(None, || grant_event(grant, &report));
                 client.report_figures(moment.now);
-                GrantStatusFrame { grant, status: grant_status(report) }.into()
+                GrantStatusFrame { grant, status: report }.into()
             } else if let Some((id, state)) = client.reports.pop_first() {
                 self.path_status(id, &state).into()
             } else if let Some((id, code)) = client.members.poll_refusal(moment.now) {
@@ -427,13 +429,5 @@ impl Session {
         if let Some(path) = client.notices.overfull() {
             self.on_fault(now, path, TransportCode::CONTROL_FLOOD, "the server hears of nothing that ended");
         }
-    }
-}
-
-fn grant_status(report: GrantReport) -> GrantStatus {
-    match report {
-        GrantReport::Progress { delivered } => GrantStatus::Progress { delivered },
-        GrantReport::Delivered => GrantStatus::Delivered,
-        GrantReport::Lost { code, missing } => GrantStatus::Lost { code, missing },
     }
 }

@@ -5,8 +5,8 @@ use std::time::Instant;
 use super::{Moment, RoleState, Session};
 use crate::error::{DeadReason, ErrorCode, SessionError, TransportCode, cut_reason};
 use crate::id::PathId;
-use crate::path::PathState;
 use crate::protocol_event::ProtocolEventKind;
+use crate::status::PathState;
 use crate::wire::Close;
 
 /// Where a session stands between its first and its last moment.

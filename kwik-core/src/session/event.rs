@@ -10,7 +10,7 @@ use crate::auth::PublicIdentity;
 use crate::error::{DeadReason, ErrorCode, SessionError};
 use crate::id::{GrantId, PathId, RangeConflict, StreamId};
 use crate::limits;
-use crate::path::PathState;
+use crate::status::PathState;
 use crate::stream::{ReserveError, StreamEvent};
 
 /// Something the application may want to react to.

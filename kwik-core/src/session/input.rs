@@ -5,11 +5,13 @@ use std::time::Instant;
 
 use super::event::SessionEvent;
 use super::{Moment, RoleState, Session};
-use crate::error::TransportCode;
+use crate::error::{Fault, FrameEffect, TransportCode};
+use crate::grant::Access;
 use crate::id::{Dir, PathId, Side, StreamId};
-use crate::path::{PathInput, PathState};
+use crate::path::PathInput;
 use crate::protocol_event::ProtocolEventKind;
-use crate::stream::{Access, Conflict, Fault, FrameEffect, Inserted, Overflow};
+use crate::status::PathState;
+use crate::stream::{Conflict, Inserted, Overflow};
 use crate::wire::{CarrierItem, ControlFrame, ResetStream, StopSending};
 use bytes::Bytes;
 

@@ -8,11 +8,10 @@ use super::input::violation;
 use super::notices::Notice;
 use super::{Moment, RoleState, Session};
 use crate::auth::{LEASE_MAX, LeaseTerm, UnixTime};
-use crate::error::TransportCode;
+use crate::error::{Fault, FrameEffect, TransportCode};
 use crate::id::PathId;
 use crate::limits::Limits;
-use crate::path::PathState;
-use crate::stream::{Fault, FrameEffect};
+use crate::status::PathState;
 use crate::wire::Lease;
 
 /// When a primary renews the leases of its paths.

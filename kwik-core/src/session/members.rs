@@ -13,12 +13,12 @@ use crate::address::Address;
 use crate::allowance::Allowance;
 use crate::auth::PublicIdentity;
 use crate::config::{DialBudget, Fare, PathPolicy};
-use crate::error::{DeadReason, ErrorCode, TransportCode};
+use crate::error::{DeadReason, ErrorCode, Fault, FrameEffect, TransportCode};
 use crate::id::{Epoch, PathId};
 use crate::limits::Limits;
-use crate::path::{Path, PathState};
+use crate::path::Path;
 use crate::protocol_event::ProtocolEventKind;
-use crate::stream::{Fault, FrameEffect};
+use crate::status::PathState;
 use crate::wire::{AddPath, RemovePath};
 
 /// The secondaries of a session, as the primary named them.

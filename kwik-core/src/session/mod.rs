@@ -41,8 +41,9 @@ use crate::auth::UnixTime;
 use crate::error::{DeadReason, TransportCode};
 use crate::id::{GrantId, PathId, SessionId, StreamId, StreamOffset};
 use crate::limits::Limits;
-use crate::path::{Path, PathState};
+use crate::path::Path;
 use crate::protocol_event::EventLog;
+use crate::status::PathState;
 use crate::stream::{StreamControl, StreamTable};
 use crate::wire::{ControlFrame, GrantEnd, MaxStreamData, MaxStreams, OpenStream, Params, ResetStream, StopSending};
 

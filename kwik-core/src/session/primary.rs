@@ -16,17 +16,17 @@ use super::{Moment, RoleState, Session};
 use crate::address::Address;
 use crate::auth::{self, Identity, PublicIdentity, SignatureContext, TICKET_LIFETIME, Ticket, UnixTime};
 use crate::config::EventDetail;
-use crate::error::{DeadReason, TransportCode};
+use crate::error::{DeadReason, Fault, FrameEffect, TransportCode};
+use crate::grant::{Change, Delegations};
 use crate::id::{Epoch, GrantId, PathId, RangeConflict, SessionId, Side, StreamHandle, StreamId, StreamOffset};
 use crate::limits::{self, Limits, PATHS_REMEMBERED_MAX};
-use crate::path::{Path, PathState};
+use crate::path::Path;
 use crate::protocol_event::{ProtocolEventKind, grant_event};
-use crate::stream::{
-    Change, DelegationState, Delegations, Fault, FrameEffect, GrantReport, Outcome, StreamTable, TableRole,
-};
+use crate::status::{GrantStatus, PathState};
+use crate::stream::{StreamTable, TableRole};
 use crate::wire::{
-    self, AddPath, ControlFrame, GrantStatus, GrantStatusFrame, Hello, Lease, PathStatus, RemovePath, Revoke,
-    SignedPayload, Welcome, WirePathState,
+    self, AddPath, ControlFrame, GrantStatusFrame, Hello, Lease, PathStatus, RemovePath, Revoke, SignedPayload,
+    Welcome, WirePathState,
 };
 
 /// What only a primary keeps.
@@ -78,7 +78,7 @@ impl PrimaryRole {
         self.identity.public()
     }
 
-    pub(super) fn delegation(&self, grant: GrantId) -> Option<&DelegationState> {
+    pub(super) fn delegation(&self, grant: GrantId) -> Option<&GrantStatus> {
         self.delegations.state(grant)
     }
 
@@ -275,10 +275,8 @@ impl Session {
             self.emit(SessionEvent::RawStatus { to: id, sequence, result });
         }
         for change in changes {
-            if let Outcome::Settled { missing, .. } = &change.outcome {
-                let report = GrantReport::Lost { code, missing: missing.clone() };
-                self.log.change(id, || grant_event(change.grant, &report));
-            }
+            let report = GrantStatus::Lost { code, missing: change.missing.clone() };
+            self.log.change(id, || grant_event(change.grant, &report));
             self.on_delegation_changed(change);
         }
         self.announce_room();
@@ -407,17 +405,13 @@ impl Session {
 
     pub(super) fn on_grant_status(&mut self, frame: GrantStatusFrame) -> Result<FrameEffect, Fault> {
         let RoleState::Primary(primary) = &mut self.role else { return Ok(FrameEffect::Progress) };
-        let report = match frame.status {
-            GrantStatus::Progress { delivered } => GrantReport::Progress { delivered },
-            GrantStatus::Delivered => GrantReport::Delivered,
-            GrantStatus::Lost { code, missing } => GrantReport::Lost { code, missing },
-        };
+        let report = frame.status;
         if primary.commands.holds_grant(frame.grant) {
             return Err(violation("GRANT_STATUS of a grant that was never issued"));
         }
         let is_told = self.log.detail() > EventDetail::Off;
         let event = is_told.then(|| grant_event(frame.grant, &report));
-        let is_last = !matches!(report, GrantReport::Progress { .. });
+        let is_last = report.is_settled();
         let change = primary.delegations.on_status(frame.grant, report)?;
         if is_last {
             // It need not be revoked any more.
@@ -435,13 +429,11 @@ impl Session {
     }
 
     fn on_delegation_changed(&mut self, change: Change) {
-        if let Outcome::Settled { arrived, missing } = change.outcome {
-            for range in arrived {
-                self.streams.delivered(change.stream, range);
-            }
-            if !missing.is_empty() {
-                self.streams.unreserve(change.stream, &missing);
-            }
+        for range in change.arrived {
+            self.streams.delivered(change.stream, range);
+        }
+        if !change.missing.is_empty() {
+            self.streams.unreserve(change.stream, &change.missing);
         }
         self.delegations_changed.insert(change.grant);
     }

@@ -9,10 +9,9 @@ use bytes::Bytes;
 use super::event::{RawError, RawPacket};
 use crate::allowance::Allowance;
 use crate::auth::{self, Identity, PublicIdentity, ReplayWindow, SignatureContext};
-use crate::error::{ErrorCode, TransportCode};
+use crate::error::{ErrorCode, Fault, TransportCode};
 use crate::id::{PathId, SessionId};
 use crate::limits::{self, Limits};
-use crate::stream::Fault;
 use crate::wire::{ControlFrame, Raw, RawForward, RawStatus, SignedPayload};
 
 /// One server's end of the raw packets of a session.

@@ -7,10 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::error::TransportCode;
+use crate::error::{Fault, TransportCode};
 use crate::id::{GrantId, PathId, StreamId, StreamOffset};
 use crate::limits::Limits;
-use crate::stream::Fault;
 use crate::wire::{GrantOpen, RawForward, RawStatus, SignedPayload};
 
 /// Something to carry to one server, as it goes on the wire. It is encoded when it comes: a slice of what was received

@@ -8,11 +8,12 @@ use super::lease::PathLease;
 use super::raw::RawEnd;
 use super::{Moment, RoleState, Session};
 use crate::auth::{self, Identity, LeaseTerm, PublicIdentity, ReplayWindow, SignatureContext, Ticket};
+use crate::error::{Fault, FrameEffect};
 use crate::id::{PathId, SessionId, Side};
 use crate::limits::Limits;
 use crate::path::Path;
 use crate::protocol_event::ProtocolEventKind;
-use crate::stream::{Fault, FrameEffect, StreamTable, TableRole};
+use crate::stream::{StreamTable, TableRole};
 use crate::wire::{ControlFrame, GrantOpen, Params, RawForward, Welcome};
 
 /// What only a secondary keeps.

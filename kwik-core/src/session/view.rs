@@ -9,8 +9,8 @@ use super::{RoleState, Session, path_stats};
 use crate::auth::PublicIdentity;
 use crate::error::{ErrorCode, SessionError};
 use crate::id::{GrantId, PathId, SessionId, StreamHandle, StreamId};
-use crate::path::{Path, PathState};
-use crate::stream::DelegationState;
+use crate::path::Path;
+use crate::status::{GrantStatus, PathState};
 
 /// Looks: they change nothing and cost no turn.
 impl Session {
@@ -70,7 +70,7 @@ impl Session {
 impl Session {
     /// How far a delegation came; `None` if it is unknown or was forgotten.
     #[must_use]
-    pub fn delegation(&self, grant: GrantId) -> Option<DelegationState> {
+    pub fn delegation(&self, grant: GrantId) -> Option<GrantStatus> {
         match &self.role {
             RoleState::Primary(primary) => primary.delegation(grant).cloned(),
             RoleState::Client(_) | RoleState::Secondary(_) => None,

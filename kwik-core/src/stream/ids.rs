@@ -1,6 +1,6 @@
 //! Which streams exist, existed or may be opened, by number.
 
-use super::Fault;
+use crate::error::Fault;
 use crate::error::TransportCode;
 use crate::id::{Dir, Side, StreamId};
 

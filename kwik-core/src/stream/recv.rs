@@ -1,9 +1,9 @@
 //! The receiving half of a stream.
 
-use super::Fault;
 use super::flow::{Budget, Window, WindowRules};
 use super::reassembly::{Chunk, Conflict, Inserted, Reassembly};
 use super::slices::SliceBytes;
+use crate::error::Fault;
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{PathId, StreamId};
 use crate::limits::VARINT_MAX;

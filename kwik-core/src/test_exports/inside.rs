@@ -10,10 +10,12 @@ use crate::address::Address;
 use crate::auth;
 use crate::config::PathPolicy;
 use crate::error::{ErrorCode, TransportCode};
+use crate::grant::{Grant, GrantTable};
 use crate::id::{Dir, Epoch, GrantId, PathId, Side, StreamHandle, StreamId};
 use crate::limits::Limits;
 use crate::range_set::RangeSet;
-use crate::stream::{Grant, GrantReport, GrantTable, Reassembly, StreamTable, TableRole};
+use crate::status::GrantStatus;
+use crate::stream::{Reassembly, StreamTable, TableRole};
 
 /// Bytes that become choices. When they are used up, every choice is the first.
 #[derive(Debug, Clone)]
@@ -185,7 +187,7 @@ pub fn grants(input: &mut Input<'_>) {
             3 | 4 => {
                 let set = arrived.entry(stream).or_default();
                 let had = (range.end - range.start) - set.gaps_in(range.clone()).iter().map(len).sum::<u64>();
-                if book.check(path, stream, range.clone(), had) == crate::stream::Access::Allowed {
+                if book.check(path, stream, range.clone(), had) == crate::grant::Access::Allowed {
                     let new = set.gaps_in(range.clone());
                     set.insert(range);
                     book.on_new(stream, &new);
@@ -204,12 +206,12 @@ pub fn grants(input: &mut Input<'_>) {
             let (range, progress, over) = told.get_mut(&id).expect("a status of a grant that was recorded");
             assert!(!*over, "a status after the last");
             match report {
-                GrantReport::Progress { delivered } => {
+                GrantStatus::Progress { delivered } => {
                     assert!(delivered >= *progress && delivered <= len(range), "progress of {delivered} in {range:?}");
                     *progress = delivered;
                 }
-                GrantReport::Delivered => *over = true,
-                GrantReport::Lost { missing, .. } => {
+                GrantStatus::Delivered => *over = true,
+                GrantStatus::Lost { missing, .. } => {
                     *over = true;
                     assert!(missing.iter().all(|part| range.start <= part.start && part.end <= range.end));
                     assert!(missing.windows(2).all(|pair| pair[0].end < pair[1].start) && !missing.is_empty());
@@ -296,7 +298,7 @@ fn application(table: &mut StreamTable, input: &mut Input<'_>) -> bool {
 }
 
 /// One frame of the peer.
-fn peer(table: &mut StreamTable, input: &mut Input<'_>) -> Result<(), crate::stream::Fault> {
+fn peer(table: &mut StreamTable, input: &mut Input<'_>) -> Result<(), crate::error::Fault> {
     let side = if input.byte().is_multiple_of(2) { Side::Client } else { Side::Server };
     let dir = if input.byte().is_multiple_of(2) { Dir::Bi } else { Dir::Uni };
     let id = StreamId::new(side, dir, u64::from(input.byte() % 20));

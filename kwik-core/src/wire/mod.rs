@@ -14,9 +14,9 @@ mod reader;
 mod tests;
 
 pub(crate) use control::{
-    AddPath, Close, Grant, GrantEnd, GrantStatus, GrantStatusFrame, Hello, Join, Lease, MaxStreamData, MaxStreams,
-    OpenStream, PacketAck, PathStatus, Raw, RawStatus, RemovePath, ResetStream, Revoke, SignedPayload, StopSending,
-    Welcome, WirePathState,
+    AddPath, Close, Grant, GrantEnd, GrantStatusFrame, Hello, Join, Lease, MaxStreamData, MaxStreams, OpenStream,
+    PacketAck, PathStatus, Raw, RawStatus, RemovePath, ResetStream, Revoke, SignedPayload, StopSending, Welcome,
+    WirePathState,
 };
 pub(crate) use data::{
     CarrierItem, GrantOpen, RawForward, encode_carrier_header, encode_packet_header, encode_stream_header,

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use kwik_core::{
-    DelegateError, DelegationState, ErrorCode, FinishError, GrantId, PathId, PathState, SessionMut, StreamHandle,
+    DelegateError, ErrorCode, FinishError, GrantId, GrantStatus, PathId, PathState, SessionMut, StreamHandle,
     StreamOffset, TransportCode, WriteError,
 };
 
@@ -137,14 +137,14 @@ impl Response {
     ) -> bool {
         let Some((path, range)) = self.grants.get(&grant).cloned() else { return false };
         let (code, missing) = match session.delegation(grant) {
-            Some(DelegationState::Active { delivered }) => {
+            Some(GrantStatus::Progress { delivered }) => {
                 if delivered > range.end - range.start {
                     tools.model.violate(format!("{grant:?} of {range:?} delivered {delivered} bytes"));
                 }
                 return true;
             }
-            Some(DelegationState::Delivered) => (None, Vec::new()),
-            Some(DelegationState::Lost { code, missing }) => (Some(code), missing),
+            Some(GrantStatus::Delivered) => (None, Vec::new()),
+            Some(GrantStatus::Lost { code, missing }) => (Some(code), missing),
             None => return true,
         };
         session.forget_delegation(grant);

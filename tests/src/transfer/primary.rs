@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use kwik_core::{
-    AddPathError, DelegationState, Dir, GrantId, PathEvent, PathId, PathState, PathTarget, SessionEvent, SessionMut,
+    AddPathError, Dir, GrantId, GrantStatus, PathEvent, PathId, PathState, PathTarget, SessionEvent, SessionMut,
     StreamEvent, StreamHandle, StreamOffset, WriteError,
 };
 
@@ -140,13 +140,13 @@ impl Primary {
 
     fn on_delegation(&mut self, now: Instant, grant: GrantId, session: &mut SessionMut<'_>) {
         let state = session.delegation(grant);
-        if matches!(state, Some(DelegationState::Active { .. })) {
+        if matches!(state, Some(GrantStatus::Progress { .. })) {
             return;
         }
         session.forget_delegation(grant);
         let Some((path, stream, range)) = self.grants.remove(&grant) else { return };
         let mut book = self.book.borrow_mut();
-        let Some(DelegationState::Lost { code, missing }) = state else {
+        let Some(GrantStatus::Lost { code, missing }) = state else {
             book.delivered += 1;
             return;
         };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kwik_core::{
-    DelegationState, Dir, ErrorCode, GrantId, Limits, PathEvent, PathId, PathTarget, RawPacket, Role, SessionError,
+    Dir, ErrorCode, GrantId, GrantStatus, Limits, PathEvent, PathId, PathTarget, RawPacket, Role, SessionError,
     SessionEvent, SessionHandle, SessionMut, Side, StreamEvent, StreamHandle, StreamId, TransportCode,
 };
 use kwik_sim::byzantine::{Behaviour, Byzantine, Part as PartPlayed};
@@ -370,12 +370,12 @@ impl Stage {
             return;
         }
         match state {
-            DelegationState::Active { delivered } => {
+            GrantStatus::Progress { delivered } => {
                 assert!(delivered <= delegated.range.end - delegated.range.start);
                 return;
             }
-            DelegationState::Delivered => {}
-            DelegationState::Lost { missing, code } => {
+            GrantStatus::Delivered => {}
+            GrantStatus::Lost { missing, code } => {
                 let judged = !self.model.is_liar(delegated.path);
                 assert!(!judged || !is_never_honest(code), "{grant:?} was lost with {code}");
                 let record = self.model.record(delegated.flow);

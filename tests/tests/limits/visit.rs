@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use kwik_core::limits::RAW_BYTES_MAX;
 use kwik_core::{
-    AddPathError, DelegateError, DelegationState, Dir, GrantId, Limits, PathEvent, PathId, PathTarget, RawError,
-    ReadError, Role, SessionError, SessionEvent, SessionHandle, StreamHandle, StreamOffset, TransportCode, WriteError,
+    AddPathError, DelegateError, Dir, GrantId, GrantStatus, Limits, PathEvent, PathId, PathTarget, RawError, ReadError,
+    Role, SessionError, SessionEvent, SessionHandle, StreamHandle, StreamOffset, TransportCode, WriteError,
 };
 use kwik_sim::{Link, NodeConfig, NodeId, World, WorldConfig};
 use kwik_tests::{NAME, pattern};
@@ -404,12 +404,12 @@ impl Answer {
             }
         }
         match self.grant.and_then(|grant| session.delegation(grant)) {
-            Some(DelegationState::Lost { missing, .. }) => {
+            Some(GrantStatus::Lost { missing, .. }) => {
                 self.grant = None;
                 self.own.splice(0..0, missing);
             }
-            Some(DelegationState::Delivered) => self.grant = None,
-            Some(DelegationState::Active { .. }) | None => {}
+            Some(GrantStatus::Delivered) => self.grant = None,
+            Some(GrantStatus::Progress { .. }) | None => {}
         }
         let mut stream = session.stream_mut(self.stream);
         while let Some(range) = self.own.first_mut() {

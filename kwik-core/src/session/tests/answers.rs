@@ -9,9 +9,8 @@ use super::{CLIENT, OTHER, PRIMARY, SECONDARY, Trio};
 use crate::auth::Identity;
 use crate::error::{DeadReason, SessionError, TransportCode};
 use crate::id::PathId;
-use crate::path::PathState;
 use crate::session::{PathEvent, PathTarget, RawError, SessionEvent};
-use crate::stream::DelegationState;
+use crate::status::{GrantStatus, PathState};
 
 const NOWHERE: &str = "10.9.9.9:4433";
 
@@ -136,7 +135,7 @@ fn path_that_the_client_says_nothing_of_is_given_up_and_its_ranges_are_free_agai
     assert!(trio.client_path_state(path).is_dead(), "the client was told to leave it");
     let mut session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
     let lost = session.delegation(grant.grant);
-    let expected = DelegationState::Lost {
+    let expected = GrantStatus::Lost {
         code: TransportCode::UNANSWERED.into(),
         missing: std::iter::once(grant.range.clone()).collect(),
     };

@@ -9,10 +9,10 @@ use crate::auth::{self, Identity, SignatureContext};
 use crate::error::{ErrorCode, SessionError, TransportCode};
 use crate::id::{Dir, Epoch, GrantId, PathId, SessionId, StreamId, StreamOffset};
 use crate::limits::{Limits, RAW_BYTES_MAX, REQUEST_BYTES_MAX, VARINT_MAX};
-use crate::path::PathState;
 use crate::session::relay::Relay;
 use crate::session::{PathTarget, RoleState};
-use crate::stream::{DelegationState, ReadError};
+use crate::status::{GrantStatus, PathState};
+use crate::stream::ReadError;
 use crate::wire::{
     AddPath, CarrierItem, Close, ControlFrame, Grant, GrantOpen, MaxStreamData, PathStatus, Raw, RawForward, RawStatus,
     RemovePath, SignedPayload, Welcome, WirePathState,
@@ -270,7 +270,7 @@ fn grant_for_a_path_that_is_gone_is_lost_at_once() {
     trio.forge(CLIENT, path, PathInput::Lost(crate::error::DeadReason::new(TransportCode::TIMED_OUT, "")));
     trio.settle();
     let session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
-    let lost = |code: TransportCode, missing| DelegationState::Lost { code: code.into(), missing: vec![missing] };
+    let lost = |code: TransportCode, missing| GrantStatus::Lost { code: code.into(), missing: vec![missing] };
     assert_eq!(session.delegation(delegated.grant), Some(lost(TransportCode::TIMED_OUT, 0..100)));
     assert_eq!(session.delegation(late), Some(lost(TransportCode::PATH_UNKNOWN, 100..110)));
 }
@@ -567,7 +567,7 @@ fn grant_of_a_stream_that_is_over_is_lost_at_once() {
     for grant in [delegated.grant, late] {
         let state = session.delegation(grant);
         let code = TransportCode::STREAM_GONE.into();
-        assert!(matches!(&state, Some(DelegationState::Lost { code: found, .. }) if *found == code), "{state:?}");
+        assert!(matches!(&state, Some(GrantStatus::Lost { code: found, .. }) if *found == code), "{state:?}");
     }
     let read = trio.nodes[CLIENT].1.session_mut(client).unwrap().stream_mut(delegated.here).read(1);
     assert!(matches!(read, Err(ReadError::ClosedStream)), "{read:?}");

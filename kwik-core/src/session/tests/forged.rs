@@ -5,11 +5,12 @@ use bytes::Bytes;
 use super::{CLIENT, Delegated, OTHER, PRIMARY, SECONDARY, Trio};
 use crate::auth::{self, Identity, SignatureContext, Ticket, UnixTime};
 use crate::error::{ErrorCode, TransportCode};
+use crate::grant::Grant;
 use crate::id::{Dir, Epoch, GrantId, PathId, RangeConflict, StreamId, StreamOffset};
 use crate::limits::{GRANTS_PATH_MAX, Limits};
-use crate::path::PathState;
 use crate::session::{DelegateError, PathEvent, RoleState, SessionEvent};
-use crate::stream::{DelegationState, Grant, ReadError};
+use crate::status::{GrantStatus, PathState};
+use crate::stream::ReadError;
 use crate::wire::{AddPath, CarrierItem, GrantEnd, GrantOpen, Raw, RawForward, RawStatus, SignedPayload, StopSending};
 
 fn signed(sequence: u64) -> SignedPayload {
@@ -25,7 +26,7 @@ fn assert_path_died(trio: &mut Trio, grant: GrantId, code: TransportCode, missin
     assert!(trio.is_open(CLIENT) && trio.is_open(PRIMARY));
     let primary = trio.sessions[PRIMARY];
     let state = trio.nodes[PRIMARY].1.session(primary).unwrap().delegation(grant).unwrap();
-    assert_eq!(state, DelegationState::Lost { code: code.into(), missing: vec![missing] });
+    assert_eq!(state, GrantStatus::Lost { code: code.into(), missing: vec![missing] });
     assert!(!trio.is_open(SECONDARY), "the secondary was not told");
 }
 

@@ -6,14 +6,12 @@ use super::{CLIENT, Delegated, PRIMARY, SECONDARY, Trio};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Epoch, GrantId, PathId, StreamOffset};
 use crate::limits::{Limits, PATHS_REMEMBERED_MAX, RAW_BYTES_MAX, REQUEST_BYTES_MAX};
-use crate::path::PathState;
 use crate::session::primary::PrimaryRole;
 use crate::session::relay::{Held, Relay};
 use crate::session::{DelegateError, PathEvent, PathTarget, RawError, RoleState, SessionEvent};
-use crate::stream::DelegationState;
+use crate::status::{GrantStatus, PathState};
 use crate::wire::{
-    ControlFrame, Grant, GrantStatus, GrantStatusFrame, PathStatus, Raw, RawStatus, Revoke, SignedPayload,
-    WirePathState,
+    ControlFrame, Grant, GrantStatusFrame, PathStatus, Raw, RawStatus, Revoke, SignedPayload, WirePathState,
 };
 
 impl Trio {
@@ -229,7 +227,7 @@ fn commands_that_undo_what_was_not_sent_take_it_away() {
         assert_eq!(session.revoke(grant), Ok(()));
         let lost = session.delegation(grant);
         let code = TransportCode::REVOKED.into();
-        assert!(matches!(&lost, Some(DelegationState::Lost { code: found, .. }) if *found == code), "{lost:?}");
+        assert!(matches!(&lost, Some(GrantStatus::Lost { code: found, .. }) if *found == code), "{lost:?}");
         session.forget_delegation(grant);
 
         let added = trio.another_path();
@@ -240,7 +238,7 @@ fn commands_that_undo_what_was_not_sent_take_it_away() {
         assert_eq!(session.remove_path(added), Ok(()));
         let reason = crate::error::DeadReason::new(TransportCode::PATH_REMOVED, "");
         assert_eq!(session.path(added).unwrap().state, PathState::Dead(reason.clone()));
-        assert!(matches!(session.delegation(late), Some(DelegationState::Lost { .. })));
+        assert!(matches!(session.delegation(late), Some(GrantStatus::Lost { .. })));
         session.forget_delegation(late);
         assert!(trio.machine(PRIMARY).events.len() <= 2, "told at once");
         let dead = SessionEvent::Path(PathEvent::Dead { path: added, reason });
@@ -256,7 +254,7 @@ fn commands_that_undo_what_was_not_sent_take_it_away() {
     let grant = trio.delegate(&delegated, 10).unwrap();
     trio.settle();
     let session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
-    assert_eq!(session.delegation(grant), Some(DelegationState::Active { delivered: 0 }));
+    assert_eq!(session.delegation(grant), Some(GrantStatus::Progress { delivered: 0 }));
     assert!(trio.is_open(CLIENT) && trio.is_open(PRIMARY) && trio.is_open(SECONDARY));
     assert!(trio.client_path_state(path).is_usable());
 }
@@ -275,7 +273,7 @@ fn removal_takes_grants_away_that_were_not_sent_and_ends_with_the_path() {
     trio.settle();
     let session = trio.nodes[PRIMARY].1.session_mut(primary).unwrap();
     for grant in [delegated.grant, unsent] {
-        assert!(matches!(session.delegation(grant), Some(DelegationState::Lost { .. })), "{grant:?}");
+        assert!(matches!(session.delegation(grant), Some(GrantStatus::Lost { .. })), "{grant:?}");
     }
     assert!(session.path(path).unwrap().state.is_dead());
     assert_eq!(trio.primary().commands.bytes(), 0);

@@ -24,7 +24,8 @@ use crate::endpoint::{DatagramMeta, Endpoint};
 use crate::error::{SessionError, TransportCode};
 use crate::id::{Dir, GrantId, PathId, SessionHandle, StreamHandle, StreamId};
 use crate::limits::Limits;
-use crate::path::{PathInput, PathState, RawQuic};
+use crate::path::{PathInput, RawQuic};
+use crate::status::PathState;
 use crate::test_support::instant;
 use crate::wire::{CarrierItem, ControlFrame};
 

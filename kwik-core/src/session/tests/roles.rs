@@ -7,10 +7,11 @@ use bytes::Bytes;
 use super::{CLIENT, PRIMARY, PathInput, SECONDARY, Trio};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Dir, Epoch, GrantId, PathId, SessionId, StreamId, StreamOffset};
+use crate::status::GrantStatus;
 use crate::wire::{
-    AddPath, CarrierItem, Close, ControlFrame, ControlType, Grant, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame,
-    Hello, Join, Lease, MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus, Raw, RawForward,
-    RawStatus, RemovePath, ResetStream, Revoke, SignedPayload, StopSending, Welcome, WirePathState,
+    AddPath, CarrierItem, Close, ControlFrame, ControlType, Grant, GrantEnd, GrantOpen, GrantStatusFrame, Hello, Join,
+    Lease, MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus, Raw, RawForward, RawStatus,
+    RemovePath, ResetStream, Revoke, SignedPayload, StopSending, Welcome, WirePathState,
 };
 
 /// A frame of each type, about things that do not exist unless they must.

@@ -1,12 +1,11 @@
 //! Ranges of a stream that others write: left to them at the primary, granted to this end at a secondary.
 
 use super::{RecvHalf, SendHalf, StreamTable, TableRole};
-use crate::error::{ErrorCode, TransportCode};
+use crate::error::{ErrorCode, Fault, FrameEffect, TransportCode};
 use crate::id::{Dir, GrantId, StreamHandle, StreamId};
 use crate::limits::VARINT_MAX;
 use crate::stream::recv::RecvStream;
 use crate::stream::send::{SendStream, WriteError};
-use crate::stream::{Fault, FrameEffect};
 use bytes::Bytes;
 use std::ops::Range;
 

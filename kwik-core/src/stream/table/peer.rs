@@ -1,7 +1,7 @@
 //! What the peer says about streams.
 
 use super::{RecvHalf, SendHalf, Stream, StreamTable, TableRole};
-use crate::error::{ErrorCode, TransportCode};
+use crate::error::{ErrorCode, Fault, FrameEffect, TransportCode};
 use crate::id::{Dir, PathId, RangeConflict, StreamHandle, StreamId, StreamOffset};
 use crate::limits::VARINT_MAX;
 use crate::stream::flow::Window;
@@ -10,7 +10,6 @@ use crate::stream::piece::SLICE_BYTES_MIN;
 use crate::stream::reassembly::Conflict;
 use crate::stream::recv::{DataOutcome, Overflow, RecvStream};
 use crate::stream::send::SendStream;
-use crate::stream::{Fault, FrameEffect};
 use bytes::Bytes;
 
 impl StreamTable {

@@ -1,10 +1,10 @@
 //! What a peer may say, and what it may not.
 
 use super::*;
-use crate::error::{ErrorCode, TransportCode};
+use crate::error::{ErrorCode, Fault, TransportCode};
 use crate::id::{RangeConflict, StreamOffset};
 use crate::limits::VARINT_MAX;
-use crate::stream::{Fault, Overflow};
+use crate::stream::Overflow;
 
 const CODE: ErrorCode = ErrorCode::Application(9);
 

@@ -1,13 +1,12 @@
 //! Grants, and raw packets between servers: what the primary signs and the client carries.
 
-use std::ops::Range;
-
 use bytes::{Bytes, BytesMut};
 
 use crate::{
     error::ErrorCode,
     id::{Epoch, GrantId, PathId, StreamId, StreamOffset},
     limits::{MISSING_RANGES_MAX, RAW_BYTES_MAX, REQUEST_BYTES_MAX},
+    status::GrantStatus,
     wire::{
         WireError,
         coding::{Decoder, Field, bytes_len, fields_in_order, put_bytes, put_ranges, put_varint, varint_len},
@@ -83,25 +82,6 @@ pub(crate) struct Revoke {
 pub(crate) struct GrantStatusFrame {
     pub(crate) grant: GrantId,
     pub(crate) status: GrantStatus,
-}
-
-/// What became of a granted range.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum GrantStatus {
-    /// Some of it arrived.
-    Progress {
-        /// Bytes of the range that arrived so far.
-        delivered: u64,
-    },
-    /// All of it arrived.
-    Delivered,
-    /// The rest of it will not arrive.
-    Lost {
-        /// Why.
-        code: ErrorCode,
-        /// Stream offsets: 1 to [`MISSING_RANGES_MAX`] ranges that ascend and neither overlap nor touch.
-        missing: Vec<Range<u64>>,
-    },
 }
 
 impl Field for GrantStatus {

@@ -5,7 +5,7 @@ mod path;
 mod session;
 mod stream;
 
-pub(crate) use grant::{Grant, GrantEnd, GrantStatus, GrantStatusFrame, Raw, RawStatus, Revoke, SignedPayload};
+pub(crate) use grant::{Grant, GrantEnd, GrantStatusFrame, Raw, RawStatus, Revoke, SignedPayload};
 pub(super) use grant::{put_range, take_range};
 pub(crate) use path::{AddPath, Lease, PacketAck, PathStatus, RemovePath, WirePathState};
 pub(crate) use session::{Close, Hello, Join, Welcome};

@@ -13,10 +13,11 @@ use crate::{
     error::{ErrorCode, TransportCode},
     id::{Dir, Epoch, GrantId, PacketNumber, PathId, RangeConflict, SessionId, StreamId, StreamOffset},
     limits::{FLOOR_STREAM_BYTES, FLOOR_STREAMS, VARINT_MAX},
+    status::GrantStatus,
     wire::{
-        AddPath, CarrierItem, Close, ControlFrame, Grant, GrantEnd, GrantOpen, GrantStatus, GrantStatusFrame, Hello,
-        Join, Lease, MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus, Raw, RawForward, RawStatus,
-        RemovePath, ResetStream, Revoke, SignedPayload, StopSending, Welcome, WirePathState, encode_carrier_header,
+        AddPath, CarrierItem, Close, ControlFrame, Grant, GrantEnd, GrantOpen, GrantStatusFrame, Hello, Join, Lease,
+        MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus, Raw, RawForward, RawStatus, RemovePath,
+        ResetStream, Revoke, SignedPayload, StopSending, Welcome, WirePathState, encode_carrier_header,
         encode_packet_header, encode_stream_header, packet_header_len,
     },
 };

@@ -9,11 +9,12 @@ use super::{arbitrary::encode_item, carrier, encoded, hex, raw_frame, read_carri
 use crate::{
     error::{ErrorCode, TransportCode},
     id::{Dir, Epoch, GrantId, PacketNumber, PathId, RangeConflict, SessionId, StreamId, StreamOffset},
+    status::GrantStatus,
     wire::{
-        AddPath, CarrierItem, Close, ControlFrame, ControlType, DataType, Grant, GrantEnd, GrantOpen, GrantStatus,
-        GrantStatusFrame, Hello, Join, Lease, MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus,
-        Raw, RawForward, RawStatus, RemovePath, ResetStream, Revoke, SignedPayload, StopSending, Welcome,
-        WirePathState, coding::varint_len, encode_carrier_header, encode_packet_header,
+        AddPath, CarrierItem, Close, ControlFrame, ControlType, DataType, Grant, GrantEnd, GrantOpen, GrantStatusFrame,
+        Hello, Join, Lease, MaxStreamData, MaxStreams, OpenStream, PacketAck, Params, PathStatus, Raw, RawForward,
+        RawStatus, RemovePath, ResetStream, Revoke, SignedPayload, StopSending, Welcome, WirePathState,
+        coding::varint_len, encode_carrier_header, encode_packet_header,
     },
 };
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use kwik_core::{DelegationState, GrantInfo, PathId, PathInfo, SessionMut};
+use kwik_core::{GrantInfo, GrantStatus, PathId, PathInfo, SessionMut};
 
 use super::open::Open;
 
@@ -73,15 +73,15 @@ impl Source {
         self.grants.retain(|GrantInfo { grant, range }| {
             let bytes = range.end - range.start;
             match session.delegation(*grant) {
-                Some(DelegationState::Active { delivered: part }) => {
+                Some(GrantStatus::Progress { delivered: part }) => {
                     owes += bytes - part;
                     delivered += part;
                     return true;
                 }
-                Some(DelegationState::Lost { missing, .. }) => {
+                Some(GrantStatus::Lost { missing, .. }) => {
                     missing.into_iter().for_each(|range| open.give_back(range));
                 }
-                Some(DelegationState::Delivered) | None => {}
+                Some(GrantStatus::Delivered) | None => {}
             }
             session.forget_delegation(*grant);
             *settled += bytes;

@@ -3,46 +3,21 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::Fault;
-use super::grants::GrantReport;
-use crate::error::{ErrorCode, TransportCode};
+use super::violation;
+use crate::error::{ErrorCode, Fault};
 use crate::id::{GrantId, PathId, StreamId};
 use crate::limits::Limits;
-
-/// How far a delegation came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DelegationState {
-    /// Its bytes are on their way.
-    Active {
-        /// Bytes the client has at least, as it last said.
-        delivered: u64,
-    },
-    /// The client has all of it.
-    Delivered,
-    /// Part of it will not come from this source.
-    Lost {
-        /// Why.
-        code: ErrorCode,
-        /// The stream offsets the client may lack, ascending and disjoint. It has the rest of the range.
-        missing: Vec<Range<u64>>,
-    },
-}
+use crate::status::GrantStatus;
 
 /// What a status changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) grant: GrantId,
     pub(crate) stream: StreamId,
-    pub(crate) outcome: Outcome,
-}
-
-/// The change itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The client has `delivered` bytes of the range in all.
-    Progress { delivered: u64 },
-    /// The delegation is over: the client has the `arrived` parts of the range and may lack the `missing` ones.
-    Settled { arrived: Vec<Range<u64>>, missing: Vec<Range<u64>> },
+    /// What the client has for good, now that the delegation is over.
+    pub(crate) arrived: Vec<Range<u64>>,
+    /// What the client may lack for good.
+    pub(crate) missing: Vec<Range<u64>>,
 }
 
 /// The session has as many unfinished delegations as it may, in all or on the path.
@@ -95,7 +70,7 @@ impl Delegations {
         self.next += 1;
         *self.outstanding.entry(path).or_default() += 1;
         self.outstanding_total += 1;
-        let state = DelegationState::Active { delivered: 0 };
+        let state = GrantStatus::Progress { delivered: 0 };
         let (is_outstanding, is_revoked, is_forgotten) = (true, false, false);
         self.known.insert(id, Entry { path, stream, range, state, is_outstanding, is_revoked, is_forgotten });
         Ok(id)
@@ -107,12 +82,12 @@ impl Delegations {
     /// # Errors
     /// PROTOCOL_VIOLATION if the grant was never issued or its last status was given before, if more bytes than granted
     /// or fewer than before are said to be delivered, or if what is missing is not part of the range.
-    pub(crate) fn on_status(&mut self, id: GrantId, report: GrantReport) -> Result<Option<Change>, Fault> {
+    pub(crate) fn on_status(&mut self, id: GrantId, report: GrantStatus) -> Result<Option<Change>, Fault> {
         let Some(entry) = self.known.get_mut(&id).filter(|entry| entry.is_outstanding) else {
             return Err(violation("a status of no outstanding grant"));
         };
-        let is_last = !matches!(report, GrantReport::Progress { .. });
-        let change = entry.on_report(report)?.map(|outcome| entry.change(id, outcome));
+        let is_last = report.is_settled();
+        let change = entry.on_report(id, report)?;
         if is_last {
             entry.is_outstanding = false;
             let (path, is_forgotten) = (entry.path, entry.is_forgotten);
@@ -127,7 +102,7 @@ impl Delegations {
     /// Takes back a grant that the client was never told of. All of its range is missing.
     pub(crate) fn annul(&mut self, id: GrantId, code: ErrorCode) -> Option<Change> {
         let missing = vec![self.known.get(&id)?.range.clone()];
-        self.on_status(id, GrantReport::Lost { code, missing }).ok().flatten()
+        self.on_status(id, GrantStatus::Lost { code, missing }).ok().flatten()
     }
 
     /// Gives up the active delegations of a path without waiting for what the client says. Everything they granted is
@@ -142,7 +117,7 @@ impl Delegations {
     }
 
     /// How far a delegation came. `None` once it was forgotten.
-    pub(crate) fn state(&self, id: GrantId) -> Option<&DelegationState> {
+    pub(crate) fn state(&self, id: GrantId) -> Option<&GrantStatus> {
         self.known.get(&id).filter(|entry| !entry.is_forgotten).map(|entry| &entry.state)
     }
 
@@ -172,8 +147,8 @@ impl Delegations {
         active
             .map(|(id, entry)| {
                 let missing = vec![entry.range.clone()];
-                entry.state = DelegationState::Lost { code, missing: missing.clone() };
-                entry.change(*id, Outcome::Settled { arrived: Vec::new(), missing })
+                entry.move_to(GrantStatus::Lost { code, missing: missing.clone() });
+                Change { grant: *id, stream: entry.stream, arrived: Vec::new(), missing }
             })
             .collect()
     }
@@ -198,7 +173,7 @@ struct Entry {
     path: PathId,
     stream: StreamId,
     range: Range<u64>,
-    state: DelegationState,
+    state: GrantStatus,
     /// The client did not say its last yet.
     is_outstanding: bool,
     is_revoked: bool,
@@ -207,36 +182,27 @@ struct Entry {
 
 impl Entry {
     fn is_active(&self) -> bool {
-        matches!(self.state, DelegationState::Active { .. })
+        matches!(self.state, GrantStatus::Progress { .. })
     }
 
-    fn change(&self, grant: GrantId, outcome: Outcome) -> Change {
-        Change { grant, stream: self.stream, outcome }
-    }
-
-    fn on_report(&mut self, report: GrantReport) -> Result<Option<Outcome>, Fault> {
-        let (state, outcome) = match report {
-            GrantReport::Progress { delivered } => {
-                let is_news = self.is_news(delivered)?;
-                if !is_news {
-                    return Ok(None);
-                }
-                (DelegationState::Active { delivered }, Outcome::Progress { delivered })
-            }
-            GrantReport::Delivered => {
-                let arrived = vec![self.range.clone()];
-                (DelegationState::Delivered, Outcome::Settled { arrived, missing: Vec::new() })
-            }
-            GrantReport::Lost { code, missing } => {
-                let arrived = self.rest(&missing)?;
-                (DelegationState::Lost { code, missing: missing.clone() }, Outcome::Settled { arrived, missing })
-            }
+    fn on_report(&mut self, grant: GrantId, report: GrantStatus) -> Result<Option<Change>, Fault> {
+        let (arrived, missing) = match &report {
+            GrantStatus::Progress { delivered } if !self.is_news(*delivered)? => return Ok(None),
+            GrantStatus::Progress { .. } => (Vec::new(), Vec::new()),
+            GrantStatus::Delivered => (vec![self.range.clone()], Vec::new()),
+            GrantStatus::Lost { missing, .. } => (self.rest(missing)?, missing.clone()),
         };
         if !self.is_active() {
             return Ok(None);
         }
+        self.move_to(report);
+        Ok(Some(Change { grant, stream: self.stream, arrived, missing }))
+    }
+
+    /// A delegation that is settled stays as it is.
+    fn move_to(&mut self, state: GrantStatus) {
+        debug_assert!(self.is_active(), "{:?} to {state:?}", self.state);
         self.state = state;
-        Ok(Some(outcome))
     }
 
     fn is_news(&self, delivered: u64) -> Result<bool, Fault> {
@@ -244,10 +210,10 @@ impl Entry {
             return Err(violation("more was delivered than granted"));
         }
         match self.state {
-            DelegationState::Active { delivered: before } if delivered < before => {
+            GrantStatus::Progress { delivered: before } if delivered < before => {
                 Err(violation("less was delivered than before"))
             }
-            DelegationState::Active { delivered: before } => Ok(delivered > before),
+            GrantStatus::Progress { delivered: before } => Ok(delivered > before),
             _ => Ok(false),
         }
     }
@@ -275,10 +241,5 @@ impl Entry {
     }
 }
 
-fn violation(detail: &'static str) -> Fault {
-    Fault::new(TransportCode::PROTOCOL_VIOLATION, detail)
-}
-
 #[cfg(test)]
-#[path = "delegations_tests.rs"]
 mod tests;

@@ -29,7 +29,7 @@ fn record(book: &mut GrantTable, grant: Grant) -> Result<(), Fault> {
     book.record(grant, &missing)
 }
 
-fn reports(book: &mut GrantTable) -> Vec<(u64, GrantReport)> {
+fn reports(book: &mut GrantTable) -> Vec<(u64, GrantStatus)> {
     std::iter::from_fn(|| book.poll_status()).map(|(id, report)| (id.0, report)).collect()
 }
 
@@ -38,8 +38,8 @@ fn arrive(book: &mut GrantTable, stream: StreamId, new: &[(u64, u64)]) {
     book.on_new(stream, &ranges(new));
 }
 
-fn lost(code: impl Into<ErrorCode>, missing: &[(u64, u64)]) -> GrantReport {
-    GrantReport::Lost { code: code.into(), missing: ranges(missing) }
+fn lost(code: impl Into<ErrorCode>, missing: &[(u64, u64)]) -> GrantStatus {
+    GrantStatus::Lost { code: code.into(), missing: ranges(missing) }
 }
 
 fn ranges(pairs: &[(u64, u64)]) -> Vec<Range<u64>> {
@@ -71,11 +71,11 @@ fn one_byte_outside_a_grant_is_a_violation() {
 fn grant_is_delivered_when_its_last_byte_arrives_from_anywhere() {
     let mut book = book_with(&[grant(1, ONE, 100..200), grant(2, TWO, 150..250)]);
     arrive(&mut book, STREAM, &[(0, 120), (130, 1000)]);
-    assert_eq!(reports(&mut book), [(2, GrantReport::Delivered)]);
+    assert_eq!(reports(&mut book), [(2, GrantStatus::Delivered)]);
     arrive(&mut book, SIBLING, &[(120, 130)]);
     assert_eq!(reports(&mut book), []);
     arrive(&mut book, STREAM, &[(120, 130)]);
-    assert_eq!(reports(&mut book), [(1, GrantReport::Delivered)]);
+    assert_eq!(reports(&mut book), [(1, GrantStatus::Delivered)]);
     assert!(book.grants.is_empty() && book.open.is_empty() && book.open_by_path.is_empty());
     assert_eq!(book.check(ONE, STREAM, 100..200, 100), Access::Allowed, "late duplicates are legal");
 }
@@ -85,9 +85,9 @@ fn grant_of_bytes_that_came_before_counts_them() {
     let mut book = GrantTable::new(&Limits::default());
     book.record(grant(1, ONE, 0..100), &ranges(&[(40, 50)])).unwrap();
     book.record(grant(2, ONE, 100..200), &[]).unwrap();
-    assert_eq!(reports(&mut book), [(2, GrantReport::Delivered)]);
+    assert_eq!(reports(&mut book), [(2, GrantStatus::Delivered)]);
     arrive(&mut book, STREAM, &[(40, 50)]);
-    assert_eq!(reports(&mut book), [(1, GrantReport::Delivered)]);
+    assert_eq!(reports(&mut book), [(1, GrantStatus::Delivered)]);
 }
 
 // [P-8.18]
@@ -98,7 +98,7 @@ fn progress_is_told_in_steps() {
     arrive(&mut book, STREAM, &[(0, STEP - 1)]);
     assert_eq!(reports(&mut book), []);
     arrive(&mut book, STREAM, &[(STEP, STEP + 1), (2 * STEP, 4 * STEP)]);
-    assert_eq!(reports(&mut book), [(1, GrantReport::Progress { delivered: 3 * STEP })]);
+    assert_eq!(reports(&mut book), [(1, GrantStatus::Progress { delivered: 3 * STEP })]);
     arrive(&mut book, STREAM, &[(5 * STEP, 6 * STEP - 1)]);
     assert_eq!(reports(&mut book), []);
     arrive(&mut book, STREAM, &[(9 * STEP, 10 * STEP)]);
@@ -183,7 +183,7 @@ fn ended_part_waits_for_the_bytes_before_its_end() {
     arrive(&mut book, STREAM, &[(120, 149)]);
     assert_eq!(reports(&mut book), []);
     arrive(&mut book, STREAM, &[(149, 150), (300, 400)]);
-    assert_eq!(reports(&mut book), [(1, lost(GONE, &[(150, 160), (170, 200)])), (3, GrantReport::Delivered)]);
+    assert_eq!(reports(&mut book), [(1, lost(GONE, &[(150, 160), (170, 200)])), (3, GrantStatus::Delivered)]);
     assert_eq!(book.on_end(GrantId(1), ONE, 150, GONE), Ok(()), "crossed with the settlement");
     assert_eq!(book.writers(STREAM).count(), 0);
 }
@@ -208,7 +208,7 @@ fn regression_grant_was_lost_with_nothing_missing() {
     let mut book = book_with(&[grant(1, ONE, 0..100)]);
     book.on_end(GrantId(1), ONE, 50, GONE).unwrap();
     arrive(&mut book, STREAM, &[(0, 50), (50, 100)]);
-    assert_eq!(reports(&mut book), [(1, GrantReport::Delivered)]);
+    assert_eq!(reports(&mut book), [(1, GrantStatus::Delivered)]);
 }
 
 /// The primary cannot make sense of a loss of nothing.
@@ -218,7 +218,7 @@ fn regression_grant_for_a_dead_path_was_lost_although_all_of_it_had_arrived() {
     let mut book = GrantTable::new(&Limits::default());
     book.refuse(grant(1, ONE, 0..100), &[], GONE).unwrap();
     book.refuse(grant(2, ONE, 100..200), &ranges(&[(150, 200)]), GONE).unwrap();
-    assert_eq!(reports(&mut book), [(1, GrantReport::Delivered), (2, lost(GONE, &[(150, 200)]))]);
+    assert_eq!(reports(&mut book), [(1, GrantStatus::Delivered), (2, lost(GONE, &[(150, 200)]))]);
 }
 
 // [P-8.14]
@@ -253,7 +253,7 @@ fn lost_path_reports_exactly_what_is_missing_and_may_write_no_more() {
     let mut book = book_with(&[grant(1, ONE, 0..100), grant(2, TWO, 100..200), grant(3, ONE, 200..300)]);
     arrive(&mut book, STREAM, &[(0, 30), (40, 60), (200, 300)]);
     book.path_lost(ONE, GONE);
-    assert_eq!(reports(&mut book), [(3, GrantReport::Delivered), (1, lost(GONE, &[(30, 40), (60, 100)]))]);
+    assert_eq!(reports(&mut book), [(3, GrantStatus::Delivered), (1, lost(GONE, &[(30, 40), (60, 100)]))]);
     assert_eq!(book.check(ONE, STREAM, 30..40, 1), Access::Violation);
     assert_eq!(book.check(TWO, STREAM, 100..200, 1), Access::Allowed);
     assert_eq!(book.writers(STREAM).collect::<Vec<_>>(), [TWO]);
@@ -287,7 +287,7 @@ fn grant_id_names_one_grant() {
         assert_eq!(code_of(record(&mut book, other)), TransportCode::PROTOCOL_VIOLATION);
     }
     arrive(&mut book, STREAM, &[(0, 100)]);
-    assert_eq!(reports(&mut book), [(1, GrantReport::Delivered)]);
+    assert_eq!(reports(&mut book), [(1, GrantStatus::Delivered)]);
 }
 
 // [P-8.8]
@@ -307,7 +307,7 @@ fn every_cap_is_reached_and_left_again() {
     record(&mut book, grant(5, TWO, 50..55)).unwrap();
     record(&mut book, grant(6, TWO, 60..65)).unwrap();
     let lost =
-        GrantReport::Lost { code: TransportCode::REASSEMBLY_LIMIT.into(), missing: std::iter::once(60..65).collect() };
+        GrantStatus::Lost { code: TransportCode::REASSEMBLY_LIMIT.into(), missing: std::iter::once(60..65).collect() };
     assert_eq!(reports(&mut book), [(6, lost)], "spans");
     assert_eq!(book.check(TWO, STREAM, 60..65, 1), Access::Violation, "a refused grant permits nothing");
     book.forget_below(STREAM, 35);
@@ -340,7 +340,7 @@ fn many_missing_ranges_are_merged_with_their_nearest_neighbours() {
     arrive(&mut book, STREAM, &[(10, 11), (520, 521), (100 * max + 5, 100 * max + 6)]);
     book.path_lost(ONE, GONE);
     let reports = reports(&mut book);
-    let [(1, GrantReport::Lost { missing, .. })] = reports.as_slice() else { panic!("{reports:?}") };
+    let [(1, GrantStatus::Lost { missing, .. })] = reports.as_slice() else { panic!("{reports:?}") };
     assert_eq!(missing.len(), MISSING_RANGES_MAX);
     assert_eq!(missing[0], 0..290, "the narrow gaps are closed, and then the first of the wide ones");
     assert_eq!(missing[1], 300..390);
@@ -374,7 +374,7 @@ fn book_of_a_long_stream_stays_short() {
         record(&mut book, grant(index, path, range.clone())).unwrap();
         assert_eq!(book.check(path, STREAM, range.clone(), PIECE), Access::Allowed);
         book.on_new(STREAM, std::slice::from_ref(&range));
-        assert_eq!(reports(&mut book), [(index, GrantReport::Delivered)]);
+        assert_eq!(reports(&mut book), [(index, GrantStatus::Delivered)]);
         book.forget_below(STREAM, range.start.saturating_sub(16 * PIECE));
     }
     assert!(book.spans <= 32, "{} spans", book.spans);

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::TransportCode;
 
 const STREAM: StreamId = StreamId(1);
 const ONE: PathId = PathId(1);
@@ -15,12 +16,15 @@ fn issue(book: &mut Delegations, path: PathId, range: Range<u64>) -> GrantId {
     book.issue(path, STREAM, range).unwrap()
 }
 
-fn change(grant: GrantId, outcome: Outcome) -> Change {
-    Change { grant, stream: STREAM, outcome }
+/// What has arrived, and what is missing, for good.
+type Ranges = Vec<Range<u64>>;
+
+fn change(grant: GrantId, (arrived, missing): (Ranges, Ranges)) -> Change {
+    Change { grant, stream: STREAM, arrived, missing }
 }
 
-fn lost(missing: &[(u64, u64)]) -> GrantReport {
-    GrantReport::Lost { code: CODE, missing: ranges(missing) }
+fn lost(missing: &[(u64, u64)]) -> GrantStatus {
+    GrantStatus::Lost { code: CODE, missing: ranges(missing) }
 }
 
 fn ranges(pairs: &[(u64, u64)]) -> Vec<Range<u64>> {
@@ -31,15 +35,15 @@ fn ranges(pairs: &[(u64, u64)]) -> Vec<Range<u64>> {
 fn delegation_goes_from_progress_to_delivered() {
     let mut book = new();
     let id = issue(&mut book, ONE, 100..200);
-    assert_eq!(book.state(id), Some(&DelegationState::Active { delivered: 0 }));
-    let progress = book.on_status(id, GrantReport::Progress { delivered: 60 }).unwrap();
-    assert_eq!(progress, Some(change(id, Outcome::Progress { delivered: 60 })));
-    assert_eq!(book.on_status(id, GrantReport::Progress { delivered: 60 }), Ok(None), "no news");
-    assert_eq!(book.state(id), Some(&DelegationState::Active { delivered: 60 }));
-    let settled = book.on_status(id, GrantReport::Delivered).unwrap();
+    assert_eq!(book.state(id), Some(&GrantStatus::Progress { delivered: 0 }));
+    let progress = book.on_status(id, GrantStatus::Progress { delivered: 60 }).unwrap();
+    assert_eq!(progress, Some(change(id, (vec![], vec![]))));
+    assert_eq!(book.on_status(id, GrantStatus::Progress { delivered: 60 }), Ok(None), "no news");
+    assert_eq!(book.state(id), Some(&GrantStatus::Progress { delivered: 60 }));
+    let settled = book.on_status(id, GrantStatus::Delivered).unwrap();
     let (arrived, missing) = (ranges(&[(100, 200)]), vec![]);
-    assert_eq!(settled, Some(change(id, Outcome::Settled { arrived, missing })));
-    assert_eq!(book.state(id), Some(&DelegationState::Delivered));
+    assert_eq!(settled, Some(change(id, (arrived, missing))));
+    assert_eq!(book.state(id), Some(&GrantStatus::Delivered));
     book.forget(id);
     assert_eq!(book.state(id), None);
 }
@@ -49,7 +53,7 @@ fn delegation_is_revoked_once() {
     let mut book = new();
     let id = issue(&mut book, ONE, 0..10);
     assert_eq!((book.revoke(id), book.revoke(id)), (Some(true), Some(false)));
-    assert_eq!(book.state(id), Some(&DelegationState::Active { delivered: 0 }), "until the client says what it has");
+    assert_eq!(book.state(id), Some(&GrantStatus::Progress { delivered: 0 }), "until the client says what it has");
     book.on_status(id, lost(&[(0, 10)])).unwrap();
     assert_eq!(book.revoke(id), None, "it is over");
     assert_eq!(book.revoke(GrantId(id.0 + 1)), None, "it is unknown");
@@ -67,8 +71,8 @@ fn lost_delegation_splits_its_range() {
         let id = issue(&mut book, ONE, 100..200);
         let settled = book.on_status(id, lost(missing)).unwrap();
         let (arrived, missing) = (ranges(arrived), ranges(missing));
-        assert_eq!(settled, Some(change(id, Outcome::Settled { arrived, missing: missing.clone() })));
-        assert_eq!(book.state(id), Some(&DelegationState::Lost { code: CODE, missing }));
+        assert_eq!(settled, Some(change(id, (arrived, missing.clone()))));
+        assert_eq!(book.state(id), Some(&GrantStatus::Lost { code: CODE, missing }));
     }
 }
 
@@ -77,13 +81,13 @@ fn lost_delegation_splits_its_range() {
 fn false_status_is_a_violation_and_changes_nothing() {
     let mut book = new();
     let id = issue(&mut book, ONE, 100..200);
-    assert!(book.on_status(id, GrantReport::Progress { delivered: 50 }).unwrap().is_some());
+    assert!(book.on_status(id, GrantStatus::Progress { delivered: 50 }).unwrap().is_some());
     let last = issue(&mut book, ONE, 200..201);
-    assert!(book.on_status(last, GrantReport::Delivered).unwrap().is_some());
+    assert!(book.on_status(last, GrantStatus::Delivered).unwrap().is_some());
     for (grant, report) in [
-        (id, GrantReport::Progress { delivered: 49 }),
-        (id, GrantReport::Progress { delivered: 101 }),
-        (id, GrantReport::Progress { delivered: u64::MAX }),
+        (id, GrantStatus::Progress { delivered: 49 }),
+        (id, GrantStatus::Progress { delivered: 101 }),
+        (id, GrantStatus::Progress { delivered: u64::MAX }),
         (id, lost(&[])),
         (id, lost(&[(99, 110)])),
         (id, lost(&[(190, 201)])),
@@ -92,16 +96,16 @@ fn false_status_is_a_violation_and_changes_nothing() {
         (id, lost(&[(130, 120)])),
         (id, lost(&[(120, 130), (129, 140)])),
         (id, lost(&[(150, 160), (110, 120)])),
-        (last, GrantReport::Delivered),
-        (last, GrantReport::Progress { delivered: 1 }),
+        (last, GrantStatus::Delivered),
+        (last, GrantStatus::Progress { delivered: 1 }),
         (last, lost(&[(200, 201)])),
-        (GrantId(last.0 + 1), GrantReport::Delivered),
-        (GrantId(u64::MAX), GrantReport::Progress { delivered: 0 }),
+        (GrantId(last.0 + 1), GrantStatus::Delivered),
+        (GrantId(u64::MAX), GrantStatus::Progress { delivered: 0 }),
     ] {
         let fault = book.on_status(grant, report.clone()).unwrap_err();
         assert_eq!(fault.code, TransportCode::PROTOCOL_VIOLATION, "{report:?}");
-        assert_eq!(book.state(id), Some(&DelegationState::Active { delivered: 50 }));
-        assert_eq!(book.state(last), Some(&DelegationState::Delivered));
+        assert_eq!(book.state(id), Some(&GrantStatus::Progress { delivered: 50 }));
+        assert_eq!(book.state(last), Some(&GrantStatus::Delivered));
     }
     assert_eq!(book.outstanding.get(&ONE), Some(&1));
 }
@@ -111,19 +115,19 @@ fn delegations_of_a_lost_path_are_given_up_at_once() {
     let mut book = new();
     let (first, other, done) =
         (issue(&mut book, ONE, 0..10), issue(&mut book, TWO, 10..20), issue(&mut book, ONE, 20..30));
-    assert!(book.on_status(done, GrantReport::Delivered).unwrap().is_some());
+    assert!(book.on_status(done, GrantStatus::Delivered).unwrap().is_some());
     let (arrived, missing) = (vec![], ranges(&[(0, 10)]));
-    let expected = change(first, Outcome::Settled { arrived, missing: missing.clone() });
+    let expected = change(first, (arrived, missing.clone()));
     assert_eq!(book.path_lost(ONE, CODE), [expected]);
     assert_eq!(book.path_lost(ONE, CODE), []);
-    assert_eq!(book.state(other), Some(&DelegationState::Active { delivered: 0 }));
+    assert_eq!(book.state(other), Some(&GrantStatus::Progress { delivered: 0 }));
     assert_eq!(book.session_lost(CODE).into_iter().map(|change| change.grant).collect::<Vec<_>>(), [other]);
 
     book.forget(first);
-    assert_eq!(book.on_status(first, GrantReport::Progress { delivered: 4 }), Ok(None), "crossed");
-    assert!(book.on_status(first, GrantReport::Progress { delivered: 11 }).is_err());
-    assert_eq!(book.on_status(first, GrantReport::Delivered), Ok(None), "crossed");
-    assert!(book.on_status(first, GrantReport::Delivered).is_err());
+    assert_eq!(book.on_status(first, GrantStatus::Progress { delivered: 4 }), Ok(None), "crossed");
+    assert!(book.on_status(first, GrantStatus::Progress { delivered: 11 }).is_err());
+    assert_eq!(book.on_status(first, GrantStatus::Delivered), Ok(None), "crossed");
+    assert!(book.on_status(first, GrantStatus::Delivered).is_err());
     assert!(!book.known.contains_key(&first));
 }
 
@@ -133,7 +137,7 @@ fn forgotten_delegation_still_settles() {
     let id = issue(&mut book, ONE, 0..10);
     book.forget(id);
     assert_eq!(book.state(id), None);
-    assert!(book.on_status(id, GrantReport::Delivered).unwrap().is_some());
+    assert!(book.on_status(id, GrantStatus::Delivered).unwrap().is_some());
     assert!(book.known.is_empty() && book.outstanding.is_empty() && book.is_settled());
     book.forget(id);
 }
@@ -144,7 +148,7 @@ fn grant_that_the_client_never_got_leaves_nothing_behind() {
     let id = issue(&mut book, ONE, 0..10);
     book.forget(id);
     let (arrived, missing) = (vec![], ranges(&[(0, 10)]));
-    assert_eq!(book.annul(id, CODE), Some(change(id, Outcome::Settled { arrived, missing })));
+    assert_eq!(book.annul(id, CODE), Some(change(id, (arrived, missing))));
     assert_eq!(book.annul(id, CODE), None);
     assert!(book.known.is_empty() && book.is_settled());
 }
@@ -161,7 +165,7 @@ fn caps_count_what_the_client_did_not_finish() {
     issue(&mut book, TWO, 2..3);
     assert!(!book.has_room(TWO));
     assert_eq!(book.issue(TWO, STREAM, 3..4), Err(TooManyDelegations));
-    assert!(book.on_status(first, GrantReport::Delivered).unwrap().is_some());
+    assert!(book.on_status(first, GrantStatus::Delivered).unwrap().is_some());
     assert!(book.has_room(ONE) && book.has_room(TWO));
     assert_ne!(issue(&mut book, ONE, 3..4), first, "ids are never used again");
 }
@@ -209,22 +213,22 @@ fn runs(bits: u16, value: bool, len: u64) -> Vec<Range<u64>> {
     runs
 }
 
-/// What a status must lead to: a fault, nothing, or an outcome.
-fn expected(fact: Option<&Fact>, report: &GrantReport, arrived: Vec<Range<u64>>) -> Result<Option<Outcome>, ()> {
+/// What a status must lead to: a fault, nothing, or a change.
+fn expected(fact: Option<&Fact>, report: &GrantStatus, arrived: Ranges) -> Result<Option<(Ranges, Ranges)>, ()> {
     let fact = fact.filter(|fact| !fact.is_told).ok_or(())?;
     let outcome = match report {
-        GrantReport::Progress { delivered } => {
+        GrantStatus::Progress { delivered } => {
             if *delivered > fact.len || (!fact.is_settled && *delivered < fact.delivered) {
                 return Err(());
             }
-            (*delivered != fact.delivered).then_some(Outcome::Progress { delivered: *delivered })
+            (*delivered != fact.delivered).then_some((vec![], vec![]))
         }
-        GrantReport::Delivered => Some(Outcome::Settled { arrived, missing: vec![] }),
-        GrantReport::Lost { missing, .. } => {
+        GrantStatus::Delivered => Some((arrived, vec![])),
+        GrantStatus::Lost { missing, .. } => {
             if missing.is_empty() || missing.last().is_some_and(|last| last.end > fact.len) {
                 return Err(());
             }
-            Some(Outcome::Settled { arrived, missing: missing.clone() })
+            Some((arrived, missing.clone()))
         }
     };
     Ok(outcome.filter(|_| !fact.is_settled))
@@ -266,31 +270,30 @@ proptest! {
                     }
                     continue;
                 }
-                Operation::Progress { index, delivered } => (index, GrantReport::Progress { delivered }, vec![]),
+                Operation::Progress { index, delivered } => (index, GrantStatus::Progress { delivered }, vec![]),
                 Operation::Delivered { index } => {
                     let len = facts.get(index).map_or(0, |fact| fact.len);
-                    (index, GrantReport::Delivered, ranges(&[(0, len)]))
+                    (index, GrantStatus::Delivered, ranges(&[(0, len)]))
                 }
                 Operation::Lost { index, bits } => {
                     let len = facts.get(index).map_or(0, |fact| fact.len);
-                    {
- let report = GrantReport::Lost { code: CODE, missing: runs(bits, true, 16.min(len + 1)) };
- (index, report, runs(bits, false, len)) }
+                    let report = GrantStatus::Lost { code: CODE, missing: runs(bits, true, 16.min(len + 1)) };
+                    (index, report, runs(bits, false, len))
                 }
             };
             let id = GrantId(index as u64);
             let wanted = expected(facts.get(index), &report, arrived);
             let result = book.on_status(id, report.clone());
-            prop_assert_eq!(result.clone().map(|c| c.map(|c| c.outcome)).map_err(|_| ()), wanted);
+            prop_assert_eq!(result.clone().map(|c| c.map(|c| (c.arrived, c.missing))).map_err(|_| ()), wanted);
             if let (Ok(_), Some(fact)) = (result, facts.get_mut(index)) {
                 match report {
-                    GrantReport::Progress { delivered } => fact.delivered = delivered.max(fact.delivered),
+                    GrantStatus::Progress { delivered } => fact.delivered = delivered.max(fact.delivered),
                     _ => (fact.is_settled, fact.is_told) = (true, true),
                 }
             }
             for (id, fact) in (0..).map(GrantId).zip(&facts) {
                 prop_assert_eq!(book.known.contains_key(&id), !(fact.is_told && fact.is_forgotten));
-                let is_active = matches!(book.state(id), Some(DelegationState::Active { .. }));
+                let is_active = matches!(book.state(id), Some(GrantStatus::Progress { .. }));
                 prop_assert_eq!(is_active, !fact.is_settled && !fact.is_forgotten);
             }
         }

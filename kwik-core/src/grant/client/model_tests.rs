@@ -53,7 +53,7 @@ struct Past {
     /// It was revoked, or given back in part.
     fenced: Option<usize>,
     settled: Option<usize>,
-    report: Option<GrantReport>,
+    report: Option<GrantStatus>,
     ended: Option<u64>,
     reported: u64,
     /// The path or the stream is gone, and with it what the path might write.
@@ -97,7 +97,7 @@ impl Model {
                 let past = &mut self.history[index];
                 past.settled = Some(self.step);
                 let is_lost = !missing.is_empty();
-                past.report = Some(if is_lost { GrantReport::Lost { code, missing } } else { GrantReport::Delivered });
+                past.report = Some(if is_lost { GrantStatus::Lost { code, missing } } else { GrantStatus::Delivered });
             }
         }
     }
@@ -117,7 +117,7 @@ impl Model {
         let step = self.step;
         let is_new = |past: &&mut Past| past.settled == Some(step) && due.contains(&past.grant.id);
         for past in self.history.iter_mut().filter(is_new) {
-            if past.fenced.is_none() && matches!(past.report, Some(GrantReport::Lost { .. })) {
+            if past.fenced.is_none() && matches!(past.report, Some(GrantStatus::Lost { .. })) {
                 past.fenced = Some(step);
                 let left = self.fence_units_left.entry((past.grant.stream, past.grant.path)).or_default();
                 *left += past.range.end - past.range.start;
@@ -171,7 +171,7 @@ impl Model {
         }
     }
 
-    fn reports(&mut self) -> BTreeMap<GrantId, GrantReport> {
+    fn reports(&mut self) -> BTreeMap<GrantId, GrantStatus> {
         let mut reports = BTreeMap::new();
         for index in 0..self.history.len() {
             let past = &self.history[index];
@@ -183,7 +183,7 @@ impl Model {
                 reports.insert(past.grant.id, report);
             } else if past.settled.is_none() && delivered >= past.reported + GRANT_PROGRESS_BYTES {
                 past.reported = delivered;
-                reports.insert(past.grant.id, GrantReport::Progress { delivered });
+                reports.insert(past.grant.id, GrantStatus::Progress { delivered });
             }
         }
         reports

@@ -9,13 +9,14 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::Fault;
-use crate::error::{ErrorCode, TransportCode};
+use super::violation;
+use crate::error::{ErrorCode, Fault, TransportCode};
 use crate::id::{Epoch, GrantId, PathId, StreamId};
 use crate::limits::{
     GRANT_OVERLAP_MAX, GRANT_PROGRESS_BYTES, GRANTS_PATH_MAX, GRANTS_SESSION_MAX, Limits, MISSING_RANGES_MAX,
 };
 use crate::range_set::RangeSet;
+use crate::status::GrantStatus;
 
 /// A permission for one path to write one range of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,17 +39,6 @@ pub(crate) enum Access {
     Violation,
     /// The path sent more bytes of the stream than its grants have together.
     Excess,
-}
-
-/// What the primary is told of a grant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum GrantReport {
-    /// So many bytes of the range arrived.
-    Progress { delivered: u64 },
-    /// All of it arrived.
-    Delivered,
-    /// The `missing` ranges, ascending and disjoint, will not come.
-    Lost { code: ErrorCode, missing: Vec<Range<u64>> },
 }
 
 /// The grants of one session.
@@ -289,18 +279,18 @@ impl GrantTable {
 
     /// The next status the primary must hear. Progress is told in steps of [`GRANT_PROGRESS_BYTES`], the end of a grant
     /// once.
-    pub(crate) fn poll_status(&mut self) -> Option<(GrantId, GrantReport)> {
+    pub(crate) fn poll_status(&mut self) -> Option<(GrantId, GrantStatus)> {
         let id = self.due.pop_front()?;
         let entry = self.grants.get_mut(&id)?;
         entry.is_due = false;
         let report = match entry.state {
             State::Open => {
                 entry.reported = entry.delivered();
-                return Some((id, GrantReport::Progress { delivered: entry.reported }));
+                return Some((id, GrantStatus::Progress { delivered: entry.reported }));
             }
-            State::Delivered => GrantReport::Delivered,
+            State::Delivered => GrantStatus::Delivered,
             State::Lost(code) => {
-                GrantReport::Lost { code, missing: merge(entry.missing.iter().collect(), MISSING_RANGES_MAX) }
+                GrantStatus::Lost { code, missing: merge(entry.missing.iter().collect(), MISSING_RANGES_MAX) }
             }
         };
         self.grants.remove(&id);
@@ -586,18 +576,12 @@ fn stream_keys(stream: StreamId) -> std::ops::RangeInclusive<(StreamId, PathId)>
     (stream, PathId(0))..=(stream, PathId(u32::MAX))
 }
 
-fn violation(detail: &'static str) -> Fault {
-    Fault::new(TransportCode::PROTOCOL_VIOLATION, detail)
-}
-
 fn flood(detail: &'static str) -> Fault {
     Fault::new(TransportCode::CONTROL_FLOOD, detail)
 }
 
 #[cfg(test)]
-#[path = "grants_tests.rs"]
 mod tests;
 
 #[cfg(test)]
-#[path = "grants_model_tests.rs"]
 mod model_tests;
