@@ -81,7 +81,7 @@ pub mod __test_exports;
 pub use auth::{Identity, IdentityError, PublicIdentity, UnixTime};
 pub use config::{
     Authorizer, ClientConfig, ConfigError, Congestion, EndpointConfig, EventDetail, PathPolicy, SecondaryTrust,
-    ServerConfig, WallClock,
+    ServerConfig,
 };
 pub use endpoint::{ConnectError, DatagramMeta, Endpoint, EndpointStats};
 pub use error::{DeadReason, ErrorCode, SessionError, TransportCode};

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use kwik_core::{ClientConfig, Identity, PublicIdentity, ServerConfig, WallClock};
+use kwik_core::{ClientConfig, Identity, PublicIdentity, ServerConfig};
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::time_provider::TimeProvider;
 
 use crate::clock::VirtualClock;
 use crate::rng::SimRng;
@@ -136,7 +137,7 @@ impl Pki {
         };
         let mut roots = RootCertStore::empty();
         roots.add(authority.der().clone()).expect("a certificate just made");
-        let mut config = rustls::ClientConfig::builder_with_details(provider.clone(), Arc::new(wall_clock()))
+        let mut config = rustls::ClientConfig::builder_with_details(provider.clone(), Arc::new(StoppedClock))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("the provider speaks TLS 1.3")
             .with_root_certificates(roots)
@@ -156,7 +157,7 @@ impl Pki {
             Trust::Real { authority, provider } => (authority, provider),
         };
         let (chain, key) = self.certificate(authority, number);
-        let mut config = rustls::ServerConfig::builder_with_details(provider.clone(), Arc::new(wall_clock()))
+        let mut config = rustls::ServerConfig::builder_with_details(provider.clone(), Arc::new(StoppedClock))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("the provider speaks TLS 1.3")
             .with_no_client_auth()
@@ -180,7 +181,12 @@ impl Pki {
     }
 }
 
-/// The time at which a world begins, for certificates that are good for centuries.
-fn wall_clock() -> WallClock {
-    WallClock::new(VirtualClock::UNIX_AT_START)
+/// A clock that stands where a world begins. Certificates are good for centuries.
+#[derive(Debug)]
+struct StoppedClock;
+
+impl TimeProvider for StoppedClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(VirtualClock::UNIX_AT_START))
+    }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+#[cfg(any(test, feature = "__test_exports"))]
 use quinn_proto::crypto;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
@@ -24,9 +25,8 @@ use crate::limits::{self, LimitError, Limits};
 pub(crate) use dials::{DialBudget, Fare};
 pub use policy::PathPolicy;
 use seed::Seed;
-pub use tls::WallClock;
 use tls::default_provider;
-pub(crate) use tls::{client_crypto, server_crypto};
+pub(crate) use tls::{WallClock, client_crypto, server_crypto};
 
 /// A configuration that cannot work, and what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -129,8 +129,15 @@ pub struct ClientConfig {
 /// Where the client's TLS settings come from.
 #[derive(Clone)]
 pub(crate) enum ClientTls {
-    Roots { roots: Arc<RootCertStore>, provider: Arc<CryptoProvider> },
-    Custom { primary: Arc<dyn crypto::ClientConfig>, secondary: Arc<dyn crypto::ClientConfig> },
+    Roots {
+        roots: Arc<RootCertStore>,
+        provider: Arc<CryptoProvider>,
+    },
+    #[cfg(any(test, feature = "__test_exports"))]
+    Custom {
+        primary: Arc<dyn crypto::ClientConfig>,
+        secondary: Arc<dyn crypto::ClientConfig>,
+    },
 }
 
 impl ClientConfig {
@@ -146,7 +153,9 @@ impl ClientConfig {
     }
 
     /// Uses the given QUIC crypto configurations for the primary and for secondaries. They must negotiate
-    /// [`ALPN`](crate::ALPN).
+    /// [`ALPN`](crate::ALPN), and keep the provider they have.
+    #[cfg(any(test, feature = "__test_exports"))]
+    #[doc(hidden)]
     #[must_use]
     pub fn with_crypto(primary: Arc<dyn crypto::ClientConfig>, secondary: Arc<dyn crypto::ClientConfig>) -> Self {
         Self::with_tls(ClientTls::Custom { primary, secondary })
@@ -163,12 +172,13 @@ impl ClientConfig {
         }
     }
 
-    /// Takes TLS's algorithms and its randomness from `provider` instead of ring. Changes nothing about crypto
-    /// configurations given to `with_crypto`.
+    /// Takes TLS's algorithms and its randomness from `provider` instead of ring.
     #[must_use]
     pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
-        if let ClientTls::Roots { provider: own, .. } = &mut self.tls {
-            *own = provider;
+        match &mut self.tls {
+            ClientTls::Roots { provider: own, .. } => *own = provider,
+            #[cfg(any(test, feature = "__test_exports"))]
+            ClientTls::Custom { .. } => {}
         }
         self
     }
@@ -259,7 +269,12 @@ pub struct ServerConfig {
 /// Where the server's TLS settings come from.
 #[derive(Clone)]
 pub(crate) enum ServerTls {
-    Certificate { chain: Vec<CertificateDer<'static>>, key: Arc<PrivateKeyDer<'static>>, provider: Arc<CryptoProvider> },
+    Certificate {
+        chain: Vec<CertificateDer<'static>>,
+        key: Arc<PrivateKeyDer<'static>>,
+        provider: Arc<CryptoProvider>,
+    },
+    #[cfg(any(test, feature = "__test_exports"))]
     Custom(Arc<dyn crypto::ServerConfig>),
 }
 
@@ -278,7 +293,10 @@ impl ServerConfig {
         Ok(Self::with_tls(identity, tls))
     }
 
-    /// A server with an identity and its own QUIC crypto configuration, which must negotiate [`ALPN`](crate::ALPN).
+    /// A server with an identity and its own QUIC crypto configuration, which must negotiate [`ALPN`](crate::ALPN), and
+    /// keeps the provider it has.
+    #[cfg(any(test, feature = "__test_exports"))]
+    #[doc(hidden)]
     #[must_use]
     pub fn with_crypto(identity: Identity, crypto: Arc<dyn crypto::ServerConfig>) -> Self {
         Self::with_tls(identity, ServerTls::Custom(crypto))
@@ -288,12 +306,13 @@ impl ServerConfig {
         Self { tls, identity, trusted_primaries: BTreeSet::new(), authorizer: None, limits: Limits::default() }
     }
 
-    /// Takes TLS's algorithms and its randomness from `provider` instead of ring. Changes nothing about crypto
-    /// configurations given to `with_crypto`.
+    /// Takes TLS's algorithms and its randomness from `provider` instead of ring.
     #[must_use]
     pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
-        if let ServerTls::Certificate { provider: own, .. } = &mut self.tls {
-            *own = provider;
+        match &mut self.tls {
+            ServerTls::Certificate { provider: own, .. } => *own = provider,
+            #[cfg(any(test, feature = "__test_exports"))]
+            ServerTls::Custom(_) => {}
         }
         self
     }

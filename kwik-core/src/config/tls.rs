@@ -17,20 +17,18 @@ use crate::ALPN;
 
 /// Wall time as the endpoint was told it. Nothing in this crate asks the system for the time.
 #[derive(Debug, Clone)]
-pub struct WallClock(Arc<AtomicU64>);
+pub(crate) struct WallClock(Arc<AtomicU64>);
 
 impl WallClock {
     /// A clock that shows `unix`, time since the Unix epoch.
-    #[must_use]
-    pub fn new(unix: Duration) -> Self {
+    pub(crate) fn new(unix: Duration) -> Self {
         let clock = Self(Arc::new(AtomicU64::new(0)));
         clock.set(unix);
         clock
     }
 
     /// Time since the Unix epoch, to the millisecond.
-    #[must_use]
-    pub fn unix(&self) -> Duration {
+    pub(crate) fn unix(&self) -> Duration {
         Duration::from_millis(self.0.load(Ordering::Relaxed))
     }
 
@@ -59,7 +57,9 @@ pub(crate) fn client_crypto(
     clock: &WallClock,
 ) -> Result<Arc<dyn crypto::ClientConfig>, ConfigError> {
     let (roots, provider) = match (tls, trust) {
+        #[cfg(any(test, feature = "__test_exports"))]
         (ClientTls::Custom { primary, .. }, None) => return Ok(primary.clone()),
+        #[cfg(any(test, feature = "__test_exports"))]
         (ClientTls::Custom { secondary, .. }, Some(_)) => return Ok(secondary.clone()),
         (ClientTls::Roots { roots, provider }, _) => (roots, provider),
     };
@@ -82,6 +82,7 @@ pub(crate) fn client_crypto(
 /// The crypto configuration a server listens with.
 pub(crate) fn server_crypto(tls: &ServerTls, clock: &WallClock) -> Result<Arc<dyn crypto::ServerConfig>, ConfigError> {
     let (chain, key, provider) = match tls {
+        #[cfg(any(test, feature = "__test_exports"))]
         ServerTls::Custom(config) => return Ok(config.clone()),
         ServerTls::Certificate { chain, key, provider } => (chain, key, provider),
     };
