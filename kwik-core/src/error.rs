@@ -151,7 +151,7 @@ transport_codes! {
     CONTROL_FLOOD = 0x4B11, "too many frames that achieve nothing";
     /// Too many raw packets.
     RAW_LIMIT = 0x4B12, "the queue for raw packets is full";
-    /// The peer holds much and reads little.
+    /// The peer holds much and reads little. Reserved: nobody sends it in this version.
     SLOW_PEER = 0x4B13, "the peer holds much and reads little";
     /// The server takes no more work.
     SERVER_BUSY = 0x4B14, "the server takes no more work";

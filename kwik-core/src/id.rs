@@ -158,7 +158,7 @@ pub struct Epoch(pub u64);
 
 /// The number of a packet, counted by path and direction from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct PacketNumber(pub u64);
+pub(crate) struct PacketNumber(pub(crate) u64);
 
 /// A local name of a session at one endpoint. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -86,8 +86,7 @@ pub use config::{
 pub use endpoint::{ConnectError, DatagramMeta, Endpoint, EndpointStats};
 pub use error::{DeadReason, ErrorCode, SessionError, TransportCode};
 pub use id::{
-    Dir, Epoch, GrantId, PacketNumber, PathId, RangeConflict, SessionHandle, SessionId, Side, StreamHandle, StreamId,
-    StreamOffset,
+    Dir, Epoch, GrantId, PathId, RangeConflict, SessionHandle, SessionId, Side, StreamHandle, StreamId, StreamOffset,
 };
 pub use limits::{LimitError, Limits};
 pub use protocol_event::{ProtocolEvent, ProtocolEventKind};

@@ -8,21 +8,21 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The largest value of a QUIC varint.
-pub const VARINT_MAX: u64 = (1 << 62) - 1;
+pub(crate) const VARINT_MAX: u64 = (1 << 62) - 1;
 /// The largest UDP payload over IPv4, in bytes.
-pub const UDP_BYTES_MAX: usize = 65_507;
+pub(crate) const UDP_BYTES_MAX: usize = 65_507;
 /// The largest control frame body, in bytes.
 pub const CONTROL_FRAME_BYTES_MAX: usize = 16 * 1024;
 /// The largest encoded ticket, in bytes.
-pub const TICKET_BYTES_MAX: usize = 2 * 1024;
+pub(crate) const TICKET_BYTES_MAX: usize = 2 * 1024;
 /// The most payload in one data frame, in bytes.
-pub const DATA_FRAME_PAYLOAD_MAX: usize = 64 * 1024;
+pub(crate) const DATA_FRAME_PAYLOAD_MAX: usize = 64 * 1024;
 /// The largest data packet: one full frame and room for frame headers, in bytes.
-pub const PACKET_BYTES_MAX: usize = DATA_FRAME_PAYLOAD_MAX + 1024;
+pub(crate) const PACKET_BYTES_MAX: usize = DATA_FRAME_PAYLOAD_MAX + 1024;
 /// The largest unknown frame that is skipped, in bytes.
-pub const UNKNOWN_FRAME_BYTES_MAX: u64 = 4 * 1024;
+pub(crate) const UNKNOWN_FRAME_BYTES_MAX: u64 = 4 * 1024;
 /// How many bytes of unknown frames one path may send in its life.
-pub const UNKNOWN_BYTES_PER_PATH_MAX: u64 = 64 * 1024;
+pub(crate) const UNKNOWN_BYTES_PER_PATH_MAX: u64 = 64 * 1024;
 /// The longest application request in a grant, in bytes.
 pub const REQUEST_BYTES_MAX: usize = 8 * 1024;
 /// The longest raw packet, in bytes.
@@ -34,9 +34,9 @@ pub const SERVER_NAME_BYTES_MAX: usize = 255;
 /// The longest close reason, in bytes.
 pub const CLOSE_REASON_BYTES_MAX: usize = 256;
 /// Packet ranges in one PACKET_ACK frame.
-pub const ACK_RANGES_MAX: usize = 64;
+pub(crate) const ACK_RANGES_MAX: usize = 64;
 /// Missing ranges in one GRANT_STATUS frame; more are merged with their neighbours.
-pub const MISSING_RANGES_MAX: usize = 256;
+pub(crate) const MISSING_RANGES_MAX: usize = 256;
 /// Grants without a last status that a primary may have in a session. A client bears with as many, and no more.
 pub const GRANTS_SESSION_MAX: usize = 1024;
 /// Such grants of one path. Its secondary bears with twice as many, since it hears later of what is over.
@@ -45,19 +45,19 @@ pub const GRANTS_PATH_MAX: usize = 256;
 /// waits for acknowledgements only, which are at most [`PACKETS_OUTSTANDING_MAX`].
 pub(crate) const GRANTS_HELD_MAX: usize = 4096;
 /// Unfinished grants that one more grant of the same stream may overlap; a client may refuse it beyond that.
-pub const GRANT_OVERLAP_MAX: usize = 16;
+pub(crate) const GRANT_OVERLAP_MAX: usize = 16;
 /// Newly delivered bytes of a grant after which the primary is told of its progress.
-pub const GRANT_PROGRESS_BYTES: u64 = 256 * 1024;
+pub(crate) const GRANT_PROGRESS_BYTES: u64 = 256 * 1024;
 /// Paths whose raw packets one server of a session accepts. Path ids are never reused.
-pub const RAW_SENDERS_MAX: usize = 1024;
+pub(crate) const RAW_SENDERS_MAX: usize = 1024;
 /// How much of a control plane that waits a peer reads within [`Limits::control_stall_timeout`], at least.
 pub const CONTROL_PROGRESS_BYTES: usize = 512;
 /// What the protocol did and nobody asked for yet, in events; of more, only the number is kept.
 pub const PROTOCOL_EVENTS_MAX: usize = 16 * 1024;
 /// Paths that a primary remembers, the live ones included; of the dead ones it forgets the first.
-pub const PATHS_REMEMBERED_MAX: usize = 1024;
+pub(crate) const PATHS_REMEMBERED_MAX: usize = 1024;
 /// Packets a sender may have unacknowledged on a path. A receiver closes the path beyond it.
-pub const PACKETS_OUTSTANDING_MAX: u64 = 4096;
+pub(crate) const PACKETS_OUTSTANDING_MAX: u64 = 4096;
 /// Streams of each direction every endpoint accepts before its parameters are known.
 pub const FLOOR_STREAMS: u64 = 16;
 /// Bytes of each stream every endpoint accepts before its parameters are known.

@@ -11,14 +11,12 @@ use smallvec::SmallVec;
 
 use crate::auth::{self, Identity, PublicIdentity, SignatureContext, UnixTime};
 use crate::error::ErrorCode;
-use crate::id::{Dir, Epoch, GrantId, PacketNumber, PathId, RangeConflict, SessionId, StreamId, StreamOffset};
+use crate::id::{Dir, Epoch, GrantId, PathId, RangeConflict, SessionId, StreamId, StreamOffset};
 pub use crate::status::GrantStatus;
 use crate::wire;
 
 /// The label of the TLS exporter.
 pub const EXPORTER_LABEL: &[u8] = auth::EXPORTER_LABEL;
-/// How long a ticket may be used.
-pub const TICKET_LIFETIME: Duration = auth::TICKET_LIFETIME;
 
 /// A struct with the fields of the internal one of the same name, and conversions both ways.
 macro_rules! mirror {
@@ -228,7 +226,7 @@ pub enum Item {
     Stream { stream: StreamId, offset: StreamOffset, data: Bytes, fin: bool },
     Grant(GrantOpen),
     Raw(RawForward),
-    PacketEnd(PacketNumber),
+    PacketEnd(u64),
 }
 
 /// Reads a carrier.
@@ -248,7 +246,7 @@ impl CarrierReader {
         loop {
             return match self.0.next().map_err(|error| error.to_string())? {
                 Some(wire::CarrierItem::PacketStart { .. }) => continue,
-                Some(wire::CarrierItem::PacketEnd { number, .. }) => Ok(Some(Item::PacketEnd(number))),
+                Some(wire::CarrierItem::PacketEnd { number, .. }) => Ok(Some(Item::PacketEnd(number.0))),
                 Some(wire::CarrierItem::Stream { stream, offset, data, fin, .. }) => {
                     Ok(Some(Item::Stream { stream, offset, data, fin }))
                 }

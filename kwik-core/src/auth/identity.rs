@@ -19,7 +19,7 @@ impl Identity {
     }
 
     /// A new identity. `rng` must be unpredictable, or the identity is not secret.
-    pub fn generate(rng: &mut impl rand::RngCore) -> Self {
+    pub(crate) fn generate(rng: &mut impl rand::RngCore) -> Self {
         let mut seed = Zeroizing::new([0; 32]);
         rng.fill_bytes(&mut *seed);
         Self::from_seed(*seed)
