@@ -1,9 +1,13 @@
 //! House rules that no compiler checks: sizes, who may import whom, names, and what must not appear.
 //!
-//! Every rule is a function of one file's text, and is shown a text that breaks it.
+//! Every rule is a function of texts, and is shown one that breaks it.
 
+#[path = "tidy/callers.rs"]
+mod callers;
 #[path = "tidy/documents.rs"]
 mod documents;
+#[path = "tidy/files.rs"]
+mod files;
 #[path = "tidy/rust.rs"]
 mod rust;
 
@@ -56,6 +60,42 @@ const EMPTY_WORDS_EXEMPT: &[(&str, &str)] = &[];
 
 /// What only servers do (PROTOCOL.md §7, §9).
 const COMMANDS_OF_SERVERS: &[&str] = &["add_path", "remove_path", "send_raw", "recv_raw", "delegate", "revoke"];
+
+/// Public items of a library that nobody outside it uses here: why they stay, and which they are.
+const WITHOUT_CALLERS: &[(&str, &callers::Exceptions)] = &[
+    (
+        "kwik-core",
+        &[
+            ("an application that logs or stores a code asks", &["ErrorCode::to_wire", "TransportCode::meaning"]),
+            (
+                "what an application gives is refused beyond it, or cut",
+                &["CREDENTIAL_BYTES_MAX", "SERVER_NAME_BYTES_MAX", "CLOSE_REASON_BYTES_MAX"],
+            ),
+            (
+                "the documents of `Limits` name it as a bound",
+                &[
+                    "FLOOR_STREAMS",
+                    "FLOOR_STREAM_BYTES",
+                    "GRANTS_SESSION_MAX",
+                    "KEEP_ALIVE_MAX",
+                    "CONTROL_PROGRESS_BYTES",
+                ],
+            ),
+            ("the type of a field or a result of what is used", &["RangeConflict", "LimitError", "LimitMut"]),
+        ],
+    ),
+    (
+        "kwik-tokio",
+        &[
+            ("an application that keeps many delegations asks", &["Delegation::stream_id"]),
+            ("an application implements it; closures do too", &["Authorizer"]),
+            (
+                "the type of a field or a result of what is used",
+                &["EndpointStats", "GrantId", "GrantInfo", "IdentityError", "RangeWriter", "SessionId"],
+            ),
+        ],
+    ),
+];
 
 /// First names of directories that exist on one machine only.
 const OF_ONE_MACHINE: &[&str] = &["work", "home", "root", "Users"];
@@ -141,6 +181,21 @@ fn readme_shows_the_example_of_two_servers_as_it_is() {
     let text = |path: &str| &sources.iter().find(|source| source.path == path).expect("it is where it was").text;
     let (_, program) = text("kwik-tokio/examples/two_servers.rs").split_once("\n\n").expect("a heading");
     assert!(text("README.md").contains(&format!("```rust,no_run\n{program}```\n")));
+}
+
+#[test]
+fn every_file_is_compiled() {
+    let offences = files::unnamed(&sources());
+    assert!(offences.is_empty(), "\n{}\n", offences.join("\n"));
+}
+
+#[test]
+fn public_items_have_callers() {
+    let sources = sources();
+    let packages = WITHOUT_CALLERS.iter();
+    let offences: Vec<_> =
+        packages.flat_map(|(package, exempt)| callers::uncalled(package, exempt, &sources)).collect();
+    assert!(offences.is_empty(), "\n{}\n", offences.join("\n"));
 }
 
 /// Compares a document with all the Rust there is.
