@@ -56,8 +56,7 @@ pub enum GrantStatus {
 
 impl GrantStatus {
     /// Whether nothing more becomes of the grant.
-    #[must_use]
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         !matches!(self, Self::Progress { .. })
     }
 }
