@@ -246,7 +246,11 @@ impl Stage {
             6 => endpoint.handle_unreachable(now, liar, "so it is said"),
             7..=9 => {
                 let meta = DatagramMeta { remote: liar, local_ip: None, ecn: None };
-                endpoint.handle_datagram(now, meta, input.take(64));
+                let first = input.take(64);
+                match input.byte() % 4 {
+                    0 => endpoint.handle_datagrams(now, [(meta, first), (meta, input.take(64))]),
+                    _ => endpoint.handle_datagram(now, meta, first),
+                }
             }
             10 => endpoint.handle_timeout(now),
             _ => {

@@ -86,7 +86,7 @@ fn documented(source: &str) -> impl Iterator<Item = &str> {
     let mut hidden = false;
     source.lines().map(str::trim).filter_map(move |line| {
         hidden |= line == "#[doc(hidden)]";
-        let (name, _) = line.strip_prefix("pub fn ")?.split_once('(')?;
+        let (name, _) = line.strip_prefix("pub fn ")?.split_once(['(', '<'])?;
         (!std::mem::take(&mut hidden)).then_some(name)
     })
 }

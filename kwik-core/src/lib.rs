@@ -49,7 +49,8 @@
 //! 4. [`Endpoint::poll_timeout`] changes nothing.
 //! 5. The same seed and the same calls give the same answers, as far as TLS is seeded too.
 //! 6. Polling an idle endpoint costs the same however many sessions, paths and streams it has.
-//! 7. Nothing a peer sends makes it panic. A panic is a bug.
+//! 7. What arrived can be read, and events tell of it, before anything is transmitted.
+//! 8. Nothing a peer sends makes it panic. A panic is a bug.
 //!
 //! A loop that runs for long tells the endpoint at times what the wall clock shows:
 //! [`Endpoint::handle_wall_clock`].
@@ -80,8 +81,7 @@ pub mod __test_exports;
 
 pub use auth::{Identity, IdentityError, PublicIdentity, UnixTime};
 pub use config::{
-    Authorizer, ClientConfig, ConfigError, Congestion, EndpointConfig, EventDetail, PathPolicy, SecondaryTrust,
-    ServerConfig,
+    Authorizer, ClientConfig, ConfigError, Congestion, EndpointConfig, PathPolicy, SecondaryTrust, ServerConfig,
 };
 pub use endpoint::{ConnectError, DatagramMeta, Endpoint, EndpointStats};
 pub use error::{DeadReason, ErrorCode, SessionError, TransportCode};
@@ -89,7 +89,7 @@ pub use id::{
     Dir, Epoch, GrantId, PathId, RangeConflict, SessionHandle, SessionId, Side, StreamHandle, StreamId, StreamOffset,
 };
 pub use limits::{LimitError, Limits};
-pub use protocol_event::{ProtocolEvent, ProtocolEventKind};
+pub use protocol_event::{EventDetail, ProtocolEvent, ProtocolEventKind};
 pub use quinn_proto::{EcnCodepoint, Transmit};
 pub use session::{
     AddPathError, DelegateError, GrantInfo, PathError, PathEvent, PathInfo, PathStats, PathTarget, RawError, RawPacket,

@@ -7,11 +7,22 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use crate::config::EventDetail;
 use crate::error::{DeadReason, ErrorCode, SessionError, TransportCode};
 use crate::id::{GrantId, PathId, SessionHandle, SessionId, StreamId};
 use crate::limits::PROTOCOL_EVENTS_MAX;
 use crate::status::{GrantStatus, PathState};
+
+/// How much an endpoint tells of what it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum EventDetail {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Whatever changes: sessions, paths, grants, streams, faults and refusals.
+    Changes,
+    /// Every frame and packet too.
+    Frames,
+}
 
 /// Something that the protocol did (see [`Endpoint::poll_protocol_event`](crate::Endpoint::poll_protocol_event)).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,14 +193,16 @@ pub enum ProtocolEventKind {
     },
 }
 
-/// What the client says of a grant.
-pub(crate) fn grant_event(grant: GrantId, report: &GrantStatus) -> ProtocolEventKind {
-    match report {
-        GrantStatus::Progress { delivered } => ProtocolEventKind::GrantProgressed { grant, delivered: *delivered },
-        GrantStatus::Delivered => ProtocolEventKind::GrantDelivered { grant },
-        GrantStatus::Lost { code, missing } => {
-            let missing = missing.iter().map(|range| range.end - range.start).sum();
-            ProtocolEventKind::GrantLost { grant, code: *code, missing }
+impl ProtocolEventKind {
+    /// What the client says of a grant.
+    pub(crate) fn of_grant(grant: GrantId, status: &GrantStatus) -> Self {
+        match status {
+            GrantStatus::Progress { delivered } => Self::GrantProgressed { grant, delivered: *delivered },
+            GrantStatus::Delivered => Self::GrantDelivered { grant },
+            GrantStatus::Lost { code, missing } => {
+                let missing = missing.iter().map(|range| range.end - range.start).sum();
+                Self::GrantLost { grant, code: *code, missing }
+            }
         }
     }
 }
@@ -219,17 +232,27 @@ impl EventLog {
     }
 
     /// A frame went by.
-    pub(crate) fn frame(&mut self, path: PathId, kind: impl FnOnce() -> ProtocolEventKind) {
+    pub(crate) fn frame(&mut self, path: impl Into<Option<PathId>>, kind: impl FnOnce() -> ProtocolEventKind) {
         if self.detail >= EventDetail::Frames {
-            self.push(ProtocolEvent { session: None, path: Some(path), kind: kind() });
+            self.push(ProtocolEvent { session: None, path: path.into(), kind: kind() });
         }
     }
 
     /// Takes over what happened in a session.
     pub(crate) fn append(&mut self, session: SessionHandle, of_session: &mut Self) {
-        self.missed = self.missed.saturating_add(std::mem::take(&mut of_session.missed));
-        for event in of_session.queue.drain(..) {
-            self.push(ProtocolEvent { session: Some(session), ..event });
+        self.take_over(of_session, |event| event.session = Some(session));
+    }
+
+    /// Takes over what happened on a path.
+    pub(crate) fn append_path(&mut self, path: PathId, of_path: &mut Self) {
+        self.take_over(of_path, |event| event.path = Some(path));
+    }
+
+    fn take_over(&mut self, other: &mut Self, mark: impl Fn(&mut ProtocolEvent)) {
+        self.missed = self.missed.saturating_add(std::mem::take(&mut other.missed));
+        for mut event in other.queue.drain(..) {
+            mark(&mut event);
+            self.push(event);
         }
     }
 

@@ -286,7 +286,7 @@ fn sessions_of_many_hosts_fill_the_budget_and_no_more_and_it_comes_back() {
         scene.settle();
     });
     let stats = scene.server.stats();
-    assert_eq!((stats.sessions, stats.strangers, stats.memory_bytes), (0, 0, 0));
+    assert_eq!((stats.sessions, stats.unauthenticated, stats.memory_bytes), (0, 0, 0));
     assert!(scene.server.is_idle());
     eprintln!("{} MiB came back", mib((before - ALLOCATOR.allocated()) as u64));
     scene.dial(of_host(9, 1));

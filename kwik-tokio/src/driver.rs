@@ -83,10 +83,7 @@ impl Driver {
                 Poll::Ready(Some(batch)) => batch,
             };
             let now = now();
-            let mut state = self.end.0.lock();
-            for (meta, datagram) in batch.datagrams() {
-                state.core.handle_datagram(now, meta, datagram);
-            }
+            self.end.0.lock().core.handle_datagrams(now, batch.datagrams());
         }
         Step::More
     }

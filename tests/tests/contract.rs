@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kwik_core::{DatagramMeta, Dir, Endpoint, EndpointConfig, ReadError, SessionEvent};
+use kwik_core::{DatagramMeta, Dir, Endpoint, EndpointConfig, ReadError, SessionEvent, StreamEvent};
 use kwik_sim::{Link, World};
 use kwik_tests::{Ends, Fleet, LONG, NAME, pattern};
 
@@ -58,6 +58,56 @@ fn looking_at_a_session_and_reading_nothing_cost_no_turn() {
     assert_eq!(endpoint.session(ends.primary).unwrap().close_reason(), None);
     assert!(!idle(endpoint));
     assert!(drain(endpoint, now) > 0);
+}
+
+#[test]
+fn what_arrives_can_be_read_before_anything_is_sent() {
+    let mut fleet = Fleet::new(1);
+    let ends = fleet.connect();
+    let (here, there) = fleet.open(ends, Dir::Bi);
+    fleet.world.run_for(Duration::from_secs(1));
+    let (client, primary, now) = (fleet.client, fleet.servers[0], fleet.world.now());
+    let meta = DatagramMeta { remote: fleet.world.address(client), local_ip: None, ecn: None };
+    let endpoint = fleet.world.endpoint(client);
+    endpoint.session_mut(ends.client).unwrap().stream_mut(here).write(b"at once").unwrap();
+    let mut buf = Vec::new();
+    let size = endpoint.poll_transmit(now, 1, &mut buf).expect("what was written").size;
+    let endpoint = fleet.world.endpoint(primary);
+    endpoint.handle_datagram(now, meta, &buf[..size]);
+    let event = endpoint.poll_event();
+    assert_eq!(event, Some((ends.primary, SessionEvent::Stream(StreamEvent::Readable(there)))));
+    let chunk = endpoint.session_mut(ends.primary).unwrap().stream_mut(there).read(100).unwrap();
+    assert_eq!(chunk.data, b"at once"[..]);
+}
+
+#[test]
+fn polling_an_idle_endpoint_gives_nobody_a_turn() {
+    let mut fleet = Fleet::new(3);
+    let mut ends = Vec::new();
+    for _ in 0..20 {
+        let session = fleet.connect();
+        for server in [1, 2] {
+            fleet.join(session, server);
+        }
+        for _ in 0..10 {
+            fleet.open(session, Dir::Bi);
+        }
+        ends.push(session);
+    }
+    fleet.world.run_for(Duration::from_secs(2));
+    let (client, now) = (fleet.client, fleet.world.now());
+    let endpoint = fleet.world.endpoint(client);
+    let before = endpoint.stats().turns;
+    for _ in 0..100 {
+        assert_eq!(drain(endpoint, now), 0);
+        assert!(endpoint.poll_timeout().is_some_and(|at| at > now));
+    }
+    assert_eq!(endpoint.stats().turns, before, "an idle poll costs as much as there are sessions");
+    // A command costs turns of its own session, however many others there are.
+    endpoint.session_mut(ends[7].client).unwrap().open_stream(Dir::Bi).unwrap();
+    drain(endpoint, now);
+    let turns = endpoint.stats().turns - before;
+    assert!((1..=3).contains(&turns), "{turns} turns for one command");
 }
 
 #[test]

@@ -30,7 +30,7 @@ struct Known {
 
 /// What a dial costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Fare {
+pub(crate) struct DialCharge {
     at: Instant,
     /// Its address answered before.
     is_free: bool,
@@ -51,7 +51,7 @@ impl DialBudget {
     }
 
     /// What one more dial costs, if it may start; counts it if so.
-    pub(crate) fn take(&mut self, now: Instant, address: Address) -> Option<Fare> {
+    pub(crate) fn take(&mut self, now: Instant, address: Address) -> Option<DialCharge> {
         if !self.all.has_room(now) {
             return None;
         }
@@ -63,23 +63,23 @@ impl DialBudget {
             None => return None,
         }
         self.all.dials.push_back(now);
-        Some(Fare { at: now, is_free })
+        Some(DialCharge { at: now, is_free })
     }
 
     /// The dial was not begun.
-    pub(crate) fn give_back(&mut self, address: Address, fare: Fare) {
-        self.all.forget(fare.at);
-        if !fare.is_free {
-            self.unanswered.forget(fare.at);
+    pub(crate) fn give_back(&mut self, address: Address, charge: DialCharge) {
+        self.all.forget(charge.at);
+        if !charge.is_free {
+            self.unanswered.forget(charge.at);
         } else if let Some(known) = self.known.iter_mut().find(|known| known.address == address) {
             known.free_dials += 1;
         }
     }
 
     /// The dial succeeded: the server proved to be the one that was meant.
-    pub(crate) fn on_joined(&mut self, address: Address, fare: Fare, limits: &Limits) {
-        if !fare.is_free {
-            self.unanswered.forget(fare.at);
+    pub(crate) fn on_joined(&mut self, address: Address, charge: DialCharge, limits: &Limits) {
+        if !charge.is_free {
+            self.unanswered.forget(charge.at);
         }
         self.known.retain(|known| known.address != address);
         self.known.push_back(Known { address, free_dials: limits.dials_per_minute_max });
@@ -150,8 +150,8 @@ mod tests {
         let (start, limits) = (instant(), limits());
         let mut budget = DialBudget::new(&limits);
         let mut joined = 0;
-        while let Some(fare) = budget.take(start, address(joined)) {
-            budget.on_joined(address(joined), fare, &limits);
+        while let Some(charge) = budget.take(start, address(joined)) {
+            budget.on_joined(address(joined), charge, &limits);
             joined += 1;
         }
         assert_eq!(joined, 8 * 4, "as many as all paths may dial");
@@ -166,12 +166,12 @@ mod tests {
         let mut budget = DialBudget::new(&limits);
         let first = budget.take(start, address(1)).expect("the first");
         budget.on_joined(address(1), first, &limits);
-        let free: Vec<_> = (0..20).map_while(|_| budget.take(start, address(1))).map(|fare| fare.is_free).collect();
+        let free: Vec<_> = (0..20).map_while(|_| budget.take(start, address(1))).map(|charge| charge.is_free).collect();
         assert_eq!(free, [[true; 8], [false; 8]].concat());
         assert_eq!(budget.take(start, address(2)), None);
-        budget.on_joined(address(1), Fare { at: start, is_free: false }, &limits);
-        assert!(budget.take(start, address(1)).is_some_and(|fare| fare.is_free));
-        assert!(budget.take(start, address(2)).is_some_and(|fare| !fare.is_free));
+        budget.on_joined(address(1), DialCharge { at: start, is_free: false }, &limits);
+        assert!(budget.take(start, address(1)).is_some_and(|charge| charge.is_free));
+        assert!(budget.take(start, address(2)).is_some_and(|charge| !charge.is_free));
     }
 
     // [P-8.2]
@@ -180,10 +180,10 @@ mod tests {
         let (start, limits) = (instant(), limits());
         let mut budget = DialBudget::new(&limits);
         for round in 0..1_000 {
-            let fare = budget.take(start, address(1)).expect("given back");
-            budget.give_back(address(1), fare);
+            let charge = budget.take(start, address(1)).expect("given back");
+            budget.give_back(address(1), charge);
             if round == 500 {
-                budget.on_joined(address(1), fare, &limits);
+                budget.on_joined(address(1), charge, &limits);
             }
         }
     }

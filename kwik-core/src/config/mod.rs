@@ -21,8 +21,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::auth::{Identity, PublicIdentity};
 use crate::limits::{self, LimitError, Limits};
+use crate::protocol_event::EventDetail;
 
-pub(crate) use dials::{DialBudget, Fare};
+pub(crate) use dials::{DialBudget, DialCharge};
 pub use policy::PathPolicy;
 use seed::Seed;
 use tls::default_provider;
@@ -56,18 +57,6 @@ pub enum Congestion {
     Cubic,
     /// BBR; steadier under random loss, still experimental in the QUIC implementation.
     Bbr,
-}
-
-/// How much an endpoint tells of what it does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum EventDetail {
-    /// Nothing.
-    #[default]
-    Off,
-    /// Whatever changes: sessions, paths, grants, streams, faults and refusals.
-    Changes,
-    /// Every frame and packet too.
-    Frames,
 }
 
 /// What an [`Endpoint`](crate::Endpoint) needs from its environment.

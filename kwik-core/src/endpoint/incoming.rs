@@ -22,7 +22,6 @@ pub(super) struct Incoming {
     pub(super) path: Path,
     network: Network,
     place: Place,
-    deadline: Option<Instant>,
     /// It was closed here and only drains.
     ended: bool,
     /// The far end is gone: once the answer is out, nothing is waited for. QUIC would keep a connection that its very
@@ -31,11 +30,6 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    pub(super) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
-        let deadline = self.deadline.filter(|_| !self.ended);
-        [self.path.poll_timeout(now), deadline].into_iter().flatten().min()
-    }
-
     /// Whether the connection can be forgotten when it has nothing more to send.
     pub(super) fn is_over(&self) -> bool {
         self.lost || self.path.is_drained()
@@ -121,7 +115,7 @@ impl Endpoint {
                 return;
             }
         }
-        let setup = PathSetup::new(Side::Server, IdlePolicy::Off, listener.server.limits.clone(), self.link());
+        let setup = PathSetup::new(Side::Server, IdlePolicy::Off, listener.server.limits.clone(), self.path_settings());
         let mut quic = listener.quic.clone();
         quic.transport_config(setup.transport());
         match self.quic.accept(incoming, now, &mut buf, Some(Arc::new(quic))) {
@@ -131,9 +125,9 @@ impl Endpoint {
                 }
                 let limits = &self.config.limits;
                 let place = self.gate.enter(now, network, (handle.0, validated), limits);
-                let path = Path::new(setup, handle, connection, now);
-                let deadline = now.checked_add(limits.auth_timeout);
-                let incoming = Incoming { path, network, place, deadline, ended: false, lost: false };
+                let mut path = Path::new(setup, handle, connection, now);
+                path.expect_move_by(now.checked_add(limits.auth_timeout));
+                let incoming = Incoming { path, network, place, ended: false, lost: false };
                 self.incoming.insert(handle.0, Box::new(incoming));
                 self.enter_stranger(handle.0, network);
                 self.owners.insert(handle.0, Owner::Incoming);
@@ -150,11 +144,6 @@ impl Endpoint {
     pub(super) fn run_incoming(&mut self, connection: usize) {
         let now = self.now;
         while let Some(incoming) = self.incoming.get_mut(&connection) {
-            if incoming.deadline.is_some_and(|deadline| now >= deadline) && !incoming.ended {
-                self.log_refusal(connection, TransportCode::AUTH_TIMEOUT, "no HELLO or JOIN in time".to_owned());
-                self.refuse_incoming(connection, TransportCode::AUTH_TIMEOUT, "");
-                continue;
-            }
             let Some(input) = incoming.path.poll(now) else { break };
             match input {
                 PathInput::Connected => {
@@ -171,6 +160,9 @@ impl Endpoint {
                 PathInput::Fault(error) => {
                     self.log_refusal(connection, error.code, format!("{}: {}", error.frame, error.detail));
                     self.refuse_incoming(connection, error.code, error.detail);
+                }
+                PathInput::Overdue => {
+                    self.refuse_peer(connection, Refusal::new(TransportCode::AUTH_TIMEOUT, "no HELLO or JOIN in time"));
                 }
                 PathInput::Lost(_) => (incoming.ended, incoming.lost) = (true, true),
                 PathInput::Data(_) | PathInput::Acknowledged(_) | PathInput::Suspect | PathInput::Recovered => {}

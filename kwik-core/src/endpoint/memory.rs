@@ -22,7 +22,10 @@ pub struct EndpointStats {
     /// Sessions, those that are closing too.
     pub sessions: usize,
     /// Connections that have not authenticated.
-    pub strangers: usize,
+    pub unauthenticated: usize,
+    /// Turns that sessions and unauthenticated connections had since the endpoint began. An endpoint that is only polled gives
+    /// none.
+    pub turns: u64,
     /// What all peers together can make the endpoint hold now, in bytes.
     pub memory_bytes: u64,
     /// The most that this may be, in bytes: [`Limits::endpoint_memory_max`](crate::Limits::endpoint_memory_max).
@@ -138,8 +141,8 @@ impl Memory {
     }
 
     /// What a session counts for.
-    fn counted(machine: &Session) -> u64 {
-        machine.claim().checked_next_multiple_of(Self::STEP).unwrap_or(u64::MAX)
+    fn counted(session: &Session) -> u64 {
+        session.claim().checked_next_multiple_of(Self::STEP).unwrap_or(u64::MAX)
     }
 
     fn network(&self, key: Key) -> Option<Network> {
@@ -156,7 +159,8 @@ impl Endpoint {
     pub fn stats(&self) -> EndpointStats {
         EndpointStats {
             sessions: self.sessions.len(),
-            strangers: self.incoming.len(),
+            unauthenticated: self.incoming.len(),
+            turns: self.turns,
             memory_bytes: self.memory.used,
             memory_bytes_max: self.memory.max,
         }
@@ -173,33 +177,33 @@ impl Endpoint {
     }
 
     /// A session begins, and what it costs counts.
-    pub(super) fn enter_session(&mut self, session: SessionHandle, network: Network) {
+    pub(super) fn enter_session(&mut self, handle: SessionHandle, network: Network) {
         self.call_in();
         let detail = self.config.event_detail;
-        if let Some(machine) = self.sessions.get_mut(&session) {
-            machine.begin_log(detail);
-            self.memory.enter(Key::Session(session), network, Memory::counted(machine));
+        if let Some(session) = self.sessions.get_mut(&handle) {
+            session.begin_log(detail);
+            self.memory.enter(Key::Session(handle), network, Memory::counted(session));
         }
     }
 
     /// Whether a session may have one more path.
-    pub(super) fn has_room_for_path(&self, session: SessionHandle) -> bool {
-        let network = self.memory.network(Key::Session(session));
+    pub(super) fn has_room_for_path(&self, handle: SessionHandle) -> bool {
+        let network = self.memory.network(Key::Session(handle));
         network.is_some_and(|network| self.memory.has_room_for(network, Path::LEAST_BYTES))
     }
 
     /// Lends a session all that it may take. Who was lent it before cannot take any more. Returns whether the application is
     /// to hear that there is more than there was.
-    pub(super) fn lend(&mut self, session: SessionHandle) -> bool {
-        if self.memory.loan.as_ref().is_some_and(|loan| loan.session == session) {
+    pub(super) fn lend(&mut self, handle: SessionHandle) -> bool {
+        if self.memory.loan.as_ref().is_some_and(|loan| loan.session == handle) {
             return false;
         }
         self.call_in();
-        let network = self.memory.network(Key::Session(session));
-        if let (Some(machine), Some(network)) = (self.sessions.get_mut(&session), network) {
-            let is_news = machine.set_room(self.memory.room(network));
-            let counted = self.memory.claims.get(&Key::Session(session)).map_or(0, |claim| claim.bytes);
-            self.memory.loan = Some(Loan { session, counted });
+        let network = self.memory.network(Key::Session(handle));
+        if let (Some(session), Some(network)) = (self.sessions.get_mut(&handle), network) {
+            let is_news = session.set_room(self.memory.room(network));
+            let counted = self.memory.claims.get(&Key::Session(handle)).map_or(0, |claim| claim.bytes);
+            self.memory.loan = Some(Loan { session: handle, counted });
             return is_news;
         }
         false
@@ -207,20 +211,20 @@ impl Endpoint {
 
     /// Counts what was taken of what was lent, and lends anew.
     pub(super) fn settle(&mut self) {
-        let Some(Loan { session, counted: before }) = &mut self.memory.loan else { return };
-        let session = *session;
-        let Some(machine) = self.sessions.get_mut(&session) else { return };
-        if machine.wants_memory() {
-            self.memory.starved.push(session);
+        let Some(Loan { session: handle, counted: before }) = &mut self.memory.loan else { return };
+        let handle = *handle;
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
+        if session.wants_memory() {
+            self.memory.starved.push(handle);
         }
-        let counted = Memory::counted(machine);
+        let counted = Memory::counted(session);
         if std::mem::replace(before, counted) == counted {
             return;
         }
-        let key = Key::Session(session);
+        let key = Key::Session(handle);
         let Some(change) = self.memory.set(key, counted) else { return };
         if let Some(network) = self.memory.network(key) {
-            machine.set_room(self.memory.room(network));
+            session.set_room(self.memory.room(network));
         }
         if change == Ordering::Less {
             self.feed();
@@ -266,10 +270,10 @@ impl Endpoint {
     }
 
     fn feed_one(&mut self) {
-        while let Some(session) = self.memory.starved.pop() {
+        while let Some(handle) = self.memory.starved.pop() {
             self.memory.to_feed = self.memory.to_feed.saturating_sub(1);
-            if self.sessions.get(&session).is_some_and(|machine| machine.wants_memory()) {
-                self.work.push(Key::Session(session));
+            if self.sessions.get(&handle).is_some_and(|session| session.wants_memory()) {
+                self.work.push(Key::Session(handle));
                 return;
             }
         }
@@ -282,9 +286,9 @@ impl Endpoint {
     /// Panics if what is counted of the endpoint's memory is not what its parts hold. To be asked after a drain.
     #[doc(hidden)]
     pub fn assert_memory(&self) {
-        self.sessions.values().for_each(|machine| machine.assert_claim());
+        self.sessions.values().for_each(|session| session.assert_claim());
         let strangers = self.incoming.keys().map(|connection| (Key::Incoming(*connection), Path::STRANGER_BYTES));
-        let sessions = self.sessions.iter().map(|(handle, machine)| (Key::Session(*handle), Memory::counted(machine)));
+        let sessions = self.sessions.iter().map(|(handle, session)| (Key::Session(*handle), Memory::counted(session)));
         let (held, counted): (BTreeMap<_, _>, _) = (strangers.chain(sessions).collect(), &self.memory.claims);
         assert!(held.iter().eq(counted.iter().map(|(key, claim)| (key, &claim.bytes))), "{held:?} and {counted:?}");
         assert_eq!(self.memory.used, held.values().sum::<u64>(), "the sum");

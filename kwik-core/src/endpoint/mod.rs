@@ -1,6 +1,7 @@
 //! The one public machine: QUIC's endpoint, the connections that have not authenticated, and the sessions.
 
 mod coalesced;
+mod dial;
 mod gate;
 mod incoming;
 mod memory;
@@ -15,21 +16,20 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Transmit};
 
-use self::gate::{Gate, Listener, Network};
+pub use self::dial::ConnectError;
+use self::gate::{Gate, Listener};
 use self::incoming::Incoming;
 pub use self::memory::EndpointStats;
 use self::memory::Memory;
 use self::seeded::{Entropy, SeededIds};
 use self::timer::Timers;
 use crate::address::Address;
-use crate::auth::Identity;
-use crate::config::{self, ClientConfig, ConfigError, EndpointConfig, EventDetail, ServerConfig, WallClock};
-use crate::error::{DeadReason, TransportCode};
-use crate::id::{PathId, SessionHandle, Side};
+use crate::config::{ConfigError, EndpointConfig, ServerConfig, WallClock};
+use crate::id::{PathId, SessionHandle};
 use crate::limits::LimitError;
-use crate::path::{IdlePolicy, LinkSettings, Path, PathSetup};
-use crate::protocol_event::{EventLog, ProtocolEvent};
-use crate::session::{Clock, Dial, Session, SessionEvent, SessionMut};
+use crate::path::{Path, PathSettings};
+use crate::protocol_event::{EventDetail, EventLog, ProtocolEvent};
+use crate::session::{Clock, Session, SessionEvent, SessionMut};
 
 /// Where a datagram came from, and how. In a `Transmit` an IPv4 address never comes as an IPv6 one: a loop around a
 /// dual-stack socket maps it.
@@ -41,32 +41,6 @@ pub struct DatagramMeta {
     pub local_ip: Option<IpAddr>,
     /// Its ECN mark, if the socket tells.
     pub ecn: Option<EcnCodepoint>,
-}
-
-/// Why a session was not begun.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConnectError {
-    /// The name cannot be verified against a certificate.
-    #[error("{0:?} is no server name that a certificate could carry")]
-    InvalidServerName(String),
-    /// The address names no host that could be dialled.
-    #[error("{0} is no address to dial")]
-    InvalidAddress(SocketAddr),
-    /// The endpoint has as many sessions as it may.
-    #[error("the endpoint has {limit} sessions, the most it may")]
-    TooManySessions {
-        /// The limit.
-        limit: usize,
-    },
-    /// Sessions hold as much as they may together, or those to the same network.
-    #[error("the endpoint's {limit} bytes of memory are taken by other sessions")]
-    MemoryTaken {
-        /// [`Limits::endpoint_memory_max`](crate::Limits::endpoint_memory_max), in bytes.
-        limit: u64,
-    },
-    /// The configuration cannot work.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
 }
 
 /// Any number of sessions, dialled and accepted, over one UDP socket. See the [crate documentation](crate) for the loop
@@ -97,6 +71,8 @@ pub struct Endpoint {
     /// Datagrams that belong to no connection.
     responses: VecDeque<(Transmit, Vec<u8>)>,
     log: EventLog,
+    /// Turns that parts had.
+    turns: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +128,7 @@ impl Endpoint {
             timers: Timers::new(),
             responses: VecDeque::new(),
             log: EventLog::new(config.event_detail),
+            turns: 0,
             config,
         })
     }
@@ -176,43 +153,6 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Begins a session with the server at `server`, whose certificate must be valid for `server_name`
-    /// (PROTOCOL.md §3). Streams may be opened at once; what is written leaves right after the handshake.
-    ///
-    /// # Errors
-    /// Nothing was sent then. Whatever goes wrong later arrives as [`SessionEvent::Closed`].
-    pub fn connect(
-        &mut self,
-        now: Instant,
-        config: ClientConfig,
-        server: SocketAddr,
-        server_name: &str,
-    ) -> Result<SessionHandle, ConnectError> {
-        self.advance(now);
-        config.check()?;
-        let server = Address::new(server).ok_or(ConnectError::InvalidAddress(server))?;
-        let limit = self.config.limits.sessions_max;
-        if self.sessions.len() >= limit {
-            return Err(ConnectError::TooManySessions { limit });
-        }
-        let crypto = config::client_crypto(&config.tls, None, &self.wall)?;
-        let network = Network::of(SocketAddr::from(server).ip());
-        self.settle();
-        let memory_taken = ConnectError::MemoryTaken { limit: self.config.limits.endpoint_memory_max };
-        let limits = self.afford(network, &config.limits, true).ok_or(memory_taken)?;
-        let config = config.limits(limits);
-        let setup = PathSetup::new(Side::Client, IdlePolicy::Suspect, config.limits.clone(), self.link());
-        let path = self.dial_quic(now, crypto, setup, server, server_name)?;
-        let connection = path.handle().0;
-        let handle = self.next_session_handle();
-        let key = Identity::generate(self.entropy.rng());
-        self.sessions.insert(handle, Box::new(Session::dial(now, config, key, server, path)));
-        self.enter_session(handle, network);
-        self.owners.insert(connection, Owner::Session(handle, PathId::PRIMARY));
-        self.work.push(Key::Session(handle));
-        Ok(handle)
-    }
-
     /// The wall clock was read again: it is `unix_now` since the Unix epoch. To be told at times, since a wall clock may be
     /// set and a monotonic one may stand still while the machine sleeps. Tickets and certificates are judged by it from
     /// now on (PROTOCOL.md §4); what was judged before stands.
@@ -223,33 +163,33 @@ impl Endpoint {
 
     /// A session to look at; `None` once it was released and is gone.
     #[must_use]
-    pub fn session(&self, session: SessionHandle) -> Option<&Session> {
-        self.sessions.get(&session).map(Box::as_ref)
+    pub fn session(&self, handle: SessionHandle) -> Option<&Session> {
+        self.sessions.get(&handle).map(Box::as_ref)
     }
 
     /// A session to do something with; `None` once it was released and is gone.
-    pub fn session_mut(&mut self, session: SessionHandle) -> Option<SessionMut<'_>> {
+    pub fn session_mut(&mut self, handle: SessionHandle) -> Option<SessionMut<'_>> {
         let clock = self.clock;
-        self.borrow(session).map(|session| SessionMut::new(session, clock))
+        self.borrow(handle).map(|session| SessionMut::new(session, clock))
     }
 
     /// The application lets go of a session. If it is open, it is closed with code 0 after what was finished was
     /// delivered. No further event of it comes.
-    pub fn release(&mut self, now: Instant, session: SessionHandle) {
+    pub fn release(&mut self, now: Instant, handle: SessionHandle) {
         self.advance(now);
-        if let Some(machine) = self.sessions.get_mut(&session) {
-            machine.release(now);
-            self.work.push(Key::Session(session));
+        if let Some(session) = self.sessions.get_mut(&handle) {
+            session.release(now);
+            self.work.push(Key::Session(handle));
         }
     }
 
     /// Ends a server's session that nobody can take care of; the client is told
     /// [`SERVER_BUSY`](crate::TransportCode::SERVER_BUSY). No further event of it comes.
-    pub fn refuse(&mut self, now: Instant, session: SessionHandle) {
+    pub fn refuse(&mut self, now: Instant, handle: SessionHandle) {
         self.advance(now);
-        if let Some(machine) = self.sessions.get_mut(&session) {
-            machine.refuse(now);
-            self.work.push(Key::Session(session));
+        if let Some(session) = self.sessions.get_mut(&handle) {
+            session.refuse(now);
+            self.work.push(Key::Session(handle));
         }
     }
 
@@ -258,8 +198,8 @@ impl Endpoint {
         self.advance(now);
         self.quic.set_server_config(None);
         self.gate.listener = None;
-        for (handle, machine) in &mut self.sessions {
-            machine.close(now, code, reason);
+        for (handle, session) in &mut self.sessions {
+            session.close(now, code, reason);
             self.work.push(Key::Session(*handle));
         }
     }
@@ -272,10 +212,26 @@ impl Endpoint {
 
     // ---- environment in
 
-    /// A datagram arrived. It is copied into memory of its own, so that the little of it that may be kept keeps nothing
-    /// else.
+    /// A datagram arrived. What it brings is there at once: events tell of it, and it can be read. It is copied into memory
+    /// of its own, so that the little of it that may be kept keeps nothing else.
     pub fn handle_datagram(&mut self, now: Instant, meta: DatagramMeta, datagram: &[u8]) {
+        self.handle_datagrams(now, [(meta, datagram)]);
+    }
+
+    /// Several datagrams arrived at once. As [`Self::handle_datagram`] for each, but cheaper: each session has one turn.
+    pub fn handle_datagrams<'a>(
+        &mut self,
+        now: Instant,
+        datagrams: impl IntoIterator<Item = (DatagramMeta, &'a [u8])>,
+    ) {
         self.advance(now);
+        for (meta, datagram) in datagrams {
+            self.accept_datagram(now, meta, datagram);
+        }
+        self.run_work();
+    }
+
+    fn accept_datagram(&mut self, now: Instant, meta: DatagramMeta, datagram: &[u8]) {
         // What came from no host cannot be answered.
         let Some(remote) = Address::new(meta.remote).map(SocketAddr::from) else { return };
         let local_ip = meta.local_ip.map(|ip| ip.to_canonical());
@@ -310,11 +266,12 @@ impl Endpoint {
     pub fn handle_unreachable(&mut self, now: Instant, remote: SocketAddr, reason: &str) {
         self.advance(now);
         let Some(remote) = Address::new(remote) else { return };
-        for (handle, machine) in &mut self.sessions {
-            if machine.on_unreachable(now, remote, reason) {
+        for (handle, session) in &mut self.sessions {
+            if session.on_unreachable(now, remote, reason) {
                 self.work.push(Key::Session(*handle));
             }
         }
+        self.run_work();
     }
 
     /// Time passed: at the latest when [`Endpoint::poll_timeout`] said.
@@ -327,19 +284,20 @@ impl Endpoint {
                         incoming.path.handle_timeout(now);
                     }
                 }
-                Key::Session(session) => {
-                    if let Some(machine) = self.sessions.get_mut(&session) {
-                        machine.paths_mut().for_each(|path| path.handle_timeout(now));
+                Key::Session(handle) => {
+                    if let Some(session) = self.sessions.get_mut(&handle) {
+                        session.paths_mut().for_each(|path| path.handle_timeout(now));
                     }
                 }
             }
             self.work.push(key);
         }
+        self.run_work();
     }
 
     // ---- out; drain in this order
 
-    /// The next datagrams to send: `size` bytes at the start of `buf`, which must be empty, in segments of
+    /// The next datagrams to send, with what commands left to be sent: `size` bytes at the start of `buf`, which must be empty, in segments of
     /// `segment_size` for at most `max_datagrams` datagrams.
     pub fn poll_transmit(&mut self, now: Instant, max_datagrams: usize, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.advance(now);
@@ -360,9 +318,9 @@ impl Endpoint {
 
     /// The next thing that happened.
     pub fn poll_event(&mut self) -> Option<(SessionHandle, SessionEvent)> {
-        while let Some(session) = self.eventful.front() {
-            if let Some(event) = self.sessions.get_mut(&session).and_then(|machine| machine.poll_event()) {
-                return Some((session, event));
+        while let Some(handle) = self.eventful.front() {
+            if let Some(event) = self.sessions.get_mut(&handle).and_then(|session| session.poll_event()) {
+                return Some((handle, event));
             }
             self.eventful.pop();
         }
@@ -390,28 +348,28 @@ impl Endpoint {
     // ---- inside
 
     /// Gives a session to the application. It gets a turn if something is done with it.
-    fn borrow(&mut self, session: SessionHandle) -> Option<&mut Session> {
+    fn borrow(&mut self, handle: SessionHandle) -> Option<&mut Session> {
         self.collect_commands();
-        if self.lend(session) {
-            self.work.push(Key::Session(session));
+        if self.lend(handle) {
+            self.work.push(Key::Session(handle));
         }
-        self.borrowed = Some(session);
-        self.sessions.get_mut(&session).map(Box::as_mut)
+        self.borrowed = Some(handle);
+        self.sessions.get_mut(&handle).map(Box::as_mut)
     }
 
     /// The session that the application had has a turn, if something was done with it.
     fn collect_commands(&mut self) {
         if self.has_commands()
-            && let Some(session) = self.borrowed
+            && let Some(handle) = self.borrowed
         {
-            self.work.push(Key::Session(session));
+            self.work.push(Key::Session(handle));
         }
         self.borrowed = None;
     }
 
     fn has_commands(&self) -> bool {
-        let borrowed = self.borrowed.and_then(|session| self.sessions.get(&session));
-        borrowed.is_some_and(|machine| machine.is_commanded())
+        let borrowed = self.borrowed.and_then(|handle| self.sessions.get(&handle));
+        borrowed.is_some_and(|session| session.is_commanded())
     }
 
     /// The next datagrams of the parts that have some, in turns.
@@ -422,8 +380,8 @@ impl Endpoint {
                     .incoming
                     .get_mut(&connection)
                     .and_then(|incoming| incoming.path.poll_transmit(now, max_datagrams, buf)),
-                Key::Session(session) => {
-                    self.sessions.get_mut(&session).and_then(|machine| machine.poll_transmit(now, max_datagrams, buf))
+                Key::Session(handle) => {
+                    self.sessions.get_mut(&handle).and_then(|session| session.poll_transmit(now, max_datagrams, buf))
                 }
             };
             if transmit.is_some() {
@@ -440,8 +398,9 @@ impl Endpoint {
         self.wall.set(self.clock.at(self.now).wall.since_epoch());
     }
 
-    fn link(&self) -> LinkSettings {
-        LinkSettings { mtu_max: self.config.mtu_max, congestion: self.config.congestion }
+    fn path_settings(&self) -> PathSettings {
+        let EndpointConfig { mtu_max, congestion, event_detail, .. } = self.config;
+        PathSettings { mtu_max, congestion, event_detail }
     }
 
     fn next_session_handle(&mut self) -> SessionHandle {
@@ -462,9 +421,10 @@ impl Endpoint {
         self.collect_commands();
         for _ in 0..self.work.len() {
             let Some(key) = self.work.pop() else { return };
+            self.turns += 1;
             match key {
                 Key::Incoming(connection) => self.run_incoming(connection),
-                Key::Session(session) => self.run_session(session),
+                Key::Session(handle) => self.run_session(handle),
             }
         }
     }
@@ -473,21 +433,21 @@ impl Endpoint {
         let key = Key::Session(handle);
         let moment = self.clock.at(self.now);
         self.lend(handle);
-        let Some(machine) = self.sessions.get_mut(&handle) else { return };
-        let mut more = machine.pump(moment);
-        if let Some(dial) = machine.poll_dial(moment) {
-            let config = machine.client_config();
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
+        let mut more = session.pump(moment);
+        if let Some(dial) = session.poll_dial() {
+            let config = session.client_config();
             let outcome = self.dial_secondary(handle, &dial, config);
-            if let Some(machine) = self.sessions.get_mut(&handle) {
-                machine.on_dialed(dial.path, outcome);
+            if let Some(session) = self.sessions.get_mut(&handle) {
+                session.on_dialed(moment.now, dial.path, outcome);
             }
             more = true;
         }
         more |= self.exchange_quic_events(handle);
         if self.log.detail() > EventDetail::Off
-            && let Some(machine) = self.sessions.get_mut(&handle)
+            && let Some(session) = self.sessions.get_mut(&handle)
         {
-            machine.drain_log(handle, &mut self.log);
+            session.drain_log(handle, &mut self.log);
         }
         self.settle();
         self.feed_next();
@@ -500,12 +460,12 @@ impl Endpoint {
 
     /// Carries events between the QUIC endpoint and the connections of a session. Returns whether a connection got one.
     fn exchange_quic_events(&mut self, handle: SessionHandle) -> bool {
-        let Some(machine) = self.sessions.get_mut(&handle) else { return false };
+        let Some(session) = self.sessions.get_mut(&handle) else { return false };
         let mut answered = false;
-        for path in machine.paths_mut().filter(|path| path.is_touched()) {
+        for path in session.paths_mut().filter(|path| path.is_touched()) {
             answered |= exchange(&mut self.quic, &mut self.owners, path);
         }
-        machine.reap();
+        session.reap();
         answered
     }
 
@@ -517,14 +477,14 @@ impl Endpoint {
                 if self.incoming.get(&connection).is_some_and(|incoming| incoming.is_over()) {
                     self.forget_incoming(connection);
                 }
-                self.incoming.get_mut(&connection).and_then(|incoming| incoming.poll_timeout(now))
+                self.incoming.get_mut(&connection).and_then(|incoming| incoming.path.poll_timeout(now))
             }
-            Key::Session(session) => {
-                if self.sessions.get(&session).is_some_and(|machine| machine.is_finished()) {
-                    self.sessions.remove(&session);
+            Key::Session(handle) => {
+                if self.sessions.get(&handle).is_some_and(|session| session.is_finished()) {
+                    self.sessions.remove(&handle);
                     self.give_back(key);
                 }
-                self.sessions.get_mut(&session).and_then(|machine| machine.poll_timeout(now))
+                self.sessions.get_mut(&handle).and_then(|session| session.poll_timeout(now))
             }
         };
         self.timers.set(key, deadline);
@@ -536,67 +496,20 @@ impl Endpoint {
                 let incoming = self.incoming.get_mut(&connection)?;
                 Some((Key::Incoming(connection), &mut incoming.path))
             }
-            Owner::Session(session, path) => {
-                let path = self.sessions.get_mut(&session)?.path_mut(path)?;
-                Some((Key::Session(session), path))
+            Owner::Session(handle, path) => {
+                let path = self.sessions.get_mut(&handle)?.path_mut(path)?;
+                Some((Key::Session(handle), path))
             }
         }
-    }
-
-    fn dial_secondary(
-        &mut self,
-        session: SessionHandle,
-        dial: &Dial,
-        config: Option<ClientConfig>,
-    ) -> Result<Path, DeadReason> {
-        let unreachable = |detail: String| DeadReason::new(TransportCode::UNREACHABLE, detail);
-        let config = config.ok_or_else(|| unreachable("not a client".to_owned()))?;
-        self.settle();
-        if !self.has_room_for_path(session) {
-            return Err(DeadReason::new(TransportCode::PATH_LIMIT, "the endpoint's memory is taken"));
-        }
-        let crypto = config::client_crypto(&config.tls, Some(config.secondary_trust), &self.wall)
-            .map_err(|error| unreachable(error.to_string()))?;
-        let setup = PathSetup::new(Side::Client, IdlePolicy::Close, config.limits.clone(), self.link());
-        let path = self
-            .dial_quic(self.now, crypto, setup, dial.address, &dial.server_name)
-            .map_err(|error| unreachable(error.to_string()))?;
-        self.owners.insert(path.handle().0, Owner::Session(session, dial.path));
-        Ok(path)
-    }
-
-    fn dial_quic(
-        &mut self,
-        now: Instant,
-        crypto: Arc<dyn quinn_proto::crypto::ClientConfig>,
-        setup: PathSetup,
-        server: Address,
-        server_name: &str,
-    ) -> Result<Path, ConnectError> {
-        let mut config = quinn_proto::ClientConfig::new(crypto);
-        let ids = self.ids.clone();
-        config
-            .transport_config(setup.transport())
-            .initial_dst_cid_provider(Arc::new(move || ids.initial_destination()));
-        let (handle, connection) =
-            self.quic.connect(now, config, server.into(), server_name).map_err(|error| match error {
-                quinn_proto::ConnectError::InvalidServerName(name) => ConnectError::InvalidServerName(name),
-                quinn_proto::ConnectError::InvalidRemoteAddress(address) => ConnectError::InvalidAddress(address),
-                quinn_proto::ConnectError::CidsExhausted => {
-                    ConnectError::TooManySessions { limit: self.config.limits.sessions_max }
-                }
-                other => ConnectError::Config(ConfigError::Tls(other.to_string())),
-            })?;
-        Ok(Path::new(setup, handle, connection, now))
     }
 }
 
 #[cfg(test)]
 impl Endpoint {
-    /// The machine behind a session, for inputs no honest peer sends.
-    pub(crate) fn machine_mut(&mut self, session: SessionHandle) -> Option<&mut Session> {
-        self.work.push(Key::Session(session));
-        self.sessions.get_mut(&session).map(Box::as_mut)
+    /// A session, for inputs no honest peer sends.
+    pub(crate) fn inner_mut(&mut self, handle: SessionHandle) -> Option<&mut Session> {
+        self.work.push(Key::Session(handle));
+        self.sessions.get_mut(&handle).map(Box::as_mut)
     }
 
     pub(crate) fn moment(&self, now: Instant) -> crate::session::Moment {

@@ -3,6 +3,7 @@
 
 mod carriers;
 mod control;
+mod events;
 mod health;
 mod inbound;
 mod liveness;
@@ -21,10 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quinn_proto::crypto::rustls::HandshakeData;
-use quinn_proto::{
-    ConnectionEvent, ConnectionHandle, Dir, EndpointEvent, StreamEvent, Transmit, TransportConfig, VarInt,
-};
+use quinn_proto::{ConnectionEvent, ConnectionHandle, Dir, EndpointEvent, Transmit, TransportConfig, VarInt};
 use smallvec::SmallVec;
 
 use self::carriers::CarrierPool;
@@ -38,16 +36,17 @@ use self::quic::Quic;
 use self::state::Lifecycle;
 use crate::allowance::Allowance;
 use crate::auth;
-use crate::error::{DeadReason, TransportCode, cut_reason};
+use crate::error::{DeadReason, cut_reason};
 use crate::id::{PacketNumber, Side};
+use crate::limits;
 use crate::limits::Limits;
+use crate::protocol_event::{EventDetail, EventLog, ProtocolEventKind};
 use crate::status::PathState;
 use crate::wire::{CarrierItem, ControlFrame, PacketAck, WireError};
-use crate::{ALPN, limits};
 
 pub(crate) use self::carriers::CarrierId;
 pub(crate) use self::liveness::IdlePolicy;
-pub(crate) use self::transport::LinkSettings;
+pub(crate) use self::transport::PathSettings;
 
 /// What a path tells its session.
 #[derive(Debug)]
@@ -64,6 +63,8 @@ pub(crate) enum PathInput {
     Suspect,
     /// A suspect path was heard again.
     Recovered,
+    /// The path is in its state for longer than it may.
+    Overdue,
     /// The peer broke a rule; the session decides what it costs.
     Fault(WireError),
     /// The connection is gone. Last input of a path.
@@ -77,13 +78,14 @@ pub(crate) struct PathSetup {
     limits: Limits,
     probe: Arc<Probe>,
     transport: Arc<TransportConfig>,
+    event_detail: EventDetail,
 }
 
 impl PathSetup {
-    pub(crate) fn new(side: Side, idle_policy: IdlePolicy, limits: Limits, link: LinkSettings) -> Self {
+    pub(crate) fn new(side: Side, idle_policy: IdlePolicy, limits: Limits, settings: PathSettings) -> Self {
         let probe = Arc::new(Probe::default());
-        let transport = Arc::new(transport::transport_config(side, &limits, link, &probe));
-        Self { side, idle_policy, limits, probe, transport }
+        let transport = Arc::new(transport::transport_config(side, &limits, settings, &probe));
+        Self { side, idle_policy, limits, probe, transport, event_detail: settings.event_detail }
     }
 
     pub(crate) fn transport(&self) -> Arc<TransportConfig> {
@@ -128,8 +130,6 @@ pub(crate) struct Path {
     is_unsent: bool,
     /// Whether something may have happened that the session was not told of.
     has_news: bool,
-    /// The names of what was handed to QUIC, if somebody wants to know.
-    sent_frames: Option<Vec<&'static str>>,
     /// When the path is to be woken, unless it was touched since that was asked.
     deadline: Option<Instant>,
     /// Where the peer reached this end last, if the socket tells.
@@ -153,7 +153,7 @@ impl Path {
             idle_policy: setup.idle_policy,
             limits: setup.limits,
             probe: setup.probe,
-            lifecycle: Lifecycle::new(),
+            lifecycle: Lifecycle::new(setup.event_detail),
             control: ControlStream::default(),
             carriers: CarrierPool::default(),
             inbound: Inbound::default(),
@@ -174,7 +174,6 @@ impl Path {
             windows: Windows::default(),
             is_unsent: false,
             has_news: true,
-            sent_frames: None,
             deadline: None,
             local_address: None,
         }
@@ -257,6 +256,10 @@ impl Path {
             self.lifecycle.move_to_dead(reason.clone());
             return Some(PathInput::Lost(reason));
         }
+        if self.lifecycle.deadline().is_some_and(|deadline| now >= deadline) {
+            self.lifecycle.expect_move_by(None);
+            return Some(PathInput::Overdue);
+        }
         self.check_liveness(now)
     }
 
@@ -311,7 +314,7 @@ impl Path {
         let control = self.control.deadline(now, &self.limits);
         // Without room on the control plane no report leaves; room comes with a datagram.
         let report = self.inbound.packets.deadline().filter(|_| self.control.is_ready());
-        [quic, health, control, report].into_iter().flatten().min()
+        [quic, health, control, report, self.lifecycle.deadline()].into_iter().flatten().min()
     }
 
     // ---- commands of the session
@@ -338,8 +341,17 @@ impl Path {
         transport::open_carriers(&mut self.quic, &self.limits);
     }
 
-    pub(crate) fn move_to_closing(&mut self) {
-        self.lifecycle.move_to_closing();
+    /// The peer announced its end, which is to come by the deadline. Returns whether that is new.
+    pub(crate) fn move_to_closing(&mut self, deadline: Option<Instant>) -> bool {
+        self.quic.touch();
+        self.lifecycle.move_to_closing(deadline)
+    }
+
+    /// Says until when the path must have left its state, or have become active if it connects: else [`PathInput::Overdue`]
+    /// comes.
+    pub(crate) fn expect_move_by(&mut self, deadline: Option<Instant>) {
+        self.lifecycle.expect_move_by(deadline);
+        self.quic.touch();
     }
 
     /// A server learns whose limits hold when its client has authenticated.
@@ -380,20 +392,17 @@ impl Path {
         self.quic.touch();
     }
 
-    /// Begins to note what is sent.
-    pub(crate) fn note_frames(&mut self) {
-        self.sent_frames.get_or_insert_default();
+    /// What the path did, which its session takes over.
+    pub(crate) fn log_mut(&mut self) -> &mut EventLog {
+        self.lifecycle.log()
     }
 
-    /// What was sent since this was last asked.
-    pub(crate) fn take_sent_frames(&mut self) -> Vec<&'static str> {
-        self.sent_frames.as_mut().map(std::mem::take).unwrap_or_default()
+    fn note_sent(&mut self, frame: &'static str) {
+        self.lifecycle.log().frame(None, || ProtocolEventKind::FrameSent { frame });
     }
 
-    fn note_sent(&mut self, name: &'static str) {
-        if let Some(sent) = &mut self.sent_frames {
-            sent.push(name);
-        }
+    fn note_received(&mut self, frame: &'static str) {
+        self.lifecycle.log().frame(None, || ProtocolEventKind::FrameReceived { frame });
     }
 
     /// Whether something may have happened that the session was not told of.
@@ -547,125 +556,6 @@ impl Path {
         let mut secret = [0; 32];
         self.quic.crypto_session().export_keying_material(&mut secret, auth::EXPORTER_LABEL, b"").ok()?;
         Some(secret)
-    }
-
-    // ---- reactions
-
-    fn on_quic_event(&mut self, event: quinn_proto::Event) {
-        match event {
-            quinn_proto::Event::Connected => self.inputs.push_back(self.check_protocol()),
-            quinn_proto::Event::ConnectionLost { reason } => {
-                let connecting = *self.lifecycle.state() == PathState::Connecting;
-                self.lost = Some(loss::reason(reason, connecting));
-            }
-            quinn_proto::Event::Stream(event) => self.on_stream_event(event),
-            quinn_proto::Event::HandshakeDataReady
-            | quinn_proto::Event::DatagramReceived
-            | quinn_proto::Event::DatagramsUnblocked => {}
-        }
-    }
-
-    fn on_stream_event(&mut self, event: StreamEvent) {
-        match event {
-            StreamEvent::Opened { dir: Dir::Bi } => {
-                // QUIC's stream limit of one keeps a client from opening a second.
-                if self.side == Side::Server
-                    && let Some(stream) = self.quic.streams().accept(Dir::Bi)
-                {
-                    self.control.open(&mut self.quic, stream);
-                }
-            }
-            StreamEvent::Opened { dir: Dir::Uni } => self.inbound.on_opened(),
-            StreamEvent::Readable { id } if self.control.is(id) => self.control.on_readable(),
-            StreamEvent::Readable { id } => self.inbound.on_readable(id),
-            // The control plane writes first: see `flush`.
-            StreamEvent::Writable { .. } | StreamEvent::Available { .. } => {}
-            StreamEvent::Finished { id } => self.carriers.on_finished(id),
-            StreamEvent::Stopped { .. } => self.inputs.push_back(PathInput::Fault(WireError {
-                code: TransportCode::PROTOCOL_VIOLATION,
-                frame: "STOP_SENDING of QUIC",
-                detail: "a carrier or the control plane was stopped",
-            })),
-        }
-    }
-
-    fn has_heard_nothing(&self) -> bool {
-        self.quic.stats().udp_rx.datagrams == 0
-    }
-
-    fn check_protocol(&self) -> PathInput {
-        let data = self.quic.crypto_session().handshake_data();
-        let agreed = data
-            .and_then(|data| data.downcast::<HandshakeData>().ok())
-            .is_none_or(|data| data.protocol.as_deref() == Some(ALPN));
-        if agreed {
-            return PathInput::Connected;
-        }
-        PathInput::Fault(WireError {
-            code: TransportCode::TLS_FAILED,
-            frame: "ALPN",
-            detail: "the peer does not speak kwik/1",
-        })
-    }
-
-    /// The window is larger for the control plane than for data.
-    fn flush_control(&mut self, now: Instant) {
-        let window = self.send_window();
-        if !self.control.is_flushed() {
-            self.is_unsent = true;
-            self.quic.set_send_window(window.saturating_add(Self::CONTROL_RESERVE));
-            self.control.flush(&mut self.quic, now);
-        }
-        self.quic.untouched().set_send_window(window);
-    }
-
-    fn send_window(&self) -> u64 {
-        self.windows.send(self.quic.congestion_state().window())
-    }
-
-    fn check_control(&mut self, now: Instant) -> Result<(), WireError> {
-        if !self.control.is_suspect(now, &self.limits) {
-            return Ok(());
-        }
-        // What the peer gave credit for until now counts.
-        self.flush_control(now);
-        let verdict = self.control.check(&mut self.quic, now, self.health.unreached(now), &self.limits);
-        let window = self.send_window();
-        self.quic.set_send_window(window);
-        verdict
-    }
-
-    fn read(&mut self, now: Instant) -> Result<Option<PathInput>, WireError> {
-        self.check_control(now)?;
-        if self.carriers.is_broken() && self.lost.is_none() {
-            return Err(WireError {
-                code: TransportCode::PROTOCOL_VIOLATION,
-                frame: "carrier",
-                detail: "a carrier was stopped",
-            });
-        }
-        while let Some(frame) = self.control.next(&mut self.quic)? {
-            let ControlFrame::PacketAck(ack) = frame else {
-                return Ok(Some(PathInput::Control(frame)));
-            };
-            let new = self.sent.on_ack(&ack.ranges)?;
-            if new.is_empty() && !self.admit_no_op(now) {
-                return Err(WireError {
-                    code: TransportCode::CONTROL_FLOOD,
-                    frame: "PACKET_ACK",
-                    detail: "too many acknowledgements of nothing new",
-                });
-            }
-            self.no_op_frames.give_back(new.len() as u64);
-            self.inputs.extend(new.into_iter().map(PathInput::Acknowledged));
-            if let Some(input) = self.inputs.pop_front() {
-                return Ok(Some(input));
-            }
-        }
-        if !self.data_open {
-            return Ok(None);
-        }
-        Ok(self.inbound.next(&mut self.quic, now)?.map(PathInput::Data))
     }
 }
 

@@ -8,12 +8,15 @@ use super::probe::{Probe, ProbedFactory};
 use crate::config::Congestion;
 use crate::id::Side;
 use crate::limits::{KEEP_ALIVE_MAX, Limits};
+use crate::protocol_event::EventDetail;
 
 /// What the endpoint decides for all its paths.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct LinkSettings {
+pub(crate) struct PathSettings {
     pub(crate) mtu_max: u16,
     pub(crate) congestion: Congestion,
+    /// How much paths note of what they do.
+    pub(crate) event_detail: EventDetail,
 }
 
 /// QUIC's own limits before the peer has authenticated: one control stream, a few carriers, 64 KiB in all.
@@ -23,7 +26,12 @@ const UNAUTHENTICATED_CARRIERS: u32 = 8;
 /// Settings for one connection. A connection has its own, since its congestion controller reports to its `probe`. The
 /// client keeps idle paths alive, since it is the client that must notice a silent server. A server does so only where its
 /// own idle timeout, which the client does not know, is shorter than clients count on.
-pub(super) fn transport_config(side: Side, limits: &Limits, link: LinkSettings, probe: &Arc<Probe>) -> TransportConfig {
+pub(super) fn transport_config(
+    side: Side,
+    limits: &Limits,
+    settings: PathSettings,
+    probe: &Arc<Probe>,
+) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let idle = u32::try_from(limits.idle_timeout.as_millis()).unwrap_or(u32::MAX);
     let keep_alive = match side {
@@ -31,7 +39,7 @@ pub(super) fn transport_config(side: Side, limits: &Limits, link: LinkSettings, 
         Side::Server => Some(limits.idle_timeout / 3).filter(|third| *third < KEEP_ALIVE_MAX),
     };
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(link.mtu_max);
+    mtu.upper_bound(settings.mtu_max);
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(u32::from(side == Side::Server)))
         .max_concurrent_uni_streams(VarInt::from_u32(UNAUTHENTICATED_CARRIERS))
@@ -45,7 +53,10 @@ pub(super) fn transport_config(side: Side, limits: &Limits, link: LinkSettings, 
         .keep_alive_interval(keep_alive)
         .datagram_receive_buffer_size(None)
         .mtu_discovery_config(Some(mtu))
-        .congestion_controller_factory(Arc::new(ProbedFactory { probe: probe.clone(), congestion: link.congestion }));
+        .congestion_controller_factory(Arc::new(ProbedFactory {
+            probe: probe.clone(),
+            congestion: settings.congestion,
+        }));
     transport
 }
 

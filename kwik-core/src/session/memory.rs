@@ -6,28 +6,6 @@ use crate::limits::Limits;
 use crate::path::Path;
 use crate::stream::Room;
 
-/// What the paths of a session hold together.
-#[derive(Default)]
-pub(super) struct PathWindows {
-    bytes: u64,
-    /// Whether some path should have a larger window to receive into.
-    are_small: bool,
-    /// Whether a path came, went, or heard something.
-    are_due: bool,
-}
-
-impl PathWindows {
-    /// A path heard something: what it needs may have changed.
-    pub(super) fn on_heard(&mut self) {
-        self.are_due = true;
-    }
-
-    fn count(&mut self, path: &Path) {
-        self.bytes += path.claim();
-        self.are_small |= path.wants_window();
-    }
-}
-
 impl Session {
     /// What a session costs beside its paths and streams, in bytes.
     const SESSION_BYTES: u64 = 16 * 1024;
@@ -57,48 +35,33 @@ impl Session {
         };
         Self::SESSION_BYTES
             .saturating_add(commands)
-            .saturating_add(self.windows.bytes)
-            .saturating_add(self.streams.claim())
+            .saturating_add(self.common.paths.window_bytes())
+            .saturating_add(self.common.streams.claim())
     }
 
     /// The endpoint can spare so much more. Returns whether the application is to hear of that.
     pub(crate) fn set_room(&mut self, room: Room) -> bool {
-        self.streams.set_room(room)
+        self.common.streams.set_room(room)
     }
 
     /// Whether the session would take more if there was more.
     pub(crate) fn wants_memory(&self) -> bool {
-        !self.phase.is_closed() && (self.windows.are_small || self.streams.awaits_memory())
+        let common = &self.common;
+        !common.phase.is_closed() && (common.paths.want_memory() || common.streams.awaits_memory())
     }
 
     /// Lets the windows of all paths grow and shrink, if there may be a reason to.
     pub(super) fn fit_windows(&mut self) {
-        if !self.windows.are_due && !self.windows.are_small && !self.streams.has_sendable() {
-            return;
-        }
-        self.windows = PathWindows::default();
-        for (id, path) in &mut self.paths {
-            let is_sending = || match &self.role {
-                _ if *id == self.home && self.streams.has_sendable() => true,
-                RoleState::Client(client) => client.relay.has_frames(*id),
-                RoleState::Primary(_) | RoleState::Secondary(_) => false,
-            };
-            let before = path.claim();
-            path.fit_windows(is_sending, self.streams.room_for_windows());
-            self.streams.on_window_changed(before, path.claim());
-            self.windows.count(path);
-        }
-    }
-
-    /// To be called when a path came or went.
-    pub(super) fn count_windows(&mut self) {
-        self.windows = PathWindows { are_due: true, ..PathWindows::default() };
-        self.paths.values().for_each(|path| self.windows.count(path));
+        let (common, role) = (&mut self.common, &self.role);
+        common.paths.fit_windows(&mut common.streams, |id| match role {
+            RoleState::Client(client) => client.relay.has_frames(id),
+            RoleState::Primary(_) | RoleState::Secondary(_) => false,
+        });
     }
 
     /// Panics if a path came, went or changed its windows and that was not counted.
     #[cfg(any(test, feature = "__test_exports"))]
     pub(crate) fn assert_claim(&self) {
-        assert_eq!(self.windows.bytes, self.paths.values().map(|path| path.claim()).sum::<u64>(), "paths");
+        self.common.paths.assert_windows();
     }
 }

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::event::{RawError, RawPacket};
+use super::common::Common;
+use super::event::{RawError, RawPacket, SessionEvent};
 use crate::allowance::Allowance;
 use crate::auth::{self, Identity, PublicIdentity, ReplayWindow, SignatureContext};
-use crate::error::{ErrorCode, Fault, TransportCode};
+use crate::error::{ErrorCode, Fault, FrameEffect, TransportCode};
 use crate::id::{PathId, SessionId};
 use crate::limits::{self, Limits};
+use crate::path::Path;
 use crate::wire::{ControlFrame, Raw, RawForward, RawStatus, SignedPayload};
 
 /// One server's end of the raw packets of a session.
@@ -129,6 +131,14 @@ impl RawEnd {
         Some(packet)
     }
 
+    /// Hands to the control plane what it has room for.
+    pub(super) fn flush(&mut self, path: &mut Path, now: Instant) {
+        while path.is_control_ready() {
+            let Some(frame) = self.poll_control(now) else { return };
+            path.queue_control(&frame);
+        }
+    }
+
     /// The next frame for this server's control plane.
     pub(super) fn poll_control(&mut self, now: Instant) -> Option<ControlFrame> {
         if let Some(answer) = self.answers.pop_front() {
@@ -147,8 +157,15 @@ impl RawEnd {
         self.lanes.values().filter_map(Lane::due).min()
     }
 
-    /// A packet whose receipt is overdue: nothing more is waited for.
-    pub(super) fn poll_overdue(&mut self, now: Instant) -> Option<(PathId, u64)> {
+    /// A packet that was not acknowledged for too long may or may not have arrived: nothing more is waited for.
+    pub(super) fn give_up_overdue(&mut self, cx: &mut Common, now: Instant) {
+        while let Some((to, sequence)) = self.poll_overdue(now) {
+            let result = Err(TransportCode::UNANSWERED.into());
+            cx.emit(SessionEvent::RawStatus { to, sequence, result });
+        }
+    }
+
+    fn poll_overdue(&mut self, now: Instant) -> Option<(PathId, u64)> {
         let (to, lane) = self.lanes.iter_mut().find(|(_, lane)| lane.due().is_some_and(|due| now >= due))?;
         let (sequence, packet) = lane.waiting.pop_first()?;
         lane.waiting_bytes -= packet.len;
@@ -167,14 +184,15 @@ impl RawEnd {
         unsent
     }
 
-    /// A packet came. `identity_of` names the sender's identity when it is not known yet. Returns whether the queue was
-    /// empty and is not any more.
+    /// A packet came. `identity_of` names the sender's identity when it is not known yet. The application hears of it when
+    /// the queue was empty before.
     pub(super) fn on_forward(
         &mut self,
+        cx: &mut Common,
         now: Instant,
         forward: RawForward,
         identity_of: impl FnOnce(&RawForward) -> Option<PublicIdentity>,
-    ) -> Result<bool, Fault> {
+    ) -> Result<FrameEffect, Fault> {
         if self.answers.len() >= self.answers_max {
             return Err(Fault::new(TransportCode::CONTROL_FLOOD, "raw packets sent on without reading the answers"));
         }
@@ -185,11 +203,21 @@ impl RawEnd {
             Err(code) => code,
         };
         self.answers.push_back(RawStatus { from, to: self.own, sequence, code: code.into() });
-        Ok(was_empty && !self.queue.is_empty())
+        if was_empty && !self.queue.is_empty() {
+            cx.emit(SessionEvent::RawReadable);
+        }
+        Ok(FrameEffect::Progress)
     }
 
-    /// A receipt came. `None` if nothing that was sent is waiting for it.
-    pub(super) fn on_status(&mut self, status: &RawStatus) -> Option<Result<(), ErrorCode>> {
+    /// The client says what became of a packet, or that its receiver has it.
+    pub(super) fn on_status(&mut self, cx: &mut Common, status: &RawStatus) -> FrameEffect {
+        let Some(result) = self.settle(status) else { return FrameEffect::NoOp };
+        cx.emit(SessionEvent::RawStatus { to: status.to, sequence: status.sequence, result });
+        FrameEffect::Progress
+    }
+
+    /// `None` if nothing that was sent is waiting for it.
+    fn settle(&mut self, status: &RawStatus) -> Option<Result<(), ErrorCode>> {
         let lane = self.lanes.get_mut(&status.to)?;
         let len = lane.waiting.get(&status.sequence).filter(|packet| packet.is_sent)?.len;
         lane.waiting.remove(&status.sequence);

@@ -3,27 +3,28 @@
 
 use std::time::Instant;
 
+use super::common::{Common, params};
 use super::event::SessionEvent;
 use super::lease::PathLease;
 use super::raw::RawEnd;
-use super::{Moment, RoleState, Session};
-use crate::auth::{self, Identity, LeaseTerm, PublicIdentity, ReplayWindow, SignatureContext, Ticket};
-use crate::error::{Fault, FrameEffect};
+use super::{Moment, RoleState, Session, violation};
+use crate::auth::{self, AuthError, Identity, LeaseTerm, PublicIdentity, ReplayWindow, SignatureContext, Ticket};
+use crate::error::{DeadReason, Fault, FrameEffect, TransportCode};
 use crate::id::{PathId, SessionId, Side};
 use crate::limits::Limits;
 use crate::path::Path;
 use crate::protocol_event::ProtocolEventKind;
 use crate::stream::{StreamTable, TableRole};
-use crate::wire::{ControlFrame, GrantOpen, Params, RawForward, Welcome};
+use crate::wire::{ControlFrame, GrantOpen, Lease, Params, RawForward, Welcome};
 
 /// What only a secondary keeps.
 pub(super) struct SecondaryRole {
     session: SessionId,
-    pub(super) path: PathId,
+    path: PathId,
     primary: PublicIdentity,
     identity: Identity,
     grants: ReplayWindow,
-    pub(super) lease: PathLease,
+    lease: PathLease,
     pub(super) raw: RawEnd,
 }
 
@@ -36,39 +37,19 @@ pub(crate) struct NewSecondary {
     pub(crate) exporter: [u8; 32],
 }
 
-impl SecondaryRole {
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.raw.deadline().into_iter().chain(self.lease.end()).min()
-    }
-
-    pub(super) fn own_identity(&self) -> PublicIdentity {
-        self.identity.public()
-    }
-
-    pub(super) fn on_raw_forward(&mut self, now: Instant, forward: RawForward) -> Result<bool, Fault> {
-        let (session, primary) = (self.session, self.primary);
-        self.raw.on_forward(now, forward, |frame| {
-            if frame.from.is_primary() {
-                return Some(primary);
-            }
-            auth::verify_forwarded_ticket(&frame.forwarded_ticket, session, frame.from, &primary).ok()
-        })
-    }
-}
-
 impl Session {
     /// A session that a client joins here.
     pub(crate) fn new_secondary(moment: Moment, new: NewSecondary, mut path: Path) -> Self {
-        let NewSecondary { ticket, identity, limits, params, exporter } = new;
+        let NewSecondary { ticket, identity, limits, params: theirs, exporter } = new;
         let (session, id) = (ticket.session, ticket.path);
         let signature = auth::welcome_proof(&identity, &exporter, session, id, &ticket.client_key);
         let mut streams = StreamTable::new(Side::Server, TableRole::Secondary, &limits);
-        let agreed = streams.on_peer_params(params.streams_bidi, params.streams_uni, params.stream_window_initial);
+        let agreed = streams.on_peer_params(theirs.streams_bidi, theirs.streams_uni, theirs.stream_window_initial);
         path.set_limits(&limits);
         path.queue_control(&ControlFrame::from(Welcome {
             session,
             path: id,
-            params: super::params(&limits),
+            params: params(&limits),
             identity: *identity.public().as_bytes(),
             signature,
         }));
@@ -83,53 +64,85 @@ impl Session {
             grants: ReplayWindow::default(),
             lease: PathLease::new(moment.now, term),
         };
-        let role = RoleState::Secondary(Box::new(role));
-        let mut machine = Self::assemble(moment.now, Some(session), limits, role, (id, path), streams);
-        machine.emit(SessionEvent::Incoming);
+        let mut common = Common::new(moment.now, Some(session), limits, (id, path), streams);
+        common.emit(SessionEvent::Incoming);
+        let mut new = Self::new(common, RoleState::Secondary(Box::new(role)));
         if let Err(fault) = agreed {
-            machine.fail(moment.now, fault.code, fault.detail);
+            new.fail(moment.now, DeadReason::new(fault.code, fault.detail));
         }
-        machine
+        new
+    }
+}
+
+impl SecondaryRole {
+    pub(super) fn own_identity(&self) -> PublicIdentity {
+        self.identity.public()
     }
 
-    pub(super) fn on_grant_forward(&mut self, grant: GrantOpen) -> Result<FrameEffect, Fault> {
-        let RoleState::Secondary(secondary) = &mut self.role else { return Ok(FrameEffect::Progress) };
-        let range = grant.start.0..grant.start.0.saturating_add(grant.len);
-        let context = SignatureContext {
-            session: secondary.session,
-            from: PathId::PRIMARY,
-            to: secondary.path,
-            sequence: grant.signed.sequence,
-        };
-        let signed = &grant.signed;
-        let refused =
-            |error: auth::AuthError| Fault::new(error.code(), "a grant that the primary did not sign, or twice");
-        if !secondary.grants.is_new(signed.sequence) {
-            return Err(refused(auth::AuthError::Replayed));
+    // ---- time
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.raw.deadline().into_iter().chain(self.lease.end()).min()
+    }
+
+    /// Gives the reason if the session cannot go on.
+    pub(super) fn check_time(&mut self, cx: &mut Common, now: Instant) -> Option<DeadReason> {
+        if self.lease.has_ended(now) {
+            return Some(DeadReason::new(TransportCode::LEASE_EXPIRED, ""));
         }
-        auth::verify_grant(
-            &secondary.primary,
-            &signed.signature,
-            context,
-            grant.grant,
-            grant.stream,
-            range.clone(),
-            &signed.payload,
-        )
-        .and_then(|()| secondary.grants.accept(signed.sequence))
-        .map_err(refused)?;
-        let (id, stream) = (grant.grant, grant.stream);
-        self.log.change(self.home, || ProtocolEventKind::GrantAccepted { grant: id, stream, range: range.clone() });
-        self.streams.open_part(id, stream, range, grant.limit.0, grant.signed.payload)?;
+        self.raw.give_up_overdue(cx, now);
+        None
+    }
+
+    // ---- frames
+
+    pub(super) fn on_grant(&mut self, cx: &mut Common, frame: GrantOpen) -> Result<FrameEffect, Fault> {
+        let GrantOpen { grant, stream, start, len, limit, signed, .. } = frame;
+        let range = start.0..start.0.saturating_add(len);
+        let refused =
+            |error: AuthError| Fault::new(error.code(), "a grant that the primary did not sign, or that came twice");
+        if !self.grants.is_new(signed.sequence) {
+            return Err(refused(AuthError::Replayed));
+        }
+        let (session, to, sequence) = (self.session, self.path, signed.sequence);
+        let context = SignatureContext { session, from: PathId::PRIMARY, to, sequence };
+        let (signature, request) = (&signed.signature, &signed.payload);
+        auth::verify_grant(&self.primary, signature, context, grant, stream, range.clone(), request)
+            .and_then(|()| self.grants.accept(sequence))
+            .map_err(refused)?;
+        cx.log.change(self.path, || ProtocolEventKind::GrantAccepted { grant, stream, range: range.clone() });
+        cx.streams.open_part(grant, stream, range, limit.0, signed.payload)?;
         Ok(FrameEffect::Progress)
     }
 
-    pub(super) fn flush_secondary(&mut self, now: Instant) {
-        let RoleState::Secondary(secondary) = &mut self.role else { return };
-        let Some(home) = self.paths.get_mut(&self.home) else { return };
-        while home.is_control_ready() {
-            let Some(frame) = secondary.raw.poll_control(now) else { return };
-            home.queue_control(&frame);
+    pub(super) fn on_lease(&mut self, moment: Moment, lease: &Lease) -> Result<FrameEffect, Fault> {
+        if lease.path != self.path {
+            return Err(violation("LEASE of another path"));
+        }
+        let renewed = self.lease.renew(moment, lease);
+        renewed.map_err(|error| Fault::new(error.code(), "a lease that the primary did not sign"))
+    }
+
+    pub(super) fn on_raw_forward(
+        &mut self,
+        cx: &mut Common,
+        now: Instant,
+        forward: RawForward,
+    ) -> Result<FrameEffect, Fault> {
+        let (session, primary) = (self.session, self.primary);
+        self.raw.on_forward(cx, now, forward, |frame| {
+            if frame.from.is_primary() {
+                return Some(primary);
+            }
+            auth::verify_forwarded_ticket(&frame.forwarded_ticket, session, frame.from, &primary).ok()
+        })
+    }
+
+    // ---- out
+
+    pub(super) fn flush(&mut self, cx: &mut Common, now: Instant) {
+        if let Some(main) = cx.paths.main_mut() {
+            self.raw.flush(main, now);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 use smallvec::{SmallVec, smallvec};
 
-use super::relay::{Relay, RelayRecord};
+use super::client::{Relay, RelayRecord};
 use crate::id::{PacketNumber, PathId, StreamHandle, StreamId, StreamOffset};
 use crate::limits::PACKET_BYTES_MAX;
 use crate::path::{CarrierId, Path};
@@ -24,9 +24,6 @@ pub(super) struct Transmit {
     /// The relayed frame in each packet that is not acknowledged.
     relayed: BTreeMap<(PathId, PacketNumber), RelayRecord>,
 }
-
-/// What an acknowledged packet was about, if not a stream.
-pub(super) type AcknowledgedCargo = Option<RelayRecord>;
 
 impl Transmit {
     /// Payloads from this size on go to QUIC as they are; smaller ones are gathered.
@@ -86,13 +83,13 @@ impl Transmit {
         }
     }
 
-    /// A packet on `path` was acknowledged.
+    /// A packet on `path` was acknowledged. Gives what it relayed, if it was not about a stream.
     pub(super) fn on_acknowledged(
         &mut self,
         streams: &mut StreamTable,
         path: PathId,
         number: PacketNumber,
-    ) -> AcknowledgedCargo {
+    ) -> Option<RelayRecord> {
         if let Some(record) = self.relayed.remove(&(path, number)) {
             return Some(record);
         }

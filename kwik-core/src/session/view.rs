@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::common::Common;
 use super::event::GrantInfo;
 use super::event::{PathInfo, Role, SessionStats};
-use super::{RoleState, Session, path_stats};
+use super::{RoleState, Session};
 use crate::auth::PublicIdentity;
 use crate::error::{ErrorCode, SessionError};
 use crate::id::{GrantId, PathId, SessionId, StreamHandle, StreamId};
@@ -23,7 +24,7 @@ impl Session {
     /// The session's id. A client learns it from the primary's WELCOME, one round trip after the handshake.
     #[must_use]
     pub fn id(&self) -> Option<SessionId> {
-        self.id
+        self.common.id
     }
 
     /// The part this end plays.
@@ -39,7 +40,7 @@ impl Session {
     /// Why the session ended, once it has.
     #[must_use]
     pub fn close_reason(&self) -> Option<&SessionError> {
-        self.phase.error()
+        self.common.phase.error()
     }
 
     /// Once the session ended: the streams that were finished at this end and of which the peer may not have every byte. At a
@@ -47,22 +48,24 @@ impl Session {
     /// that nobody finished.
     #[must_use]
     pub fn undelivered(&self) -> &[StreamId] {
-        &self.undelivered
+        &self.common.undelivered
     }
 
     /// The address of the far end of the path that was there first; `None` once that path is gone.
     #[must_use]
     pub fn remote_address(&self) -> Option<SocketAddr> {
-        self.home_address()
+        self.common.main_address()
     }
 
     /// Measurements. The number of paths bounds the cost.
     #[must_use]
     pub fn stats(&self) -> SessionStats {
-        let live = self.paths.iter().map(|(id, path)| path_stats(*id, path));
-        let mut paths: Vec<_> = self.gone.iter().cloned().chain(live).collect();
-        paths.sort_by_key(|path| path.id);
-        SessionStats { paths, streams_open: self.streams.open_streams(), bytes_buffered: self.streams.memory_bytes() }
+        let Common { paths, streams, .. } = &self.common;
+        SessionStats {
+            paths: paths.stats(),
+            streams_open: streams.open_streams(),
+            bytes_buffered: streams.memory_bytes(),
+        }
     }
 }
 
@@ -81,7 +84,7 @@ impl Session {
     #[must_use]
     pub fn path(&self, path: PathId) -> Option<PathInfo> {
         match &self.role {
-            _ if path == self.home => self.own_path(),
+            _ if path == self.common.paths.main_id() => self.own_path(),
             RoleState::Primary(primary) => primary.path(path).cloned(),
             RoleState::Client(_) | RoleState::Secondary(_) => None,
         }
@@ -112,7 +115,8 @@ impl Session {
 
     /// This server's own path, measured here; from its last figures once it is gone.
     fn own_path(&self) -> Option<PathInfo> {
-        let id = self.home;
+        let paths = &self.common.paths;
+        let id = paths.main_id();
         let identity = self.own_identity()?;
         let info = |address, state: PathState, rtt: Duration, bytes| PathInfo {
             id,
@@ -123,11 +127,11 @@ impl Session {
             rate_bytes_per_second: 0,
             bytes,
         };
-        if let Some(path) = self.paths.get(&id) {
+        if let Some(path) = paths.main() {
             return Some(info(path.remote_address(), path.state().clone(), path.rtt(), Path::bytes_sent(path)));
         }
-        let gone = self.gone.iter().find(|stats| stats.id == id)?;
-        Some(info(gone.address, gone.state.clone(), gone.rtt, gone.bytes_sent))
+        let closed = paths.closed(id)?;
+        Some(info(closed.address, closed.state.clone(), closed.rtt, closed.bytes_sent))
     }
 
     fn own_identity(&self) -> Option<PublicIdentity> {
@@ -144,7 +148,7 @@ impl Session {
     /// Panics if what the streams keep of credit and buffers does not add up.
     #[doc(hidden)]
     pub fn assert_ledger(&self) {
-        self.streams.assert_ledger();
+        self.common.streams.assert_ledger();
     }
 
     /// What the session holds of the endpoint's memory, in bytes.
@@ -166,25 +170,25 @@ impl Stream<'_> {
     /// The stream's id; several handles of a secondary may share one. `None` once it is gone.
     #[must_use]
     pub fn id(&self) -> Option<StreamId> {
-        self.session.streams.stream_id(self.stream)
+        self.session.common.streams.stream_id(self.stream)
     }
 
     /// What a secondary was granted; `None` on other streams.
     #[must_use]
     pub fn grant(&self) -> Option<GrantInfo> {
-        let (grant, range) = self.session.streams.grant(self.stream)?;
+        let (grant, range) = self.session.common.streams.grant(self.stream)?;
         Some(GrantInfo { grant, range })
     }
 
     /// Whether everything was sent and acknowledged, or the sending half ended otherwise.
     #[must_use]
     pub fn is_send_done(&self) -> bool {
-        self.session.streams.is_send_done(self.stream)
+        self.session.common.streams.is_send_done(self.stream)
     }
 
     /// Why the peer stopped this end's writing, if it did.
     #[must_use]
     pub fn stop_code(&self) -> Option<ErrorCode> {
-        self.session.streams.stop_code(self.stream)
+        self.session.common.streams.stop_code(self.stream)
     }
 }

@@ -41,15 +41,15 @@ impl SessionMut<'_> {
     /// # Errors
     /// [`OpenError::LimitReached`] and [`OpenError::BudgetTaken`] pass; an `Available` event tells when.
     pub fn open_stream(&mut self, dir: Dir) -> Result<StreamHandle, OpenError> {
-        if !self.session.is_open() {
+        if !self.session.common.is_open() {
             return Err(OpenError::SessionClosed);
         }
-        self.session.command().streams.open(dir, 0)
+        self.session.command().common.streams.open(dir, 0)
     }
 
     /// The next stream that the peer opened; at a secondary, the next delegation.
     pub fn accept_stream(&mut self, dir: Dir) -> Option<StreamHandle> {
-        self.session.command().streams.accept(dir)
+        self.session.command().common.streams.accept(dir)
     }
 
     /// One stream, to do something with it. Calls on a stream that is gone return errors.
@@ -69,7 +69,9 @@ impl SessionMut<'_> {
     /// # Errors
     /// Nothing was sent then.
     pub fn add_path(&mut self, now: Instant, target: PathTarget) -> Result<PathId, AddPathError> {
-        self.session.command().add_path(self.clock.at(now), target)
+        let moment = self.clock.at(now);
+        let (primary, common) = self.session.command().as_primary().ok_or(AddPathError::NotPrimary)?;
+        primary.add_path(common, moment, target)
     }
 
     /// Primary: makes the client close a path. A [`PathEvent::Dead`](super::PathEvent::Dead) follows. Removing a path
@@ -78,7 +80,8 @@ impl SessionMut<'_> {
     /// # Errors
     /// If there is no such path.
     pub fn remove_path(&mut self, path: PathId) -> Result<(), PathError> {
-        self.session.command().remove_path(path)
+        let (primary, common) = self.session.command().as_primary().ok_or(PathError::NotPrimary)?;
+        primary.remove_path(common, path)
     }
 
     /// Signs a raw packet for the server of another path. A `RawStatus` event with the returned sequence number tells
@@ -87,7 +90,7 @@ impl SessionMut<'_> {
     /// # Errors
     /// [`RawError::Blocked`] passes when a receipt comes.
     pub fn send_raw(&mut self, to: PathId, payload: Bytes) -> Result<u64, RawError> {
-        if !self.session.is_open() {
+        if !self.session.common.is_open() {
             return Err(RawError::SessionClosed);
         }
         match &mut self.session.command().role {
@@ -118,12 +121,13 @@ impl SessionMut<'_> {
     /// # Errors
     /// If the grant is unknown or over.
     pub fn revoke(&mut self, grant: GrantId) -> Result<(), DelegateError> {
-        self.session.command().revoke(grant)
+        let (primary, common) = self.session.command().as_primary().ok_or(DelegateError::NotPrimary)?;
+        primary.revoke(common, grant)
     }
 
     /// The application asks no more about this delegation.
     pub fn forget_delegation(&mut self, grant: GrantId) {
-        if let RoleState::Primary(primary) = &mut self.session.command().role {
+        if let Some((primary, _)) = self.session.command().as_primary() {
             primary.forget_delegation(grant);
         }
     }
@@ -159,7 +163,7 @@ impl StreamMut<'_> {
     }
 
     fn take(&mut self, max: usize, ordered: bool) -> Result<Chunk, ReadError> {
-        let read = self.session.streams.read(self.stream, max, ordered);
+        let read = self.session.common.streams.read(self.stream, max, ordered);
         if read == Err(ReadError::Blocked) {
             // That changed nothing.
             return read;
@@ -167,7 +171,7 @@ impl StreamMut<'_> {
         self.session.command();
         let chunk = read?;
         if let (RoleState::Client(client), Some((id, floor))) =
-            (&mut self.session.role, self.session.streams.read_floor(self.stream))
+            (&mut self.session.role, self.session.common.streams.read_floor(self.stream))
         {
             client.grants.forget_below(id, floor);
         }
@@ -179,7 +183,7 @@ impl StreamMut<'_> {
     /// # Errors
     /// [`WriteError::Blocked`] passes; a `Writable` event tells when.
     pub fn write(&mut self, data: &[u8]) -> Result<usize, WriteError> {
-        self.session.command().streams.write(self.stream, data)
+        self.session.command().common.streams.write(self.stream, data)
     }
 
     /// Takes a prefix of `data` without copying it, and returns its length.
@@ -187,7 +191,7 @@ impl StreamMut<'_> {
     /// # Errors
     /// As [`StreamMut::write`].
     pub fn write_chunk(&mut self, data: Bytes) -> Result<usize, WriteError> {
-        self.session.command().streams.write_chunk(self.stream, data)
+        self.session.command().common.streams.write_chunk(self.stream, data)
     }
 
     /// Takes a prefix of `data` to be sent at `offset`, where nothing was written or delegated yet, and returns its
@@ -196,13 +200,13 @@ impl StreamMut<'_> {
     /// # Errors
     /// As [`StreamMut::write`], and [`WriteError::Overlap`].
     pub fn write_at(&mut self, offset: StreamOffset, data: Bytes) -> Result<usize, WriteError> {
-        self.session.command().streams.write_at(self.stream, offset.0, data)
+        self.session.command().common.streams.write_at(self.stream, offset.0, data)
     }
 
     /// A write that was [`Blocked`](WriteError::Blocked) is not wanted any more. The room that it waited for, or was told
     /// of, is another's; if nothing is said, that one may wait longer.
     pub fn cancel_write(&mut self) {
-        self.session.command().streams.cancel_write(self.stream);
+        self.session.command().common.streams.cancel_write(self.stream);
     }
 
     /// Ends the stream after all that was written or delegated. Holes below its end may still be filled, and must be if a
@@ -211,7 +215,7 @@ impl StreamMut<'_> {
     /// # Errors
     /// [`FinishError::Stopped`] if the peer wants no more.
     pub fn finish(&mut self) -> Result<(), FinishError> {
-        self.session.command().streams.finish(self.stream)
+        self.session.command().common.streams.finish(self.stream)
     }
 
     /// Drops what was not sent; the peer's reader gets `code`. At a secondary: gives the rest of the part back.
@@ -220,7 +224,7 @@ impl StreamMut<'_> {
     /// If the stream has no open sending half, or that changes nothing: it was reset before, or everything was sent, its end
     /// included.
     pub fn reset(&mut self, code: u32) -> Result<(), ClosedStream> {
-        self.session.command().streams.reset(self.stream, ErrorCode::Application(code))
+        self.session.command().common.streams.reset(self.stream, ErrorCode::Application(code))
     }
 
     /// Asks every writer of the stream to stop; what is unread is dropped.
@@ -230,10 +234,10 @@ impl StreamMut<'_> {
     /// it.
     pub fn stop(&mut self, code: u32) -> Result<(), ClosedStream> {
         let code = ErrorCode::Application(code);
-        if self.session.streams.can_stop(self.stream) {
+        if self.session.common.streams.can_stop(self.stream) {
             self.on_unwanted(code);
         }
-        self.session.command().streams.stop(self.stream, code)
+        self.session.command().common.streams.stop(self.stream, code)
     }
 
     /// Streams of a higher priority are sent first; equals take turns. Streams begin with 0.
@@ -241,7 +245,7 @@ impl StreamMut<'_> {
     /// # Errors
     /// If the stream has no sending half, or that has ended: everything was acknowledged, it was reset or stopped.
     pub fn set_priority(&mut self, priority: i32) -> Result<(), ClosedStream> {
-        self.session.command().streams.set_priority(self.stream, priority)
+        self.session.command().common.streams.set_priority(self.stream, priority)
     }
 
     /// Primary: leaves the next `len` bytes to the server of `path`, which gets `request`. The cursor moves past them
@@ -250,7 +254,8 @@ impl StreamMut<'_> {
     /// # Errors
     /// Nothing was reserved then.
     pub fn delegate(&mut self, path: PathId, len: u64, request: Bytes) -> Result<GrantInfo, DelegateError> {
-        self.session.command().delegate(self.stream, path, Extent::Next(len), request)
+        let (primary, common) = self.session.command().as_primary().ok_or(DelegateError::NotPrimary)?;
+        primary.delegate(common, self.stream, path, Extent::Next(len), request)
     }
 
     /// Primary: leaves a range that nobody wrote to the server of `path`.
@@ -263,23 +268,25 @@ impl StreamMut<'_> {
         range: Range<u64>,
         request: Bytes,
     ) -> Result<GrantInfo, DelegateError> {
-        self.session.command().delegate(self.stream, path, Extent::At(range), request)
+        let (primary, common) = self.session.command().as_primary().ok_or(DelegateError::NotPrimary)?;
+        primary.delegate(common, self.stream, path, Extent::At(range), request)
     }
 
     /// The application writes no more. What it wrote is finished.
     pub fn release_send(&mut self) {
-        self.session.command().streams.release_send(self.stream);
+        self.session.command().common.streams.release_send(self.stream);
     }
 
     /// The application reads no more. An unfinished stream is stopped with code 0.
     pub fn release_recv(&mut self) {
         self.on_unwanted(ErrorCode::Application(0));
-        self.session.command().streams.release_recv(self.stream);
+        self.session.command().common.streams.release_recv(self.stream);
     }
 
     fn on_unwanted(&mut self, code: ErrorCode) {
-        if let Some(id) = self.session.streams.stream_id(self.stream) {
-            self.session.on_stream_unwanted(id, code);
+        let Session { common, role, .. } = &mut *self.session;
+        if let (RoleState::Client(client), Some(id)) = (role, common.streams.stream_id(self.stream)) {
+            client.on_stream_unwanted(common, id, code);
         }
     }
 }

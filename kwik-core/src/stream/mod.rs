@@ -16,9 +16,8 @@ pub(crate) use flow::Room;
 pub use reassembly::Chunk;
 #[cfg(feature = "__test_exports")]
 pub(crate) use reassembly::Reassembly;
-pub(crate) use reassembly::{Conflict, Inserted};
+pub(crate) use recv::DataOutcome;
 pub use recv::ReadError;
-pub(crate) use recv::{DataOutcome, Overflow};
 pub(crate) use send::Segment;
 pub use send::WriteError;
 pub use table::{ClosedStream, FinishError, OpenError, StreamEvent};

@@ -9,7 +9,7 @@ use crate::auth::{self, Identity, SignatureContext};
 use crate::error::{ErrorCode, SessionError, TransportCode};
 use crate::id::{Dir, Epoch, GrantId, PathId, SessionId, StreamId, StreamOffset};
 use crate::limits::{Limits, RAW_BYTES_MAX, REQUEST_BYTES_MAX, VARINT_MAX};
-use crate::session::relay::Relay;
+use crate::session::client::Relay;
 use crate::session::{PathTarget, RoleState};
 use crate::status::{GrantStatus, PathState};
 use crate::stream::ReadError;
@@ -24,7 +24,7 @@ fn identity(node: usize) -> Identity {
 
 impl Trio {
     fn session_id(&mut self) -> SessionId {
-        self.machine(PRIMARY).id.expect("a primary knows its session")
+        self.machine(PRIMARY).id().expect("a primary knows its session")
     }
 
     fn relay(&mut self) -> &mut Relay {
@@ -40,7 +40,7 @@ impl Trio {
         let exporter = machine.path_mut(on).expect("a path").exporter().expect("a connection");
         let RoleState::Client(client) = &machine.role else { panic!("no client") };
         let signature = auth::welcome_proof(&identity(node), &exporter, session, path, &client.key.public());
-        let params = super::super::params(&Limits::default());
+        let params = crate::session::common::params(&Limits::default());
         Welcome { session, path, params, identity: *identity(node).public().as_bytes(), signature }
     }
 
@@ -339,31 +339,31 @@ fn client_carries_so_many_raw_packets_from_one_server_to_another() {
     for sequence in 0..64 {
         trio.forge_control(CLIENT, path, raw(other, sequence, 10));
     }
-    assert_eq!(trio.relay().pop_receipt(path), None);
+    assert_eq!(trio.relay().pop_status(path), None);
     trio.forge_control(CLIENT, path, raw(other, 64, 10));
-    assert_eq!(trio.relay().pop_receipt(path), Some(limited(other, 64)), "one more");
+    assert_eq!(trio.relay().pop_status(path), Some(limited(other, 64)), "one more");
     trio.forge_control(CLIENT, path, raw(PathId::PRIMARY, 0, 10));
-    assert_eq!(trio.relay().pop_receipt(path), None, "another target has its own count");
+    assert_eq!(trio.relay().pop_status(path), None, "another target has its own count");
     trio.forge_control(CLIENT, path, raw(PathId::PRIMARY, 0, 10));
-    assert_eq!(trio.relay().pop_receipt(path), Some(limited(PathId::PRIMARY, 0)), "a number that waits");
+    assert_eq!(trio.relay().pop_status(path), Some(limited(PathId::PRIMARY, 0)), "a number that waits");
 
     let mut trio = Trio::new();
     let fit = 256 * 1024 / RAW_BYTES_MAX as u64;
     for sequence in 0..fit {
         trio.forge_control(CLIENT, path, raw(other, sequence, RAW_BYTES_MAX));
     }
-    assert_eq!(trio.relay().pop_receipt(path), None);
+    assert_eq!(trio.relay().pop_status(path), None);
     trio.forge_control(CLIENT, path, raw(other, fit, RAW_BYTES_MAX));
-    assert_eq!(trio.relay().pop_receipt(path), Some(limited(other, fit)), "too many bytes");
+    assert_eq!(trio.relay().pop_status(path), Some(limited(other, fit)), "too many bytes");
 
     let answered = |to, sequence, code: TransportCode| RawStatus { from: path, to, sequence, code: code.into() };
     for to in [path, PathId(9)] {
         trio.forge_control(CLIENT, path, raw(to, 0, 1));
-        assert_eq!(trio.relay().pop_receipt(path), Some(answered(to, 0, TransportCode::PATH_UNKNOWN)));
+        assert_eq!(trio.relay().pop_status(path), Some(answered(to, 0, TransportCode::PATH_UNKNOWN)));
     }
     trio.forge(CLIENT, other, PathInput::Lost(crate::error::DeadReason::new(TransportCode::TIMED_OUT, "")));
     for sequence in 0..fit {
-        let told = trio.relay().pop_receipt(path);
+        let told = trio.relay().pop_status(path);
         assert_eq!(told, Some(answered(other, sequence, TransportCode::SOURCE_LOST)), "the target died");
     }
 }

@@ -338,7 +338,7 @@ fn raw_packet_that_nobody_signed_is_refused_and_costs_nothing_else() {
 #[test]
 fn wrong_signatures_of_one_sender_are_looked_at_so_often_and_cost_nobody_else() {
     let mut trio = Trio::new();
-    let session = trio.machine(PRIMARY).id.expect("a session");
+    let session = trio.machine(PRIMARY).id().expect("a session");
     let arrives = |trio: &mut Trio, node: usize, from: PathId, sequence: u64| {
         let identity = Identity::from_seed([u8::try_from(node).unwrap() + 1; 32]);
         let context = SignatureContext { session, from, to: PathId::PRIMARY, sequence };

@@ -6,8 +6,8 @@ use super::{CLIENT, Delegated, PRIMARY, SECONDARY, Trio};
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Epoch, GrantId, PathId, StreamOffset};
 use crate::limits::{Limits, PATHS_REMEMBERED_MAX, RAW_BYTES_MAX, REQUEST_BYTES_MAX};
+use crate::session::client::{Held, Relay};
 use crate::session::primary::PrimaryRole;
-use crate::session::relay::{Held, Relay};
 use crate::session::{DelegateError, PathEvent, PathTarget, RawError, RoleState, SessionEvent};
 use crate::status::{GrantStatus, PathState};
 use crate::wire::{
@@ -240,7 +240,7 @@ fn commands_that_undo_what_was_not_sent_take_it_away() {
         assert_eq!(session.path(added).unwrap().state, PathState::Dead(reason.clone()));
         assert!(matches!(session.delegation(late), Some(GrantStatus::Lost { .. })));
         session.forget_delegation(late);
-        assert!(trio.machine(PRIMARY).events.len() <= 2, "told at once");
+        assert!(trio.machine(PRIMARY).common.events.len() <= 2, "told at once");
         let dead = SessionEvent::Path(PathEvent::Dead { path: added, reason });
         assert_eq!(trio.machine(PRIMARY).poll_event(), Some(dead));
         let result = Err(ErrorCode::from(TransportCode::PATH_UNKNOWN));

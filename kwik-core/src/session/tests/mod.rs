@@ -137,7 +137,7 @@ impl Trio {
         any
     }
 
-    /// A turn of the machine at a node, whose datagrams go nowhere.
+    /// A turn of the session at a node, whose datagrams go nowhere.
     fn turn(&mut self, node: usize) {
         let moment = self.nodes[node].1.moment(self.now);
         self.machine(node).pump(moment);
@@ -145,7 +145,7 @@ impl Trio {
 
     fn machine(&mut self, node: usize) -> &mut Session {
         let session = self.sessions[node];
-        self.nodes[node].1.machine_mut(session).expect("a session")
+        self.nodes[node].1.inner_mut(session).expect("a session")
     }
 
     /// As if `input` had come over `path` at `node`.
@@ -153,7 +153,7 @@ impl Trio {
         let now = self.now;
         let session = self.sessions[node];
         let moment = self.nodes[node].1.moment(now);
-        self.nodes[node].1.machine_mut(session).expect("a session").on_input(moment, path, input);
+        self.nodes[node].1.inner_mut(session).expect("a session").on_input(moment, path, input);
     }
 
     fn forge_control(&mut self, node: usize, path: PathId, frame: impl Into<ControlFrame>) {

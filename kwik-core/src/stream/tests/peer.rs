@@ -4,7 +4,7 @@ use super::*;
 use crate::error::{ErrorCode, Fault, TransportCode};
 use crate::id::{RangeConflict, StreamOffset};
 use crate::limits::VARINT_MAX;
-use crate::stream::Overflow;
+use crate::stream::recv::Overflow;
 
 const CODE: ErrorCode = ErrorCode::Application(9);
 

@@ -15,20 +15,20 @@ use crate::wire::{GrantOpen, RawForward, RawStatus, SignedPayload};
 /// Something to carry to one server, as it goes on the wire. It is encoded when it comes: a slice of what was received
 /// would hold much more than its own bytes.
 #[derive(Debug)]
-pub(super) struct RelayFrame {
-    pub(super) frame: Bytes,
-    pub(super) record: RelayRecord,
+pub(in crate::session) struct RelayFrame {
+    pub(in crate::session) frame: Bytes,
+    pub(in crate::session) record: RelayRecord,
 }
 
 /// What travels in a packet that is relayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RelayRecord {
+pub(in crate::session) enum RelayRecord {
     Grant { grant: GrantId, stream: StreamId, limit: StreamOffset },
     Raw { from: PathId, sequence: u64, payload_len: usize },
 }
 
 /// What waits for each server, and the raw packets of each.
-pub(super) struct Relay {
+pub(in crate::session) struct Relay {
     caps: Caps,
     /// What waits for a carrier, by receiver.
     routes: BTreeMap<PathId, Route>,
@@ -89,7 +89,7 @@ struct Answer {
 }
 
 impl Relay {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(in crate::session) fn new(limits: &Limits) -> Self {
         let caps = Caps {
             lane_packets: limits.raw_packets_max,
             lane_bytes: limits.raw_queue_bytes_max,
@@ -101,7 +101,7 @@ impl Relay {
     }
 
     /// Takes an open grant for `to`.
-    pub(super) fn push_grant(&mut self, to: PathId, grant: &GrantOpen) {
+    pub(in crate::session) fn push_grant(&mut self, to: PathId, grant: &GrantOpen) {
         let record = RelayRecord::Grant { grant: grant.grant, stream: grant.stream, limit: grant.limit };
         let route = self.routes.entry(to).or_default();
         route.grants.insert(grant.grant, route.next);
@@ -109,13 +109,13 @@ impl Relay {
     }
 
     /// A grant is over: it need not be carried any more. Returns whether it still waited.
-    pub(super) fn drop_grant(&mut self, to: PathId, grant: GrantId) -> bool {
+    pub(in crate::session) fn drop_grant(&mut self, to: PathId, grant: GrantId) -> bool {
         let Some(route) = self.routes.get_mut(&to) else { return false };
         route.grants.remove(&grant).is_some_and(|place| route.queue.remove(&place).is_some())
     }
 
     /// Takes a raw packet for `to`, or answers its sender with the code.
-    pub(super) fn push_raw(
+    pub(in crate::session) fn push_raw(
         &mut self,
         from: PathId,
         to: PathId,
@@ -145,7 +145,7 @@ impl Relay {
     }
 
     /// Answers a sender. One that sends on without reading its answers commits a fault.
-    pub(super) fn refuse_raw(
+    pub(in crate::session) fn refuse_raw(
         &mut self,
         from: PathId,
         to: PathId,
@@ -163,7 +163,7 @@ impl Relay {
     }
 
     /// A receipt came from the receiver. Returns whether a packet that was carried to it waits for one.
-    pub(super) fn on_receipt(&mut self, status: RawStatus) -> bool {
+    pub(in crate::session) fn on_status(&mut self, status: RawStatus) -> bool {
         let Some(sender) = self.senders.get_mut(&status.from) else { return false };
         let Some(lane) = sender.lanes.get_mut(&status.to) else { return false };
         let Some(stage @ Stage::Carried(_)) = lane.packets.get_mut(&status.sequence) else { return false };
@@ -173,7 +173,7 @@ impl Relay {
     }
 
     /// The server at `path` is gone: nothing more reaches it, and it wants no receipts. What it sent is still carried.
-    pub(super) fn on_path_lost(&mut self, path: PathId) {
+    pub(in crate::session) fn on_path_lost(&mut self, path: PathId) {
         self.routes.remove(&path);
         self.senders.remove(&path);
         for (&from, sender) in &mut self.senders {
@@ -190,7 +190,7 @@ impl Relay {
         }
     }
 
-    pub(super) fn pop_frame(&mut self, to: PathId) -> Option<RelayFrame> {
+    pub(in crate::session) fn pop_frame(&mut self, to: PathId) -> Option<RelayFrame> {
         let route = self.routes.get_mut(&to)?;
         let (_, frame) = route.queue.pop_first()?;
         match frame.record {
@@ -209,12 +209,12 @@ impl Relay {
         Some(frame)
     }
 
-    pub(super) fn has_frames(&self, to: PathId) -> bool {
+    pub(in crate::session) fn has_frames(&self, to: PathId) -> bool {
         self.routes.get(&to).is_some_and(|route| !route.queue.is_empty())
     }
 
     /// The next answer for a sender.
-    pub(super) fn pop_receipt(&mut self, for_path: PathId) -> Option<RawStatus> {
+    pub(in crate::session) fn pop_status(&mut self, for_path: PathId) -> Option<RawStatus> {
         let sender = self.senders.get_mut(&for_path)?;
         let Answer { status, is_refusal } = sender.answers.pop_front()?;
         if is_refusal {
@@ -252,18 +252,18 @@ impl Stage {
 /// What a relay holds.
 #[cfg(test)]
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Held {
+pub(in crate::session) struct Held {
     /// What waits for a carrier, and its bytes.
-    pub(super) waiting: usize,
-    pub(super) bytes: usize,
+    pub(in crate::session) waiting: usize,
+    pub(in crate::session) bytes: usize,
     /// Raw packets whose sender was not told yet what became of them.
-    pub(super) packets: usize,
-    pub(super) answers: usize,
+    pub(in crate::session) packets: usize,
+    pub(in crate::session) answers: usize,
 }
 
 #[cfg(test)]
 impl Relay {
-    pub(super) fn held(&self) -> Held {
+    pub(in crate::session) fn held(&self) -> Held {
         let queues = || self.routes.values().map(|route| &route.queue);
         let (lanes, senders) =
             (|| self.senders.values().flat_map(|sender| sender.lanes.values()), || self.senders.values());

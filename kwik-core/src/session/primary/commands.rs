@@ -8,7 +8,7 @@ use crate::limits::Limits;
 use crate::wire::{AddPath, ControlFrame, Grant, RemovePath, Revoke};
 
 /// In the order of their epochs.
-pub(super) struct Commands {
+pub(in crate::session) struct Commands {
     bytes_max: usize,
     queue: BTreeMap<Epoch, ControlFrame>,
     /// The one of each path: to add it, or to remove it.
@@ -19,55 +19,55 @@ pub(super) struct Commands {
 }
 
 impl Commands {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(in crate::session) fn new(limits: &Limits) -> Self {
         let (paths, grants) = (BTreeMap::new(), BTreeMap::new());
         Self { bytes_max: limits.command_bytes_max, queue: BTreeMap::new(), paths, grants, bytes: 0 }
     }
 
     /// Whether there is room for one more grant with a request of so many bytes. There always is for one.
-    pub(super) fn has_room(&self, request_bytes: usize) -> bool {
+    pub(in crate::session) fn has_room(&self, request_bytes: usize) -> bool {
         self.grants.is_empty() || self.bytes.saturating_add(Self::cost(request_bytes)) <= self.bytes_max
     }
 
     /// What waits, as accounted, in bytes.
-    pub(super) fn held_bytes(&self) -> usize {
+    pub(in crate::session) fn held_bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(super) fn add_path(&mut self, add: AddPath) {
+    pub(in crate::session) fn add_path(&mut self, add: AddPath) {
         self.paths.insert(add.path, add.epoch);
         self.push(add.epoch, add.into());
     }
 
-    pub(super) fn remove_path(&mut self, remove: RemovePath) {
+    pub(in crate::session) fn remove_path(&mut self, remove: RemovePath) {
         self.paths.insert(remove.path, remove.epoch);
         self.push(remove.epoch, remove.into());
     }
 
-    pub(super) fn grant(&mut self, grant: Grant) {
+    pub(in crate::session) fn grant(&mut self, grant: Grant) {
         self.grants.insert(grant.grant, grant.epoch);
         self.push(grant.epoch, grant.into());
     }
 
-    pub(super) fn revoke(&mut self, revoke: Revoke) {
+    pub(in crate::session) fn revoke(&mut self, revoke: Revoke) {
         self.grants.insert(revoke.grant, revoke.epoch);
         self.push(revoke.epoch, revoke.into());
     }
 
     /// Whether the client was not told of a path yet.
-    pub(super) fn holds_add_path(&self, path: PathId) -> bool {
+    pub(in crate::session) fn holds_add_path(&self, path: PathId) -> bool {
         let epoch = self.paths.get(&path);
         epoch.is_some_and(|epoch| matches!(self.queue.get(epoch), Some(ControlFrame::AddPath(_))))
     }
 
     /// Whether the client was not told of a grant yet.
-    pub(super) fn holds_grant(&self, grant: GrantId) -> bool {
+    pub(in crate::session) fn holds_grant(&self, grant: GrantId) -> bool {
         let epoch = self.grants.get(&grant);
         epoch.is_some_and(|epoch| matches!(self.queue.get(epoch), Some(ControlFrame::Grant(_))))
     }
 
     /// The grants for a path of which the client was not told yet.
-    pub(super) fn grants_for(&self, path: PathId) -> Vec<GrantId> {
+    pub(in crate::session) fn grants_for(&self, path: PathId) -> Vec<GrantId> {
         let grants = self.queue.values().filter_map(|frame| match frame {
             ControlFrame::Grant(grant) if grant.path == path => Some(grant.grant),
             _ => None,
@@ -76,21 +76,21 @@ impl Commands {
     }
 
     /// What was to be told of a path is of no interest any more.
-    pub(super) fn drop_path(&mut self, path: PathId) {
+    pub(in crate::session) fn drop_path(&mut self, path: PathId) {
         if let Some(epoch) = self.paths.get(&path).copied() {
             self.take(epoch);
         }
     }
 
     /// What was to be told of a grant is of no interest any more.
-    pub(super) fn drop_grant(&mut self, grant: GrantId) {
+    pub(in crate::session) fn drop_grant(&mut self, grant: GrantId) {
         if let Some(epoch) = self.grants.get(&grant).copied() {
             self.take(epoch);
         }
     }
 
     /// The next one to be sent.
-    pub(super) fn pop(&mut self) -> Option<ControlFrame> {
+    pub(in crate::session) fn pop(&mut self) -> Option<ControlFrame> {
         let epoch = *self.queue.first_key_value()?.0;
         self.take(epoch)
     }
@@ -131,7 +131,7 @@ fn request_len(frame: &ControlFrame) -> usize {
 #[cfg(test)]
 impl Commands {
     /// What waits, as accounted.
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::session) fn bytes(&self) -> usize {
         let bytes = self.queue.values().map(|frame| Self::cost(request_len(frame))).sum();
         assert_eq!((self.bytes, self.queue.len()), (bytes, self.paths.len() + self.grants.len()));
         bytes

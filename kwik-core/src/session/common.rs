@@ -1,0 +1,254 @@
+//! What a client, a primary and a secondary have in common: paths, streams, and events for the application.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::close::Phase;
+use super::credit::StreamCredit;
+use super::event::SessionEvent;
+use super::paths::Paths;
+use super::transmit::Transmit;
+use super::violation;
+use crate::error::{Fault, FrameEffect, TransportCode};
+use crate::id::{PathId, SessionId, StreamId, StreamOffset};
+use crate::limits::Limits;
+use crate::path::Path;
+use crate::protocol_event::{EventDetail, EventLog, ProtocolEventKind};
+use crate::stream::{DataOutcome, StreamControl, StreamTable};
+use crate::wire::{ControlFrame, GrantEnd, MaxStreamData, MaxStreams, OpenStream, Params, ResetStream, StopSending};
+
+/// The part of a session that its role works on.
+pub(super) struct Common {
+    pub(super) id: Option<SessionId>,
+    pub(super) limits: Limits,
+    pub(super) paths: Paths,
+    pub(super) streams: StreamTable,
+    pub(super) transmit: Transmit,
+    pub(super) credit: StreamCredit,
+    pub(super) phase: Phase,
+    /// Streams that were finished here and of which the peer may not have all, once the session ended.
+    pub(super) undelivered: Vec<StreamId>,
+    pub(super) events: VecDeque<SessionEvent>,
+    /// The application let go of the session: it gets no more events.
+    pub(super) released: bool,
+    /// What the protocol did, for whoever wants to know.
+    pub(super) log: EventLog,
+    /// When room that writers were offered and did not use is offered to others.
+    wakes_due: Option<Instant>,
+}
+
+/// Bytes of a stream: a slice of a STREAM frame that ends at `frame_end`.
+pub(super) struct StreamData {
+    pub(super) stream: StreamId,
+    pub(super) offset: u64,
+    pub(super) data: Bytes,
+    pub(super) frame_end: u64,
+    /// Whether the stream ends with these bytes.
+    pub(super) fin: bool,
+}
+
+impl StreamData {
+    /// What is achieved by taking them.
+    pub(super) fn effect(&self) -> FrameEffect {
+        if self.data.is_empty() && !self.fin { FrameEffect::NoOp } else { FrameEffect::Progress }
+    }
+
+    /// What is left of the frame, with these bytes.
+    pub(super) fn rest_of_frame(&self) -> Range<u64> {
+        self.offset..self.frame_end
+    }
+}
+
+impl Common {
+    /// How long a writer that was woken may take to write before others are woken in its place.
+    const WAKE_PATIENCE: Duration = Duration::from_millis(10);
+
+    pub(super) fn new(
+        now: Instant,
+        id: Option<SessionId>,
+        limits: Limits,
+        (main, path): (PathId, Path),
+        streams: StreamTable,
+    ) -> Self {
+        Self {
+            id,
+            paths: Paths::new(main, path),
+            streams,
+            transmit: Transmit::default(),
+            credit: StreamCredit::new(now, &limits),
+            phase: Phase::new(),
+            undelivered: Vec::new(),
+            events: VecDeque::new(),
+            released: false,
+            log: EventLog::default(),
+            wakes_due: None,
+            limits,
+        }
+    }
+
+    pub(super) fn emit(&mut self, event: SessionEvent) {
+        if !self.released {
+            self.events.push_back(event);
+        }
+    }
+
+    /// Whether the application may begin anything new.
+    pub(super) fn is_open(&self) -> bool {
+        self.phase.is_open()
+    }
+
+    pub(super) fn params(&self) -> Params {
+        params(&self.limits)
+    }
+
+    pub(super) fn main_address(&self) -> Option<SocketAddr> {
+        self.paths.main().map(Path::remote_address)
+    }
+
+    // ---- frames about streams
+
+    /// What the peer says of streams, which is legal between a client and its primary in both directions. The caller has
+    /// seen to what concerns its role only.
+    pub(super) fn on_stream_control(&mut self, frame: ControlFrame) -> Result<FrameEffect, Fault> {
+        match frame {
+            ControlFrame::OpenStream(open) => self.on_open(&open),
+            ControlFrame::MaxStreamData(max) => self.streams.on_max_stream_data(max.stream, max.limit.0),
+            ControlFrame::MaxStreams(max) => self.streams.on_max_streams(max.dir, max.max),
+            ControlFrame::Close(close) => Ok(self.phase.on_peer_closing(close)),
+            _ => Err(violation("a frame that this peer may not send")),
+        }
+    }
+
+    fn on_open(&mut self, open: &OpenStream) -> Result<FrameEffect, Fault> {
+        let effect = self.streams.on_open(open.stream, open.priority, open.limit.0)?;
+        let stream = open.stream;
+        self.log.change(self.paths.main_id(), || ProtocolEventKind::StreamOpened { stream });
+        Ok(effect)
+    }
+
+    pub(super) fn on_reset(&mut self, reset: &ResetStream) -> Result<FrameEffect, Fault> {
+        let ResetStream { stream, code, final_size } = *reset;
+        let effect = self.streams.on_reset(stream, code, final_size.0)?;
+        self.log.change(self.paths.main_id(), || ProtocolEventKind::StreamReset { stream, code });
+        Ok(effect)
+    }
+
+    pub(super) fn on_stop(&mut self, stop: &StopSending) -> Result<FrameEffect, Fault> {
+        let StopSending { stream, code, .. } = *stop;
+        let effect = self.streams.on_stop(stream, code)?;
+        self.log.change(self.paths.main_id(), || ProtocolEventKind::StreamStopped { stream, code });
+        Ok(effect)
+    }
+
+    /// Bytes of a stream came over a path that may write them.
+    pub(super) fn on_stream_data(
+        &mut self,
+        now: Instant,
+        from: PathId,
+        bytes: StreamData,
+    ) -> Result<DataOutcome, Fault> {
+        let StreamData { stream, offset, data, frame_end, fin } = bytes;
+        let outcome = self.streams.on_data(from, stream, offset, data, frame_end, fin)?;
+        let inserted = &outcome.inserted;
+        let new = inserted.new.iter().map(|range| range.end - range.start).sum();
+        if let Some(path) = self.paths.get_mut(from) {
+            path.on_data_taken(now, new, inserted.duplicate_bytes);
+        }
+        for range in &inserted.new {
+            self.log.frame(from, || ProtocolEventKind::StreamReceived { stream, range: range.clone() });
+        }
+        Ok(outcome)
+    }
+
+    /// Whether bytes that were taken are somebody's fault: they opened too many gaps, or they differ from what came before.
+    /// The primary hears who contradicted whom; where it is one of the two itself, its word counts.
+    pub(super) fn judge_stream_data(&mut self, stream: StreamId, outcome: &DataOutcome) -> Result<(), Fault> {
+        if let Some(overflow) = &outcome.overflow {
+            let fault = Fault::new(TransportCode::REASSEMBLY_LIMIT, "a stream with too many gaps");
+            return Err(Fault { offender: Some(overflow.offender), ..fault });
+        }
+        let Some(conflict) = &outcome.conflict else { return Ok(()) };
+        let offset = conflict.at;
+        self.log.change(conflict.second, || ProtocolEventKind::StreamConflict { stream, offset });
+        match conflict.first.filter(|first| conflict.second.is_primary() && !first.is_primary()) {
+            Some(_) => {
+                let fault = Fault::new(TransportCode::RANGE_CONFLICT, "bytes that differ from the primary's");
+                Err(Fault { offender: conflict.first, ..fault })
+            }
+            None => Ok(()),
+        }
+    }
+
+    // ---- what is announced of streams
+
+    /// Announces one change of a stream on the main path. Returns the stream if its limit rose, which every path that
+    /// writes it is to hear.
+    pub(super) fn announce(&mut self, control: StreamControl) -> Option<StreamId> {
+        let (frame, raised) = match control {
+            StreamControl::Open { id, priority, limit } => {
+                (OpenStream { stream: id, priority, limit: StreamOffset(limit) }.into(), None)
+            }
+            StreamControl::Reset { id, code, final_size } => {
+                (ResetStream { stream: id, code, final_size: StreamOffset(final_size) }.into(), None)
+            }
+            // Secondaries heard of it when the stream was over for them.
+            StreamControl::Stop { id, code, conflict } => (StopSending { stream: id, code, conflict }.into(), None),
+            StreamControl::MaxStreamData { id, limit } => {
+                (MaxStreamData { stream: id, limit: StreamOffset(limit) }.into(), Some(id))
+            }
+            StreamControl::MaxStreams { dir, max } => (MaxStreams { dir, max }.into(), None),
+            StreamControl::PartEnd { grant, end, code } => {
+                (ControlFrame::from(GrantEnd { grant, end: StreamOffset(end), code }), None)
+            }
+        };
+        if let Some(main) = self.paths.main_mut().filter(|main| main.is_hearing()) {
+            main.queue_control(&frame);
+        }
+        raised
+    }
+
+    // ---- writers that wait for room
+
+    pub(super) fn wakes_deadline(&mut self, now: Instant) -> Option<Instant> {
+        let due = self.wakes_due.or_else(|| now.checked_add(Self::WAKE_PATIENCE));
+        self.wakes_due = due.filter(|_| self.streams.has_unused_wakes());
+        self.wakes_due
+    }
+
+    pub(super) fn check_wakes(&mut self, now: Instant) {
+        if self.wakes_due.is_some_and(|due| due <= now) {
+            self.wakes_due = None;
+            self.streams.pass_on_wakes();
+        }
+    }
+
+    // ---- protocol events
+
+    /// Takes over what a path noted of itself.
+    pub(super) fn collect_path_log(&mut self, id: PathId) {
+        if self.log.detail() > EventDetail::Off
+            && let Some(path) = self.paths.get_mut(id)
+        {
+            self.log.append_path(id, path.log_mut());
+        }
+    }
+
+    pub(super) fn collect_path_logs(&mut self) {
+        for (id, path) in self.paths.iter_mut() {
+            self.log.append_path(id, path.log_mut());
+        }
+    }
+}
+
+/// The transport parameters that follow from the limits.
+pub(super) fn params(limits: &Limits) -> Params {
+    Params {
+        streams_bidi: limits.streams_bidi_max,
+        streams_uni: limits.streams_uni_max,
+        stream_window_initial: limits.stream_window_initial_bytes,
+    }
+}
