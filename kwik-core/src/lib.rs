@@ -89,7 +89,7 @@ pub use id::{
     Dir, Epoch, GrantId, PathId, RangeConflict, SessionHandle, SessionId, Side, StreamHandle, StreamId, StreamOffset,
 };
 pub use limits::{LimitError, Limits};
-pub use protocol_event::{EventDetail, ProtocolEvent, ProtocolEventKind};
+pub use protocol_event::{BlockedBy, EventDetail, ProtocolEvent, ProtocolEventKind};
 pub use quinn_proto::{EcnCodepoint, Transmit};
 pub use session::{
     AddPathError, DelegateError, GrantInfo, PathError, PathEvent, PathInfo, PathStats, PathTarget, RawError, RawPacket,

@@ -24,13 +24,25 @@ pub enum EventDetail {
     Frames,
 }
 
+/// What a stream waits for that cannot be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BlockedBy {
+    /// Its reader gave no more credit.
+    Credit,
+    /// The path takes no more: its congestion window, or the connection's credit, is used.
+    Window,
+    /// The application wrote nothing more, and did not finish the stream.
+    Application,
+}
+
 /// Something that the protocol did (see [`Endpoint::poll_protocol_event`](crate::Endpoint::poll_protocol_event)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProtocolEvent {
     /// In which session; `None` if it concerns none yet.
     pub session: Option<SessionHandle>,
-    /// On which path of it.
+    /// On which path of it. What is told of a stream with a path came from the peer; without one, from the application here.
     pub path: Option<PathId>,
     /// What.
     pub kind: ProtocolEventKind,
@@ -77,6 +89,16 @@ pub enum ProtocolEventKind {
         remote: SocketAddr,
         /// Why.
         reason: DeadReason,
+    },
+    /// Client: a server that the primary added is dialled.
+    PathDialled {
+        /// Where to.
+        remote: SocketAddr,
+    },
+    /// The path has another number of carriers of this end: it follows the load.
+    CarriersChanged {
+        /// Carriers that take packets.
+        open: usize,
     },
     /// The path is in another state.
     PathChanged {
@@ -143,19 +165,24 @@ pub enum ProtocolEventKind {
         /// The grant.
         grant: GrantId,
     },
-    /// The peer opened a stream.
+    /// A stream was opened.
     StreamOpened {
         /// Which.
         stream: StreamId,
     },
-    /// The peer ended a stream early.
+    /// A writer ended its stream: nothing follows what was written.
+    StreamFinished {
+        /// Which.
+        stream: StreamId,
+    },
+    /// A writer ended its stream early.
     StreamReset {
         /// Which.
         stream: StreamId,
         /// Its code.
         code: ErrorCode,
     },
-    /// The peer wants no more of a stream.
+    /// A reader wants no more of a stream.
     StreamStopped {
         /// Which.
         stream: StreamId,
@@ -169,7 +196,21 @@ pub enum ProtocolEventKind {
         /// Where the first byte differs.
         offset: u64,
     },
-    /// Bytes of a stream came that were not here yet. As much is told of them as of frames.
+    /// A reader lets its stream be written up to here. It is told where frames are.
+    StreamLimitRaised {
+        /// Which.
+        stream: StreamId,
+        /// The first offset that may not be written.
+        limit: u64,
+    },
+    /// Nothing more of a stream can be sent now. It is told where frames are.
+    StreamBlocked {
+        /// Which.
+        stream: StreamId,
+        /// What it waits for.
+        by: BlockedBy,
+    },
+    /// Bytes of a stream came that were not here yet. It is told where frames are.
     StreamReceived {
         /// Which.
         stream: StreamId,

@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 
 use crate::{
     endpoint::{Shared, now, unix_now},
-    log,
+    log::Log,
     udp::{Outgoing, ReceiveBuffer, UdpIo, Unreachable},
     waiters::{Wakes, contained},
 };
@@ -46,6 +46,7 @@ pub(crate) struct Driver {
     send_buf: Vec<u8>,
     /// Both clocks, when the core last heard of them.
     clocks: (Instant, Duration),
+    log: Log,
     // Dropped after the socket: when the end is told, the port is free.
     end: EndOfDriver,
 }
@@ -54,8 +55,8 @@ impl Driver {
     /// Starts the task. Must be called in a tokio runtime.
     pub(crate) fn spawn(socket: UdpIo, shared: Arc<Shared>) {
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-        let (send_buf, clocks, end) = (Vec::new(), (now(), unix_now()), EndOfDriver(shared));
-        tokio::spawn(Self { socket, timer, outgoing: None, send_buf, clocks, end });
+        let (send_buf, clocks, log) = (Vec::new(), (now(), unix_now()), Log::new(shared.local_addr));
+        tokio::spawn(Self { socket, timer, outgoing: None, send_buf, clocks, log, end: EndOfDriver(shared) });
     }
 
     fn shared(&self) -> &Shared {
@@ -137,8 +138,8 @@ impl Driver {
         state.core.poll_transmit(now(), segments_max, &mut self.send_buf).map(Outgoing::new)
     }
 
-    fn deliver_events(&self) -> Step {
-        let shared = self.shared();
+    fn deliver_events(&mut self) -> Step {
+        let shared = &self.end.0;
         let mut wakes = Wakes::default();
         let (has_more, done) = {
             let mut state = shared.lock();
@@ -146,7 +147,8 @@ impl Driver {
             (has_more, state.take_protocol_events())
         };
         wakes.fire();
-        done.iter().for_each(|event| contained(|| log::emit(shared.local_addr, event)));
+        let log = &mut self.log;
+        done.iter().for_each(|event| contained(|| log.emit(event)));
         if has_more { Step::More } else { Step::Done }
     }
 

@@ -1,11 +1,13 @@
-//! What the protocol did, as `tracing` events: `info` tells what happened to a session, `debug` why, `trace` every frame.
+//! What the protocol did, as `tracing` spans and events: `info` tells what happened to a session, `debug` why, `trace` every
+//! frame. A session is a span, and so is each of its paths; a stream is a field.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use kwik_core::{
-    EventDetail, PathState, ProtocolEvent, ProtocolEventKind as Kind, SessionError, SessionHandle, TransportCode,
+    EventDetail, PathId, PathState, ProtocolEvent, ProtocolEventKind as Kind, SessionError, SessionHandle,
+    TransportCode,
 };
-use tracing::{Level, level_filters::LevelFilter};
+use tracing::{Level, Span, field, info_span, level_filters::LevelFilter};
 
 /// As much as somebody listens to.
 pub(crate) fn detail() -> EventDetail {
@@ -16,74 +18,140 @@ pub(crate) fn detail() -> EventDetail {
     }
 }
 
-/// Where and in what an event happened; what is not known is left out.
-macro_rules! tell {
-    ($level:expr, $event:expr, $endpoint:expr, $($field:tt)*) => {{
-        let session = $event.session.map(SessionHandle::index);
-        let path = $event.path.map(tracing::field::display);
-        tracing::event!(target: "kwik", $level, endpoint = %$endpoint, session, path, $($field)*)
-    }};
+/// The log of one endpoint.
+pub(crate) struct Log {
+    endpoint: SocketAddr,
+    sessions: BTreeMap<SessionHandle, SessionSpan>,
 }
 
-/// Tells one event. To be called without a lock: who listens may do anything.
-pub(crate) fn emit(endpoint: SocketAddr, event: &ProtocolEvent) {
-    match &event.kind {
-        Kind::SessionBegun { remote } => tell!(Level::INFO, event, endpoint, %remote, "session begins"),
-        Kind::SessionEstablished { id } => tell!(Level::INFO, event, endpoint, %id, "session established"),
-        Kind::SessionEnded { error } if is_defect(error) => {
-            tell!(Level::ERROR, event, endpoint, %error, "session ended")
+/// A session that is not over, and its paths that are not.
+struct SessionSpan {
+    span: Span,
+    paths: BTreeMap<PathId, Span>,
+}
+
+/// One event in the span of its path, or else of its session.
+macro_rules! tell {
+    ($level:expr, $span:expr, $($field:tt)*) => {
+        tracing::event!(target: "kwik", parent: $span, $level, $($field)*)
+    };
+}
+
+impl Log {
+    pub(crate) fn new(endpoint: SocketAddr) -> Self {
+        Self { endpoint, sessions: BTreeMap::new() }
+    }
+
+    /// Tells one event. To be called without a lock: who listens may do anything.
+    pub(crate) fn emit(&mut self, event: &ProtocolEvent) {
+        let ProtocolEvent { session, path, kind, .. } = event;
+        let Some(session) = *session else { return self.emit_outside(kind) };
+        if matches!(kind, Kind::SessionBegun { .. }) {
+            let span = self.new_session(session);
+            self.sessions.insert(session, SessionSpan { span, paths: BTreeMap::new() });
         }
-        Kind::SessionEnded { error } => tell!(Level::INFO, event, endpoint, %error, "session ended"),
-        Kind::Refused { remote, code, cause } => {
-            tell!(Level::WARN, event, endpoint, %remote, %code, cause, "connection refused");
+        let span = self.span(session, *path);
+        if let Kind::SessionEstablished { id } = kind
+            && let Some(session) = self.sessions.get(&session)
+        {
+            session.span.record("id", field::display(id));
         }
-        Kind::PathAdded { remote, server_name } => {
-            tell!(Level::INFO, event, endpoint, %remote, server_name, "path added");
+        emit_session(&span, kind);
+        match (kind, path) {
+            (Kind::SessionEnded { .. }, _) => drop(self.sessions.remove(&session)),
+            (Kind::PathChanged { state: PathState::Dead(_) }, Some(path)) => {
+                self.sessions.get_mut(&session).and_then(|session| session.paths.remove(path));
+            }
+            _ => {}
         }
-        Kind::PathRefused { remote, reason } => tell!(Level::WARN, event, endpoint, %remote, %reason, "path refused"),
-        Kind::PathChanged { state: PathState::Dead(reason) } => {
-            tell!(Level::INFO, event, endpoint, %reason, "path is over");
+    }
+
+    /// What belongs to no session.
+    fn emit_outside(&self, kind: &Kind) {
+        let endpoint = field::display(self.endpoint);
+        match kind {
+            Kind::Refused { remote, code, cause } => {
+                tell!(Level::WARN, None, endpoint, %remote, %code, cause, "connection refused");
+            }
+            Kind::Missed { events } => tell!(Level::WARN, None, endpoint, events, "events were lost"),
+            kind => tell!(Level::DEBUG, None, endpoint, ?kind, "event"),
         }
-        Kind::PathChanged { state } => tell!(Level::INFO, event, endpoint, ?state, "path changed"),
-        Kind::Fault { code: code @ TransportCode::INTERNAL, detail } => {
-            tell!(Level::ERROR, event, endpoint, %code, detail, "defect");
-        }
-        Kind::Fault { code, detail } => tell!(Level::WARN, event, endpoint, %code, detail, "fault of the peer"),
-        Kind::StreamConflict { stream, offset } => {
-            tell!(Level::WARN, event, endpoint, %stream, offset, "two servers wrote different bytes");
-        }
-        Kind::Missed { events } => tell!(Level::WARN, event, endpoint, events, "events were not told"),
-        Kind::FrameReceived { frame } => tell!(Level::TRACE, event, endpoint, frame, "received"),
-        Kind::FrameSent { frame } => tell!(Level::TRACE, event, endpoint, frame, "sent"),
-        kind => emit_work(endpoint, event, kind),
+    }
+
+    /// The span of a path, or of a session.
+    fn span(&mut self, handle: SessionHandle, path: Option<PathId>) -> Span {
+        let Some(session) = self.sessions.get_mut(&handle) else {
+            // It is over, or began when nobody listened.
+            return self.new_session(handle);
+        };
+        let Some(path) = path else { return session.span.clone() };
+        let parent = &session.span;
+        let new = || info_span!(target: "kwik", parent: parent, "path", path = field::display(path));
+        session.paths.entry(path).or_insert_with(new).clone()
+    }
+
+    fn new_session(&self, handle: SessionHandle) -> Span {
+        let (endpoint, session) = (field::display(self.endpoint), handle.index());
+        info_span!(target: "kwik", parent: None, "session", endpoint, session, id = field::Empty)
     }
 }
 
-/// What is done in a session: grants and streams.
-fn emit_work(endpoint: SocketAddr, event: &ProtocolEvent, kind: &Kind) {
+/// What happened to a session and its paths.
+fn emit_session(span: &Span, kind: &Kind) {
+    match kind {
+        Kind::SessionBegun { remote } => tell!(Level::INFO, span, %remote, "session begins"),
+        Kind::SessionEstablished { id } => tell!(Level::INFO, span, %id, "session established"),
+        Kind::SessionEnded { error } if is_defect(error) => tell!(Level::ERROR, span, %error, "session ended"),
+        Kind::SessionEnded { error } => tell!(Level::INFO, span, %error, "session ended"),
+        Kind::PathAdded { remote, server_name } => tell!(Level::INFO, span, %remote, server_name, "path added"),
+        Kind::PathRefused { remote, reason } => tell!(Level::WARN, span, %remote, %reason, "path refused"),
+        Kind::PathDialled { remote } => tell!(Level::DEBUG, span, %remote, "path dialled"),
+        Kind::PathChanged { state: PathState::Dead(reason) } => tell!(Level::INFO, span, %reason, "path is over"),
+        Kind::PathChanged { state: state @ (PathState::Active | PathState::Suspect | PathState::Closing) } => {
+            tell!(Level::INFO, span, ?state, "path changed");
+        }
+        Kind::PathChanged { state } => tell!(Level::DEBUG, span, ?state, "path changed"),
+        Kind::CarriersChanged { open } => tell!(Level::DEBUG, span, open, "carriers changed"),
+        Kind::Fault { code: code @ TransportCode::INTERNAL, detail } => {
+            tell!(Level::ERROR, span, %code, detail, "defect");
+        }
+        Kind::Fault { code, detail } => tell!(Level::WARN, span, %code, detail, "fault of the peer"),
+        kind => emit_work(span, kind),
+    }
+}
+
+/// What is done in a session: grants, streams and frames.
+fn emit_work(span: &Span, kind: &Kind) {
     match kind {
         Kind::GrantIssued { grant, stream, range } => {
-            tell!(Level::DEBUG, event, endpoint, ?grant, %stream, ?range, "grant issued");
+            tell!(Level::DEBUG, span, ?grant, %stream, ?range, "grant issued");
         }
         Kind::GrantRecorded { grant, stream, range } => {
-            tell!(Level::DEBUG, event, endpoint, ?grant, %stream, ?range, "grant recorded");
+            tell!(Level::DEBUG, span, ?grant, %stream, ?range, "grant recorded");
         }
         Kind::GrantAccepted { grant, stream, range } => {
-            tell!(Level::DEBUG, event, endpoint, ?grant, %stream, ?range, "grant accepted");
+            tell!(Level::DEBUG, span, ?grant, %stream, ?range, "grant accepted");
         }
         Kind::GrantProgressed { grant, delivered } => {
-            tell!(Level::DEBUG, event, endpoint, ?grant, delivered, "grant progressed");
+            tell!(Level::DEBUG, span, ?grant, delivered, "grant progressed");
         }
-        Kind::GrantDelivered { grant } => tell!(Level::DEBUG, event, endpoint, ?grant, "grant delivered"),
-        Kind::GrantLost { grant, code, missing } => {
-            tell!(Level::INFO, event, endpoint, ?grant, %code, missing, "grant lost");
+        Kind::GrantDelivered { grant } => tell!(Level::DEBUG, span, ?grant, "grant delivered"),
+        Kind::GrantLost { grant, code, missing } => tell!(Level::INFO, span, ?grant, %code, missing, "grant lost"),
+        Kind::GrantRevoked { grant } => tell!(Level::DEBUG, span, ?grant, "grant revoked"),
+        Kind::StreamOpened { stream } => tell!(Level::DEBUG, span, %stream, "stream opened"),
+        Kind::StreamFinished { stream } => tell!(Level::DEBUG, span, %stream, "stream finished"),
+        Kind::StreamReset { stream, code } => tell!(Level::DEBUG, span, %stream, %code, "stream reset"),
+        Kind::StreamStopped { stream, code } => tell!(Level::DEBUG, span, %stream, %code, "stream stopped"),
+        Kind::StreamConflict { stream, offset } => {
+            tell!(Level::WARN, span, %stream, offset, "two servers wrote different bytes");
         }
-        Kind::GrantRevoked { grant } => tell!(Level::DEBUG, event, endpoint, ?grant, "grant revoked"),
-        Kind::StreamOpened { stream } => tell!(Level::DEBUG, event, endpoint, %stream, "stream opened"),
-        Kind::StreamReset { stream, code } => tell!(Level::DEBUG, event, endpoint, %stream, %code, "stream reset"),
-        Kind::StreamStopped { stream, code } => tell!(Level::DEBUG, event, endpoint, %stream, %code, "stream stopped"),
+        Kind::StreamReceived { stream, range } => tell!(Level::TRACE, span, %stream, ?range, "bytes received"),
+        Kind::StreamLimitRaised { stream, limit } => tell!(Level::TRACE, span, %stream, limit, "limit raised"),
+        Kind::StreamBlocked { stream, by } => tell!(Level::TRACE, span, %stream, ?by, "stream blocked"),
+        Kind::FrameReceived { frame } => tell!(Level::TRACE, span, frame, "received"),
+        Kind::FrameSent { frame } => tell!(Level::TRACE, span, frame, "sent"),
         // Newer ones than this driver knows.
-        kind => tell!(Level::DEBUG, event, endpoint, ?kind, "event"),
+        kind => tell!(Level::DEBUG, span, ?kind, "event"),
     }
 }
 

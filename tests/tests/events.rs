@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kwik_core::{Dir, EventDetail, Identity, PathState, ProtocolEvent, ProtocolEventKind, ServerConfig, TransportCode};
+use kwik_core::{
+    BlockedBy, Dir, ErrorCode, EventDetail, Identity, PathId, PathState, ProtocolEvent, ProtocolEventKind,
+    ServerConfig, TransportCode,
+};
 use kwik_sim::{Fault, Link, NodeConfig, NodeId, Pki, World, WorldConfig};
 use kwik_tests::{Fleet, LONG, NAME, pattern};
 
@@ -109,8 +112,80 @@ fn life_of_a_grant_is_told_at_all_three_ends() {
     let issued = ProtocolEventKind::GrantIssued { grant, stream, range: range.clone() };
     let recorded = ProtocolEventKind::GrantRecorded { grant, stream, range: range.clone() };
     assert_eq!(primary, [issued, delivered.clone()]);
-    assert_eq!(client, [recorded, delivered]);
-    assert_eq!(secondary, [ProtocolEventKind::GrantAccepted { grant, stream, range }]);
+    // The client opened a carrier to relay the grant.
+    assert_eq!(client, [recorded, ProtocolEventKind::CarriersChanged { open: 1 }, delivered]);
+    let accepted = ProtocolEventKind::GrantAccepted { grant, stream, range };
+    assert_eq!(secondary, [accepted, ProtocolEventKind::CarriersChanged { open: 1 }]);
+}
+
+#[test]
+fn life_of_a_stream_is_told_at_both_ends() {
+    let detailed = |mut config: NodeConfig| {
+        config.event_detail = EventDetail::Frames;
+        config
+    };
+    let mut world = World::with_config(WorldConfig::null_tls(1));
+    let pki = world.pki(NAME);
+    let server = detailed(NodeConfig::server("10.0.0.1:4433".parse().unwrap(), pki.server(0)));
+    let server = world.add_node(server).unwrap();
+    let client = world.add_node(detailed(NodeConfig::client("10.0.0.2:5000".parse().unwrap()))).unwrap();
+    world.set_link_both(client, server, Link::with_delay(Duration::from_millis(10)));
+    let session = world.dial(client, server, pki.client(), NAME).unwrap();
+    world.run_for(Duration::from_secs(1));
+    let mut view = world.session_mut(client, session).unwrap();
+    let open = |view: &mut kwik_core::SessionMut<'_>| {
+        let handle = view.open_stream(Dir::Bi).unwrap();
+        (handle, view.stream(handle).id().unwrap())
+    };
+    let [finished, reset, stopped, full] = [(); 4].map(|()| open(&mut view));
+    view.stream_mut(finished.0).write(b"all").unwrap();
+    view.stream_mut(finished.0).finish().unwrap();
+    view.stream_mut(reset.0).write(b"half").unwrap();
+    view.stream_mut(reset.0).reset(7).unwrap();
+    view.stream_mut(stopped.0).stop(8).unwrap();
+    // More than anybody gives credit for, as long as nobody reads.
+    while view.stream_mut(full.0).write(&[0; 65_536]).is_ok() {}
+    world.run_for(Duration::from_secs(1));
+    let [here, there] = [client, server].map(|node| world.take_protocol_events(node));
+    let by = |path: Option<PathId>, kind| move |event: &ProtocolEvent| event.path == path && event.kind == kind;
+    let (code, of_stop) = (ErrorCode::Application(7), ErrorCode::Application(8));
+    for (stream, kind) in [
+        (finished.1, ProtocolEventKind::StreamFinished { stream: finished.1 }),
+        (reset.1, ProtocolEventKind::StreamReset { stream: reset.1, code }),
+        (stopped.1, ProtocolEventKind::StreamStopped { stream: stopped.1, code: of_stop }),
+    ] {
+        let opened = ProtocolEventKind::StreamOpened { stream };
+        for kind in [opened, kind] {
+            assert!(here.iter().any(by(None, kind.clone())), "{kind:?} of the application");
+            assert!(there.iter().any(by(Some(PathId::PRIMARY), kind.clone())), "{kind:?} of the peer");
+        }
+    }
+    let blocked = ProtocolEventKind::StreamBlocked { stream: full.1, by: BlockedBy::Credit };
+    assert!(here.iter().any(by(Some(PathId::PRIMARY), blocked)));
+    let carriers = |event: &&ProtocolEvent| matches!(event.kind, ProtocolEventKind::CarriersChanged { open: 1.. });
+    assert!(here.iter().any(|event| carriers(&event)));
+}
+
+#[test]
+fn dials_are_told_with_what_policy_said() {
+    let mut fleet = Fleet::new(2);
+    let ends = fleet.connect();
+    let (joined, _) = fleet.join(ends, 1);
+    let refused = fleet.add_path(ends, kwik_core::PathTarget { server_name: "unknown".to_owned(), ..fleet.target(1) });
+    let loopback = "127.0.0.1:4433".parse().expect("an address");
+    let outside = fleet.add_path(ends, kwik_core::PathTarget { address: loopback, ..fleet.target(1) });
+    fleet.world.run_for(Duration::from_secs(3));
+    let events = fleet.world.take_protocol_events(fleet.client);
+    let of = |path| events.iter().filter(move |event| event.path == Some(path)).map(|event| &event.kind);
+    let was_dialled = |path| of(path).any(|kind| matches!(kind, ProtocolEventKind::PathDialled { .. }));
+    let states = |path| of(path).filter(|kind| matches!(kind, ProtocolEventKind::PathChanged { .. })).count();
+    assert!(was_dialled(joined) && was_dialled(refused) && !was_dialled(outside));
+    assert_eq!(states(joined), 2, "authenticating, then active");
+    let why = of(outside).find_map(|kind| match kind {
+        ProtocolEventKind::PathRefused { reason, .. } => Some((reason.code, reason.detail.is_empty())),
+        _ => None,
+    });
+    assert_eq!(why, Some((TransportCode::PATH_POLICY.into(), false)), "the operator reads what policy said");
 }
 
 #[test]
@@ -139,6 +214,9 @@ fn frames_are_told_on_demand_and_nothing_is_told_otherwise() {
         let has_frames = detail == EventDetail::Frames;
         for (events, kind) in [
             (&client, received("WELCOME")),
+            (&client, received("PACKET_ACK")),
+            (&server, received("HELLO")),
+            (&server, sent("WELCOME")),
             (&client, sent("HELLO")),
             (&client, sent("OPEN_STREAM")),
             (&client, sent("PACKET")),

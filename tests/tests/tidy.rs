@@ -34,7 +34,7 @@ const MAY_USE: &[(&str, &[&[&str]])] = &[
     ("allowance", &[]),
     ("wire", &[BASE]),
     ("auth", &[BASE]),
-    ("stream", &[BASE]),
+    ("stream", &[BASE, &["protocol_event"]]),
     ("grant", &[BASE]),
     ("protocol_event", &[BASE]),
     ("config", &[BASE, &["auth", "protocol_event"]]),

@@ -104,6 +104,8 @@ pub(crate) struct Path {
     lifecycle: Lifecycle,
     control: ControlStream,
     carriers: CarrierPool,
+    /// How many there were when that was last noted.
+    carriers_noted: usize,
     inbound: Inbound,
     data_open: bool,
     sent: SentPackets,
@@ -156,6 +158,7 @@ impl Path {
             lifecycle: Lifecycle::new(setup.event_detail),
             control: ControlStream::default(),
             carriers: CarrierPool::default(),
+            carriers_noted: 0,
             inbound: Inbound::default(),
             data_open: false,
             sent: SentPackets::default(),
@@ -429,6 +432,16 @@ impl Path {
         }
         self.flush_control(now);
         self.carriers.flush_all(&mut self.quic);
+        self.note_carriers();
+    }
+
+    fn note_carriers(&mut self) {
+        if self.lifecycle.log().detail() > EventDetail::Off {
+            let open = self.carriers.count();
+            if std::mem::replace(&mut self.carriers_noted, open) != open {
+                self.lifecycle.log().change(None, || ProtocolEventKind::CarriersChanged { open });
+            }
+        }
     }
 
     pub(crate) fn bind_carrier(&mut self) -> Option<CarrierId> {

@@ -215,9 +215,10 @@ impl Session {
         if common.phase.is_closed() {
             return;
         }
+        common.paths.close_all(now, reason);
+        common.collect_path_logs();
         common.log.change(None, || ProtocolEventKind::SessionEnded { error: error.clone() });
         common.phase.move_to_closed(error);
-        common.paths.close_all(now, reason);
         common.undelivered = common.streams.undelivered();
         common.streams.close();
         if let RoleState::Primary(primary) = &mut self.role {

@@ -109,6 +109,13 @@ impl Common {
         self.paths.main().map(Path::remote_address)
     }
 
+    /// The application did something with a stream.
+    pub(super) fn note_stream(&mut self, stream: Option<StreamId>, kind: impl FnOnce(StreamId) -> ProtocolEventKind) {
+        if let Some(stream) = stream {
+            self.log.change(None, || kind(stream));
+        }
+    }
+
     // ---- frames about streams
 
     /// What the peer says of streams, which is legal between a client and its primary in both directions. The caller has
@@ -116,7 +123,11 @@ impl Common {
     pub(super) fn on_stream_control(&mut self, frame: ControlFrame) -> Result<FrameEffect, Fault> {
         match frame {
             ControlFrame::OpenStream(open) => self.on_open(&open),
-            ControlFrame::MaxStreamData(max) => self.streams.on_max_stream_data(max.stream, max.limit.0),
+            ControlFrame::MaxStreamData(MaxStreamData { stream, limit }) => {
+                let limit = limit.0;
+                self.log.frame(self.paths.main_id(), || ProtocolEventKind::StreamLimitRaised { stream, limit });
+                self.streams.on_max_stream_data(stream, limit)
+            }
             ControlFrame::MaxStreams(max) => self.streams.on_max_streams(max.dir, max.max),
             ControlFrame::Close(close) => Ok(self.phase.on_peer_closing(close)),
             _ => Err(violation("a frame that this peer may not send")),
@@ -153,6 +164,9 @@ impl Common {
     ) -> Result<DataOutcome, Fault> {
         let StreamData { stream, offset, data, frame_end, fin } = bytes;
         let outcome = self.streams.on_data(from, stream, offset, data, frame_end, fin)?;
+        if fin {
+            self.log.change(from, || ProtocolEventKind::StreamFinished { stream });
+        }
         let inserted = &outcome.inserted;
         let new = inserted.new.iter().map(|range| range.end - range.start).sum();
         if let Some(path) = self.paths.get_mut(from) {
@@ -198,6 +212,7 @@ impl Common {
             // Secondaries heard of it when the stream was over for them.
             StreamControl::Stop { id, code, conflict } => (StopSending { stream: id, code, conflict }.into(), None),
             StreamControl::MaxStreamData { id, limit } => {
+                self.log.frame(None, || ProtocolEventKind::StreamLimitRaised { stream: id, limit });
                 (MaxStreamData { stream: id, limit: StreamOffset(limit) }.into(), Some(id))
             }
             StreamControl::MaxStreams { dir, max } => (MaxStreams { dir, max }.into(), None),

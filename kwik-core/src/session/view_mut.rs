@@ -11,6 +11,7 @@ use super::view::Stream;
 use super::{Clock, RoleState, Session};
 use crate::error::ErrorCode;
 use crate::id::{Dir, GrantId, PathId, StreamHandle, StreamOffset};
+use crate::protocol_event::ProtocolEventKind;
 use crate::stream::{Chunk, ClosedStream, FinishError, OpenError, ReadError, WriteError};
 
 /// A session, borrowed from its [`Endpoint`](crate::Endpoint) to do something with it. The endpoint is to be drained after
@@ -44,7 +45,10 @@ impl SessionMut<'_> {
         if !self.session.common.is_open() {
             return Err(OpenError::SessionClosed);
         }
-        self.session.command().common.streams.open(dir, 0)
+        let common = &mut self.session.command().common;
+        let opened = common.streams.open(dir, 0)?;
+        common.note_stream(common.streams.stream_id(opened), |stream| ProtocolEventKind::StreamOpened { stream });
+        Ok(opened)
     }
 
     /// The next stream that the peer opened; at a secondary, the next delegation.
@@ -215,7 +219,11 @@ impl StreamMut<'_> {
     /// # Errors
     /// [`FinishError::Stopped`] if the peer wants no more.
     pub fn finish(&mut self) -> Result<(), FinishError> {
-        self.session.command().common.streams.finish(self.stream)
+        let common = &mut self.session.command().common;
+        let stream = common.streams.stream_id(self.stream);
+        common.streams.finish(self.stream)?;
+        common.note_stream(stream, |stream| ProtocolEventKind::StreamFinished { stream });
+        Ok(())
     }
 
     /// Drops what was not sent; the peer's reader gets `code`. At a secondary: gives the rest of the part back.
@@ -224,7 +232,11 @@ impl StreamMut<'_> {
     /// If the stream has no open sending half, or that changes nothing: it was reset before, or everything was sent, its end
     /// included.
     pub fn reset(&mut self, code: u32) -> Result<(), ClosedStream> {
-        self.session.command().common.streams.reset(self.stream, ErrorCode::Application(code))
+        let (common, code) = (&mut self.session.command().common, ErrorCode::Application(code));
+        let stream = common.streams.stream_id(self.stream);
+        common.streams.reset(self.stream, code)?;
+        common.note_stream(stream, |stream| ProtocolEventKind::StreamReset { stream, code });
+        Ok(())
     }
 
     /// Asks every writer of the stream to stop; what is unread is dropped.
@@ -237,7 +249,11 @@ impl StreamMut<'_> {
         if self.session.common.streams.can_stop(self.stream) {
             self.on_unwanted(code);
         }
-        self.session.command().common.streams.stop(self.stream, code)
+        let common = &mut self.session.command().common;
+        let stream = common.streams.stream_id(self.stream);
+        common.streams.stop(self.stream, code)?;
+        common.note_stream(stream, |stream| ProtocolEventKind::StreamStopped { stream, code });
+        Ok(())
     }
 
     /// Streams of a higher priority are sent first; equals take turns. Streams begin with 0.

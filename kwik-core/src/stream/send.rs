@@ -3,6 +3,7 @@
 use super::buffer::{Buffer, SMALL_BYTES};
 use crate::error::{ErrorCode, TransportCode};
 use crate::limits::VARINT_MAX;
+use crate::protocol_event::BlockedBy;
 use crate::range_set::RangeSet;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -372,6 +373,17 @@ impl SendStream {
         match self.pending.first_key_value() {
             Some((&offset, _)) => offset < self.limit,
             None => self.is_fin_due(),
+        }
+    }
+
+    /// What the stream waits for, if it has nothing to send now and something may follow.
+    pub(super) fn blocked_by(&self) -> Option<BlockedBy> {
+        let is_open = self.reset.is_none() && !self.fin_sent;
+        match self.pending.is_empty() {
+            _ if self.is_sendable() || !is_open => None,
+            false => Some(BlockedBy::Credit),
+            true if self.final_size.is_some_and(|size| size > self.limit) => Some(BlockedBy::Credit),
+            true => Some(BlockedBy::Application),
         }
     }
 

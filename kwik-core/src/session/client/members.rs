@@ -247,6 +247,8 @@ impl ClientRole {
     ) {
         match outcome {
             Ok(mut path) => {
+                let remote = path.remote_address();
+                cx.log.change(id, || ProtocolEventKind::PathDialled { remote });
                 path.expect_move_by(now.checked_add(cx.limits.dial_timeout));
                 cx.paths.insert(id, path);
             }

@@ -4,6 +4,7 @@
 use super::StreamTable;
 use crate::error::ErrorCode;
 use crate::id::{Dir, GrantId, RangeConflict, StreamHandle, StreamId};
+use crate::protocol_event::BlockedBy;
 use crate::stream::fair::FairQueue;
 use crate::stream::send::Segment;
 use std::collections::BTreeSet;
@@ -332,6 +333,11 @@ impl StreamTable {
     pub(crate) fn is_sendable(&self, handle: StreamHandle) -> bool {
         let half = self.streams.get(&handle).and_then(|stream| stream.send.as_ref());
         !self.closed && half.is_some_and(|half| half.stream.is_sendable())
+    }
+
+    /// What a stream waits for, if it has nothing to send now and something may follow.
+    pub(crate) fn blocked_by(&self, handle: StreamHandle) -> Option<BlockedBy> {
+        self.streams.get(&handle)?.send.as_ref()?.stream.blocked_by()
     }
 
     /// The part of the same stream that uses the turn of another, which then waits in the place of that part: the reader
