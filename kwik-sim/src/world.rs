@@ -41,7 +41,7 @@ pub struct WorldConfig {
     /// for every one at its own time.
     pub receive_every: Duration,
     /// How often the paths of every client go into the trace; `None` for never. If they do, so do changes of their
-    /// states and the ranges they supply, when that happens.
+    /// states and the ranges they supply, as the protocol's events tell of them.
     pub sample_paths: Option<Duration>,
 }
 
@@ -176,7 +176,9 @@ impl World {
             self.owners.push(id);
             interfaces.push(interface);
         }
-        self.nodes.push(Node::new(config, interfaces, endpoint));
+        let mut node = Node::new(config, interfaces, endpoint);
+        node.unobserved = self.config.sample_paths.map(|_| Vec::new());
+        self.nodes.push(node);
         Ok(id)
     }
 
@@ -374,7 +376,8 @@ impl World {
     }
 
     /// The sessions of a node that told something, of those it still has.
-    pub(crate) fn sessions(&self, node: NodeId) -> Vec<SessionHandle> {
+    #[must_use]
+    pub fn sessions(&self, node: NodeId) -> Vec<SessionHandle> {
         self.nodes[node.0].sessions.iter().copied().collect()
     }
 

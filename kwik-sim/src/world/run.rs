@@ -109,7 +109,7 @@ impl World {
         if self.next_sample.is_some_and(|sample| sample <= now) {
             self.next_sample = self.config.sample_paths.map(|every| now + every);
             for id in self.nodes() {
-                self.observe(id, true);
+                self.sample(id);
             }
         }
     }
@@ -173,7 +173,7 @@ impl World {
             assert!(turns < Self::TURNS_MAX, "{id} never comes to rest");
             self.drain_transmits(id, now);
             // Before the application can let go of a session.
-            self.observe(id, false);
+            self.observe(id);
             if self.drain_events(id, now) {
                 just_ran = false;
                 continue;
