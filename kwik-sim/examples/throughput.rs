@@ -22,8 +22,8 @@ fn main() -> ExitCode {
     let begin = Instant::now();
     let mut bulk = Bulk::new(config, TOTAL, &links);
     let finished = bulk.run(Duration::from_secs(600));
-    let (simulated, wall) = (bulk.world.elapsed().as_secs_f64(), begin.elapsed().as_secs_f64());
-    let (read, events) = (bulk.bytes_read() as f64, bulk.world.trace().len() as f64);
+    let (simulated, wall) = (bulk.fleet.world.elapsed().as_secs_f64(), begin.elapsed().as_secs_f64());
+    let (read, events) = (bulk.bytes_read() as f64, bulk.fleet.world.trace().len() as f64);
     println!("{read} bytes in {simulated:.2} simulated seconds, {:.1} Mbit/s", read * 8e-6 / simulated);
     println!(
         "{wall:.3} seconds of wall time: {:.1} simulated seconds a second, {:.2} ms for a MB",
@@ -31,9 +31,9 @@ fn main() -> ExitCode {
         wall * 1e9 / read
     );
     println!("{events} events, {:.2} µs each", wall * 1e6 / events);
-    println!("trace {:016x}", bulk.world.trace().hash());
-    for server in &bulk.servers {
-        println!("{:?}", bulk.world.link_stats(*server, bulk.client));
+    println!("trace {:016x}", bulk.fleet.world.trace().hash());
+    for server in &bulk.fleet.servers {
+        println!("{:?}", bulk.fleet.world.link_stats(*server, bulk.fleet.client));
     }
     if finished { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

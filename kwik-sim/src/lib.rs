@@ -30,7 +30,9 @@ pub mod apps;
 pub mod byzantine;
 pub mod checks;
 mod clock;
+pub mod content;
 mod faults;
+mod fleet;
 mod link;
 mod net;
 mod node;
@@ -45,6 +47,7 @@ mod world;
 
 pub use app::{App, Context};
 pub use faults::{Fault, Memory, Rebind};
+pub use fleet::{Ends, Fleet, FleetBuilder, LONG, SERVER_NAME};
 pub use link::{Bursts, Ecn, Link, LinkStats};
 pub use node::{NodeConfig, NodeId};
 pub use pki::Pki;

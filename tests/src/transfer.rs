@@ -7,17 +7,17 @@ mod primary;
 mod server;
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use kwik_core::{Limits, PathStats, PathTarget, SessionHandle};
-use kwik_sim::{Fault, Link, LinkStats, NodeConfig, NodeId, Pki, TlsMode, World, WorldConfig};
+use kwik_sim::content::bytes_at;
+use kwik_sim::{Fault, Fleet, FleetBuilder, Link, LinkStats, NodeId, TlsMode, World, WorldConfig};
 
 use self::client::Client;
 use self::server::Server;
-use crate::{NAME, byte_at};
 
 pub use self::book::{Book, Download, Loss};
 
@@ -109,8 +109,6 @@ pub fn line() -> Link {
 pub struct Transfer {
     /// The world.
     pub world: World,
-    /// Certificates and identities.
-    pub pki: Pki,
     /// The node of the client.
     pub client: NodeId,
     /// The nodes of the servers, the primary's first.
@@ -129,51 +127,21 @@ impl Transfer {
     pub fn new(plan: Plan) -> Self {
         let mut config = WorldConfig::new(plan.seed);
         config.tls = plan.tls;
-        let mut world = World::with_config(config);
-        let pki = world.pki(NAME);
-        let client = world.add_client(address(plan.ipv6, 0)).expect("a client");
-        let book = Rc::new(RefCell::new(Book::new(world.now(), plan.clone())));
         let mut limits = plan.limits.clone();
         limits.send_buffer_stream_bytes = limits.send_buffer_stream_bytes.min(64 * 1024);
-        let servers = (0..=u8::try_from(plan.secondaries).expect("few servers"))
-            .map(|number| {
-                let config = pki.server(number).limits(limits.clone());
-                let mut node = NodeConfig::server(address(plan.ipv6, number + 1), config);
-                node.limits = limits.clone();
-                world.add_node(node).expect("a server")
-            })
-            .collect::<Vec<_>>();
-        for server in &servers {
-            world.set_link_both(client, *server, plan.link.clone());
+        let builder = FleetBuilder::new(config).link(plan.link.clone()).ipv6(plan.ipv6).client(|_| ());
+        let mut fleet = builder.servers(plan.secondaries + 1, |_, node| node.set_limits(&limits)).build();
+        let book = Rc::new(RefCell::new(Book::new(fleet.world.now(), plan.clone())));
+        let targets: Vec<PathTarget> = (1..fleet.servers.len()).map(|server| fleet.target(server)).collect();
+        for (number, server) in fleet.servers.iter().enumerate() {
+            let app = Server::new(number, targets.clone(), book.clone());
+            fleet.world.set_app(*server, Box::new(app));
         }
-        let mut transfer = Self { world, pki, client, servers, plan, book };
-        transfer.set_apps();
-        transfer
-    }
-
-    fn set_apps(&mut self) {
-        let targets: Vec<PathTarget> = (1..self.servers.len()).map(|server| self.target(server)).collect();
-        for (number, server) in self.servers.iter().enumerate() {
-            let app = Server::new(number, targets.clone(), self.book.clone());
-            self.world.set_app(*server, Box::new(app));
-        }
-        let primary = self.world.address(self.servers[0]);
-        let config = self.pki.client().limits(self.plan.limits.clone());
-        self.world.set_app(self.client, Box::new(Client::new(config, primary, self.book.clone())));
-    }
-
-    /// What names a server in `add_path`.
-    ///
-    /// # Panics
-    /// If there is no such server.
-    #[must_use]
-    pub fn target(&self, server: usize) -> PathTarget {
-        let number = u8::try_from(server).expect("few servers");
-        PathTarget {
-            address: self.world.address(self.servers[server]),
-            server_name: NAME.to_owned(),
-            identity: self.pki.public_identity(number),
-        }
+        let config = fleet.pki.client().limits(plan.limits.clone());
+        let app = Client::new(config, fleet.server_address(0), book.clone());
+        fleet.world.set_app(fleet.client, Box::new(app));
+        let Fleet { world, client, servers, .. } = fleet;
+        Self { world, client, servers, plan, book }
     }
 
     /// Runs until everything was read; returns when that was.
@@ -269,17 +237,7 @@ impl Transfer {
     }
 }
 
-fn address(ipv6: bool, host: u8) -> SocketAddr {
-    let port = if host == 0 { 5000 } else { 4433 };
-    if ipv6 {
-        SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(host) + 1], port))
-    } else {
-        SocketAddr::from(([10, 0, 1, host + 1], port))
-    }
-}
-
 /// The bytes of a range of a stream: other streams have others.
-fn bytes_of(stream: u32, range: Range<u64>) -> Vec<u8> {
-    let base = u64::from(stream) << 40;
-    range.map(|offset| byte_at(base + offset)).collect()
+fn bytes_of(stream: u32, range: Range<u64>) -> Bytes {
+    bytes_at(stream.into(), range)
 }

@@ -10,14 +10,14 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use arena::{Arena, At};
+use arena::{Arena, At, LIAR};
 use bytes::Bytes;
 use kwik_core::{
     DelegationState, Dir, ErrorCode, GrantId, PathId, ReadError, Role, SessionError, StreamHandle, StreamOffset,
     TransportCode,
 };
 use kwik_sim::byzantine::{Behaviour, Byzantine, Cost, Part, When};
-use kwik_tests::{NAME, pattern};
+use kwik_tests::{SERVER_NAME, pattern};
 
 /// The stream that the dishonest secondary has a part of: the primary's bytes, the liar's, the other's.
 const OWN: Range<u64> = 0..1_000;
@@ -93,28 +93,29 @@ struct Shared {
 
 fn secondary_misbehaves(behaviour: Behaviour, seed: u64) -> Outcome {
     let mut arena = Arena::new(seed);
-    let liar = Byzantine::server(&arena.world, &arena.pki, 0, seed, behaviour);
+    let liar = Byzantine::server(&arena.fleet.world, &arena.fleet.pki, LIAR, seed, behaviour);
     let (_, report) = arena.add_liar(liar);
-    let config = arena.pki.client();
-    let client = arena.dial(arena.primary, config);
-    let Some(primary) = arena.await_incoming(arena.primary, Role::Primary, &[]) else {
+    let config = arena.fleet.pki.client();
+    let client = arena.dial(arena.primary(), config);
+    let Some(primary) = arena.await_incoming(arena.primary(), Role::Primary, &[]) else {
         return Err("no session".to_owned());
     };
     let (liar_path, other_path) = (add_path(&mut arena, primary, true), add_path(&mut arena, primary, false));
-    let mut session = arena.world.session_mut(client.0, client.1).ok_or("no session")?;
+    let mut session = arena.fleet.world.session_mut(client.0, client.1).ok_or("no session")?;
     let here = session.open_stream(Dir::Bi).map_err(|error| error.to_string())?;
     let mut there = None;
     arena.run_until(VERDICT, |arena| {
-        there = arena.world.session_mut(primary.0, primary.1).and_then(|mut session| session.accept_stream(Dir::Bi));
+        there =
+            arena.fleet.world.session_mut(primary.0, primary.1).and_then(|mut session| session.accept_stream(Dir::Bi));
         there.is_some()
     });
     let mut shared = Shared { stream: there.ok_or("no stream")?, grants: Vec::new(), lost: VecDeque::new() };
     delegate(&mut arena, primary, &mut shared, liar_path, LIARS)?;
     delegate(&mut arena, primary, &mut shared, other_path, OTHERS)?;
-    let mut session = arena.world.session_mut(primary.0, primary.1).ok_or("no session")?;
+    let mut session = arena.fleet.world.session_mut(primary.0, primary.1).ok_or("no session")?;
     let mut stream = session.stream_mut(shared.stream);
     for range in [OWN, OTHERS.end..OTHERS.end + 100] {
-        let written = stream.write_at(StreamOffset(range.start), pattern(range).into());
+        let written = stream.write_at(StreamOffset(range.start), pattern(range));
         written.map_err(|error| format!("not written: {error}"))?;
     }
 
@@ -157,7 +158,7 @@ fn finish_shared(
     behaviour: Behaviour,
 ) -> Outcome {
     if arena.death(primary, liar).is_none() {
-        let mut session = arena.world.session_mut(primary.0, primary.1).ok_or("no session")?;
+        let mut session = arena.fleet.world.session_mut(primary.0, primary.1).ok_or("no session")?;
         session.remove_path(liar).map_err(|error| error.to_string())?;
     }
     let mut read = Vec::new();
@@ -173,7 +174,7 @@ fn finish_shared(
             }
         }
         if arena.death(primary, liar).is_some() && !finished {
-            let mut session = arena.world.session_mut(primary.0, primary.1).expect("a session");
+            let mut session = arena.fleet.world.session_mut(primary.0, primary.1).expect("a session");
             finished = session.stream_mut(shared.stream).finish().is_ok();
         }
         end = arena.read(client, here, &mut read);
@@ -190,13 +191,13 @@ fn finish_shared(
 }
 
 fn add_path(arena: &mut Arena, primary: At, liar: bool) -> PathId {
-    let now = arena.world.now();
+    let now = arena.fleet.world.now();
     let target = if liar { arena.liar() } else { arena.other() };
-    arena.world.session_mut(primary.0, primary.1).expect("a session").add_path(now, target).expect("added")
+    arena.fleet.world.session_mut(primary.0, primary.1).expect("a session").add_path(now, target).expect("added")
 }
 
 fn delegate(arena: &mut Arena, primary: At, shared: &mut Shared, path: PathId, range: Range<u64>) -> Outcome {
-    let Some(mut session) = arena.world.session_mut(primary.0, primary.1) else { return Err("gone".to_owned()) };
+    let Some(mut session) = arena.fleet.world.session_mut(primary.0, primary.1) else { return Err("gone".to_owned()) };
     let grant = session
         .stream_mut(shared.stream)
         .delegate_range(path, range, Bytes::from_static(b"please"))
@@ -207,7 +208,7 @@ fn delegate(arena: &mut Arena, primary: At, shared: &mut Shared, path: PathId, r
 
 /// Notes what delegations did not bring.
 fn collect_lost(arena: &mut Arena, primary: At, shared: &mut Shared) {
-    let Some(session) = arena.world.session_mut(primary.0, primary.1) else { return };
+    let Some(session) = arena.fleet.world.session_mut(primary.0, primary.1) else { return };
     shared.grants.retain(|(grant, _)| match session.delegation(*grant) {
         Some(DelegationState::Active { .. }) => true,
         Some(DelegationState::Lost { missing, .. }) => {
@@ -223,20 +224,20 @@ fn collect_lost(arena: &mut Arena, primary: At, shared: &mut Shared) {
 fn primary_misbehaves(behaviour: Behaviour, seed: u64) -> Outcome {
     let mut arena = Arena::new(seed);
     let other = arena.other();
-    let liar = Byzantine::server(&arena.world, &arena.pki, 0, seed, behaviour);
-    let liar = liar.partner(other.address, NAME, other.identity);
+    let liar = Byzantine::server(&arena.fleet.world, &arena.fleet.pki, LIAR, seed, behaviour);
+    let liar = liar.partner(other.address, SERVER_NAME, other.identity);
     let (node, report) = arena.add_liar(liar);
-    let config = arena.pki.client();
-    let honest = arena.dial(arena.primary, config.clone());
-    let Some(primary) = arena.await_incoming(arena.primary, Role::Primary, &[]) else {
+    let config = arena.fleet.pki.client();
+    let honest = arena.dial(arena.primary(), config.clone());
+    let Some(primary) = arena.await_incoming(arena.primary(), Role::Primary, &[]) else {
         return Err("no session".to_owned());
     };
-    let spoilt = arena.dial(node, config.primary_identity(arena.pki.public_identity(0)));
+    let spoilt = arena.dial(node, config.primary_identity(arena.fleet.pki.public_identity(LIAR)));
     arena.run_until(Duration::from_secs(1), |arena| {
         let opened =
-            arena.world.session_mut(spoilt.0, spoilt.1).and_then(|mut session| session.open_stream(Dir::Bi).ok());
+            arena.fleet.world.session_mut(spoilt.0, spoilt.1).and_then(|mut session| session.open_stream(Dir::Bi).ok());
         let Some(stream) = opened else { return false };
-        arena.world.session_mut(spoilt.0, spoilt.1).expect("a session").stream_mut(stream).write(b"hello").is_ok()
+        arena.fleet.world.session_mut(spoilt.0, spoilt.1).expect("a session").stream_mut(stream).write(b"hello").is_ok()
     });
     ensure!(arena.transfer(honest, primary, 100_000), "no transfer beside it");
     let limit = if behaviour.name == "silence" { Duration::from_secs(60) } else { VERDICT };
@@ -272,19 +273,19 @@ fn judge_session(arena: &Arena, behaviour: Behaviour, spoilt: At) -> Outcome {
 
 fn client_misbehaves(behaviour: Behaviour, seed: u64) -> Outcome {
     let mut arena = Arena::new(seed);
-    let server = arena.world.address(arena.primary);
-    let config = arena.pki.client();
-    let honest = arena.dial(arena.primary, config);
-    let Some(primary) = arena.await_incoming(arena.primary, Role::Primary, &[]) else {
+    let server = arena.fleet.server_address(0);
+    let config = arena.fleet.pki.client();
+    let honest = arena.dial(arena.primary(), config);
+    let Some(primary) = arena.await_incoming(arena.primary(), Role::Primary, &[]) else {
         return Err("no session".to_owned());
     };
-    let liar = Byzantine::client(&arena.world, &arena.pki, server, seed, behaviour);
+    let liar = Byzantine::client(&arena.fleet.world, &arena.fleet.pki, server, seed, behaviour);
     let (_, report) = arena.add_liar(liar);
     let spoilt = if behaviour.part == Part::Client && behaviour.when == When::First {
         None
     } else {
         let spoilt =
-            arena.await_incoming(arena.primary, Role::Primary, &[primary]).ok_or("no session of the liar's")?;
+            arena.await_incoming(arena.primary(), Role::Primary, &[primary]).ok_or("no session of the liar's")?;
         serve_liar(&mut arena, spoilt)?;
         Some(spoilt)
     };
@@ -328,11 +329,12 @@ fn serve_liar(arena: &mut Arena, spoilt: At) -> Outcome {
     let path = add_path(arena, spoilt, false);
     let mut stream = None;
     arena.run_until(Duration::from_secs(2), |arena| {
-        stream = arena.world.session_mut(spoilt.0, spoilt.1).and_then(|mut session| session.accept_stream(Dir::Bi));
+        stream =
+            arena.fleet.world.session_mut(spoilt.0, spoilt.1).and_then(|mut session| session.accept_stream(Dir::Bi));
         stream.is_some() || arena.closed.contains_key(&spoilt)
     });
     let Some(stream) = stream else { return Ok(()) };
-    let Some(mut session) = arena.world.session_mut(spoilt.0, spoilt.1) else { return Ok(()) };
+    let Some(mut session) = arena.fleet.world.session_mut(spoilt.0, spoilt.1) else { return Ok(()) };
     let mut stream = session.stream_mut(stream);
     let _ = stream.write(&pattern(OWN));
     let _ = stream.delegate_range(path, LIARS, Bytes::from_static(b"please"));
@@ -370,11 +372,11 @@ fn dishonest_nodes_repeat_with_their_seed() {
     let hash = |seed| {
         let behaviour = Behaviour::named(Part::Client, "frames from the grammar").expect("a behaviour");
         let mut arena = Arena::new(1);
-        let server = arena.world.address(arena.primary);
-        let liar = Byzantine::client(&arena.world, &arena.pki, server, seed, behaviour);
+        let server = arena.fleet.server_address(0);
+        let liar = Byzantine::client(&arena.fleet.world, &arena.fleet.pki, server, seed, behaviour);
         arena.add_liar(liar);
         arena.run_for(Duration::from_secs(3));
-        arena.world.trace().hash()
+        arena.fleet.world.trace().hash()
     };
     assert_eq!(hash(5), hash(5));
     assert_ne!(hash(5), hash(6));

@@ -102,7 +102,7 @@ fn refused_credential_is_an_authentication_failure() {
     let guard = |credential: &[u8], _: std::net::SocketAddr| credential == b"open sesame";
     let mut fleet = Fleet::with(1, |config| config.authorizer(std::sync::Arc::new(guard)));
     let config = fleet.pki.client().credential(&b"please"[..]);
-    fleet.world.dial(fleet.client, fleet.servers[0], config, kwik_tests::NAME).unwrap();
+    fleet.world.dial(fleet.client, fleet.servers[0], config, kwik_tests::SERVER_NAME).unwrap();
     let client = fleet.client;
     let refused = |event: &SessionEvent| {
         matches!(event, SessionEvent::Closed(SessionError::Transport { code: TransportCode::AUTH_FAILED, .. }))
@@ -118,7 +118,7 @@ fn pinned_primary_gets_nothing_before_it_proved_itself() {
     let mut fleet = Fleet::new(1);
     let (client, server) = (fleet.client, fleet.servers[0]);
     let config = fleet.pki.client().primary_identity(fleet.pki.public_identity(3));
-    let session = fleet.world.dial(client, server, config, kwik_tests::NAME).unwrap();
+    let session = fleet.world.dial(client, server, config, kwik_tests::SERVER_NAME).unwrap();
     let mut view = fleet.world.session_mut(client, session).unwrap();
     let stream = view.open_stream(Dir::Bi).unwrap();
     view.stream_mut(stream).write(b"secret").unwrap();
@@ -157,7 +157,7 @@ fn handshake_with_nobody_ends_with_unreachable() {
     let (client, server) = (fleet.client, fleet.servers[0]);
     let down = Link { up: false, ..Link::default() };
     fleet.world.set_link_both(client, server, down);
-    fleet.world.dial(client, server, fleet.pki.client(), kwik_tests::NAME).unwrap();
+    fleet.world.dial(client, server, fleet.pki.client(), kwik_tests::SERVER_NAME).unwrap();
     let unreachable = |event: &SessionEvent| {
         matches!(event, SessionEvent::Closed(SessionError::Transport { code: TransportCode::UNREACHABLE, .. }))
     };

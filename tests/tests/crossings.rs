@@ -7,8 +7,8 @@ use bytes::Bytes;
 use kwik_core::{
     DelegationState, Dir, GrantId, Limits, OpenError, PathEvent, SessionEvent, SessionHandle, StreamEvent, StreamHandle,
 };
-use kwik_sim::{Link, NodeConfig, NodeId, Pki, World, WorldConfig};
-use kwik_tests::{Ends, Fleet, NAME, pattern};
+use kwik_sim::{FleetBuilder, Link, World, WorldConfig};
+use kwik_tests::{Ends, Fleet, SERVER_NAME, pattern};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -91,7 +91,7 @@ struct Shared {
 
 impl Shared {
     fn new(secondaries: usize, delay: Duration) -> Self {
-        let mut fleet = Fleet::new(u8::try_from(secondaries + 1).expect("a few"));
+        let mut fleet = Fleet::new(secondaries + 1);
         for server in fleet.servers.clone() {
             fleet.world.set_link_both(fleet.client, server, Link::with_delay(delay));
         }
@@ -243,25 +243,20 @@ fn regression_servers_added_again_at_once_were_a_flood() {
 }
 
 /// A server with little memory, and as many sessions as begin one after the other.
-fn small_server(sessions: u8, limits: &Limits) -> (World, Pki, NodeId, Vec<SessionHandle>) {
-    let mut world = World::with_config(WorldConfig::null_tls(1));
-    let pki = world.pki(NAME);
-    let mut config = NodeConfig::server("10.0.0.1:4433".parse().expect("an address"), pki.server(0));
-    config.limits.endpoint_memory_max = 64 << 20;
-    let server = world.add_node(config).expect("a valid configuration");
+fn small_server(sessions: u8, limits: &Limits) -> (Fleet, Vec<SessionHandle>) {
+    let builder = FleetBuilder::new(WorldConfig::null_tls(1)).client(|_| ());
+    let mut fleet = builder.servers(1, |_, node| node.limits.endpoint_memory_max = 64 << 20).build();
     for host in 0..sessions {
-        let client = world
-            .add_client(format!("10.3.{host}.1:5000").parse().expect("an address"))
-            .expect("a valid configuration");
-        world.set_link_both(client, server, Link::with_delay(10 * MILLISECOND));
-        world.dial(client, server, pki.client().limits(limits.clone()), NAME).expect("a valid configuration");
-        world.run_for(200 * MILLISECOND);
-        assert!(world.saw(client, |event| *event == SessionEvent::Welcomed), "{host}");
+        let client = fleet.add_client(&format!("10.3.{host}.1:5000"), &Link::with_delay(10 * MILLISECOND));
+        let config = fleet.pki.client().limits(limits.clone());
+        fleet.world.dial(client, fleet.servers[0], config, SERVER_NAME).expect("a valid configuration");
+        fleet.world.run_for(200 * MILLISECOND);
+        assert!(fleet.world.saw(client, |event| *event == SessionEvent::Welcomed), "{host}");
     }
-    let incoming =
-        std::iter::from_fn(|| world.poll_event(server)).filter(|(_, event)| *event == SessionEvent::Incoming);
-    let incoming = incoming.map(|(session, _)| session).collect();
-    (world, pki, server, incoming)
+    let server = fleet.servers[0];
+    let events = std::iter::from_fn(|| fleet.world.poll_event(server));
+    let incoming = events.filter(|(_, event)| *event == SessionEvent::Incoming).map(|(session, _)| session).collect();
+    (fleet, incoming)
 }
 
 /// Four sessions were told of memory that came back, and the others only when a datagram came for them.
@@ -269,7 +264,8 @@ fn small_server(sessions: u8, limits: &Limits) -> (World, Pki, NodeId, Vec<Sessi
 fn regression_sessions_behind_the_first_four_were_not_told_of_memory() {
     let mut limits = Limits::default();
     limits.keep_alive = 10 * SECOND;
-    let (mut world, _, server, sessions) = small_server(39, &limits);
+    let (fleet, sessions) = small_server(39, &limits);
+    let (mut world, server) = (fleet.world, fleet.servers[0]);
     let mut waiting = Vec::new();
     for session in &sessions[1..] {
         let mut view = world.session_mut(server, *session).unwrap();
@@ -298,7 +294,8 @@ fn regression_sessions_behind_the_first_four_were_not_told_of_memory() {
 /// What a session held that another one had taken the place of was counted although it was gone.
 #[test]
 fn regression_memory_of_a_session_that_was_refused_from_aside_was_kept() {
-    let (mut world, _, server, sessions) = small_server(3, &Limits::default());
+    let (fleet, sessions) = small_server(3, &Limits::default());
+    let (mut world, server) = (fleet.world, fleet.servers[0]);
     let before = world.endpoint(server).stats().memory_bytes;
     let now = world.now();
     assert!(world.session(server, sessions[2]).is_some());
@@ -314,15 +311,14 @@ fn regression_memory_of_a_session_that_was_refused_from_aside_was_kept() {
 #[test]
 fn regression_strangers_took_what_is_kept_for_newcomers() {
     use kwik_sim::byzantine::{Dialer, Flood};
-    let (mut world, pki, server, _) = small_server(30, &Limits::default());
+    let (Fleet { mut world, pki, client, servers, .. }, _) = small_server(30, &Limits::default());
+    let server = servers[0];
     let flood = Flood::new(&world, &pki, world.address(server), 0, Dialer::Silent, (5000, MILLISECOND));
     let node = world.add_raw_node("10.1.0.1:7000".parse().unwrap(), Box::new(flood));
     world.set_link_both(node, server, Link::with_delay(10 * MILLISECOND));
     world.run_for(2 * SECOND);
     assert!(world.endpoint(server).stats().strangers > 16, "the flood is there");
-    let client = world.add_client("10.2.0.1:5000".parse().unwrap()).unwrap();
-    world.set_link_both(client, server, Link::with_delay(10 * MILLISECOND));
-    world.dial(client, server, pki.client(), NAME).unwrap();
+    world.dial(client, server, pki.client(), SERVER_NAME).unwrap();
     let welcomed = |world: &mut World| world.saw(client, |event| *event == SessionEvent::Welcomed);
     assert!(world.run_until(SECOND, welcomed));
 }

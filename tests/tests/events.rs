@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kwik_core::{Dir, EventDetail, Identity, PathState, ProtocolEvent, ProtocolEventKind, ServerConfig, TransportCode};
-use kwik_sim::{Fault, Link, NodeConfig, NodeId, Pki, World, WorldConfig};
-use kwik_tests::{Fleet, LONG, NAME, pattern};
+use kwik_sim::{Fault, FleetBuilder, NodeConfig, NodeId, Pki, World, WorldConfig};
+use kwik_tests::{Fleet, LONG, SERVER_NAME, pattern};
 
 fn kinds(events: Vec<ProtocolEvent>) -> Vec<ProtocolEventKind> {
     events.into_iter().map(|event| event.kind).collect()
@@ -30,10 +30,7 @@ fn refused_join(
     disturb: impl FnOnce(&mut Fleet),
 ) -> (TransportCode, String) {
     let mut fleet = Fleet::new(1);
-    let node =
-        fleet.world.add_server("10.0.1.2:4433".parse().expect("an address"), server(&fleet.pki)).expect("a server");
-    fleet.world.set_link_both(fleet.client, node, Link::with_delay(Duration::from_millis(10)));
-    fleet.servers.push(node);
+    fleet.add_server(server(&fleet.pki));
     let ends = fleet.connect();
     disturb(&mut fleet);
     let target = fleet.target(1);
@@ -74,7 +71,7 @@ fn server_tells_its_operator_that_a_credential_was_refused() {
     let knows = |credential: &[u8], _: SocketAddr| credential == b"open sesame";
     let mut fleet = Fleet::with(1, |config| config.authorizer(Arc::new(knows)));
     let (client, server) = (fleet.client, fleet.servers[0]);
-    fleet.world.dial(client, server, fleet.pki.client(), NAME).expect("dialled");
+    fleet.world.dial(client, server, fleet.pki.client(), SERVER_NAME).expect("dialled");
     fleet.world.run_for(Duration::from_secs(1));
     let cause = "the authorizer refuses the credential".to_owned();
     assert_eq!(refusals(&mut fleet.world, server), [(TransportCode::AUTH_FAILED, cause)]);
@@ -116,16 +113,11 @@ fn life_of_a_grant_is_told_at_all_three_ends() {
 #[test]
 fn frames_are_told_on_demand_and_nothing_is_told_otherwise() {
     for detail in [EventDetail::Off, EventDetail::Changes, EventDetail::Frames] {
-        let mut world = World::with_config(WorldConfig::null_tls(1));
-        let pki = world.pki(NAME);
-        let mut config = NodeConfig::server("10.0.0.1:4433".parse().unwrap(), pki.server(0));
-        config.event_detail = detail;
-        let server = world.add_node(config).unwrap();
-        let mut config = NodeConfig::client("10.0.0.2:5000".parse().unwrap());
-        config.event_detail = detail;
-        let client = world.add_node(config).unwrap();
-        world.set_link_both(client, server, Link::with_delay(Duration::from_millis(10)));
-        let session = world.dial(client, server, pki.client(), NAME).unwrap();
+        let adjust = |node: &mut NodeConfig| node.event_detail = detail;
+        let builder = FleetBuilder::new(WorldConfig::null_tls(1)).client(adjust).servers(1, |_, node| adjust(node));
+        let Fleet { mut world, pki, client, servers, .. } = builder.build();
+        let server = servers[0];
+        let session = world.dial(client, server, pki.client(), SERVER_NAME).unwrap();
         world.run_for(Duration::from_secs(1));
         let stream = world.session_mut(client, session).unwrap().open_stream(Dir::Uni).unwrap();
         assert_eq!(world.session_mut(client, session).unwrap().stream_mut(stream).write(b"hello"), Ok(5));

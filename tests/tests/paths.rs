@@ -7,7 +7,7 @@ use kwik_core::{
     SecondaryTrust, SessionEvent, TransportCode,
 };
 use kwik_sim::{Fault, Link, Pki};
-use kwik_tests::{Fleet, LONG, NAME};
+use kwik_tests::{Fleet, LONG, SERVER_NAME};
 
 fn transport(code: TransportCode) -> ErrorCode {
     ErrorCode::Transport(code)
@@ -59,7 +59,8 @@ fn path_to_nowhere_dies_unreachable_and_the_session_lives() {
     let mut fleet = Fleet::new(1);
     let ends = fleet.connect();
     let identity = fleet.pki.public_identity(1);
-    let target = PathTarget { address: "10.9.9.9:4433".parse().unwrap(), server_name: NAME.to_owned(), identity };
+    let target =
+        PathTarget { address: "10.9.9.9:4433".parse().unwrap(), server_name: SERVER_NAME.to_owned(), identity };
     let path = fleet.add_path(ends, target);
     assert_eq!(fleet.await_death(ends, path).code, transport(TransportCode::UNREACHABLE));
     fleet.open(ends, Dir::Bi);
@@ -79,10 +80,7 @@ fn server_with_another_identity_than_named_is_refused() {
 #[test]
 fn server_that_does_not_trust_the_primary_refuses_its_clients() {
     let mut fleet = Fleet::new(1);
-    let stranger = fleet.pki.server_trusting_nobody(3);
-    let node = fleet.world.add_server("10.0.1.9:4433".parse().unwrap(), stranger).unwrap();
-    fleet.servers.push(node);
-    fleet.world.set_link_both(fleet.client, node, Link::with_delay(Duration::from_millis(10)));
+    fleet.add_server(fleet.pki.server_trusting_nobody(3));
     let ends = fleet.connect();
     let target = PathTarget { identity: fleet.pki.public_identity(3), ..fleet.target(1) };
     let path = fleet.add_path(ends, target);
@@ -94,10 +92,7 @@ fn server_that_does_not_trust_the_primary_refuses_its_clients() {
 fn certificate_of_another_authority_is_refused_unless_identity_alone_counts() {
     for (trust, joins) in [(SecondaryTrust::Certificate, false), (SecondaryTrust::IdentityOnly, true)] {
         let mut fleet = Fleet::new(1);
-        let other = Pki::new("elsewhere.test").server(1);
-        let node = fleet.world.add_server("10.0.1.9:4433".parse().unwrap(), other).unwrap();
-        fleet.servers.push(node);
-        fleet.world.set_link_both(fleet.client, node, Link::with_delay(Duration::from_millis(10)));
+        fleet.add_server(Pki::new("elsewhere.test").server(1));
         let config = fleet.pki.client().secondary_trust(trust);
         let ends = fleet.connect_with(config);
         let target = fleet.target(1);
@@ -158,7 +153,7 @@ fn session_gets_all_its_servers_back_after_every_outage() {
     let mut fleet = Fleet::new(servers + 1);
     let ends = fleet.connect();
     let (client, primary) = (fleet.client, fleet.servers[0]);
-    let mut missing: Vec<usize> = (1..=usize::from(servers)).collect();
+    let mut missing: Vec<usize> = (1..=servers).collect();
     let mut server_of = std::collections::BTreeMap::new();
     let link = Link::with_delay(Duration::from_millis(10));
     for (round, outage) in [0, 4, 8, 4, 12, 30].into_iter().enumerate() {
@@ -190,7 +185,7 @@ fn session_gets_all_its_servers_back_after_every_outage() {
                 }
             }
             let session = fleet.world.session_mut(primary, ends.primary).unwrap();
-            all_back = !is_down && session.active_paths().len() == usize::from(servers) + 1;
+            all_back = !is_down && session.active_paths().len() == servers + 1;
             assert!(now < healed + Duration::from_secs(25), "round {round}: not all came back");
         }
     }
@@ -295,7 +290,7 @@ fn two_dials_run_at_once_and_five_seconds_each() {
     let before = fleet.world.elapsed();
     let paths = [1, 2, 3].map(|host| {
         let address = format!("10.9.9.{host}:4433").parse().unwrap();
-        let target = PathTarget { address, server_name: NAME.to_owned(), identity };
+        let target = PathTarget { address, server_name: SERVER_NAME.to_owned(), identity };
         fleet.add_path(ends, target)
     });
     let died = paths.map(|path| {
@@ -315,7 +310,8 @@ fn client_that_never_says_what_became_of_a_path_is_waited_for_a_minute() {
     let config = fleet.pki.client().limits(limits);
     let ends = fleet.connect_with(config);
     let identity = fleet.pki.public_identity(1);
-    let target = PathTarget { address: "10.9.9.9:4433".parse().unwrap(), server_name: NAME.to_owned(), identity };
+    let target =
+        PathTarget { address: "10.9.9.9:4433".parse().unwrap(), server_name: SERVER_NAME.to_owned(), identity };
     let before = fleet.world.elapsed();
     let path = fleet.add_path(ends, target);
     fleet.world.run_for(Duration::from_secs(50));

@@ -39,7 +39,7 @@ impl Writer {
         let mut session = world.session_mut(node, session).expect("a session");
         while self.next < self.end {
             let end = self.end.min(self.next + self.size as u64);
-            match session.stream_mut(stream).write_chunk(pattern(self.next..end).into()) {
+            match session.stream_mut(stream).write_chunk(pattern(self.next..end)) {
                 Ok(taken) => self.next += taken as u64,
                 Err(WriteError::Blocked) => return false,
                 Err(error) => panic!("byte {} of writes of {} bytes: {error}", self.next, self.size),

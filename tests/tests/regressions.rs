@@ -7,7 +7,7 @@ use kwik_core::{
     Dir, ErrorCode, PathEvent, PathId, PathState, ReadError, SessionError, SessionEvent, TransportCode, WriteError,
 };
 use kwik_sim::{Fault, Link};
-use kwik_tests::{Ends, Fleet, LONG, NAME, pattern};
+use kwik_tests::{Ends, Fleet, LONG, SERVER_NAME, pattern};
 
 /// A reader that was dropped, not stopped, left the secondary writing for nobody.
 #[test]
@@ -42,7 +42,7 @@ fn regression_credit_does_not_overtake_join() {
     let mut session = fleet.world.session_mut(primary, ends.primary).unwrap();
     session.stream_mut(there).delegate_range(path, len..len + 1000, Bytes::new()).unwrap();
 
-    let data = Bytes::from(pattern(0..len));
+    let data = pattern(0..len);
     let (mut written, mut read) = (0, 0);
     let consumed = fleet.world.run_until(LONG, |world| {
         let mut server = world.session_mut(primary, ends.primary).unwrap();
@@ -92,7 +92,7 @@ fn regression_path_outlives_two_seconds_of_silence() {
         let mut session = fleet.world.session_mut(primary, ends.primary).unwrap();
         session.stream_mut(there).delegate(path, 1 << 20, Bytes::new()).unwrap();
         let part = fleet.accept(1, secondary, Dir::Bi);
-        let data = Bytes::from(pattern(0..1 << 20));
+        let data = pattern(0..1 << 20);
         fleet.world.session_mut(node, secondary).unwrap().stream_mut(part).write_chunk(data).unwrap();
         fleet.world.run_for(Duration::from_millis(after));
         fleet.world.inject(Fault::Partition { left: vec![client], right: vec![node] });
@@ -169,7 +169,7 @@ fn regression_connection_closed_while_asleep_is_no_defect() {
     let mut fleet = Fleet::new(1);
     let (server, client) = (fleet.servers[0], fleet.client);
     fleet.world.set_link(server, client, Link::with_delay(Duration::from_secs(3)));
-    let session = fleet.world.dial(client, server, fleet.pki.client(), NAME).unwrap();
+    let session = fleet.world.dial(client, server, fleet.pki.client(), SERVER_NAME).unwrap();
     // The client says hello more than once, so that the server may say more; then it sleeps until the server gave up.
     fleet.world.run_for(Duration::from_millis(2900));
     fleet.world.inject(Fault::Pause { node: client, span: Duration::from_secs(8) });

@@ -78,7 +78,7 @@ impl Cell {
         let mut bulk = Bulk::new(WorldConfig::null_tls(1), self.bytes(), &links);
         assert!(bulk.run(LIMIT), "{self:?} has read {} of {} bytes after {LIMIT:?}", bulk.bytes_read(), self.bytes());
         assert_eq!(bulk.bytes_read(), self.bytes(), "{self:?}");
-        let took = bulk.world.elapsed().as_secs_f64();
+        let took = bulk.fleet.world.elapsed().as_secs_f64();
         Outcome {
             megabits_per_second: self.bytes() as f64 * 8e-6 / took,
             percent_of_bound: 100.0 * bound(&self.servers(), self.bytes()) / took,

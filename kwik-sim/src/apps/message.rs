@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::pattern::bytes_at;
+use crate::content::bytes_at;
 
 /// What every stream begins with, except the answering half of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

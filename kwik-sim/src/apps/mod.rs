@@ -9,7 +9,6 @@ mod client;
 mod fleet;
 mod message;
 mod parts;
-mod pattern;
 mod primary;
 mod push;
 mod raw;
@@ -22,8 +21,5 @@ mod writer;
 pub use client::{ClientApp, ClientPlan, GiveUp, Job, Visit};
 pub use message::Header;
 pub use parts::Reliability;
-pub use pattern::{byte_at, bytes_at};
 pub use reader::ReadStyle;
 pub use server::{ServerApp, ServerPlan};
-
-pub(crate) use pattern::{first_difference, mix};

@@ -8,9 +8,9 @@ use bytes::BytesMut;
 use kwik_core::{ErrorCode, PathId, ReadError, SessionMut, Side, StreamHandle, StreamId, WriteError};
 
 use super::message::PartRequest;
-use super::pattern::bytes_at;
 use super::writer::PIECE_BYTES;
 use crate::checks::{Flow, Model};
+use crate::content::bytes_at;
 use crate::rng::SimRng;
 
 /// How reliable a secondary is, in percent of its parts.

@@ -11,10 +11,10 @@ use kwik_core::{
 };
 
 use super::message::PartRequest;
-use super::pattern::bytes_at;
 use super::server::Tools;
 use super::writer::PIECE_BYTES;
 use crate::checks::Flow;
+use crate::content::bytes_at;
 
 /// The answering half of one stream.
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use kwik_core::{ErrorCode, FinishError, SessionMut, StreamHandle, WriteError};
 
-use super::pattern::bytes_at;
 use crate::checks::{Flow, Model};
+use crate::content::bytes_at;
 
 /// Bytes made for one write.
 pub(super) const PIECE_BYTES: u64 = 64 * 1024;

@@ -11,8 +11,7 @@ use kwik_core::{Chunk, ErrorCode, PathId, PublicIdentity, SessionError, SessionI
 
 use super::coverage::Coverage;
 use super::ranges::Ranges;
-use crate::apps::first_difference;
-use crate::apps::mix;
+use crate::content::{first_difference, mix};
 
 /// A model that the applications of a world share.
 pub type SharedModel = Rc<RefCell<Model>>;

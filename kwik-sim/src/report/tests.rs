@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use kwik_core::{Dir, SessionHandle, StreamHandle};
 use serde_json::Value;
 
 use super::{Outcome, Summary, html, qlog, write_html, write_qlog};
+use crate::apps::bulk::Bulk;
 use crate::faults::{Fault, Memory};
 use crate::link::Link;
 use crate::node::NodeId;
@@ -181,42 +181,18 @@ fn every_event_of_a_node_is_a_qlog_record() {
     assert_eq!(named("transport:datagrams_sent"), 2);
 }
 
-/// A download of `bytes` with a little loss.
+/// A download with a little loss.
 fn run(sample: Option<Duration>) -> World {
     let mut config = WorldConfig::new(5);
     config.sample_paths = sample;
-    let mut world = World::with_config(config);
-    world.trace_mut().keep(100_000);
-    let pki = world.pki("example.test");
-    let client = world.add_client("10.0.0.1:5000".parse().unwrap()).unwrap();
-    let server = world.add_server("10.0.0.2:4433".parse().unwrap(), pki.server(1)).unwrap();
     let link = Link { loss: 0.02, ..Link::with_rate(20_000_000, ms(10)) };
-    world.set_link_both(client, server, link);
-    let session = world.dial(client, server, pki.client(), "example.test").unwrap();
-    let stream = world.session_mut(client, session).unwrap().open_stream(Dir::Bi).unwrap();
-    let mut seat: Option<(SessionHandle, StreamHandle)> = None;
-    let (mut left, mut read) = (BYTES, 0);
-    assert!(world.run_until(ms(60_000), |world| {
-        while let Some((session, _)) = world.poll_event(server) {
-            seat = seat.or_else(|| Some((session, world.session_mut(server, session)?.accept_stream(Dir::Bi)?)));
-            let Some((session, stream)) = seat else { continue };
-            let mut session = world.session_mut(server, session).unwrap();
-            while left > 0 {
-                let Ok(taken) = session.stream_mut(stream).write(&vec![7; left.min(10_000)]) else { break };
-                left -= taken;
-            }
-        }
-        while world.poll_event(client).is_some() {
-            while let Ok(chunk) = world.session_mut(client, session).unwrap().stream_mut(stream).read(usize::MAX) {
-                read += chunk.data.len();
-            }
-        }
-        read == BYTES
-    }));
-    world
+    let mut download = Bulk::new(config, BYTES, &[link]);
+    download.fleet.world.trace_mut().keep(100_000);
+    assert!(download.run(ms(60_000)));
+    download.fleet.world
 }
 
-const BYTES: usize = 200_000;
+const BYTES: u64 = 200_000;
 
 #[test]
 fn being_watched_changes_nothing() {
@@ -251,7 +227,7 @@ fn world_tells_who_supplied_every_byte() {
         assert_eq!(*start, at, "each byte once");
         *end
     });
-    assert_eq!(end, BYTES as u64);
+    assert_eq!(end, BYTES);
     let states: Vec<_> = world
         .trace()
         .events()

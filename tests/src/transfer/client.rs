@@ -15,7 +15,7 @@ use kwik_sim::{App, Context};
 
 use super::book::{Book, Download};
 use super::bytes_of;
-use crate::NAME;
+use crate::SERVER_NAME;
 
 pub(super) struct Client {
     config: ClientConfig,
@@ -61,7 +61,7 @@ impl Client {
     }
 
     fn dial(&mut self, cx: &mut Context<'_>) {
-        let session = cx.dial(self.config.clone(), self.primary, NAME).expect("the configuration is sound");
+        let session = cx.dial(self.config.clone(), self.primary, SERVER_NAME).expect("the configuration is sound");
         self.session = Some(session);
         self.opened = 0;
         self.done = false;

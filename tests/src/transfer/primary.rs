@@ -231,7 +231,7 @@ impl Upload {
             }
             let begin = self.own.start;
             let data = bytes_of(request.stream, begin..self.own.end.min(begin + PIECE));
-            match session.stream_mut(stream).write_at(StreamOffset(begin), data.into()) {
+            match session.stream_mut(stream).write_at(StreamOffset(begin), data) {
                 Ok(taken) => self.own.start += taken as u64,
                 Err(WriteError::Blocked | WriteError::SessionClosed) => return,
                 Err(error) => panic!("the primary could not write at {begin}: {error}"),

@@ -125,7 +125,7 @@ fn write_part(parts: &mut BTreeMap<StreamHandle, Part>, handle: StreamHandle, se
             break;
         }
         let data = bytes_of(request.stream, begin..grant.range.end.min(begin + PIECE));
-        match stream.write_chunk(data.into()) {
+        match stream.write_chunk(data) {
             Ok(taken) => part.written += taken as u64,
             Err(_) => return,
         }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use kwik_core::{Dir, ErrorCode, ReadError, Role, SessionError, StreamHandle};
 use kwik_sim::byzantine::{Byzantine, Cost, Pair, Part};
-use kwik_tests::NAME;
+use kwik_tests::SERVER_NAME;
 
-use super::arena::{Arena, At};
+use super::arena::{ACCOMPLICE, Arena, At, LIAR};
 use super::{LIARS, OTHERS, Outcome, Shared, VERDICT, delegate, ensure};
 
 /// Longer than any pair acts.
@@ -31,16 +31,17 @@ fn what_two_servers_do_together_costs_their_paths_and_no_honest_session() {
 fn two_secondaries(pair: Pair) -> Outcome {
     let mut arena = Arena::new(1);
     let [first, second] = pair.members;
-    let liar = Byzantine::server(&arena.world, &arena.pki, 0, 1, first);
-    let accomplice = Byzantine::server(&arena.world, &arena.pki, 3, 1, second).together_with(&liar);
+    let liar = Byzantine::server(&arena.fleet.world, &arena.fleet.pki, LIAR, 1, first);
+    let accomplice =
+        Byzantine::server(&arena.fleet.world, &arena.fleet.pki, ACCOMPLICE, 1, second).together_with(&liar);
     let reports = [arena.add_liar(liar).1, arena.add_accomplice(accomplice).1];
     let (client, primary, stream) = honest_session(&mut arena)?;
     let mut shared = Shared { stream, grants: Vec::new(), lost: VecDeque::new() };
     let targets = [(arena.liar(), LIARS), (arena.accomplice(), OTHERS)];
     let mut paths = Vec::new();
     for (target, range) in targets {
-        let now = arena.world.now();
-        let mut session = arena.world.session_mut(primary.0, primary.1).ok_or("no session")?;
+        let now = arena.fleet.world.now();
+        let mut session = arena.fleet.world.session_mut(primary.0, primary.1).ok_or("no session")?;
         let path = session.add_path(now, target).map_err(|error| error.to_string())?;
         delegate(&mut arena, primary, &mut shared, path, range)?;
         paths.push(path);
@@ -48,7 +49,7 @@ fn two_secondaries(pair: Pair) -> Outcome {
     // A primary that waits for nobody for ever.
     arena.run_for(Duration::from_secs(3));
     for (grant, _) in &shared.grants {
-        if let Some(mut session) = arena.world.session_mut(primary.0, primary.1) {
+        if let Some(mut session) = arena.fleet.world.session_mut(primary.0, primary.1) {
             let _ = session.revoke(*grant);
         }
     }
@@ -66,17 +67,18 @@ fn primary_and_secondary(pair: Pair) -> Outcome {
     let mut arena = Arena::new(1);
     let [first, second] = pair.members;
     let target = arena.accomplice();
-    let liar = Byzantine::server(&arena.world, &arena.pki, 0, 1, first);
-    let liar = liar.partner(target.address, NAME, target.identity);
-    let accomplice = Byzantine::server(&arena.world, &arena.pki, 3, 1, second).together_with(&liar);
+    let liar = Byzantine::server(&arena.fleet.world, &arena.fleet.pki, LIAR, 1, first);
+    let liar = liar.partner(target.address, SERVER_NAME, target.identity);
+    let accomplice =
+        Byzantine::server(&arena.fleet.world, &arena.fleet.pki, ACCOMPLICE, 1, second).together_with(&liar);
     let (node, report) = arena.add_liar(liar);
     let reports = [report, arena.add_accomplice(accomplice).1];
     let (client, primary, _) = honest_session(&mut arena)?;
-    let config = arena.pki.client().primary_identity(arena.pki.public_identity(0));
+    let config = arena.fleet.pki.client().primary_identity(arena.fleet.pki.public_identity(LIAR));
     let spoilt = arena.dial(node, config);
     let mut stream = None;
     arena.run_until(Duration::from_secs(1), |arena| {
-        let session = arena.world.session_mut(spoilt.0, spoilt.1);
+        let session = arena.fleet.world.session_mut(spoilt.0, spoilt.1);
         stream = session.and_then(|mut session| session.open_stream(Dir::Bi).ok());
         stream.is_some()
     });
@@ -101,14 +103,15 @@ fn primary_and_secondary(pair: Pair) -> Outcome {
 
 /// An honest session, and a stream of the client's at its primary.
 fn honest_session(arena: &mut Arena) -> Result<(At, At, StreamHandle), String> {
-    let config = arena.pki.client();
-    let client = arena.dial(arena.primary, config);
-    let primary = arena.await_incoming(arena.primary, Role::Primary, &[]).ok_or("no session")?;
-    let mut session = arena.world.session_mut(client.0, client.1).ok_or("no session")?;
+    let config = arena.fleet.pki.client();
+    let client = arena.dial(arena.primary(), config);
+    let primary = arena.await_incoming(arena.primary(), Role::Primary, &[]).ok_or("no session")?;
+    let mut session = arena.fleet.world.session_mut(client.0, client.1).ok_or("no session")?;
     session.open_stream(Dir::Bi).map_err(|error| error.to_string())?;
     let mut there = None;
     arena.run_until(VERDICT, |arena| {
-        there = arena.world.session_mut(primary.0, primary.1).and_then(|mut session| session.accept_stream(Dir::Bi));
+        there =
+            arena.fleet.world.session_mut(primary.0, primary.1).and_then(|mut session| session.accept_stream(Dir::Bi));
         there.is_some()
     });
     Ok((client, primary, there.ok_or("no stream")?))

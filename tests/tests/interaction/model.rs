@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use kwik_core::{Chunk, DelegateError, ErrorCode, PathId, ReadError, Side, StreamId, TransportCode, WriteError};
-use kwik_sim::apps::bytes_at;
+use kwik_sim::content::bytes_at;
 
 /// One direction of one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,8 +11,8 @@ use kwik_core::{
 };
 use kwik_sim::byzantine::{Behaviour, Byzantine, Part as PartPlayed};
 use kwik_sim::checks::{Model as Audit, NEVER_HONEST, SharedModel, Watch};
-use kwik_sim::{Link, NodeId, Pki, World, WorldConfig};
-use kwik_tests::NAME;
+use kwik_sim::{Fleet, FleetBuilder, NodeConfig, NodeId, World, WorldConfig};
+use kwik_tests::SERVER_NAME;
 
 use crate::model::{Flow, Model, Spans};
 use crate::op::{SLOTS, Sender, Setup, Who};
@@ -107,33 +107,28 @@ pub(crate) struct Stage {
     /// Whether something befell client or primary that can end the session.
     pub(crate) may_fail: bool,
     pub(crate) wakes: BTreeSet<Wake>,
-    pki: Pki,
+    targets: Vec<PathTarget>,
     watch: Watch,
     audit: SharedModel,
 }
 
 impl Stage {
     pub(crate) fn new(setup: &Setup) -> Self {
-        let mut world = World::with_config(WorldConfig::null_tls(setup.seed));
-        let pki = world.pki(NAME);
-        let client = world.add_client("10.0.0.1:5000".parse().expect("an address")).expect("a client");
         let limits = limits();
-        let server = |number| pki.server(small(number)).limits(limits.clone());
-        let servers: Vec<NodeId> = (0..setup.servers)
-            .map(|number| world.add_server(address(number), server(number)).expect("a server"))
-            .collect();
+        let limited = |_, node: &mut NodeConfig| node.adjust_server(|server| server.limits(limits.clone()));
+        let builder = FleetBuilder::new(WorldConfig::null_tls(setup.seed)).client(|_| ());
+        let mut fleet = builder.servers(setup.servers, limited).build();
         let liar = setup.liar.map(|behaviour| {
             let all = Behaviour::all(PartPlayed::Secondary);
-            let number = small(setup.servers);
-            let node = Byzantine::server(&world, &pki, number, setup.seed, all[behaviour % all.len()]);
-            world.add_raw_node(address(setup.servers), Box::new(node))
+            let number = u8::try_from(setup.servers).expect("few servers");
+            let node = Byzantine::server(&fleet.world, &fleet.pki, number, setup.seed, all[behaviour % all.len()]);
+            fleet.add_raw_server(setup.servers, Box::new(node))
         });
-        for server in servers.iter().copied().chain(liar) {
-            world.set_link_both(client, server, Link::with_delay(Duration::from_millis(10)));
-        }
+        let targets = (0..setup.servers + usize::from(liar.is_some())).map(|number| fleet.target(number)).collect();
+        let Fleet { mut world, pki, client, servers, .. } = fleet;
         let audit = Audit::shared(true, true);
         let config = pki.client().limits(limits.clone());
-        let session = world.dial(client, servers[0], config, NAME).expect("dialled");
+        let session = world.dial(client, servers[0], config, SERVER_NAME).expect("dialled");
         let watch = Watch::new(&mut world, audit.clone(), limits);
         let end = |side, node, session| End { side, node, session, slots: vec![None; SLOTS], closed: None, over: None };
         Self {
@@ -153,7 +148,7 @@ impl Stage {
             paused: BTreeMap::new(),
             may_fail: false,
             wakes: BTreeSet::new(),
-            pki,
+            targets,
             watch,
             audit,
         }
@@ -174,12 +169,7 @@ impl Stage {
 
     /// The server of this number as a path to add; behind the last honest one is the liar.
     pub(crate) fn target(&self, number: usize) -> Option<PathTarget> {
-        let is_there = number < self.servers.len() + usize::from(self.liar.is_some());
-        is_there.then(|| PathTarget {
-            address: address(number),
-            server_name: NAME.to_owned(),
-            identity: self.pki.public_identity(small(number)),
-        })
+        self.targets.get(number).cloned()
     }
 
     pub(crate) fn secondary_of(&self, path: PathId) -> Option<usize> {
@@ -453,12 +443,4 @@ pub(crate) fn reason_of(code: u32) -> String {
 
 fn is_never_honest(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::Transport(code) if NEVER_HONEST.contains(&code))
-}
-
-fn address(number: usize) -> std::net::SocketAddr {
-    ([10, 0, 1, small(number) + 1], 4433).into()
-}
-
-fn small(number: usize) -> u8 {
-    u8::try_from(number).expect("few servers")
 }

@@ -10,8 +10,8 @@ use kwik_core::{
     AddPathError, DelegateError, DelegationState, Dir, GrantId, Limits, PathEvent, PathId, PathTarget, RawError,
     ReadError, Role, SessionError, SessionEvent, SessionHandle, StreamHandle, StreamOffset, TransportCode, WriteError,
 };
-use kwik_sim::{Link, NodeConfig, NodeId, World, WorldConfig};
-use kwik_tests::{NAME, pattern};
+use kwik_sim::{Fleet, FleetBuilder, NodeConfig, NodeId, World, WorldConfig};
+use kwik_tests::{SERVER_NAME, pattern};
 
 /// Why a visit did not go as it should.
 pub(crate) type Outcome = Result<(), String>;
@@ -71,32 +71,24 @@ struct Visit {
 
 impl Visit {
     fn new(ends: &[End; 3]) -> Result<Self, String> {
-        let mut world = World::with_config(WorldConfig::null_tls(1));
-        let pki = world.pki(NAME);
-        let mut nodes = Vec::new();
-        for (number, end) in (0_u8..).zip(ends) {
-            let address = ([10, 0, 0, number + 1], 4433).into();
-            let mut node = match number {
-                0 => NodeConfig::client(address),
-                _ => NodeConfig::server(address, pki.server(number).limits(end.limits.clone())),
-            };
-            node.limits = end.limits.clone();
+        let adjust = |number: usize, node: &mut NodeConfig| {
+            let end = &ends[number];
+            node.set_limits(&end.limits);
             if end.mtu_max > 0 {
                 node.mtu_max = end.mtu_max;
             }
             if end.bbr {
                 node.congestion = kwik_core::Congestion::Bbr;
             }
-            nodes.push(world.add_node(node).map_err(|error| format!("end {number}: {error}"))?);
-        }
-        let nodes = [nodes[0], nodes[1], nodes[2]];
-        for server in &nodes[1..] {
-            world.set_link_both(nodes[0], *server, Link::with_delay(Duration::from_millis(10)));
-        }
+        };
+        let builder = FleetBuilder::new(WorldConfig::null_tls(1)).client(|node| adjust(0, node));
+        let fleet = builder.servers(2, |number, node| adjust(number + 1, node)).build();
+        let target = fleet.target(1);
+        let Fleet { mut world, pki, client, servers, .. } = fleet;
+        let nodes = [client, servers[0], servers[1]];
         let config = pki.client().limits(ends[0].limits.clone());
-        let client = world.dial(nodes[0], nodes[1], config, NAME).map_err(|error| format!("no dial: {error}"))?;
-        let target =
-            PathTarget { address: world.address(nodes[2]), server_name: NAME.into(), identity: pki.public_identity(2) };
+        let client =
+            world.dial(nodes[0], nodes[1], config, SERVER_NAME).map_err(|error| format!("no dial: {error}"))?;
         Ok(Self {
             world,
             target,
@@ -149,7 +141,7 @@ impl Visit {
                 let mut stream = session.stream_mut(part);
                 let Some(grant) = stream.view().grant() else { continue };
                 // With a small buffer it is less than the whole; the primary writes the rest.
-                let _ = stream.write_chunk(pattern(grant.range).into());
+                let _ = stream.write_chunk(pattern(grant.range));
                 stream.release_send();
                 stream.release_recv();
             }
@@ -413,7 +405,7 @@ impl Answer {
         }
         let mut stream = session.stream_mut(self.stream);
         while let Some(range) = self.own.first_mut() {
-            match stream.write_at(StreamOffset(range.start), pattern(range.clone()).into()) {
+            match stream.write_at(StreamOffset(range.start), pattern(range.clone())) {
                 Ok(taken) => range.start += taken as u64,
                 Err(WriteError::Blocked) => break,
                 Err(error) => return Err(format!("not written: {error}")),
