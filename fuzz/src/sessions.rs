@@ -5,79 +5,85 @@ use std::time::Duration;
 use bytes::Bytes;
 use kwik_core::__test_exports::inside::Input;
 use kwik_core::{DatagramMeta, Dir, GrantId, PathId, SessionEvent, SessionHandle, StreamHandle, StreamOffset};
-use kwik_sim::byzantine::{Behaviour, Byzantine, Part, When};
+use kwik_sim::byzantine::{Behaviour, Byzantine, PeerRole, When};
 use kwik_sim::{Fleet, FleetBuilder, Link, NodeId, SERVER_NAME, WorldConfig};
 
 /// What a session may hold, whatever is done to it: what it may receive, a quarter more as allocated, and what its
 /// application may write.
 const BUFFERED_MAX: usize = 40 << 20;
 /// The number of the server that says anything.
-const LIAR: u8 = 2;
+const BYZANTINE: u8 = 2;
 
 /// A client whose primary says anything.
 pub(crate) fn client(input: &mut Input<'_>) {
     let when = [When::First, When::Welcomed, When::Placed, When::Partnered][usize::from(input.byte() % 4)];
-    let mut stage = Stage::new();
-    let partner = stage.fleet.target(1);
+    let mut fixture = Fixture::new();
+    let partner = fixture.fleet.target(1);
     let script = input.take(400);
-    let behaviour = Behaviour::scripted(Part::Primary, when);
-    let liar = Byzantine::server(&stage.fleet.world, &stage.fleet.pki, LIAR, 1, behaviour).script(script);
-    let liar = stage.add(liar.partner(partner.address, SERVER_NAME, partner.identity));
-    stage.dial(liar);
-    stage.perform(input);
+    let behaviour = Behaviour::scripted(PeerRole::Primary, when);
+    let byzantine = Byzantine::server(&fixture.fleet.world, &fixture.fleet.pki, BYZANTINE, 1, behaviour).script(script);
+    let byzantine = fixture.add(byzantine.partner(partner.address, SERVER_NAME, partner.identity));
+    fixture.dial(byzantine);
+    fixture.perform(input);
 }
 
 /// A primary, and its secondary, whose client says anything.
 pub(crate) fn server(input: &mut Input<'_>) {
     let choice = input.byte();
-    let part = if choice.is_multiple_of(2) { Part::Client } else { Part::Joiner };
+    let part = if choice.is_multiple_of(2) { PeerRole::Client } else { PeerRole::Joiner };
     let when = [When::First, When::Welcomed, When::Placed, When::Granted][usize::from(choice / 2 % 4)];
-    let mut stage = Stage::new();
+    let mut fixture = Fixture::new();
     let script = input.take(400);
-    let address = stage.fleet.server_address(0);
-    let liar = Byzantine::client(&stage.fleet.world, &stage.fleet.pki, address, 1, Behaviour::scripted(part, when))
-        .script(script);
-    stage.add(liar);
-    stage.perform(input);
+    let address = fixture.fleet.server_address(0);
+    let byzantine =
+        Byzantine::client(&fixture.fleet.world, &fixture.fleet.pki, address, 1, Behaviour::scripted(part, when))
+            .script(script);
+    fixture.add(byzantine);
+    fixture.perform(input);
 }
 
 /// A client between honest servers and one that says anything: its grants and its raw packets.
 pub(crate) fn relay(input: &mut Input<'_>) {
     let when = [When::First, When::Welcomed, When::Placed, When::Welcomed][usize::from(input.byte() % 4)];
-    let mut stage = Stage::new();
+    let mut fixture = Fixture::new();
     let script = input.take(400);
-    let liar =
-        Byzantine::server(&stage.fleet.world, &stage.fleet.pki, LIAR, 1, Behaviour::scripted(Part::Secondary, when));
-    stage.add(liar.script(script));
-    stage.dial(stage.fleet.servers[0]);
-    stage.run(60);
-    for number in [1, LIAR] {
-        let target = stage.fleet.target(number.into());
-        let now = stage.fleet.world.now();
-        for (at, session) in stage.sessions.clone() {
-            if let Some(mut session) = stage.fleet.world.session_mut(at, session) {
+    let byzantine = Byzantine::server(
+        &fixture.fleet.world,
+        &fixture.fleet.pki,
+        BYZANTINE,
+        1,
+        Behaviour::scripted(PeerRole::Secondary, when),
+    );
+    fixture.add(byzantine.script(script));
+    fixture.dial(fixture.fleet.servers[0]);
+    fixture.run(60);
+    for number in [1, BYZANTINE] {
+        let target = fixture.fleet.target(number.into());
+        let now = fixture.fleet.world.now();
+        for (at, session) in fixture.sessions.clone() {
+            if let Some(mut session) = fixture.fleet.world.session_mut(at, session) {
                 drop(session.add_path(now, target.clone()));
             }
         }
     }
-    stage.run(60);
-    stage.perform(input);
+    fixture.run(60);
+    fixture.perform(input);
 }
 
-struct Stage {
+struct Fixture {
     fleet: Fleet,
     sessions: Vec<(NodeId, SessionHandle)>,
     streams: Vec<(NodeId, SessionHandle, StreamHandle)>,
 }
 
-impl Stage {
+impl Fixture {
     fn new() -> Self {
         let builder = FleetBuilder::new(WorldConfig::null_tls(1)).link(Link::with_delay(Duration::from_millis(5)));
         Self { fleet: builder.client(|_| ()).servers(2, |_, _| ()).build(), sessions: Vec::new(), streams: Vec::new() }
     }
 
-    fn add(&mut self, liar: Byzantine) -> NodeId {
-        self.fleet.add_raw_server(LIAR.into(), Box::new(liar))
+    fn add(&mut self, byzantine: Byzantine) -> NodeId {
+        self.fleet.add_raw_server(BYZANTINE.into(), Box::new(byzantine))
     }
 
     fn dial(&mut self, server: NodeId) {
@@ -105,7 +111,7 @@ impl Stage {
         }
     }
 
-    /// Calls of the applications, as the input says, while the liar says what it does.
+    /// Calls of the applications, as the input says, while the byzantine node says what it does.
     fn perform(&mut self, input: &mut Input<'_>) {
         self.run(40);
         for _ in 0..64 {
@@ -208,7 +214,7 @@ impl Stage {
 
     fn on_endpoint(&mut self, node: NodeId, handle: SessionHandle, input: &mut Input<'_>) {
         let now = self.fleet.world.now();
-        let liar = self.fleet.server_address(LIAR.into());
+        let byzantine = self.fleet.server_address(BYZANTINE.into());
         let server = if input.byte().is_multiple_of(2) { Some(self.fleet.pki.server(0)) } else { None };
         let (client, address) = (self.fleet.pki.client(), self.fleet.server_address(0));
         let endpoint = self.fleet.world.endpoint(node);
@@ -219,9 +225,9 @@ impl Stage {
             3 => endpoint.release(now, handle),
             4 => endpoint.refuse(now, handle),
             5 => endpoint.close_all(now, 3, "all"),
-            6 => endpoint.handle_unreachable(now, liar, "so it is said"),
+            6 => endpoint.handle_unreachable(now, byzantine, "so it is said"),
             7..=9 => {
-                let meta = DatagramMeta { remote: liar, local_ip: None, ecn: None };
+                let meta = DatagramMeta { remote: byzantine, local_ip: None, ecn: None };
                 endpoint.handle_datagram(now, meta, input.take(64));
             }
             10 => endpoint.handle_timeout(now),

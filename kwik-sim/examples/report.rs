@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kwik_sim::apps::bulk::Bulk;
-use kwik_sim::report::{Outcome, Summary, write_html, write_qlog};
-use kwik_sim::{Fault, Fleet, Link, WorldConfig};
+use kwik_sim::report::{Ending, Summary, write_html, write_qlog};
+use kwik_sim::{Disturbance, Fleet, Link, WorldConfig};
 
 const SEED: u64 = 7;
 const TOTAL: u64 = 30_000_000;
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     download.fleet.world.trace_mut().keep(10_000_000);
     schedule(&mut download.fleet);
     let finished = download.run(Duration::from_secs(60));
-    let outcome = if finished { Outcome::Passed } else { Outcome::Failed(vec!["the download stalled".to_owned()]) };
+    let outcome = if finished { Ending::Passed } else { Ending::Failed(vec!["the download stalled".to_owned()]) };
     let options = [
         ("download", format!("{} MB", TOTAL / 1_000_000)),
         ("links", LINKS.map(|(rate, rtt)| format!("{rate} Mbit/s, {rtt} ms")).join(" · ")),
@@ -55,10 +55,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn schedule(fleet: &mut Fleet) {
     let (world, client, a, b) = (&mut fleet.world, fleet.client, fleet.servers[1], fleet.servers[2]);
     let slow = Link { loss: 0.005, ..Link::with_rate(4_000_000, Duration::from_millis(40)) };
-    world.at(Duration::from_millis(1500), Fault::Link { from: a, to: client, link: slow });
-    world.at(Duration::from_millis(4000), Fault::Heal { a, b: client });
-    world.at(Duration::from_millis(2200), Fault::Blackhole { from: b, to: client });
-    world.at(Duration::from_millis(2200), Fault::Blackhole { from: client, to: b });
-    world.at(Duration::from_millis(5500), Fault::Heal { a: b, b: client });
-    world.at(Duration::from_millis(7000), Fault::Pause { node: a, span: Duration::from_millis(250) });
+    world.at(Duration::from_millis(1500), Disturbance::Link { from: a, to: client, link: slow });
+    world.at(Duration::from_millis(4000), Disturbance::Heal { a, b: client });
+    world.at(Duration::from_millis(2200), Disturbance::Blackhole { from: b, to: client });
+    world.at(Duration::from_millis(2200), Disturbance::Blackhole { from: client, to: b });
+    world.at(Duration::from_millis(5500), Disturbance::Heal { a: b, b: client });
+    world.at(Duration::from_millis(7000), Disturbance::Pause { node: a, span: Duration::from_millis(250) });
 }

@@ -14,10 +14,10 @@ const LINKS: [(u64, u64); 3] = [(100, 20), (50, 40), (20, 80)];
 
 #[expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a measurement of this machine")]
 fn main() -> ExitCode {
-    let told = |word: &str| std::env::args().any(|arg| arg == word);
+    let asked = |word: &str| std::env::args().any(|arg| arg == word);
     let mut config = WorldConfig::new(1);
-    config.tls = if told("--tls") { TlsMode::Real } else { TlsMode::Null };
-    config.receive_every = if told("--batches") { Duration::from_millis(1) } else { Duration::ZERO };
+    config.tls = if asked("--tls") { TlsMode::Real } else { TlsMode::Null };
+    config.receive_every = if asked("--batches") { Duration::from_millis(1) } else { Duration::ZERO };
     let links = LINKS.map(|(rate, rtt)| Link::with_rate(rate * 1_000_000, Duration::from_millis(rtt / 2)));
     let begin = Instant::now();
     let mut bulk = Bulk::new(config, TOTAL, &links);

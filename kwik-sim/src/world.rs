@@ -1,5 +1,6 @@
 //! Nodes, links and time.
 
+mod amplification;
 mod disturb;
 mod observe;
 mod run;
@@ -13,11 +14,11 @@ use kwik_core::{
     Session, SessionEvent, SessionHandle, SessionMut,
 };
 
+use self::amplification::Amplification;
 use self::run::Due;
 use crate::app::App;
-use crate::checks::Amplification;
 use crate::clock::VirtualClock;
-use crate::faults::Fault;
+use crate::disturbance::Disturbance;
 use crate::link::{Link, LinkStats};
 use crate::net::Wire;
 use crate::node::{Arrival, Interface, Node, NodeConfig, NodeId};
@@ -80,7 +81,7 @@ pub struct World {
     arrivals: BinaryHeap<Due<Box<Arrival>>>,
     /// Memory of datagrams that arrived, for those to come.
     spare: Vec<Vec<u8>>,
-    schedule: BTreeMap<(Instant, u64), Fault>,
+    schedule: BTreeMap<(Instant, u64), Disturbance>,
     /// Counts what is put into `arrivals` and `schedule`: what is due at one moment happens in the order it was put there.
     queued: u64,
     next_sample: Option<Instant>,
@@ -221,16 +222,16 @@ impl World {
     }
 
     /// Makes something happen at a moment, counted since the world began. What is past happens at once.
-    pub fn at(&mut self, moment: Duration, fault: Fault) {
+    pub fn at(&mut self, moment: Duration, disturbance: Disturbance) {
         let now = self.clock.now();
         let at = (self.clock.start() + moment).max(now);
         self.queued += 1;
-        self.schedule.insert((at, self.queued), fault);
+        self.schedule.insert((at, self.queued), disturbance);
     }
 
     /// The node neither sends nor receives any more, without a word.
     pub fn crash(&mut self, node: NodeId) {
-        self.inject(Fault::Crash { node });
+        self.inject(Disturbance::Crash { node });
     }
 
     /// Dials from one node to another.
@@ -375,7 +376,7 @@ impl World {
         self.trace.push(self.clock.elapsed(), node, kind);
     }
 
-    /// The sessions of a node that told something, of those it still has.
+    /// The sessions of a node that had an event, of those it still has.
     #[must_use]
     pub fn sessions(&self, node: NodeId) -> Vec<SessionHandle> {
         self.nodes[node.0].sessions.iter().copied().collect()

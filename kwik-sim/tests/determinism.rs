@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use kwik_sim::apps::bulk::Bulk;
-use kwik_sim::{Bursts, Fault, Link, Rebind, WorldConfig};
+use kwik_sim::{Bursts, Disturbance, Link, Rebind, WorldConfig};
 
 const BYTES: u64 = 95_000;
 
-/// Two servers, lossy links, delegations, and a fault or two.
+/// Two servers, lossy links, delegations, and a disturbance or two.
 fn run(config: WorldConfig) -> (u64, u64, bool) {
     let seed = config.seed;
     let links = [5, 20 + seed % 30].map(|delay| Link {
@@ -23,7 +23,7 @@ fn run(config: WorldConfig) -> (u64, u64, bool) {
     // Later than any handshake: QUIC takes no datagram of a handshake from elsewhere.
     if seed.is_multiple_of(2) {
         let to = if seed.is_multiple_of(4) { Rebind::Port } else { Rebind::Address };
-        download.fleet.world.at(Duration::from_millis(200), Fault::Rebind { node: download.fleet.client, to });
+        download.fleet.world.at(Duration::from_millis(200), Disturbance::Rebind { node: download.fleet.client, to });
     }
     let finished = download.run(Duration::from_secs(20));
     let trace = download.fleet.world.trace();

@@ -1,4 +1,4 @@
-//! Strangers: what a flood of them costs those who are there, and those who want to come.
+//! Unauthenticated connections: what a flood of them costs those who are there, and those who want to come.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kwik_core::{Dir, Limits, SessionError, SessionEvent, SessionHandle, StreamHandle, TransportCode, WriteError};
 use kwik_sim::byzantine::{Dialer, Flood};
-use kwik_sim::{Fault, Fleet, FleetBuilder, Link, NodeId, World, WorldConfig};
+use kwik_sim::{Disturbance, Fleet, FleetBuilder, Link, NodeId, World, WorldConfig};
 use kwik_tests::SERVER_NAME;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -59,7 +59,7 @@ impl Site {
 }
 
 /// An established session: its client reads what the server writes without end, at 20 Mbit/s.
-struct Download {
+struct SteadyDownload {
     client: (NodeId, SessionHandle),
     server: (NodeId, SessionHandle),
     here: StreamHandle,
@@ -67,7 +67,7 @@ struct Download {
     read: usize,
 }
 
-impl Download {
+impl SteadyDownload {
     fn begin(site: &mut Site) -> Self {
         let fleet = &mut site.fleet;
         let client = fleet.add_client("10.2.0.1:5000", &Link::with_rate(20_000_000, DELAY));
@@ -154,7 +154,7 @@ fn newcomer_comes_in_while_many_networks_flood() {
 fn established_session_keeps_its_goodput_while_its_listener_is_flooded() {
     let goodput = |hosts: usize, dialer, per_second| {
         let mut site = Site::new();
-        let mut download = Download::begin(&mut site);
+        let mut download = SteadyDownload::begin(&mut site);
         (0..hosts).for_each(|_| {
             site.flood(dialer, 5_000, per_second);
         });
@@ -179,9 +179,9 @@ fn prove_late(lost: Duration) -> SessionEvent {
     site.fleet.world.dial(client, server, site.fleet.pki.client().limits(limits), SERVER_NAME).expect("dialled");
     // The first packet was answered with a Retry, which has not arrived.
     site.fleet.world.run_for(DELAY * 3 / 2);
-    site.fleet.world.inject(Fault::Blackhole { from: client, to: server });
+    site.fleet.world.inject(Disturbance::Blackhole { from: client, to: server });
     site.fleet.world.run_for(lost);
-    site.fleet.world.inject(Fault::HealAll);
+    site.fleet.world.inject(Disturbance::HealAll);
     let mut found = None;
     site.fleet.world.run_until(1_000 * SECOND, |world| {
         let is_end = |event: &SessionEvent| matches!(event, SessionEvent::Welcomed | SessionEvent::Closed(_));

@@ -51,13 +51,13 @@ fn identity_of_a_primary_is_replaced_without_an_honest_client_refused() {
 }
 
 /// The session of one client that downloads, and how much it read.
-struct Reader {
+struct DownloadClient {
     client: (NodeId, SessionHandle),
     server: (NodeId, SessionHandle),
     streams: Vec<kwik_core::StreamHandle>,
 }
 
-impl Reader {
+impl DownloadClient {
     /// A client on a link of 20 Mbit/s, with a stream of its own for each file.
     fn new(fleet: &mut Fleet, address: &str, streams: usize) -> Self {
         let node = fleet.add_client(address, &Link::with_rate(20_000_000, DELAY));
@@ -108,8 +108,8 @@ impl Reader {
 /// How much a client downloads in 20 s, beside so many readers of a byte a second. Checks what those cost.
 fn download_beside(slow: u8) -> usize {
     let mut fleet = Fleet::new(1);
-    let honest = Reader::new(&mut fleet, "10.0.4.1:5000", 1);
-    let slow: Vec<_> = (0..slow).map(|at| Reader::new(&mut fleet, &format!("10.0.3.{at}:5000"), 100)).collect();
+    let honest = DownloadClient::new(&mut fleet, "10.0.4.1:5000", 1);
+    let slow: Vec<_> = (0..slow).map(|at| DownloadClient::new(&mut fleet, &format!("10.0.3.{at}:5000"), 100)).collect();
     let block = pattern(0..64 * 1024);
     let limits = Limits::default();
     let mut downloaded = 0;

@@ -220,17 +220,17 @@ fn close_that_runs_out_of_time_is_told_at_both_ends_and_ends_no_stream_as_if_it_
     session.close(now, 42, "enough");
 
     let closed = |cut_short| SessionError::ClosedByPeer { code: 42, reason: "enough".to_owned(), cut_short };
-    let told = SessionEvent::Closed(closed(true));
-    assert!(fleet.world.run_until(LONG, |world| world.saw(server, |event| *event == told)));
+    let notified = SessionEvent::Closed(closed(true));
+    assert!(fleet.world.run_until(LONG, |world| world.saw(server, |event| *event == notified)));
     assert_eq!(fleet.world.session(client, ends.client).unwrap().undelivered(), [id]);
     assert_eq!(fleet.read_to_end(server, ends.primary, whole_there).len(), 1000);
     assert!(fleet.read_available(server, ends.primary, cut_there).len() < 1_500_000);
     let mut session = fleet.world.session_mut(server, ends.primary).unwrap();
     assert_eq!(session.stream_mut(cut_there).read(1), Err(ReadError::SessionClosed));
     // The secondary lost nothing.
-    let told = SessionEvent::Closed(closed(false));
+    let notified = SessionEvent::Closed(closed(false));
     let node = fleet.servers[1];
-    assert!(fleet.world.run_until(LONG, |world| world.saw(node, |event| *event == told)), "{secondary:?}");
+    assert!(fleet.world.run_until(LONG, |world| world.saw(node, |event| *event == notified)), "{secondary:?}");
 }
 
 // [P-12.6]

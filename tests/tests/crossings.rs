@@ -78,7 +78,7 @@ fn regression_first_flight_after_a_pause_was_small() {
 }
 
 /// A primary that has one stream of a client written by its secondaries, who answer at once and in full.
-struct Shared {
+struct JointStream {
     fleet: Fleet,
     ends: Ends,
     /// By server: the path, and the session at the server.
@@ -89,7 +89,7 @@ struct Shared {
     issued: usize,
 }
 
-impl Shared {
+impl JointStream {
     fn new(secondaries: usize, delay: Duration) -> Self {
         let mut fleet = Fleet::new(secondaries + 1);
         for server in fleet.servers.clone() {
@@ -160,14 +160,14 @@ impl Shared {
 // [P-5.16]
 #[test]
 fn regression_revokes_that_crossed_the_last_status_were_a_flood() {
-    let mut shared = Shared::new(1, 10 * MILLISECOND);
+    let mut joint = JointStream::new(1, 10 * MILLISECOND);
     let mut revoked = 0;
-    while shared.fleet.world.elapsed() < SECOND {
-        shared.fleet.world.run_for(MILLISECOND);
-        shared.answer();
-        shared.read(true);
-        revoked += shared.revoke(35 * MILLISECOND);
-        shared.delegate(100, 100);
+    while joint.fleet.world.elapsed() < SECOND {
+        joint.fleet.world.run_for(MILLISECOND);
+        joint.answer();
+        joint.read(true);
+        revoked += joint.revoke(35 * MILLISECOND);
+        joint.delegate(100, 100);
     }
     assert!(revoked > 1500, "{revoked}");
 }
@@ -176,13 +176,13 @@ fn regression_revokes_that_crossed_the_last_status_were_a_flood() {
 // [P-8.8]
 #[test]
 fn regression_reader_out_of_order_was_granted_too_many_ranges() {
-    let mut shared = Shared::new(2, MILLISECOND);
+    let mut joint = JointStream::new(2, MILLISECOND);
     let mut read = 0;
     while read < 17_000 * 64 {
-        shared.fleet.world.run_for(2 * MILLISECOND);
-        shared.answer();
-        read += shared.read(false);
-        shared.delegate(200, 64);
+        joint.fleet.world.run_for(2 * MILLISECOND);
+        joint.answer();
+        read += joint.read(false);
+        joint.delegate(200, 64);
     }
 }
 
@@ -190,19 +190,19 @@ fn regression_reader_out_of_order_was_granted_too_many_ranges() {
 // [P-8.8]
 #[test]
 fn ranges_that_a_reader_who_pauses_cannot_remember_are_refused() {
-    let mut shared = Shared::new(2, MILLISECOND);
+    let mut joint = JointStream::new(2, MILLISECOND);
     let mut is_refused = false;
     while !is_refused {
-        shared.fleet.world.run_for(2 * MILLISECOND);
-        shared.answer();
-        let session = shared.fleet.world.session_mut(shared.fleet.servers[0], shared.ends.primary).unwrap();
+        joint.fleet.world.run_for(2 * MILLISECOND);
+        joint.answer();
+        let session = joint.fleet.world.session_mut(joint.fleet.servers[0], joint.ends.primary).unwrap();
         is_refused =
-            shared.grants.keys().any(|grant| matches!(session.delegation(*grant), Some(DelegationState::Lost { .. })));
-        shared.delegate(200, 16);
-        assert!(shared.issued < 20_000, "nothing was refused");
+            joint.grants.keys().any(|grant| matches!(session.delegation(*grant), Some(DelegationState::Lost { .. })));
+        joint.delegate(200, 16);
+        assert!(joint.issued < 20_000, "nothing was refused");
     }
-    assert!(shared.issued > 16_000, "{} ranges", shared.issued);
-    let read = shared.read(true);
+    assert!(joint.issued > 16_000, "{} ranges", joint.issued);
+    let read = joint.read(true);
     assert!(read > 16_000 * 16, "{read} bytes in a row");
 }
 
@@ -275,7 +275,7 @@ fn regression_sessions_behind_the_first_four_were_not_told_of_memory() {
         }
         world.run_for(MILLISECOND);
     }
-    let mut told = |world: &mut World| {
+    let mut notified = |world: &mut World| {
         while let Some((session, event)) = world.poll_event(server) {
             if matches!(event, SessionEvent::Stream(StreamEvent::Available { .. })) {
                 waiting.retain(|waits| *waits != session);
@@ -284,11 +284,11 @@ fn regression_sessions_behind_the_first_four_were_not_told_of_memory() {
         waiting.len()
     };
     world.run_for(SECOND);
-    assert!(told(&mut world) > 8, "too few wait");
+    assert!(notified(&mut world) > 8, "too few wait");
     let now = world.now();
     world.endpoint(server).refuse(now, sessions[0]);
     world.run_for(SECOND);
-    assert_eq!(told(&mut world), 0);
+    assert_eq!(notified(&mut world), 0);
 }
 
 /// What a session held that another one had taken the place of was counted although it was gone.
@@ -306,10 +306,10 @@ fn regression_memory_of_a_session_that_was_refused_from_aside_was_kept() {
     assert!(after <= before - (4 << 20), "{before} before, {after} after");
 }
 
-/// Strangers of one network took the last eighth of a small server's memory, and nobody else could come.
+/// Unauthenticated connections of one network took the last eighth of a small server's memory, and nobody else could come.
 // [P-4.13]
 #[test]
-fn regression_strangers_took_what_is_kept_for_newcomers() {
+fn regression_unauthenticated_connections_took_what_is_kept_for_newcomers() {
     use kwik_sim::byzantine::{Dialer, Flood};
     let (Fleet { mut world, pki, client, servers, .. }, _) = small_server(30, &Limits::default());
     let server = servers[0];

@@ -190,10 +190,10 @@ fn revoked_grant_ends_and_its_writer_hears_of_it() {
     fleet.world.session_mut(primary, ends.primary).unwrap().revoke(grant).unwrap();
     let code = ErrorCode::Transport(TransportCode::REVOKED);
     assert_eq!(fleet.await_delegation(ends, grant), lost(TransportCode::REVOKED, 0..1000));
-    let told = fleet
+    let notified = fleet
         .world
         .run_until(LONG, |world| world.session(node, secondary).unwrap().stream(part).stop_code() == Some(code));
-    assert!(told);
+    assert!(notified);
     let mut session = fleet.world.session_mut(fleet.client, ends.client).unwrap();
     assert_eq!(session.stream_mut(here).read(1), Err(ReadError::Blocked));
 }
@@ -212,12 +212,12 @@ fn client_that_wants_no_more_stops_every_writer() {
     let state = fleet.await_delegation(ends, grant);
     assert!(matches!(state, DelegationState::Lost { code, .. } if code == TransportCode::STREAM_GONE.into()));
     let primary = fleet.servers[0];
-    let told = fleet.world.run_until(LONG, |world| {
+    let notified = fleet.world.run_until(LONG, |world| {
         let code = Some(ErrorCode::Application(7));
         world.session(primary, ends.primary).unwrap().stream(there).stop_code() == code
             && world.session(node, secondary).unwrap().stream(part).stop_code() == code
     });
-    assert!(told);
+    assert!(notified);
 }
 
 // [P-8.11] [P-8.15]
@@ -234,11 +234,11 @@ fn grant_that_was_revoked_on_its_way_is_taken_back_behind_it() {
     fleet.world.session_mut(primary, ends.primary).unwrap().revoke(grant).unwrap();
     assert_eq!(fleet.await_delegation(ends, grant), lost(TransportCode::REVOKED, 0..1000));
     let part = fleet.accept(1, secondary, Dir::Bi);
-    let told = fleet.world.run_until(LONG, |world| {
+    let notified = fleet.world.run_until(LONG, |world| {
         let code = world.session(node, secondary).unwrap().stream(part).stop_code();
         code == Some(TransportCode::REVOKED.into())
     });
-    assert!(told, "the secondary writes for nobody");
+    assert!(notified, "the secondary writes for nobody");
 }
 
 // [P-8.9]

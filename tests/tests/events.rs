@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kwik_core::{Dir, EventDetail, Identity, PathState, ProtocolEvent, ProtocolEventKind, ServerConfig, TransportCode};
-use kwik_sim::{Fault, FleetBuilder, NodeConfig, NodeId, Pki, World, WorldConfig};
+use kwik_sim::{Disturbance, FleetBuilder, NodeConfig, NodeId, Pki, World, WorldConfig};
 use kwik_tests::{Fleet, LONG, SERVER_NAME, pattern};
 
 fn kinds(events: Vec<ProtocolEvent>) -> Vec<ProtocolEventKind> {
@@ -36,32 +36,33 @@ fn refused_join(
     let target = fleet.target(1);
     let path = fleet.add_path(ends, target);
     let (primary, secondary) = (fleet.servers[0], fleet.servers[1]);
-    let mut told = None;
+    let mut notified = None;
     let is_dead = fleet.world.run_until(LONG, |world| {
         let session = world.session_mut(primary, ends.primary).expect("a session");
-        told = session.path(path).and_then(|info| match info.state {
+        notified = session.path(path).and_then(|info| match info.state {
             PathState::Dead(reason) => Some(reason.code),
             _ => None,
         });
-        told.is_some()
+        notified.is_some()
     });
     assert!(is_dead);
     let refusals = refusals(&mut fleet.world, secondary);
     let [(code, cause)] = &refusals[..] else { panic!("{refusals:?}") };
-    assert_eq!(told, Some((*code).into()), "the primary hears the code");
+    assert_eq!(notified, Some((*code).into()), "the primary hears the code");
     (*code, cause.clone())
 }
 
 #[test]
 fn server_tells_its_operator_why_a_client_of_another_primary_was_refused() {
-    let stranger = Identity::from_seed([77; 32]).public();
-    let (code, cause) = refused_join(|pki| pki.server_trusting_nobody(1).trust_primary(stranger), |_| {});
+    let other = Identity::from_seed([77; 32]).public();
+    let (code, cause) = refused_join(|pki| pki.server_trusting_nobody(1).trust_primary(other), |_| {});
     assert_eq!((code, cause.as_str()), (TransportCode::AUTH_FAILED, "the issuer of the ticket is not trusted"));
 }
 
 #[test]
 fn server_tells_its_operator_that_a_ticket_came_outside_its_time() {
-    let late = |fleet: &mut Fleet| fleet.world.inject(Fault::ClockOffset { node: fleet.servers[1], millis: 3_600_000 });
+    let late =
+        |fleet: &mut Fleet| fleet.world.inject(Disturbance::ClockOffset { node: fleet.servers[1], millis: 3_600_000 });
     let (code, cause) = refused_join(|pki| pki.server(1), late);
     assert_eq!((code, cause.as_str()), (TransportCode::AUTH_TIME, "the ticket is used outside its time"));
 }

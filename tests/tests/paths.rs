@@ -6,7 +6,7 @@ use kwik_core::{
     AddPathError, Dir, ErrorCode, Limits, PathError, PathEvent, PathId, PathPolicy, PathState, PathTarget,
     SecondaryTrust, SessionEvent, TransportCode,
 };
-use kwik_sim::{Fault, Link, Pki};
+use kwik_sim::{Disturbance, Link, Pki};
 use kwik_tests::{Fleet, LONG, SERVER_NAME};
 
 fn transport(code: TransportCode) -> ErrorCode {
@@ -336,13 +336,13 @@ fn wall_clock_that_is_set_keeps_new_paths_out_and_leaves_others_alone() {
         let (first, _) = fleet.join(ends, 1);
         for node in [fleet.servers[0], fleet.servers[2]] {
             let millis = if node == fleet.servers[0] { hours * 3_600_000 } else { 0 };
-            fleet.world.inject(Fault::ClockOffset { node, millis });
+            fleet.world.inject(Disturbance::ClockOffset { node, millis });
         }
         let refused = fleet.add_path(ends, fleet.target(2));
         assert_eq!(fleet.await_death(ends, refused).code, transport(TransportCode::AUTH_TIME));
         fleet.world.run_for(Duration::from_secs(10));
         assert_eq!(path_state(&mut fleet, ends, first), Some(PathState::Active));
-        fleet.world.inject(Fault::ClockOffset { node: fleet.servers[0], millis: 0 });
+        fleet.world.inject(Disturbance::ClockOffset { node: fleet.servers[0], millis: 0 });
         fleet.join(ends, 2);
     }
 }
@@ -422,9 +422,9 @@ fn idle_path_survives_an_outage_of_as_long_as_a_busy_one() {
         let (path, _) = fleet.join(ends, 1);
         fleet.world.run_for(Duration::from_secs(5) + begin);
         let right = vec![fleet.servers[1]];
-        fleet.world.inject(Fault::Partition { left: vec![fleet.client], right });
+        fleet.world.inject(Disturbance::Partition { left: vec![fleet.client], right });
         fleet.world.run_for(Duration::from_millis(2500));
-        fleet.world.inject(Fault::HealAll);
+        fleet.world.inject(Disturbance::HealAll);
         fleet.world.run_for(Duration::from_secs(10));
         assert_eq!(path_state(&mut fleet, ends, path), Some(PathState::Active), "an outage {begin:?} later");
     }
@@ -459,9 +459,9 @@ fn figures_of_active_paths_come_with_the_progress_of_grants() {
     session.stream_mut(there).delegate(path, len, bytes::Bytes::new()).unwrap();
     let part = fleet.accept(1, secondary, Dir::Bi);
     fleet.write_all(node, secondary, part, &kwik_tests::pattern(0..len));
-    let told = fleet.world.run_until(Duration::from_secs(5), |world| {
+    let notified = fleet.world.run_until(Duration::from_secs(5), |world| {
         while world.session_mut(fleet.client, ends.client).unwrap().stream_mut(here).read(usize::MAX).is_ok() {}
         world.session(primary, ends.primary).unwrap().path(path).unwrap().bytes >= 256 * 1024
     });
-    assert!(told, "the path stayed active, and yet its figures are of interest");
+    assert!(notified, "the path stayed active, and yet its figures are of interest");
 }

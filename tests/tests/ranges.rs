@@ -15,29 +15,29 @@ const MIB: u64 = 1 << 20;
 
 /// A secondary that joined a session.
 #[derive(Clone, Copy)]
-struct Member {
+struct JoinedServer {
     server: usize,
     path: PathId,
     session: SessionHandle,
 }
 
 /// A session with every server of a fleet.
-fn all_joined(fleet: &mut Fleet) -> (Ends, Vec<Member>) {
+fn all_joined(fleet: &mut Fleet) -> (Ends, Vec<JoinedServer>) {
     let ends = fleet.connect();
     let members = (1..fleet.servers.len()).map(|server| {
         let (path, session) = fleet.join(ends, server);
-        Member { server, path, session }
+        JoinedServer { server, path, session }
     });
     (ends, members.collect())
 }
 
-fn delegate(fleet: &mut Fleet, ends: Ends, stream: StreamHandle, to: Member, range: Range<u64>) -> GrantId {
+fn delegate(fleet: &mut Fleet, ends: Ends, stream: StreamHandle, to: JoinedServer, range: Range<u64>) -> GrantId {
     let mut session = fleet.world.session_mut(fleet.servers[0], ends.primary).expect("a session");
     session.stream_mut(stream).delegate_range(to.path, range, Bytes::from_static(b"please")).expect("it can").grant
 }
 
 /// Hands a part the next bytes of `range`, as many as it takes, and returns how many those were.
-fn write_some(fleet: &mut Fleet, at: Member, part: StreamHandle, range: Range<u64>) -> u64 {
+fn write_some(fleet: &mut Fleet, at: JoinedServer, part: StreamHandle, range: Range<u64>) -> u64 {
     let data = pattern(range);
     let mut session = fleet.world.session_mut(fleet.servers[at.server], at.session).expect("a session");
     let mut taken = 0;
@@ -234,7 +234,7 @@ enum Ender {
 }
 
 /// Ends a stream in the middle, and returns how long its writers went on.
-fn end_in_the_middle(fleet: &mut Fleet, ends: Ends, members: &[Member], ender: Ender) -> Duration {
+fn end_in_the_middle(fleet: &mut Fleet, ends: Ends, members: &[JoinedServer], ender: Ender) -> Duration {
     let (client, primary) = (fleet.client, fleet.servers[0]);
     let (here, there) = fleet.open(ends, Dir::Bi);
     let range = |number: u64| number * 100_000..(number + 1) * 100_000;

@@ -132,11 +132,11 @@ struct BulkServer {
     shares: Option<Shares>,
     /// Where the paths lead that it added.
     paths: BTreeMap<PathId, PathTarget>,
-    parts: Vec<Part>,
+    granted: Vec<GrantedRange>,
 }
 
 /// A granted range that is not written whole.
-struct Part {
+struct GrantedRange {
     stream: StreamHandle,
     next: u64,
     end: u64,
@@ -150,7 +150,7 @@ impl BulkServer {
             content: RepeatedContent::new(KEY),
             shares: None,
             paths: BTreeMap::new(),
-            parts: Vec::new(),
+            granted: Vec::new(),
         }
     }
 
@@ -162,16 +162,16 @@ impl BulkServer {
         }
     }
 
-    fn write_parts(&mut self, session: &mut SessionMut<'_>) {
+    fn write_granted(&mut self, session: &mut SessionMut<'_>) {
         while let Some(stream) = session.accept_stream(Dir::Bi) {
             let range = session.stream(stream).grant().map_or(0..0, |grant| grant.range);
-            self.parts.push(Part { stream, next: range.start, end: range.end });
+            self.granted.push(GrantedRange { stream, next: range.start, end: range.end });
         }
-        self.parts.retain_mut(|part| !part.write(session, &self.content));
+        self.granted.retain_mut(|granted| !granted.write(session, &self.content));
     }
 }
 
-impl Part {
+impl GrantedRange {
     /// Returns whether nothing is left to write.
     fn write(&mut self, session: &mut SessionMut<'_>, content: &RepeatedContent) -> bool {
         let mut stream = session.stream_mut(self.stream);
@@ -211,7 +211,7 @@ impl App for BulkServer {
         }
         match &mut self.shares {
             Some(shares) => shares.act(now, &mut session),
-            None => self.write_parts(&mut session),
+            None => self.write_granted(&mut session),
         }
     }
 }

@@ -17,14 +17,14 @@ use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 
 /// The endpoint and its connections.
-pub(super) struct Quic {
+pub(super) struct QuicEndpoint {
     endpoint: quinn_proto::Endpoint,
-    links: BTreeMap<usize, Link>,
+    connections: BTreeMap<usize, PeerConnection>,
     ids: SeededIds,
     out: VecDeque<(SocketAddr, Vec<u8>)>,
 }
 
-impl Quic {
+impl QuicEndpoint {
     /// A server with `server`, or a client without.
     pub(super) fn new(rng: &mut StdRng, server: Option<Arc<dyn crypto::ServerConfig>>) -> Self {
         let ids = SeededIds::new(rng);
@@ -37,7 +37,7 @@ impl Quic {
             Arc::new(config)
         });
         let endpoint = quinn_proto::Endpoint::new(Arc::new(config), server, true, None);
-        Self { endpoint, links: BTreeMap::new(), ids, out: VecDeque::new() }
+        Self { endpoint, connections: BTreeMap::new(), ids, out: VecDeque::new() }
     }
 
     /// Dials; gives the number of the connection.
@@ -52,7 +52,7 @@ impl Quic {
         let first = self.ids.draw(16);
         config.transport_config(Arc::new(transport())).initial_dst_cid_provider(Arc::new(move || first));
         let (handle, connection) = self.endpoint.connect(now, config, server, name).ok()?;
-        self.links.insert(handle.0, Link::new(handle, connection, true));
+        self.connections.insert(handle.0, PeerConnection::new(handle, connection, true));
         Some(handle.0)
     }
 
@@ -60,13 +60,13 @@ impl Quic {
         let mut buf = Vec::new();
         match self.endpoint.handle(now, from, None, None, BytesMut::from(data), &mut buf) {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                if let Some(link) = self.links.get_mut(&handle.0) {
-                    link.quic.handle_event(event);
+                if let Some(connection) = self.connections.get_mut(&handle.0) {
+                    connection.quic.handle_event(event);
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => {
                 if let Ok((handle, connection)) = self.endpoint.accept(incoming, now, &mut buf, None) {
-                    self.links.insert(handle.0, Link::new(handle, connection, false));
+                    self.connections.insert(handle.0, PeerConnection::new(handle, connection, false));
                 }
             }
             Some(DatagramEvent::Response(transmit)) => {
@@ -78,20 +78,20 @@ impl Quic {
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        for link in self.links.values_mut() {
-            if link.quic.poll_timeout().is_some_and(|at| at <= now) {
-                link.quic.handle_timeout(now);
+        for connection in self.connections.values_mut() {
+            if connection.quic.poll_timeout().is_some_and(|at| at <= now) {
+                connection.quic.handle_timeout(now);
             }
         }
     }
 
     /// The numbers of all connections.
-    pub(super) fn links(&self) -> Vec<usize> {
-        self.links.keys().copied().collect()
+    pub(super) fn connections(&self) -> Vec<usize> {
+        self.connections.keys().copied().collect()
     }
 
-    pub(super) fn link(&mut self, number: usize) -> Option<&mut Link> {
-        self.links.get_mut(&number)
+    pub(super) fn connection(&mut self, number: usize) -> Option<&mut PeerConnection> {
+        self.connections.get_mut(&number)
     }
 
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<(SocketAddr, Vec<u8>)> {
@@ -99,8 +99,8 @@ impl Quic {
             return Some(response);
         }
         let mut buf = Vec::new();
-        for link in self.links.values_mut().filter(|link| !link.silent) {
-            if let Some(transmit) = link.quic.poll_transmit(now, 1, &mut buf) {
+        for connection in self.connections.values_mut().filter(|connection| !connection.silent) {
+            if let Some(transmit) = connection.quic.poll_transmit(now, 1, &mut buf) {
                 buf.truncate(transmit.size);
                 return Some((transmit.destination, buf));
             }
@@ -109,19 +109,23 @@ impl Quic {
     }
 
     pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
-        self.links.values_mut().filter(|link| !link.silent).filter_map(|link| link.quic.poll_timeout()).min()
+        self.connections
+            .values_mut()
+            .filter(|connection| !connection.silent)
+            .filter_map(|connection| connection.quic.poll_timeout())
+            .min()
     }
 
     /// Carries events between the endpoint and its connections, and forgets those that drained.
     pub(super) fn exchange(&mut self) {
-        for link in self.links.values_mut() {
-            while let Some(event) = link.quic.poll_endpoint_events() {
-                if let Some(answer) = self.endpoint.handle_event(link.handle, event) {
-                    link.quic.handle_event(answer);
+        for connection in self.connections.values_mut() {
+            while let Some(event) = connection.quic.poll_endpoint_events() {
+                if let Some(answer) = self.endpoint.handle_event(connection.handle, event) {
+                    connection.quic.handle_event(answer);
                 }
             }
         }
-        self.links.retain(|_, link| !link.quic.is_drained());
+        self.connections.retain(|_, connection| !connection.quic.is_drained());
     }
 }
 
@@ -135,7 +139,7 @@ pub(super) enum Heard {
 }
 
 /// One connection.
-pub(super) struct Link {
+pub(super) struct PeerConnection {
     handle: ConnectionHandle,
     pub(super) quic: quinn_proto::Connection,
     is_client: bool,
@@ -151,7 +155,7 @@ pub(super) struct Link {
     heard: VecDeque<Heard>,
 }
 
-impl Link {
+impl PeerConnection {
     /// Bytes that may wait for QUIC; what is added beyond is dropped, so that a flood does not flood its own memory.
     const BACKLOG_MAX: usize = 1 << 20;
 

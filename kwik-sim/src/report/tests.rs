@@ -2,13 +2,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Outcome, Summary, html, qlog, write_html, write_qlog};
+use super::{Ending, Summary, html, qlog, write_html, write_qlog};
 use crate::apps::bulk::Bulk;
-use crate::faults::{Fault, Memory};
+use crate::disturbance::{Disturbance, RestartState};
 use crate::link::Link;
 use crate::node::NodeId;
 use crate::swarm::{self, Options};
-use crate::trace::{Fate, Trace, TraceKind};
+use crate::trace::{Delivery, Trace, TraceKind};
 use crate::world::{World, WorldConfig};
 
 const CLIENT: NodeId = NodeId(0);
@@ -27,7 +27,7 @@ fn supplied(session: u64, stream: u64, start: u64, end: u64, path: u32) -> Trace
     TraceKind::Supplied { session, stream, start, end, path }
 }
 
-/// Two sessions, three paths, three streams, a fault of every sort.
+/// Two sessions, three paths, three streams, a disturbance of every sort.
 fn trace() -> Trace {
     let mut trace = Trace::default();
     trace.keep(1000);
@@ -35,25 +35,25 @@ fn trace() -> Trace {
     push(0, CLIENT, path(0, 0, SERVER, "Connecting", 0));
     push(10, CLIENT, path(0, 0, SERVER, "Active", 0));
     push(12, CLIENT, path(0, 1, OTHER, "Active", 0));
-    push(20, CLIENT, TraceKind::Sent { to: SERVER, bytes: 1200, fate: Fate::Arrives });
-    push(21, CLIENT, TraceKind::Sent { to: OTHER, bytes: 1200, fate: Fate::Blocked });
+    push(20, CLIENT, TraceKind::Sent { to: SERVER, bytes: 1200, delivery: Delivery::Arrives });
+    push(21, CLIENT, TraceKind::Sent { to: OTHER, bytes: 1200, delivery: Delivery::Blocked });
     push(30, SERVER, TraceKind::Arrived { from: CLIENT, bytes: 1200 });
     push(40, CLIENT, supplied(0, 0, 0, 1_000, 0));
     push(41, CLIENT, supplied(0, 0, 2_000, 3_000, 1));
     push(42, CLIENT, supplied(0, 0, 1_000, 2_000, 0));
     push(43, CLIENT, supplied(0, 7, 0, 100_000, 1));
     push(50, CLIENT, path(0, 0, SERVER, "Suspect", 2_000));
-    let faults = [
-        Fault::Link { from: OTHER, to: CLIENT, link: Link::with_rate(2_000_000, ms(5)) },
-        Fault::Blackhole { from: SERVER, to: CLIENT },
-        Fault::Blackhole { from: CLIENT, to: SERVER },
-        Fault::Pause { node: OTHER, span: ms(10) },
-        Fault::Crash { node: CLIENT },
-        Fault::Restart { node: CLIENT, state: Memory::Lost },
-        Fault::HealAll,
+    let disturbances = [
+        Disturbance::Link { from: OTHER, to: CLIENT, link: Link::with_rate(2_000_000, ms(5)) },
+        Disturbance::Blackhole { from: SERVER, to: CLIENT },
+        Disturbance::Blackhole { from: CLIENT, to: SERVER },
+        Disturbance::Pause { node: OTHER, span: ms(10) },
+        Disturbance::Crash { node: CLIENT },
+        Disturbance::Restart { node: CLIENT, state: RestartState::Lost },
+        Disturbance::HealAll,
     ];
-    for fault in faults {
-        push(60, CLIENT, TraceKind::Fault { fault: Box::new(fault) });
+    for disturbance in disturbances {
+        push(60, CLIENT, TraceKind::Disturbance { disturbance: Box::new(disturbance) });
     }
     push(70, CLIENT, path(0, 0, SERVER, "Active", 0));
     push(80, CLIENT, supplied(0, 4, 0, 10, 0));
@@ -65,10 +65,10 @@ fn trace() -> Trace {
 fn summary() -> Summary {
     Summary {
         seed: 42,
-        options: vec![("liar".into(), "<b>none</b>".into())],
+        options: vec![("byzantine".into(), "<b>none</b>".into())],
         details: "two\nlines".into(),
         nodes: vec!["client".into(), "server <1>".into()],
-        outcome: Outcome::Failed(vec!["a < b".into()]),
+        outcome: Ending::Failed(vec!["a < b".into()]),
         duration: ms(100),
     }
 }
@@ -177,7 +177,7 @@ fn every_event_of_a_node_is_a_qlog_record() {
     let named = |name: &str| client.iter().filter(|record| record["name"] == name).count();
     assert_eq!(named("kwik:path_state"), 5);
     assert_eq!(named("kwik:supplied"), 5);
-    assert_eq!(named("kwik:fault"), 7);
+    assert_eq!(named("kwik:disturbance"), 7);
     assert_eq!(named("transport:datagrams_sent"), 2);
 }
 

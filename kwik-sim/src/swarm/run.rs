@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use kwik_core::{Limits, PathTarget};
 
-use super::faults::second_address;
+use super::disturbances::second_address;
 use super::habits::Habit;
-use super::options::{ClientOptions, Liar, Options, Stranger, Tight};
-use crate::apps::{ClientApp, ClientPlan, ServerApp, ServerPlan, Visit};
-use crate::byzantine::{Byzantine, Dialer, Flood, Part, Report};
-use crate::checks::{Coverage, Model, SharedModel, Watch};
-use crate::faults::{Fault, Memory};
+use super::options::{ByzantinePeers, ClientOptions, InvalidPath, Options, Tight};
+use crate::apps::{ClientApp, ClientPlan, ServerApp, ServerPlan, SessionPlan};
+use crate::byzantine::{Byzantine, Dialer, Flood, PeerRole, Report};
+use crate::checks::{Coverage, ReferenceModel, SharedModel, Watch};
+use crate::disturbance::{Disturbance, RestartState};
 use crate::fleet::{Fleet, FleetBuilder, SERVER_NAME};
 use crate::link::Link;
 use crate::node::NodeId;
@@ -22,7 +22,7 @@ use crate::world::{World, WorldConfig};
 
 /// What became of a world.
 #[derive(Debug, Clone)]
-pub struct Outcome {
+pub struct WorldOutcome {
     /// Its seed.
     pub seed: u64,
     /// What must not have been; empty if all is well.
@@ -33,7 +33,7 @@ pub struct Outcome {
     pub events: u64,
     /// How much virtual time passed.
     pub elapsed: Duration,
-    /// How long everything took once the faults were over.
+    /// How long everything took once the disturbances were over.
     pub recovery: Duration,
     /// The last things that happened.
     pub tail: Vec<String>,
@@ -42,30 +42,35 @@ pub struct Outcome {
 }
 
 /// The number of a server that is not there.
-const STRANGER: usize = 99;
+const INVALID_SERVER: usize = 99;
 
 /// How long closed sessions may linger: silent peers are forgotten after the idle timeout, and closed connections after
 /// three probe timeouts, which a pause of some seconds makes long.
 const LINGER: Duration = Duration::from_secs(600);
 
 /// A world in the making, and who is who in it.
-struct Stage {
+struct SwarmWorld {
     fleet: Fleet,
     model: SharedModel,
     clients: Vec<NodeId>,
-    liars: Vec<NodeId>,
+    byzantines: Vec<NodeId>,
     reports: Vec<Rc<RefCell<Report>>>,
     limits: Limits,
 }
 
 /// Runs a world. `keep` of its last events are kept, and the state of its paths is among them every `sample`; `look` is
 /// given the world at the end.
-pub fn run(options: &Options, keep: usize, sample: Option<Duration>, look: impl FnOnce(&World, &Outcome)) -> Outcome {
-    let mut stage = Stage::new(options, sample);
-    stage.fleet.world.trace_mut().keep(keep);
+pub fn run(
+    options: &Options,
+    keep: usize,
+    sample: Option<Duration>,
+    look: impl FnOnce(&World, &WorldOutcome),
+) -> WorldOutcome {
+    let mut swarm = SwarmWorld::new(options, sample);
+    swarm.fleet.world.trace_mut().keep(keep);
     let mut recovery = Duration::ZERO;
-    let caught = catch_unwind(AssertUnwindSafe(|| recovery = stage.play(options)));
-    let Stage { fleet: Fleet { world, .. }, model, .. } = &stage;
+    let caught = catch_unwind(AssertUnwindSafe(|| recovery = swarm.play(options)));
+    let SwarmWorld { fleet: Fleet { world, .. }, model, .. } = &swarm;
     // A panic may have come in the middle of a change to the model.
     let mut violations: Vec<String> = caught.err().map(|panic| panic_text(&*panic)).into_iter().collect();
     let mut coverage = Coverage::default();
@@ -73,20 +78,20 @@ pub fn run(options: &Options, keep: usize, sample: Option<Duration>, look: impl 
         violations.extend(model.violations().iter().cloned());
         coverage = model.coverage.clone();
     }
-    options.faults.kinds.iter().for_each(|kind| coverage.fault(kind));
-    if let Some(liar) = &options.liar {
-        stage.cover_liars(liar, &mut coverage);
+    options.disturbances.kinds.iter().for_each(|kind| coverage.disturbance(kind));
+    if let Some(byzantine) = &options.byzantine {
+        swarm.cover_byzantine(byzantine, &mut coverage);
     }
     if let Some(habit) = options.habit {
-        coverage.fault(&format!("habit: {habit:?}"));
+        coverage.disturbance(&format!("habit: {habit:?}"));
         if coverage.work.contains_key("session done") {
             habit.result().into_iter().for_each(|result| coverage.work(result));
         }
     }
-    if let Some(stranger) = options.stranger {
-        coverage.fault(&format!("stranger: {stranger:?}"));
+    if let Some(invalid_path) = options.invalid_path {
+        coverage.disturbance(&format!("invalid path: {invalid_path:?}"));
     }
-    let outcome = Outcome {
+    let outcome = WorldOutcome {
         seed: options.seed,
         violations,
         hash: world.trace().hash(),
@@ -106,11 +111,14 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     format!("a panic: {text}")
 }
 
-impl Stage {
+impl SwarmWorld {
     fn new(options: &Options, sample: Option<Duration>) -> Self {
         let mut config = WorldConfig::new(options.seed);
         (config.tls, config.sample_paths) = (options.tls, sample);
-        let model = Model::shared(!options.faults.faults.is_empty(), options.faults.sessions_may_fail);
+        let model = ReferenceModel::shared(
+            !options.disturbances.disturbances.is_empty(),
+            options.disturbances.sessions_may_fail,
+        );
         if options.tight == Tight::Sessions {
             model.borrow_mut().expect_refusals();
         }
@@ -128,17 +136,17 @@ impl Stage {
         }
         let fleet = builder.build();
         let clients = fleet.world.nodes().skip(options.servers).collect();
-        let mut stage = Self { fleet, model, clients, liars: Vec::new(), reports: Vec::new(), limits };
-        stage.lay_links(options);
-        stage.add_liar(options);
+        let mut swarm = Self { fleet, model, clients, byzantines: Vec::new(), reports: Vec::new(), limits };
+        swarm.lay_links(options);
+        swarm.add_byzantine(options);
         if options.habit == Some(Habit::Flooded) {
-            stage.add_flood(options);
+            swarm.add_flood(options);
         }
-        stage.set_apps(options);
-        for (at, fault) in &options.faults.faults {
-            stage.fleet.world.at(*at, fault.clone());
+        swarm.set_apps(options);
+        for (at, disturbance) in &options.disturbances.disturbances {
+            swarm.fleet.world.at(*at, disturbance.clone());
         }
-        stage
+        swarm
     }
 
     fn lay_links(&mut self, options: &Options) {
@@ -149,42 +157,42 @@ impl Stage {
         }
     }
 
-    fn add_liar(&mut self, options: &Options) {
-        let Some(liar) = &options.liar else { return };
-        if matches!(liar.behaviour.part, Part::Client | Part::Joiner) {
+    fn add_byzantine(&mut self, options: &Options) {
+        let Some(byzantine) = &options.byzantine else { return };
+        if matches!(byzantine.behaviour.role, PeerRole::Client | PeerRole::Joiner) {
             let (Fleet { world, pki, .. }, server) = (&self.fleet, self.fleet.server_address(0));
-            let node = Byzantine::client(world, pki, server, liar.seed, liar.behaviour);
+            let node = Byzantine::client(world, pki, server, byzantine.seed, byzantine.behaviour);
             self.model.borrow_mut().distrust_a_client();
             self.reports.push(node.report());
             let address = ([10, 0, 2, small(options.clients.len()) + 1], 5000).into();
-            self.liars.push(self.fleet.world.add_raw_node(address, Box::new(node)));
+            self.byzantines.push(self.fleet.world.add_raw_node(address, Box::new(node)));
             return;
         }
         let (own, other) = (options.servers, options.servers + 1);
-        let partner = if liar.accomplice.is_some() { other } else { 0 };
+        let partner = if byzantine.accomplice.is_some() { other } else { 0 };
         let Fleet { world, pki, .. } = &self.fleet;
-        let server = |number, behaviour| Byzantine::server(world, pki, small(number), liar.seed, behaviour);
+        let server = |number, behaviour| Byzantine::server(world, pki, small(number), byzantine.seed, behaviour);
         let partner = self.fleet.target(partner);
-        let node = server(own, liar.behaviour).partner(partner.address, SERVER_NAME, partner.identity);
-        let accomplice = liar.accomplice.map(|behaviour| server(other, behaviour).together_with(&node));
+        let node = server(own, byzantine.behaviour).partner(partner.address, SERVER_NAME, partner.identity);
+        let accomplice = byzantine.accomplice.map(|behaviour| server(other, behaviour).together_with(&node));
         for (number, node) in std::iter::once((own, node)).chain(accomplice.map(|node| (other, node))) {
             self.model.borrow_mut().distrust(self.fleet.target(number).identity);
             self.reports.push(node.report());
-            self.liars.push(self.fleet.add_raw_server(number, Box::new(node)));
+            self.byzantines.push(self.fleet.add_raw_server(number, Box::new(node)));
         }
     }
 
-    /// What the liars came to do, and what they met.
-    fn cover_liars(&self, liar: &Liar, coverage: &mut Coverage) {
+    /// What the byzantine nodes came to do, and what they met.
+    fn cover_byzantine(&self, byzantine: &ByzantinePeers, coverage: &mut Coverage) {
         let reports: Vec<_> = self.reports.iter().map(|report| report.borrow()).collect();
         if reports.iter().all(|report| report.has_acted) {
-            coverage.fault(&liar.kind());
+            coverage.disturbance(&byzantine.kind());
         }
         let closed = reports.iter().flat_map(|report| &report.closed);
         closed.filter_map(|(_, code)| *code).for_each(|code| coverage.code(code));
     }
 
-    /// Strangers that dial the first server, all of one network.
+    /// A host that never authenticates, and dials the first server again and again.
     fn add_flood(&mut self, options: &Options) {
         let dialer = [Dialer::Silent, Dialer::Forger, Dialer::Spoofed][usize::from(options.seed.to_le_bytes()[0] % 3)];
         let (server, plan) = (self.fleet.server_address(0), (400, Duration::from_millis(2)));
@@ -193,50 +201,51 @@ impl Stage {
     }
 
     fn set_apps(&mut self, options: &Options) {
-        let lies = |part: Part| options.liar.as_ref().is_some_and(|liar| liar.behaviour.part == part);
-        let all = options.servers + if lies(Part::Secondary) { self.liars.len() } else { 0 };
+        let lies =
+            |role: PeerRole| options.byzantine.as_ref().is_some_and(|byzantine| byzantine.behaviour.role == role);
+        let all = options.servers + if lies(PeerRole::Secondary) { self.byzantines.len() } else { 0 };
         for (number, node) in self.fleet.servers.iter().enumerate() {
             let others = (0..all)
                 .filter(|other| *other != number)
                 .map(|other| self.fleet.target(other))
-                .chain(self.stranger(options))
+                .chain(self.invalid_path(options))
                 .collect();
             let plan = ServerPlan { others, ..options.plan.clone() };
             let app = ServerApp::new(plan, options.seed ^ number as u64, self.model.clone());
             self.fleet.world.set_app(*node, Box::new(app));
         }
         for (number, (node, client)) in self.clients.iter().zip(&options.clients).enumerate() {
-            let mut visits = self.visits(client);
-            if lies(Part::Primary)
-                && let Some(visit) = visits.first().cloned()
+            let mut sessions = self.sessions(client);
+            if lies(PeerRole::Primary)
+                && let Some(session) = sessions.first().cloned()
             {
                 let patience = Some(Duration::from_secs(5));
-                visits.push(Visit { primary: self.fleet.server_address(options.servers), patience, ..visit });
+                sessions.push(SessionPlan { primary: self.fleet.server_address(options.servers), patience, ..session });
             }
             let config = self.fleet.pki.client().limits(options.client_limits());
-            let plan = ClientPlan { number: u16::from(small(number)), config, visits };
+            let plan = ClientPlan { number: u16::from(small(number)), config, sessions };
             self.fleet.world.set_app(*node, Box::new(ClientApp::new(plan, self.model.clone())));
         }
     }
 
     /// A path that cannot be, if the world has one.
-    fn stranger(&self, options: &Options) -> Option<PathTarget> {
-        let stranger = options.stranger?;
-        let (real, nowhere) = (self.fleet.target(options.servers - 1), self.fleet.target(STRANGER));
+    fn invalid_path(&self, options: &Options) -> Option<PathTarget> {
+        let invalid_path = options.invalid_path?;
+        let (real, nowhere) = (self.fleet.target(options.servers - 1), self.fleet.target(INVALID_SERVER));
         let identity = nowhere.identity;
-        self.model.borrow_mut().expect_stranger(identity);
-        Some(match stranger {
-            Stranger::Nowhere => nowhere,
-            Stranger::OtherIdentity => PathTarget { identity, ..real },
-            Stranger::OtherName => PathTarget { server_name: "other.test".to_owned(), identity, ..real },
-            Stranger::Forbidden => PathTarget { address: ([127, 0, 0, 1], 4433).into(), identity, ..real },
+        self.model.borrow_mut().expect_invalid_path(identity);
+        Some(match invalid_path {
+            InvalidPath::Nowhere => nowhere,
+            InvalidPath::OtherIdentity => PathTarget { identity, ..real },
+            InvalidPath::OtherName => PathTarget { server_name: "other.test".to_owned(), identity, ..real },
+            InvalidPath::Forbidden => PathTarget { address: ([127, 0, 0, 1], 4433).into(), identity, ..real },
         })
     }
 
-    /// The faults, the recovery, the end. Returns how long the recovery took.
+    /// The disturbances, the recovery, the end. Returns how long the recovery took.
     fn play(&mut self, options: &Options) -> Duration {
         let mut watch = Watch::new(&mut self.fleet.world, self.model.clone(), self.limits.clone());
-        let end = options.faults.end;
+        let end = options.disturbances.end;
         if self.fleet.world.run_until(end, |world| !watch.look(world)) {
             return Duration::ZERO;
         }
@@ -261,8 +270,8 @@ impl Stage {
             ));
             return recovery;
         }
-        for liar in self.liars.clone() {
-            self.fleet.world.crash(liar);
+        for byzantine in self.byzantines.clone() {
+            self.fleet.world.crash(byzantine);
         }
         let honest: Vec<NodeId> = self.clients.iter().chain(&self.fleet.servers).copied().collect();
         let quiet = self.fleet.world.run_until(LINGER, |world| {
@@ -277,10 +286,10 @@ impl Stage {
     }
 
     fn heal(&mut self) {
-        self.fleet.world.inject(Fault::HealAll);
+        self.fleet.world.inject(Disturbance::HealAll);
         for node in self.fleet.world.nodes().collect::<Vec<_>>() {
             if self.fleet.world.is_crashed(node) {
-                self.fleet.world.inject(Fault::Restart { node, state: Memory::Kept });
+                self.fleet.world.inject(Disturbance::Restart { node, state: RestartState::Kept });
             }
         }
     }
@@ -314,18 +323,18 @@ impl Stage {
         self.model.borrow_mut().violate(what);
     }
 
-    fn visits(&self, client: &ClientOptions) -> Vec<Visit> {
-        let visit = |visit: &super::options::VisitOptions| Visit {
-            primary: self.fleet.server_address(visit.primary),
+    fn sessions(&self, client: &ClientOptions) -> Vec<SessionPlan> {
+        let session = |session: &super::options::SessionOptions| SessionPlan {
+            primary: self.fleet.server_address(session.primary),
             server_name: SERVER_NAME.to_owned(),
-            jobs: visit.jobs.clone(),
-            parallel: visit.parallel,
-            early: visit.early,
-            begin_after: visit.begin_after,
-            give_up: visit.give_up,
+            requests: session.requests.clone(),
+            parallel: session.parallel,
+            early: session.early,
+            begin_after: session.begin_after,
+            give_up: session.give_up,
             patience: None,
         };
-        client.visits.iter().map(visit).collect()
+        client.sessions.iter().map(session).collect()
     }
 }
 

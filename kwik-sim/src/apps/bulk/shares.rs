@@ -8,16 +8,16 @@ use kwik_core::{Dir, PathId, SessionMut, StreamHandle, StreamOffset};
 
 use super::SEND_BUFFER_BYTES;
 use super::open::Open;
-use super::source::{Source, Speed, bytes_in, time_for};
+use super::source::{RangeSource, Speed, bytes_in, time_for};
 use crate::content::RepeatedContent;
 use std::ops::Range;
 
-/// The primary's part.
+/// What the primary does.
 pub(super) struct Shares {
     content: RepeatedContent,
     stream: Option<StreamHandle>,
     open: Open,
-    sources: Vec<Source>,
+    sources: Vec<RangeSource>,
     own: Speed,
     own_chunk: Range<u64>,
     rtt: Duration,
@@ -50,7 +50,7 @@ impl Shares {
 
     /// A further server may write.
     pub(super) fn add_path(&mut self, path: PathId) {
-        self.sources.push(Source::new(path));
+        self.sources.push(RangeSource::new(path));
     }
 
     /// Something happened in the session: hands out what can be.
@@ -137,7 +137,7 @@ impl Shares {
     }
 
     fn bytes_per_second(&self) -> u64 {
-        self.own.bytes_per_second() + self.sources.iter().map(Source::bytes_per_second).sum::<u64>()
+        self.own.bytes_per_second() + self.sources.iter().map(RangeSource::bytes_per_second).sum::<u64>()
     }
 }
 

@@ -1,11 +1,13 @@
-//! Every fault does what it says, and a download gets over those that end.
+//! Every disturbance does what it says, and a download gets over those that end.
 
 use std::time::Duration;
 
 use kwik_core::{Dir, SessionEvent};
 use kwik_sim::apps::bulk::Bulk;
 use kwik_sim::content::bytes_at;
-use kwik_sim::{Fate, Fault, Fleet, FleetBuilder, Link, Memory, Rebind, SERVER_NAME, TraceKind, World, WorldConfig};
+use kwik_sim::{
+    Delivery, Disturbance, Fleet, FleetBuilder, Link, Rebind, RestartState, SERVER_NAME, TraceKind, World, WorldConfig,
+};
 
 const BYTES: u64 = 2_000_000;
 
@@ -17,11 +19,11 @@ fn download() -> Bulk {
     download
 }
 
-/// Runs a download with one fault in its middle; returns how long it took.
-fn download_with(fault: impl Fn(&Fleet) -> Vec<(u64, Fault)>) -> (Duration, Fleet) {
+/// Runs a download with one disturbance in its middle; returns how long it took.
+fn download_with(disturbance: impl Fn(&Fleet) -> Vec<(u64, Disturbance)>) -> (Duration, Fleet) {
     let mut download = download();
-    for (at, fault) in fault(&download.fleet) {
-        download.fleet.world.at(Duration::from_millis(at), fault);
+    for (at, disturbance) in disturbance(&download.fleet) {
+        download.fleet.world.at(Duration::from_millis(at), disturbance);
     }
     assert!(download.run(Duration::from_secs(30)), "{} bytes read", download.bytes_read());
     assert_eq!(download.bytes_read(), BYTES);
@@ -36,17 +38,17 @@ fn count(world: &World, wanted: impl Fn(&TraceKind) -> bool) -> usize {
     world.trace().events().filter(|event| wanted(&event.kind)).count()
 }
 
-fn fates(world: &World, wanted: Fate) -> usize {
-    count(world, |kind| matches!(kind, TraceKind::Sent { fate, .. } if *fate == wanted))
+fn deliveries(world: &World, wanted: Delivery) -> usize {
+    count(world, |kind| matches!(kind, TraceKind::Sent { delivery, .. } if *delivery == wanted))
 }
 
 #[test]
 fn partition_holds_up_until_it_heals() {
     let (took, download) = download_with(|download| {
         let (left, right) = (vec![download.client], download.servers.clone());
-        vec![(200, Fault::Partition { left, right }), (900, Fault::HealAll)]
+        vec![(200, Disturbance::Partition { left, right }), (900, Disturbance::HealAll)]
     });
-    assert!(fates(&download.world, Fate::Blocked) > 0);
+    assert!(deliveries(&download.world, Delivery::Blocked) > 0);
     assert!(took > undisturbed() + Duration::from_millis(600), "{took:?}");
 }
 
@@ -54,11 +56,11 @@ fn partition_holds_up_until_it_heals() {
 fn black_hole_swallows_one_direction_only() {
     let (_, download) = download_with(|download| {
         let (from, to) = (download.client, download.servers[1]);
-        vec![(250, Fault::Blackhole { from, to }), (600, Fault::Heal { a: from, b: to })]
+        vec![(250, Disturbance::Blackhole { from, to }), (600, Disturbance::Heal { a: from, b: to })]
     });
     let blocked = |node| {
         let events = download.world.trace().events().filter(|event| event.node == node);
-        events.filter(|event| matches!(event.kind, TraceKind::Sent { fate: Fate::Blocked, .. })).count()
+        events.filter(|event| matches!(event.kind, TraceKind::Sent { delivery: Delivery::Blocked, .. })).count()
     };
     assert!(blocked(download.client) > 0);
     assert_eq!(blocked(download.servers[1]), 0);
@@ -67,7 +69,7 @@ fn black_hole_swallows_one_direction_only() {
 #[test]
 fn rebinding_changes_what_the_server_sees() {
     for to in [Rebind::Port, Rebind::Address] {
-        let (_, download) = download_with(|download| vec![(250, Fault::Rebind { node: download.client, to })]);
+        let (_, download) = download_with(|download| vec![(250, Disturbance::Rebind { node: download.client, to })]);
         let before = "10.0.2.1:5000".parse().unwrap();
         let after = download.world.address(download.client);
         assert_ne!(after, before);
@@ -80,8 +82,9 @@ fn rebinding_changes_what_the_server_sees() {
 
 #[test]
 fn pause_makes_timers_late_and_fills_the_socket() {
-    let (took, mut download) =
-        download_with(|download| vec![(250, Fault::Pause { node: download.client, span: Duration::from_millis(500) })]);
+    let (took, mut download) = download_with(|download| {
+        vec![(250, Disturbance::Pause { node: download.client, span: Duration::from_millis(500) })]
+    });
     assert!(took > undisturbed() + Duration::from_millis(300), "{took:?}");
     let silent = download.world.trace().events().filter(|event| event.node == download.client).all(|event| {
         let sends = matches!(event.kind, TraceKind::Sent { .. });
@@ -95,7 +98,7 @@ fn pause_makes_timers_late_and_fills_the_socket() {
     let mut small = Bulk::new(config, BYTES, &[Link::default(), Link::default()]);
     small.fleet.world.trace_mut().keep(1_000_000);
     let span = Duration::from_millis(500);
-    small.fleet.world.at(Duration::from_millis(10), Fault::Pause { node: small.fleet.client, span });
+    small.fleet.world.at(Duration::from_millis(10), Disturbance::Pause { node: small.fleet.client, span });
     assert!(small.run(Duration::from_secs(30)));
     assert!(count(&small.fleet.world, |kind| matches!(kind, TraceKind::Note { text } if text.contains("no room"))) > 0);
 }
@@ -104,16 +107,17 @@ fn pause_makes_timers_late_and_fills_the_socket() {
 fn send_errors_lose_what_is_sent() {
     let (_, download) = download_with(|download| {
         let (node, span) = (download.servers[0], Duration::from_millis(50));
-        vec![(200, Fault::SendErrors { node, span })]
+        vec![(200, Disturbance::SendErrors { node, span })]
     });
-    assert!(fates(&download.world, Fate::SendError) > 0);
+    assert!(deliveries(&download.world, Delivery::SendError) > 0);
 }
 
 #[test]
 fn smaller_mtu_drops_what_is_larger() {
-    let (_, download) =
-        download_with(|download| vec![(250, Fault::Mtu { a: download.client, b: download.servers[1], mtu: 1250 })]);
-    assert!(fates(&download.world, Fate::TooBig) > 0);
+    let (_, download) = download_with(|download| {
+        vec![(250, Disturbance::Mtu { a: download.client, b: download.servers[1], mtu: 1250 })]
+    });
+    assert!(deliveries(&download.world, Delivery::TooBig) > 0);
 }
 
 #[test]
@@ -121,25 +125,25 @@ fn corruption_is_never_read_without_tls() {
     let (_, download) = download_with(|download| {
         let change = |from, to| {
             let link = Link { corruption: 0.2, ..Link::with_rate(10_000_000, Duration::from_millis(10)) };
-            (0, Fault::Link { from, to, link })
+            (0, Disturbance::Link { from, to, link })
         };
         vec![change(download.servers[0], download.client), change(download.servers[1], download.client)]
     });
-    assert!(fates(&download.world, Fate::Corrupted) > 20);
+    assert!(deliveries(&download.world, Delivery::Corrupted) > 20);
 }
 
 #[test]
 fn node_restarts_with_its_memory_or_without() {
     let (_, kept) = download_with(|download| {
         let node = download.servers[1];
-        vec![(250, Fault::Crash { node }), (500, Fault::Restart { node, state: Memory::Kept })]
+        vec![(250, Disturbance::Crash { node }), (500, Disturbance::Restart { node, state: RestartState::Kept })]
     });
     assert!(!kept.world.is_crashed(kept.servers[1]));
 
     let mut download = download();
     let node = download.fleet.servers[0];
-    download.fleet.world.at(Duration::from_millis(120), Fault::Crash { node });
-    download.fleet.world.at(Duration::from_millis(300), Fault::Restart { node, state: Memory::Lost });
+    download.fleet.world.at(Duration::from_millis(120), Disturbance::Crash { node });
+    download.fleet.world.at(Duration::from_millis(300), Disturbance::Restart { node, state: RestartState::Lost });
     assert!(!download.run(Duration::from_secs(60)), "a download went on at a server that forgot it");
     let mut lost = download.fleet;
     assert!(lost.world.saw(lost.client, |event| matches!(event, SessionEvent::Closed(_))));
@@ -157,7 +161,7 @@ fn wall_clocks_that_differ_keep_a_secondary_out() {
     let joined = |offset| {
         let mut download = download();
         let node = download.fleet.servers[1];
-        download.fleet.world.at(Duration::ZERO, Fault::ClockOffset { node, millis: offset });
+        download.fleet.world.at(Duration::ZERO, Disturbance::ClockOffset { node, millis: offset });
         assert!(download.run(Duration::from_secs(20)), "the primary alone is enough");
         download.fleet.world.saw(node, |event| *event == SessionEvent::Incoming)
     };
@@ -186,7 +190,7 @@ fn node_with_two_addresses_uses_the_preferred_one_of_the_family() {
     let (at_server, _) = world.poll_event(server).unwrap();
     assert_eq!(world.session(server, at_server).unwrap().remote_address(), Some(first));
 
-    world.inject(Fault::Prefer { node: client, address: second });
+    world.inject(Disturbance::Prefer { node: client, address: second });
     let data = bytes_at(0, 0..5_000);
     world.session_mut(client, session).unwrap().stream_mut(stream).write(&data).unwrap();
     world.run_for(Duration::from_secs(1));

@@ -19,27 +19,27 @@ const BUFFERED_MAX: usize = 24 << 20;
 /// What a secondary writes of a grant, at most.
 const PART_BYTES_MAX: u64 = 64 * 1024;
 /// The numbers of the dishonest server, and of another one that is one of a pair with it.
-pub(crate) const LIAR: u8 = 2;
+pub(crate) const BYZANTINE: u8 = 2;
 pub(crate) const ACCOMPLICE: u8 = 3;
 
 /// A session as one honest node has it.
-pub(crate) type At = (NodeId, SessionHandle);
+pub(crate) type SessionAt = (NodeId, SessionHandle);
 
 /// A world with a client, two servers, and a dishonest node 10 ms from each.
-pub(crate) struct Arena {
+pub(crate) struct ByzantineFixture {
     pub(crate) fleet: Fleet,
     /// Every session an honest node has or had, in the order they came.
-    pub(crate) sessions: Vec<At>,
-    pub(crate) closed: BTreeMap<At, SessionError>,
-    pub(crate) path_events: Vec<(At, PathEvent)>,
+    pub(crate) sessions: Vec<SessionAt>,
+    pub(crate) closed: BTreeMap<SessionAt, SessionError>,
+    pub(crate) path_events: Vec<(SessionAt, PathEvent)>,
     /// Codes with which streams of one direction ended that honest nodes accepted.
     pub(crate) stream_ends: Vec<ErrorCode>,
     /// The most any session had buffered, in bytes.
     pub(crate) buffered_most: usize,
-    accepted: BTreeMap<At, Vec<StreamHandle>>,
+    accepted: BTreeMap<SessionAt, Vec<StreamHandle>>,
 }
 
-impl Arena {
+impl ByzantineFixture {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             fleet: Fleet::null_tls(2, seed),
@@ -53,16 +53,16 @@ impl Arena {
     }
 
     /// Puts the dishonest node into the world.
-    pub(crate) fn add_liar(&mut self, node: Byzantine) -> (NodeId, Rc<RefCell<Report>>) {
-        self.add_liar_at(LIAR, node)
+    pub(crate) fn add_byzantine(&mut self, node: Byzantine) -> (NodeId, Rc<RefCell<Report>>) {
+        self.add_byzantine_at(BYZANTINE, node)
     }
 
     /// As well, where another one is there already.
     pub(crate) fn add_accomplice(&mut self, node: Byzantine) -> (NodeId, Rc<RefCell<Report>>) {
-        self.add_liar_at(ACCOMPLICE, node)
+        self.add_byzantine_at(ACCOMPLICE, node)
     }
 
-    fn add_liar_at(&mut self, number: u8, node: Byzantine) -> (NodeId, Rc<RefCell<Report>>) {
+    fn add_byzantine_at(&mut self, number: u8, node: Byzantine) -> (NodeId, Rc<RefCell<Report>>) {
         let node = node.content(|offset| byte_at(0, offset));
         let report = node.report();
         (self.fleet.add_raw_server(number.into(), Box::new(node)), report)
@@ -73,8 +73,8 @@ impl Arena {
     }
 
     /// The dishonest server as a path to add.
-    pub(crate) fn liar(&self) -> PathTarget {
-        self.fleet.target(LIAR.into())
+    pub(crate) fn byzantine(&self) -> PathTarget {
+        self.fleet.target(BYZANTINE.into())
     }
 
     /// The one that is one of a pair with it.
@@ -88,7 +88,7 @@ impl Arena {
     }
 
     /// Dials a server as the honest client.
-    pub(crate) fn dial(&mut self, server: NodeId, config: ClientConfig) -> At {
+    pub(crate) fn dial(&mut self, server: NodeId, config: ClientConfig) -> SessionAt {
         let client = self.fleet.client;
         let session = self.fleet.world.dial(client, server, config, SERVER_NAME).expect("dialled");
         self.sessions.push((client, session));
@@ -115,14 +115,14 @@ impl Arena {
     }
 
     /// Waits for a session of this role at a server.
-    pub(crate) fn await_incoming(&mut self, node: NodeId, role: Role, known: &[At]) -> Option<At> {
+    pub(crate) fn await_incoming(&mut self, node: NodeId, role: Role, known: &[SessionAt]) -> Option<SessionAt> {
         let mut found = None;
-        self.run_until(Duration::from_secs(10), |arena| {
-            let sessions = arena.sessions.clone();
+        self.run_until(Duration::from_secs(10), |fixture| {
+            let sessions = fixture.sessions.clone();
             found = sessions.into_iter().find(|at| {
                 at.0 == node
                     && !known.contains(at)
-                    && arena.fleet.world.session(at.0, at.1).is_some_and(|session| session.role() == role)
+                    && fixture.fleet.world.session(at.0, at.1).is_some_and(|session| session.role() == role)
             });
             found.is_some()
         });
@@ -130,7 +130,7 @@ impl Arena {
     }
 
     /// Why a path died, as its primary was told.
-    pub(crate) fn death(&self, at: At, path: PathId) -> Option<DeadReason> {
+    pub(crate) fn death(&self, at: SessionAt, path: PathId) -> Option<DeadReason> {
         self.path_events.iter().find_map(|(of, event)| match event {
             PathEvent::Dead { path: dead, reason } if *of == at && *dead == path => Some(reason.clone()),
             _ => None,
@@ -138,14 +138,14 @@ impl Arena {
     }
 
     /// The client fetches a stream from an honest server of its own; returns whether every byte came.
-    pub(crate) fn transfer(&mut self, client: At, server: At, bytes: u64) -> bool {
+    pub(crate) fn transfer(&mut self, client: SessionAt, server: SessionAt, bytes: u64) -> bool {
         let Some(mut session) = self.fleet.world.session_mut(client.0, client.1) else { return false };
         let Ok(here) = session.open_stream(Dir::Bi) else { return false };
         let mut there = None;
         let mut rest = pattern(0..bytes);
         let mut read = Vec::new();
-        self.run_until(Duration::from_secs(20), |arena| {
-            let Some(mut session) = arena.fleet.world.session_mut(server.0, server.1) else { return true };
+        self.run_until(Duration::from_secs(20), |fixture| {
+            let Some(mut session) = fixture.fleet.world.session_mut(server.0, server.1) else { return true };
             there = there.or_else(|| session.accept_stream(Dir::Bi));
             let Some(there) = there else { return false };
             if !rest.is_empty() {
@@ -155,13 +155,13 @@ impl Arena {
                     let _ = session.stream_mut(there).finish();
                 }
             }
-            arena.read(client, here, &mut read) != Err(ReadError::Blocked)
+            fixture.read(client, here, &mut read) != Err(ReadError::Blocked)
         });
         read == pattern(0..bytes)
     }
 
     /// Reads all there is; says why there is no more.
-    pub(crate) fn read(&mut self, at: At, stream: StreamHandle, into: &mut Vec<u8>) -> Result<(), ReadError> {
+    pub(crate) fn read(&mut self, at: SessionAt, stream: StreamHandle, into: &mut Vec<u8>) -> Result<(), ReadError> {
         let Some(mut session) = self.fleet.world.session_mut(at.0, at.1) else { return Err(ReadError::SessionClosed) };
         loop {
             match session.stream_mut(stream).read(usize::MAX) {
@@ -194,7 +194,7 @@ impl Arena {
         }
     }
 
-    fn serve_session(&mut self, at: At) {
+    fn serve_session(&mut self, at: SessionAt) {
         let Some(mut session) = self.fleet.world.session_mut(at.0, at.1) else { return };
         self.buffered_most = self.buffered_most.max(session.stats().bytes_buffered);
         assert!(self.buffered_most <= BUFFERED_MAX, "{} bytes buffered", self.buffered_most);
@@ -203,7 +203,7 @@ impl Arena {
                 let mut stream = session.stream_mut(part);
                 let range = stream.view().grant().expect("a part").range;
                 let data = pattern(range.start..range.end.min(range.start + PART_BYTES_MAX));
-                let _ = stream.write_chunk(data.into());
+                let _ = stream.write_chunk(data);
                 let _ = stream.finish();
                 stream.release_send();
                 stream.release_recv();
