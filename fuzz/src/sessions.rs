@@ -21,8 +21,8 @@ pub(crate) fn client(input: &mut Input<'_>) {
     let partner = fixture.fleet.target(1);
     let script = input.take(400);
     let behaviour = Behaviour::scripted(PeerRole::Primary, when);
-    let byzantine = Byzantine::server(&fixture.fleet.world, &fixture.fleet.pki, BYZANTINE, 1, behaviour).script(script);
-    let byzantine = fixture.add(byzantine.partner(partner.address, SERVER_NAME, partner.identity));
+    let byzantine = Byzantine::server(&fixture.fleet, BYZANTINE, 1, behaviour).script(script);
+    let byzantine = fixture.add(byzantine.partner(partner));
     fixture.dial(byzantine);
     fixture.perform(input);
 }
@@ -34,10 +34,7 @@ pub(crate) fn server(input: &mut Input<'_>) {
     let when = [When::First, When::Welcomed, When::Placed, When::Granted][usize::from(choice / 2 % 4)];
     let mut fixture = Fixture::new();
     let script = input.take(400);
-    let address = fixture.fleet.server_address(0);
-    let byzantine =
-        Byzantine::client(&fixture.fleet.world, &fixture.fleet.pki, address, 1, Behaviour::scripted(part, when))
-            .script(script);
+    let byzantine = Byzantine::client(&fixture.fleet, 1, Behaviour::scripted(part, when)).script(script);
     fixture.add(byzantine);
     fixture.perform(input);
 }
@@ -47,13 +44,7 @@ pub(crate) fn relay(input: &mut Input<'_>) {
     let when = [When::First, When::Welcomed, When::Placed, When::Welcomed][usize::from(input.byte() % 4)];
     let mut fixture = Fixture::new();
     let script = input.take(400);
-    let byzantine = Byzantine::server(
-        &fixture.fleet.world,
-        &fixture.fleet.pki,
-        BYZANTINE,
-        1,
-        Behaviour::scripted(PeerRole::Secondary, when),
-    );
+    let byzantine = Byzantine::server(&fixture.fleet, BYZANTINE, 1, Behaviour::scripted(PeerRole::Secondary, when));
     fixture.add(byzantine.script(script));
     fixture.dial(fixture.fleet.servers[0]);
     fixture.run(60);

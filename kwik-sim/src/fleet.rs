@@ -26,12 +26,18 @@ const CLIENTS: u8 = 2;
 const SERVERS: u8 = 1;
 
 /// Builds a [`Fleet`]. Nodes are added in the order of the calls, which is a part of what a seed stands for.
+///
+/// # Panics
+/// Its methods panic if a configuration cannot work.
 pub struct FleetBuilder {
     fleet: Fleet,
     clients: Vec<NodeId>,
 }
 
 /// A world with clients, a primary (server 0) and secondaries (1, 2, …). Server `n` has the identity of number `n`.
+///
+/// # Panics
+/// Its methods panic if what they are to do fails, or what they wait for does not come.
 pub struct Fleet {
     /// The world.
     pub world: World,
@@ -79,9 +85,6 @@ impl FleetBuilder {
     }
 
     /// Adds a client, with its configuration adjusted.
-    ///
-    /// # Panics
-    /// If it cannot work.
     #[must_use]
     pub fn client(mut self, adjust: impl FnOnce(&mut NodeConfig)) -> Self {
         let mut config = NodeConfig::client(self.fleet.address(CLIENTS, self.clients.len(), 5000));
@@ -91,9 +94,6 @@ impl FleetBuilder {
     }
 
     /// Adds servers, with the configuration of each adjusted.
-    ///
-    /// # Panics
-    /// If one cannot work.
     #[must_use]
     pub fn servers(mut self, count: usize, adjust: impl Fn(usize, &mut NodeConfig)) -> Self {
         for _ in 0..count {
@@ -107,9 +107,6 @@ impl FleetBuilder {
     }
 
     /// Lays the links.
-    ///
-    /// # Panics
-    /// If there is no client.
     #[must_use]
     pub fn build(mut self) -> Fleet {
         self.fleet.client = *self.clients.first().expect("a fleet has a client");
@@ -122,18 +119,12 @@ impl FleetBuilder {
 
 impl Fleet {
     /// One client and `servers` servers, each 10 ms away, with real TLS.
-    ///
-    /// # Panics
-    /// If there are more than 254 servers.
     #[must_use]
     pub fn new(servers: usize) -> Self {
         Self::with(servers, |config| config)
     }
 
     /// As [`Fleet::new`], with the servers' configuration adjusted.
-    ///
-    /// # Panics
-    /// If it cannot work.
     #[must_use]
     pub fn with(servers: usize, adjust: impl Fn(ServerConfig) -> ServerConfig) -> Self {
         let builder = FleetBuilder::new(WorldConfig::new(1)).client(|_| ());
@@ -141,9 +132,6 @@ impl Fleet {
     }
 
     /// As [`Fleet::new`], without TLS.
-    ///
-    /// # Panics
-    /// If there are more than 254 servers.
     #[must_use]
     pub fn null_tls(servers: usize, seed: u64) -> Self {
         FleetBuilder::new(WorldConfig::null_tls(seed)).client(|_| ()).servers(servers, |_, _| ()).build()
@@ -152,9 +140,6 @@ impl Fleet {
     // ---- more nodes
 
     /// Adds a client at an address, and a link to each server. Returns its node.
-    ///
-    /// # Panics
-    /// If the text is no address, or the address is taken.
     pub fn add_client(&mut self, address: &str, link: &Link) -> NodeId {
         let client = self.world.add_client(address.parse().expect("an address")).expect("the defaults work");
         self.connect_to_servers(client, link);
@@ -162,9 +147,6 @@ impl Fleet {
     }
 
     /// Adds a server, linked to the first client. Returns its number.
-    ///
-    /// # Panics
-    /// If its configuration cannot work.
     pub fn add_server(&mut self, config: ServerConfig) -> usize {
         let number = self.servers.len();
         let node = self.world.add_server(self.server_address(number), config).expect("the configuration works");
@@ -192,18 +174,12 @@ impl Fleet {
     // ---- who is who
 
     /// Where the server of a number is, or would be.
-    ///
-    /// # Panics
-    /// If the number is greater than 254.
     #[must_use]
     pub fn server_address(&self, number: usize) -> SocketAddr {
         self.address(SERVERS, number, 4433)
     }
 
     /// What names the server of a number in `add_path`, whether it is there or not.
-    ///
-    /// # Panics
-    /// If the number is greater than 254.
     #[must_use]
     pub fn target(&self, number: usize) -> PathTarget {
         PathTarget {
@@ -225,66 +201,36 @@ impl Fleet {
     // ---- sessions and paths
 
     /// Dials the primary and waits until both ends have the session.
-    ///
-    /// # Panics
-    /// If that does not happen.
     pub fn connect(&mut self) -> Ends {
         self.connect_with(self.pki.client())
     }
 
     /// As [`Fleet::connect`], with the client's configuration given.
-    ///
-    /// # Panics
-    /// If that does not happen.
     pub fn connect_with(&mut self, config: ClientConfig) -> Ends {
         let client = self.world.dial(self.client, self.servers[0], config, SERVER_NAME).expect("dialled");
         let primary = self.await_incoming(0);
-        let node = self.client;
-        assert!(self.world.run_until(LONG, |world| world.saw(node, |event| *event == SessionEvent::Welcomed)));
+        self.await_event(self.client, |event| *event == SessionEvent::Welcomed);
         Ends { client, primary }
     }
 
     /// Waits for the next session at a server.
-    ///
-    /// # Panics
-    /// If none comes.
     pub fn await_incoming(&mut self, server: usize) -> SessionHandle {
         let node = self.servers[server];
-        let mut found = None;
-        let came = self.world.run_until(LONG, |world| {
-            while let Some((session, event)) = world.poll_event(node) {
-                if event == SessionEvent::Incoming {
-                    found = Some(session);
-                    return true;
-                }
-            }
-            false
+        let (session, _) = self.await_some("session", |world| {
+            std::iter::from_fn(|| world.poll_event(node)).find(|(_, event)| *event == SessionEvent::Incoming)
         });
-        assert!(came, "no session came to server {server}");
-        found.expect("just found")
+        session
     }
 
     /// Adds a server to the session and waits until it joined; returns the path and the session at the secondary.
-    ///
-    /// # Panics
-    /// If it does not join.
     pub fn join(&mut self, ends: Ends, server: usize) -> (PathId, SessionHandle) {
-        let target = self.target(server);
-        let path = self.add_path(ends, target);
+        let path = self.add_path(ends, self.target(server));
         let session = self.await_incoming(server);
-        let primary = self.servers[0];
-        let joined = SessionEvent::Path(PathEvent::Joined(path));
-        assert!(
-            self.world.run_until(LONG, |world| world.saw(primary, |event| *event == joined)),
-            "{path} never joined"
-        );
+        self.await_event(self.servers[0], |event| *event == SessionEvent::Path(PathEvent::Joined(path)));
         (path, session)
     }
 
     /// Adds a path without waiting.
-    ///
-    /// # Panics
-    /// If the primary refuses to.
     pub fn add_path(&mut self, ends: Ends, target: PathTarget) -> PathId {
         let now = self.world.now();
         let primary = self.servers[0];
@@ -293,13 +239,10 @@ impl Fleet {
     }
 
     /// Waits until the primary hears of a path's death, and returns why it died.
-    ///
-    /// # Panics
-    /// If it lives.
     pub fn await_death(&mut self, ends: Ends, path: PathId) -> DeadReason {
-        let primary = self.servers[0];
         let is_dead = |event: &SessionEvent| matches!(event, SessionEvent::Path(PathEvent::Dead { path: dead, .. }) if *dead == path);
-        assert!(self.world.run_until(LONG, |world| world.saw(primary, is_dead)), "{path} lives on");
+        let primary = self.servers[0];
+        self.await_event(primary, is_dead);
         let session = self.world.session(primary, ends.primary).expect("a session");
         let dead = session.dead_paths().into_iter().find(|info| info.id == path).expect("listed as dead");
         match dead.state {
@@ -309,9 +252,6 @@ impl Fleet {
     }
 
     /// Opens a stream at the client and accepts it at the primary.
-    ///
-    /// # Panics
-    /// If it does not arrive.
     pub fn open(&mut self, ends: Ends, dir: Dir) -> (StreamHandle, StreamHandle) {
         let node = self.client;
         let here = self.world.session_mut(node, ends.client).expect("a session").open_stream(dir).expect("opened");
@@ -320,32 +260,16 @@ impl Fleet {
     }
 
     /// Waits for the next stream at a server.
-    ///
-    /// # Panics
-    /// If none comes.
     pub fn accept(&mut self, server: usize, session: SessionHandle, dir: Dir) -> StreamHandle {
-        let node = self.servers[server];
-        self.accept_at(node, session, dir)
+        self.accept_at(self.servers[server], session, dir)
     }
 
     /// Waits for the next stream at a node.
-    ///
-    /// # Panics
-    /// If none comes.
     pub fn accept_at(&mut self, node: NodeId, session: SessionHandle, dir: Dir) -> StreamHandle {
-        let mut stream = None;
-        let came = self.world.run_until(LONG, |world| {
-            stream = world.session_mut(node, session).and_then(|mut session| session.accept_stream(dir));
-            stream.is_some()
-        });
-        assert!(came, "no stream came");
-        stream.expect("just accepted")
+        self.await_some("stream", |world| world.session_mut(node, session)?.accept_stream(dir))
     }
 
     /// Writes all of `data`, running the world while the stream is blocked.
-    ///
-    /// # Panics
-    /// If the stream fails.
     pub fn write_all(&mut self, node: NodeId, session: SessionHandle, stream: StreamHandle, data: &[u8]) {
         let mut rest = Bytes::copy_from_slice(data);
         let wrote = self.world.run_until(LONG, |world| {
@@ -363,17 +287,11 @@ impl Fleet {
     }
 
     /// Finishes a stream.
-    ///
-    /// # Panics
-    /// If it cannot be.
     pub fn finish(&mut self, node: NodeId, session: SessionHandle, stream: StreamHandle) {
         self.world.session_mut(node, session).expect("a session").stream_mut(stream).finish().expect("finished");
     }
 
     /// Reads a stream to its end.
-    ///
-    /// # Panics
-    /// If it fails before, or never ends.
     pub fn read_to_end(&mut self, node: NodeId, session: SessionHandle, stream: StreamHandle) -> Vec<u8> {
         let mut data = Vec::new();
         let ended = self.world.run_until(LONG, |world| {
@@ -392,9 +310,6 @@ impl Fleet {
     }
 
     /// Reads all there is now.
-    ///
-    /// # Panics
-    /// If the session is gone.
     pub fn read_available(&mut self, node: NodeId, session: SessionHandle, stream: StreamHandle) -> Vec<u8> {
         let mut data = Vec::new();
         let mut session = self.world.session_mut(node, session).expect("a session");
@@ -405,19 +320,28 @@ impl Fleet {
     }
 
     /// Waits until a delegation is over.
-    ///
-    /// # Panics
-    /// If it never is.
     pub fn await_delegation(&mut self, ends: Ends, grant: GrantId) -> DelegationState {
         let primary = self.servers[0];
-        let mut last = None;
-        let over = self.world.run_until(LONG, |world| {
-            let session = world.session_mut(primary, ends.primary).expect("a session");
-            last = session.delegation(grant);
-            !matches!(last, Some(DelegationState::Active { .. }))
+        self.await_some("end of a delegation", |world| {
+            let state = world.session(primary, ends.primary)?.delegation(grant);
+            state.filter(|state| !matches!(state, DelegationState::Active { .. }))
+        })
+    }
+
+    // ---- waiting
+
+    /// Waits until a node has had such an event.
+    pub fn await_event(&mut self, node: NodeId, wanted: impl Fn(&SessionEvent) -> bool) {
+        assert!(self.world.run_until(LONG, |world| world.saw(node, &wanted)), "{node} never had the event");
+    }
+
+    fn await_some<T>(&mut self, what: &str, mut find: impl FnMut(&mut World) -> Option<T>) -> T {
+        let mut found = None;
+        self.world.run_until(LONG, |world| {
+            found = find(world);
+            found.is_some()
         });
-        assert!(over, "the delegation stays {last:?}");
-        last.expect("known")
+        found.unwrap_or_else(|| panic!("no {what} came"))
     }
 }
 

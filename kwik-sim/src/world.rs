@@ -70,7 +70,7 @@ impl WorldConfig {
 pub struct World {
     config: WorldConfig,
     clock: VirtualClock,
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// Whom an address leads to, as seen from outside, and which of its interfaces.
     by_address: BTreeMap<SocketAddr, (NodeId, usize)>,
     /// One for each direction between two addresses, by [`Interface::port`].
@@ -299,13 +299,6 @@ impl World {
     #[must_use]
     pub fn defects(&self, node: NodeId) -> &[ProtocolEvent] {
         &self.nodes[node.0].defects
-    }
-
-    /// Whether the applications of all nodes that have one, and did not crash, did all they wanted to.
-    #[must_use]
-    pub fn apps_are_done(&self) -> bool {
-        let apps = self.nodes.iter().filter(|node| !node.crashed).filter_map(|node| node.app.as_deref());
-        apps.into_iter().all(App::is_done)
     }
 
     /// Whether a node crashed and has not restarted.

@@ -33,10 +33,10 @@ impl Site {
     fn flood(&mut self, dialer: Dialer, dials: usize, per_second: u32) -> Rc<Cell<usize>> {
         let [high, low] = self.hosts.to_be_bytes();
         let address = format!("10.1.{high}.{low}:7000").parse().expect("an address");
-        let Fleet { world, pki, servers, .. } = &mut self.fleet;
         let plan = (dials, SECOND / per_second);
-        let flood = Flood::new(world, pki, world.address(servers[0]), u64::from(self.hosts), dialer, plan);
+        let flood = Flood::new(&self.fleet, u64::from(self.hosts), dialer, plan);
         let connected = flood.connected();
+        let Fleet { world, servers, .. } = &mut self.fleet;
         let node = world.add_raw_node(address, Box::new(flood));
         world.set_link_both(node, servers[0], Link::with_delay(DELAY));
         self.hosts += 1;

@@ -17,7 +17,7 @@ use kwik_core::{
     TransportCode,
 };
 use kwik_sim::byzantine::{Behaviour, Byzantine, Cost, PeerRole, When};
-use kwik_tests::{SERVER_NAME, pattern};
+use kwik_tests::pattern;
 
 /// The stream that the dishonest secondary has a part of: the primary's bytes, its own, the other's.
 const OWN: Range<u64> = 0..1_000;
@@ -93,7 +93,7 @@ struct SharedStream {
 
 fn secondary_misbehaves(behaviour: Behaviour, seed: u64) -> Checked {
     let mut fixture = ByzantineFixture::new(seed);
-    let byzantine = Byzantine::server(&fixture.fleet.world, &fixture.fleet.pki, BYZANTINE, seed, behaviour);
+    let byzantine = Byzantine::server(&fixture.fleet, BYZANTINE, seed, behaviour);
     let (_, report) = fixture.add_byzantine(byzantine);
     let config = fixture.fleet.pki.client();
     let client = fixture.dial(fixture.primary(), config);
@@ -235,8 +235,8 @@ fn collect_lost(fixture: &mut ByzantineFixture, primary: SessionAt, shared: &mut
 fn primary_misbehaves(behaviour: Behaviour, seed: u64) -> Checked {
     let mut fixture = ByzantineFixture::new(seed);
     let other = fixture.other();
-    let byzantine = Byzantine::server(&fixture.fleet.world, &fixture.fleet.pki, BYZANTINE, seed, behaviour);
-    let byzantine = byzantine.partner(other.address, SERVER_NAME, other.identity);
+    let byzantine = Byzantine::server(&fixture.fleet, BYZANTINE, seed, behaviour);
+    let byzantine = byzantine.partner(other);
     let (node, report) = fixture.add_byzantine(byzantine);
     let config = fixture.fleet.pki.client();
     let honest = fixture.dial(fixture.primary(), config.clone());
@@ -294,13 +294,12 @@ fn judge_session(fixture: &ByzantineFixture, behaviour: Behaviour, spoilt: Sessi
 
 fn client_misbehaves(behaviour: Behaviour, seed: u64) -> Checked {
     let mut fixture = ByzantineFixture::new(seed);
-    let server = fixture.fleet.server_address(0);
     let config = fixture.fleet.pki.client();
     let honest = fixture.dial(fixture.primary(), config);
     let Some(primary) = fixture.await_incoming(fixture.primary(), Role::Primary, &[]) else {
         return Err("no session".to_owned());
     };
-    let byzantine = Byzantine::client(&fixture.fleet.world, &fixture.fleet.pki, server, seed, behaviour);
+    let byzantine = Byzantine::client(&fixture.fleet, seed, behaviour);
     let (_, report) = fixture.add_byzantine(byzantine);
     let spoilt = if behaviour.role == PeerRole::Client && behaviour.when == When::First {
         None
@@ -396,8 +395,7 @@ fn dishonest_nodes_repeat_with_their_seed() {
     let hash = |seed| {
         let behaviour = Behaviour::named(PeerRole::Client, "frames from the grammar").expect("a behaviour");
         let mut fixture = ByzantineFixture::new(1);
-        let server = fixture.fleet.server_address(0);
-        let byzantine = Byzantine::client(&fixture.fleet.world, &fixture.fleet.pki, server, seed, behaviour);
+        let byzantine = Byzantine::client(&fixture.fleet, seed, behaviour);
         fixture.add_byzantine(byzantine);
         fixture.run_for(Duration::from_secs(3));
         fixture.fleet.world.trace().hash()

@@ -311,9 +311,10 @@ fn regression_memory_of_a_session_that_was_refused_from_aside_was_kept() {
 #[test]
 fn regression_unauthenticated_connections_took_what_is_kept_for_newcomers() {
     use kwik_sim::byzantine::{Dialer, Flood};
-    let (Fleet { mut world, pki, client, servers, .. }, _) = small_server(30, &Limits::default());
+    let (fleet, _) = small_server(30, &Limits::default());
+    let flood = Flood::new(&fleet, 0, Dialer::Silent, (5000, MILLISECOND));
+    let Fleet { mut world, pki, client, servers, .. } = fleet;
     let server = servers[0];
-    let flood = Flood::new(&world, &pki, world.address(server), 0, Dialer::Silent, (5000, MILLISECOND));
     let node = world.add_raw_node("10.1.0.1:7000".parse().unwrap(), Box::new(flood));
     world.set_link_both(node, server, Link::with_delay(10 * MILLISECOND));
     world.run_for(2 * SECOND);

@@ -53,7 +53,7 @@ fn wrong_server_name_is_a_tls_failure() {
     let is_failure = |event: &SessionEvent| {
         matches!(event, SessionEvent::Closed(SessionError::Transport { code: TransportCode::TLS_FAILED, .. }))
     };
-    assert!(fleet.world.run_until(LONG, |world| world.saw(client, is_failure)));
+    fleet.await_event(client, is_failure);
     assert!(!fleet.world.saw(server, |event| *event == SessionEvent::Incoming));
 }
 
@@ -111,6 +111,6 @@ fn primary_that_does_not_answer_hello_ends_the_session() {
     let is_timeout = |event: &SessionEvent| {
         matches!(event, SessionEvent::Closed(SessionError::Transport { code: TransportCode::AUTH_TIMEOUT, .. }))
     };
-    assert!(fleet.world.run_until(LONG, |world| world.saw(client, is_timeout)));
+    fleet.await_event(client, is_timeout);
     assert_eq!(fleet.world.elapsed() - before, Limits::default().auth_timeout);
 }

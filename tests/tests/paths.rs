@@ -129,7 +129,7 @@ fn paths_that_are_added_and_removed_in_turns_are_bounded() {
     let refusal = loop {
         let path = fleet.add_path(ends, target.clone());
         let settled = |event: &SessionEvent| matches!(event, SessionEvent::Path(event) if event.path() == path);
-        assert!(fleet.world.run_until(LONG, |world| world.saw(primary, settled)));
+        fleet.await_event(primary, settled);
         let session = fleet.world.session_mut(primary, ends.primary).unwrap();
         if let PathState::Dead(reason) = session.path(path).unwrap().state {
             break reason;
@@ -230,10 +230,10 @@ fn silent_secondary_is_suspect_then_recovers() {
     let link = Link::with_delay(Duration::from_millis(10));
     fleet.world.set_link_both(client, secondary, Link { up: false, ..link.clone() });
     let suspect = SessionEvent::Path(PathEvent::Suspect(path));
-    assert!(fleet.world.run_until(LONG, |world| world.saw(primary, |event| *event == suspect)));
+    fleet.await_event(primary, |event| *event == suspect);
     fleet.world.set_link_both(client, secondary, link);
     let recovered = SessionEvent::Path(PathEvent::Recovered(path));
-    assert!(fleet.world.run_until(LONG, |world| world.saw(primary, |event| *event == recovered)));
+    fleet.await_event(primary, |event| *event == recovered);
     let session = fleet.world.session_mut(primary, ends.primary).unwrap();
     assert_eq!(session.path(path).unwrap().state, PathState::Active);
 }
@@ -256,7 +256,7 @@ fn lease_of_a_path_is_renewed_while_the_primary_is_within_reach() {
     fleet.world.set_link_both(client, primary, Link { up: false, ..link.clone() });
     let cut = fleet.world.elapsed();
     let closed = |event: &SessionEvent| matches!(event, SessionEvent::Closed(_));
-    assert!(fleet.world.run_until(LONG, |world| world.saw(secondary, closed)));
+    fleet.await_event(secondary, closed);
     let lived = fleet.world.elapsed() - cut;
     assert!((Duration::from_secs(2)..=Duration::from_secs(4)).contains(&lived), "{lived:?}");
     fleet.world.set_link_both(client, primary, link);

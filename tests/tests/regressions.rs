@@ -58,7 +58,7 @@ fn regression_credit_does_not_overtake_join() {
     });
     assert!(consumed);
     let joined = SessionEvent::Path(PathEvent::Joined(path));
-    assert!(fleet.world.run_until(LONG, |world| world.saw(primary, |event| *event == joined)));
+    fleet.await_event(primary, |event| *event == joined);
 }
 
 /// A path whose client had acknowledged everything and fell silent was called suspect: acknowledgements counted as bytes

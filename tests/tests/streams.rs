@@ -54,7 +54,7 @@ fn open_fails_at_the_limit_and_an_event_tells_when_to_try_again() {
         session.stream_mut(stream).release_recv();
     }
     let available = SessionEvent::Stream(StreamEvent::Available { dir: Dir::Bi });
-    assert!(fleet.world.run_until(LONG, |world| world.saw(client, |event| *event == available)));
+    fleet.await_event(client, |event| *event == available);
     assert!(fleet.world.session_mut(client, ends.client).unwrap().open_stream(Dir::Bi).is_ok());
 }
 

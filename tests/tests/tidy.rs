@@ -61,11 +61,11 @@ const SIM_MAY_USE: &[(&str, &[&[&str]])] = &[
     ("pki", &[&["clock", "rng", "tls"]]),
     ("world", &[PARTS_OF_A_WORLD, &["net", "tls", "pki"]]),
     ("fleet", &[PARTS_OF_A_WORLD, &["pki", "world"]]),
-    ("byzantine", &[PARTS_OF_A_WORLD, &["pki", "world"]]),
+    ("byzantine", &[PARTS_OF_A_WORLD, &["world", "fleet"]]),
     ("checks", &[PARTS_OF_A_WORLD, &["content", "world"]]),
     ("apps", &[PARTS_OF_A_WORLD, &["content", "world", "fleet", "checks"]]),
     ("report", &[PARTS_OF_A_WORLD]),
-    ("swarm", &[PARTS_OF_A_WORLD, &["tls", "pki", "world", "fleet", "byzantine", "checks", "apps"]]),
+    ("swarm", &[PARTS_OF_A_WORLD, &["tls", "world", "fleet", "byzantine", "checks", "apps"]]),
 ];
 
 /// These know no QUIC, and no clock but the spans of time in frames, tickets and limits.

@@ -52,10 +52,8 @@ pub enum GiveUp {
 /// One session: its server, and what is done in it.
 #[derive(Debug, Clone)]
 pub struct SessionPlan {
-    /// The server that is dialled.
-    pub primary: SocketAddr,
-    /// The name in its certificate.
-    pub server_name: String,
+    /// The number of the server that is dialled.
+    pub primary: usize,
     /// What is done.
     pub requests: Vec<Request>,
     /// How many requests are under way at the same time.
@@ -78,11 +76,13 @@ pub struct ClientPlan {
     pub config: ClientConfig,
     /// Its sessions, at the same time.
     pub sessions: Vec<SessionPlan>,
+    /// Where servers are, by their numbers.
+    pub servers: Vec<SocketAddr>,
 }
 
 /// A client application.
 pub struct ClientApp {
-    config: ClientConfig,
+    plan: ClientPlan,
     model: SharedModel,
     sessions: Vec<ClientSession>,
 }
@@ -91,10 +91,9 @@ impl ClientApp {
     /// A client that does as planned.
     #[must_use]
     pub fn new(plan: ClientPlan, model: SharedModel) -> Self {
-        let ClientPlan { number, config, sessions } = plan;
-        let sessions =
-            sessions.into_iter().zip(0..).map(|(session, index)| ClientSession::new(session, number, index)).collect();
-        Self { config, model, sessions }
+        let session = |(index, session): (u64, &SessionPlan)| ClientSession::new(session.clone(), plan.number, index);
+        let sessions = (0..).zip(&plan.sessions).map(session).collect();
+        Self { plan, model, sessions }
     }
 
     fn rearm(&self, cx: &mut Context<'_>) {
@@ -124,7 +123,7 @@ impl App for ClientApp {
     fn on_wake(&mut self, cx: &mut Context<'_>) {
         let model = &mut *self.model.borrow_mut();
         for session in &mut self.sessions {
-            session.wake(cx, &self.config, model);
+            session.wake(cx, &self.plan, model);
         }
         self.rearm(cx);
     }

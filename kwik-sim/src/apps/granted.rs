@@ -9,7 +9,7 @@ use kwik_core::{ErrorCode, PathId, ReadError, SessionMut, Side, StreamHandle, St
 
 use super::message::GrantRequest;
 use super::writer::PIECE_BYTES;
-use crate::checks::{Flow, ReferenceModel};
+use crate::checks::{Flow, FlowModel};
 use crate::content::bytes_at;
 use crate::rng::SimRng;
 
@@ -75,13 +75,9 @@ impl GrantedStreams {
     }
 
     /// Goes on with every granted stream that was to begin by now.
-    pub(super) fn wake(&mut self, now: Instant, own: PathId, session: &mut SessionMut<'_>, model: &mut ReferenceModel) {
-        let due: Vec<_> = self
-            .0
-            .iter()
-            .filter(|(_, granted)| granted.begins_at.is_some_and(|at| at <= now))
-            .map(|(id, _)| *id)
-            .collect();
+    pub(super) fn wake(&mut self, now: Instant, own: PathId, session: &mut SessionMut<'_>, model: &mut FlowModel) {
+        let is_due = |granted: &GrantedStream| granted.begins_at.is_some_and(|at| at <= now);
+        let due: Vec<_> = self.0.iter().filter(|(_, granted)| is_due(granted)).map(|(stream, _)| *stream).collect();
         for stream in due {
             self.pump(now, own, stream, session, model);
         }
@@ -94,7 +90,7 @@ impl GrantedStreams {
         own: PathId,
         stream: StreamHandle,
         session: &mut SessionMut<'_>,
-        model: &mut ReferenceModel,
+        model: &mut FlowModel,
     ) {
         let Some(granted) = self.0.get_mut(&stream) else { return };
         if granted.begins_at.is_some_and(|at| at > now) {
@@ -117,7 +113,7 @@ impl GrantedStreams {
         stream: StreamHandle,
         code: ErrorCode,
         session: &mut SessionMut<'_>,
-        model: &mut ReferenceModel,
+        model: &mut FlowModel,
     ) {
         model.coverage.code(code);
         if self.0.remove(&stream).is_some() {
@@ -128,13 +124,7 @@ impl GrantedStreams {
 }
 
 impl GrantedStream {
-    fn read_request(
-        &mut self,
-        own: PathId,
-        stream: StreamHandle,
-        session: &mut SessionMut<'_>,
-        model: &mut ReferenceModel,
-    ) {
+    fn read_request(&mut self, own: PathId, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         loop {
             match session.stream_mut(stream).read(usize::MAX) {
                 Ok(chunk) => self.request.extend_from_slice(&chunk.data),
@@ -143,10 +133,8 @@ impl GrantedStream {
             }
         }
         let (Some(request), Some(id)) = (GrantRequest::decode(&self.request), session.stream(stream).id()) else {
-            return model.misgranted(
-                session.id(),
-                format!("{own} was granted {:?} with a request that nobody wrote", self.range),
-            );
+            let what = format!("{own} was granted {:?} with a request that nobody wrote", self.range);
+            return model.misgranted(session.id(), what);
         };
         let flow = Flow { token: request.token, stream: StreamId(request.stream), writer: Side::Server };
         if id != flow.stream {
@@ -160,7 +148,7 @@ impl GrantedStream {
     }
 
     /// Returns whether it is over.
-    fn write(&mut self, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut ReferenceModel) -> bool {
+    fn write(&mut self, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut FlowModel) -> bool {
         let Some(flow) = self.flow else { return false };
         while self.cursor < self.stop_at {
             let bytes = bytes_at(flow.key(), self.cursor..self.stop_at.min(self.cursor + PIECE_BYTES));

@@ -207,7 +207,7 @@ impl PrimarySession {
         let Some(token) = self.token else { return };
         for path in std::mem::take(&mut self.to_ask) {
             for _ in 0..tools.plan.raw_queries {
-                let padding = usize::try_from(tools.rng.below(2000)).unwrap_or(0);
+                let padding = tools.rng.index(2000);
                 self.raw.ask(session, (token, PathId::PRIMARY, path), padding, tools.model);
             }
         }

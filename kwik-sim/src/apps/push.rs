@@ -6,7 +6,7 @@ use kwik_core::{Dir, OpenError, SessionMut, Side, StreamHandle};
 
 use super::message::Header;
 use super::writer::{StreamWriter, WriteEnd};
-use crate::checks::{Flow, ReferenceModel};
+use crate::checks::{Flow, FlowModel};
 
 /// What one session was asked to push.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ impl Pushes {
     }
 
     /// Opens what may be opened, and writes.
-    pub(super) fn open(&mut self, session: &mut SessionMut<'_>, model: &mut ReferenceModel) {
+    pub(super) fn open(&mut self, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         while let Some((token, size)) = self.waiting.front().copied() {
             let stream = match session.open_stream(Dir::Uni) {
                 Ok(stream) => stream,
@@ -46,7 +46,7 @@ impl Pushes {
         &mut self,
         stream: StreamHandle,
         session: &mut SessionMut<'_>,
-        model: &mut ReferenceModel,
+        model: &mut FlowModel,
     ) -> bool {
         let Some(writer) = self.writers.get_mut(&stream) else { return false };
         writer.pump(session, model);
@@ -62,7 +62,7 @@ impl Pushes {
         &mut self,
         stream: StreamHandle,
         session: &mut SessionMut<'_>,
-        model: &mut ReferenceModel,
+        model: &mut FlowModel,
     ) -> bool {
         let Some(writer) = self.writers.remove(&stream) else { return false };
         model.acknowledged(writer.flow());

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use kwik_core::{Chunk, ReadError, SessionMut, Side, StreamHandle, StreamId};
 
 use super::message::Header;
-use crate::checks::{Flow, ReadEnd, ReferenceModel};
+use crate::checks::{Flow, FlowModel, ReadEnd};
 
 /// How a stream is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,12 +93,7 @@ impl StreamReader {
     }
 
     /// Reads what there is. Returns the header when it just became known.
-    pub(super) fn pump(
-        &mut self,
-        now: Instant,
-        session: &mut SessionMut<'_>,
-        model: &mut ReferenceModel,
-    ) -> Option<Header> {
+    pub(super) fn pump(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut FlowModel) -> Option<Header> {
         let mut header = None;
         if self.paused_until.is_some_and(|until| now < until) {
             return None;
@@ -125,7 +120,7 @@ impl StreamReader {
     }
 
     /// The session is over: reads what is buffered, without a pause.
-    pub(super) fn drain(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut ReferenceModel) {
+    pub(super) fn drain(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         self.paused_until = None;
         self.style.pause = None;
         self.pump(now, session, model);
@@ -135,7 +130,7 @@ impl StreamReader {
     }
 
     /// Wants no more.
-    pub(super) fn stop(&mut self, session: &mut SessionMut<'_>, code: u32, model: &mut ReferenceModel) {
+    pub(super) fn stop(&mut self, session: &mut SessionMut<'_>, code: u32, model: &mut FlowModel) {
         let FlowSource::Known(flow) = self.source else { return };
         if self.end.is_some() {
             return;
@@ -148,7 +143,7 @@ impl StreamReader {
     }
 
     /// Is not read any more: who lets go of the stream stops it.
-    pub(super) fn leave(&mut self, model: &mut ReferenceModel) {
+    pub(super) fn leave(&mut self, model: &mut FlowModel) {
         let FlowSource::Known(flow) = self.source else { return };
         if self.end.is_none() {
             model.stopped(flow, 0);
@@ -165,7 +160,7 @@ impl StreamReader {
         if self.style.ordered { stream.read(max) } else { stream.read_unordered(max) }
     }
 
-    fn take(&mut self, chunk: &Chunk, session: &SessionMut<'_>, model: &mut ReferenceModel) -> Option<Header> {
+    fn take(&mut self, chunk: &Chunk, session: &SessionMut<'_>, model: &mut FlowModel) -> Option<Header> {
         let expected = self.style.ordered.then_some(self.taken);
         let len = chunk.data.len() as u64;
         self.taken += len;
@@ -193,7 +188,7 @@ impl StreamReader {
         }
     }
 
-    fn finish(&mut self, end: ReadEnd, model: &mut ReferenceModel) {
+    fn finish(&mut self, end: ReadEnd, model: &mut FlowModel) {
         self.end = Some(end);
         if self.has_paused && end == ReadEnd::Finished {
             model.coverage.work("all read after a long pause");

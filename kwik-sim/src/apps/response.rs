@@ -210,7 +210,7 @@ impl Response {
         tools: &mut Tools<'_>,
     ) -> bool {
         let request = GrantRequest { token: self.flow.token, stream: self.flow.stream.0 };
-        let request = request.encode(usize::try_from(tools.rng.below(200)).unwrap_or(0));
+        let request = request.encode(tools.rng.index(200));
         let range = piece.range.clone();
         let mut stream = session.stream_mut(self.stream);
         let granted = if piece.at_cursor {

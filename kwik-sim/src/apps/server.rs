@@ -10,7 +10,7 @@ use super::primary::PrimarySession;
 use super::raw::RawTalk;
 use super::reader::ReadStyle;
 use crate::app::{App, Context};
-use crate::checks::{ReferenceModel, SharedModel};
+use crate::checks::{FlowModel, SharedModel};
 use crate::rng::SimRng;
 
 /// What a server does. Chances are in percent.
@@ -56,7 +56,7 @@ enum PlayedRole {
 pub(super) struct Tools<'a> {
     pub(super) now: Instant,
     pub(super) plan: &'a ServerPlan,
-    pub(super) model: &'a mut ReferenceModel,
+    pub(super) model: &'a mut FlowModel,
     pub(super) rng: &'a mut SimRng,
 }
 

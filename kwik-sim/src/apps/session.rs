@@ -4,16 +4,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kwik_core::{
-    ClientConfig, Dir, OpenError, SessionEvent, SessionHandle, SessionMut, Side, StreamEvent, StreamHandle,
-};
+use kwik_core::{Dir, OpenError, SessionEvent, SessionHandle, SessionMut, Side, StreamEvent, StreamHandle};
 
-use super::client::{GiveUp, Request, SessionPlan};
+use super::client::{ClientPlan, GiveUp, Request, SessionPlan};
 use super::message::Header;
 use super::reader::{ReadStyle, StreamReader};
 use super::writer::{StreamWriter, WriteEnd};
 use crate::app::Context;
-use crate::checks::{Flow, ReadEnd, ReferenceModel};
+use crate::checks::{Flow, FlowModel, ReadEnd};
+use crate::fleet::SERVER_NAME;
 
 /// A session of a client under way.
 pub(super) struct ClientSession {
@@ -111,11 +110,11 @@ impl ClientSession {
             .min()
     }
 
-    pub(super) fn wake(&mut self, cx: &mut Context<'_>, config: &ClientConfig, model: &mut ReferenceModel) {
+    pub(super) fn wake(&mut self, cx: &mut Context<'_>, client: &ClientPlan, model: &mut FlowModel) {
         let now = cx.now();
         if self.dial_at.is_some_and(|at| at <= now) {
             self.dial_at = None;
-            self.dial(cx, config, model);
+            self.dial(cx, client, model);
         }
         let gives_up = self.give_up_at.is_some_and(|at| at <= now);
         if gives_up {
@@ -137,7 +136,7 @@ impl ClientSession {
         cx: &mut Context<'_>,
         handle: SessionHandle,
         event: SessionEvent,
-        model: &mut ReferenceModel,
+        model: &mut FlowModel,
     ) {
         let now = cx.now();
         let Some(mut session) = cx.session_mut(handle) else { return };
@@ -171,11 +170,11 @@ impl ClientSession {
         self.close_when_done(now, &mut session, model);
     }
 
-    fn dial(&mut self, cx: &mut Context<'_>, config: &ClientConfig, model: &mut ReferenceModel) {
+    fn dial(&mut self, cx: &mut Context<'_>, client: &ClientPlan, model: &mut FlowModel) {
         self.token = (self.client + 1) << 40 | self.index << 32 | self.attempt;
         self.attempt += 1;
         let now = cx.now();
-        match cx.dial(config.clone(), self.plan.primary, &self.plan.server_name) {
+        match cx.dial(client.config.clone(), client.servers[self.plan.primary], SERVER_NAME) {
             Ok(handle) => {
                 model.coverage.work("dial");
                 model.began(self.token, self.plan.patience.is_none());
@@ -203,7 +202,7 @@ impl ClientSession {
         self.closing = false;
     }
 
-    fn start_requests(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut ReferenceModel) {
+    fn start_requests(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         while !self.closing && (self.connected || self.plan.early) && self.running.len() < self.plan.parallel {
             let Some(index) = self.waiting.front().copied() else { return };
             let request = self.plan.requests[index].clone();
@@ -225,7 +224,7 @@ impl ClientSession {
         request: &Request,
         stream: StreamHandle,
         session: &mut SessionMut<'_>,
-        model: &mut ReferenceModel,
+        model: &mut FlowModel,
     ) {
         let Some(id) = session.stream(stream).id() else { return };
         let flow = Flow { token: self.token, stream: id, writer: Side::Client };
@@ -255,13 +254,7 @@ impl ClientSession {
         (header.encode(), size)
     }
 
-    fn on_stream(
-        &mut self,
-        now: Instant,
-        event: StreamEvent,
-        session: &mut SessionMut<'_>,
-        model: &mut ReferenceModel,
-    ) {
+    fn on_stream(&mut self, now: Instant, event: StreamEvent, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         match event {
             StreamEvent::Opened { .. } => self.accept(now, session, model),
             StreamEvent::Available { .. } => self.start_requests(now, session, model),
@@ -278,7 +271,7 @@ impl ClientSession {
         }
     }
 
-    fn accept(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut ReferenceModel) {
+    fn accept(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         while let Some(stream) = session.accept_stream(Dir::Uni) {
             let Some(id) = session.stream(stream).id() else { continue };
             self.pushed.insert(stream, StreamReader::of_header(stream, id, Side::Server, ReadStyle::default()));
@@ -286,7 +279,7 @@ impl ClientSession {
         }
     }
 
-    fn read(&mut self, now: Instant, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut ReferenceModel) {
+    fn read(&mut self, now: Instant, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         if let Some(reader) = self.pushed.get_mut(&stream) {
             reader.pump(now, session, model);
             if reader.end().is_some() {
@@ -300,7 +293,7 @@ impl ClientSession {
         }
     }
 
-    fn write(&mut self, now: Instant, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut ReferenceModel) {
+    fn write(&mut self, now: Instant, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         let Some(running) = self.running.get_mut(&stream) else { return };
         if let Some(writer) = &mut running.writer {
             writer.pump(session, model);
@@ -319,7 +312,7 @@ impl ClientSession {
     }
 
     /// Lets go of a stream when both halves are over, and goes on with the next request.
-    fn settle(&mut self, now: Instant, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut ReferenceModel) {
+    fn settle(&mut self, now: Instant, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         let Some(running) = self.running.get_mut(&stream) else { return };
         let end = running.reader.as_ref().and_then(StreamReader::end);
         if end.is_some() {
@@ -344,7 +337,7 @@ impl ClientSession {
 
     /// Wants nothing more of all that is under way and that it can do without, all at once. Half of it is reset and stopped,
     /// of the other half it lets go.
-    fn give_up(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut ReferenceModel) {
+    fn give_up(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         let mut streams = Vec::new();
         for (stream, running) in &mut self.running {
             if !self.plan.requests[running.request].is_optional() {
@@ -376,7 +369,7 @@ impl ClientSession {
         }
     }
 
-    fn close_when_done(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut ReferenceModel) {
+    fn close_when_done(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         if self.leave_at.is_some_and(|at| at <= now) {
             self.leave_at = None;
             self.closing = true;
@@ -398,7 +391,7 @@ impl ClientSession {
         }
     }
 
-    fn drain(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut ReferenceModel) {
+    fn drain(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         let readers = self.running.values_mut().filter_map(|running| running.reader.as_mut());
         for reader in readers.chain(self.pushed.values_mut()) {
             reader.drain(now, session, model);

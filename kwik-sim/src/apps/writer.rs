@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kwik_core::{ErrorCode, FinishError, SessionMut, StreamHandle, WriteError};
 
-use crate::checks::{Flow, ReferenceModel};
+use crate::checks::{Flow, FlowModel};
 use crate::content::bytes_at;
 
 /// Bytes made for one write.
@@ -38,7 +38,7 @@ impl StreamWriter {
         head: Bytes,
         size: u64,
         reset: Option<(u64, u32)>,
-        model: &mut ReferenceModel,
+        model: &mut FlowModel,
     ) -> Self {
         model.begins(flow, head.clone());
         Self { stream, flow, head, cursor: 0, size, reset, end: None }
@@ -53,7 +53,7 @@ impl StreamWriter {
     }
 
     /// Writes what there is room for.
-    pub(super) fn pump(&mut self, session: &mut SessionMut<'_>, model: &mut ReferenceModel) {
+    pub(super) fn pump(&mut self, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         while self.end.is_none() {
             if let Some((_, code)) = self.reset.filter(|(after, _)| self.cursor >= *after) {
                 self.reset(session, code, model);
@@ -101,7 +101,7 @@ impl StreamWriter {
         }
     }
 
-    pub(super) fn reset(&mut self, session: &mut SessionMut<'_>, code: u32, model: &mut ReferenceModel) {
+    pub(super) fn reset(&mut self, session: &mut SessionMut<'_>, code: u32, model: &mut FlowModel) {
         self.end = Some(WriteEnd::SessionOver);
         if session.stream_mut(self.stream).reset(code).is_ok() {
             self.end = Some(WriteEnd::Reset);
@@ -110,7 +110,7 @@ impl StreamWriter {
         }
     }
 
-    fn finish(&mut self, session: &mut SessionMut<'_>, model: &mut ReferenceModel) {
+    fn finish(&mut self, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         self.end = Some(match session.stream_mut(self.stream).finish() {
             Ok(()) => {
                 model.finished(self.flow, self.size);
@@ -124,7 +124,7 @@ impl StreamWriter {
         });
     }
 
-    fn fail(&mut self, error: WriteError, model: &mut ReferenceModel) {
+    fn fail(&mut self, error: WriteError, model: &mut FlowModel) {
         self.end = Some(match error {
             WriteError::Stopped(code) => {
                 model.notified_of_stop(self.flow, code);
@@ -140,7 +140,7 @@ impl StreamWriter {
 }
 
 /// The least and the most that one write takes.
-fn note_size(bytes: u64, model: &mut ReferenceModel) {
+fn note_size(bytes: u64, model: &mut FlowModel) {
     match bytes {
         1 => model.coverage.work("write of 1 byte"),
         PIECE_BYTES => model.coverage.work("write of 64 KiB"),

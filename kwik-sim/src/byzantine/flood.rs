@@ -8,16 +8,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use kwik_core::__test_exports::{Frame, Hello, Params};
+use kwik_core::__test_exports::{Frame, Hello};
 use quinn_proto::crypto;
 use quinn_proto::{Connection, ConnectionHandle, DatagramEvent, Dir, Event};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::peer::params;
 use super::quic::{SeededIds, endpoint_config, transport};
-use crate::pki::Pki;
+use crate::fleet::Fleet;
 use crate::raw_node::RawNode;
-use crate::world::World;
 
 /// What the connections of a [`Flood`] do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,25 +50,18 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// `dials` connections to `server`, each `every` later than the one before, the first within so long.
+    /// `dials` connections to the primary, each `every` later than the one before, the first within so long.
     #[must_use]
-    pub fn new(
-        world: &World,
-        pki: &Pki,
-        server: SocketAddr,
-        seed: u64,
-        dialer: Dialer,
-        (dials, every): (usize, Duration),
-    ) -> Self {
+    pub fn new(fleet: &Fleet, seed: u64, dialer: Dialer, (dials, every): (usize, Duration)) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let ids = SeededIds::new(&mut rng);
-        let next = world.now() + every.mul_f64(rng.random());
+        let next = fleet.world.now() + every.mul_f64(rng.random());
         Self {
             endpoint: quinn_proto::Endpoint::new(Arc::new(endpoint_config(&mut rng, &ids)), None, true, None),
             ids,
-            crypto: pki.quic_client(),
-            server,
-            name: pki.name().to_owned(),
+            crypto: fleet.pki.quic_client(),
+            server: fleet.server_address(0),
+            name: fleet.pki.name().to_owned(),
             dialer,
             every,
             left: dials,
@@ -161,7 +154,6 @@ impl RawNode for Flood {
 
 /// A HELLO as it should be, but for a key that the sender does not have.
 fn forged_hello() -> Bytes {
-    let params = Params { streams_bidi: 128, streams_uni: 128, stream_window_initial: 16 * 1024 };
     let client_key = *kwik_core::Identity::from_seed([0x7e; 32]).public().as_bytes();
-    Frame::from(Hello { version: 1, params, client_key, proof: [0; 64], credential: Bytes::new() }).encode()
+    Frame::from(Hello { version: 1, params: params(), client_key, proof: [0; 64], credential: Bytes::new() }).encode()
 }

@@ -29,8 +29,8 @@ use kwik_core::__test_exports::{
     AddPath, Frame, Item, MaxStreams, OpenStream, PathStatus, Ticket, Welcome, WirePathState, welcome_proof,
 };
 use kwik_core::{
-    Dir, Epoch, ErrorCode, Identity, PathId, PublicIdentity, SessionId, Side, StreamId, StreamOffset, TransportCode,
-    UnixTime,
+    Dir, Epoch, ErrorCode, Identity, PathId, PathTarget, PublicIdentity, SessionId, Side, StreamId, StreamOffset,
+    TransportCode, UnixTime,
 };
 use quinn_proto::crypto;
 use rand::rngs::StdRng;
@@ -42,7 +42,7 @@ pub use self::pair::Pair;
 use self::peer::{PairGrants, PeerContext, PeerKnowledge, PeerState, Script, params};
 use self::quic::{Heard, QuicEndpoint};
 use crate::clock::VirtualClock;
-use crate::pki::Pki;
+use crate::fleet::Fleet;
 use crate::raw_node::RawNode;
 use crate::world::World;
 
@@ -67,7 +67,8 @@ pub struct Byzantine {
     content: fn(u64) -> u8,
     script: Script,
     client: Option<ClientSetup>,
-    partner: Option<Partner>,
+    /// An honest server that a dishonest primary adds to the session.
+    partner: Option<PathTarget>,
     start: Instant,
     unix_at_start: Duration,
     states: BTreeMap<usize, PeerState>,
@@ -86,13 +87,6 @@ struct ClientSetup {
     name: String,
 }
 
-/// An honest server that a dishonest primary adds to the session.
-struct Partner {
-    address: SocketAddr,
-    name: String,
-    identity: PublicIdentity,
-}
-
 impl Byzantine {
     /// The time between two acts.
     const ACT_EVERY: Duration = Duration::from_millis(5);
@@ -101,13 +95,15 @@ impl Byzantine {
 
     /// A server with the identity of this number: a primary or a secondary, as the behaviour wants.
     #[must_use]
-    pub fn server(world: &World, pki: &Pki, number: u8, seed: u64, behaviour: Behaviour) -> Self {
+    pub fn server(fleet: &Fleet, number: u8, seed: u64, behaviour: Behaviour) -> Self {
+        let Fleet { world, pki, .. } = fleet;
         Self::new(world, pki.identity(number), seed, behaviour, Some(pki.quic_server(number)))
     }
 
-    /// A client of the server at this address.
+    /// A client of the primary.
     #[must_use]
-    pub fn client(world: &World, pki: &Pki, server: SocketAddr, seed: u64, behaviour: Behaviour) -> Self {
+    pub fn client(fleet: &Fleet, seed: u64, behaviour: Behaviour) -> Self {
+        let (Fleet { world, pki, .. }, server) = (fleet, fleet.server_address(0));
         let mut key = [0; 32];
         StdRng::seed_from_u64(seed ^ 0xc11e).fill_bytes(&mut key);
         let mut node = Self::new(world, Identity::from_seed(key), seed, behaviour, None);
@@ -132,8 +128,8 @@ impl Byzantine {
 
     /// The honest server that a primary adds to its sessions, as path 1.
     #[must_use]
-    pub fn partner(mut self, address: SocketAddr, name: &str, identity: PublicIdentity) -> Self {
-        self.partner = Some(Partner { address, name: name.to_owned(), identity });
+    pub fn partner(mut self, partner: PathTarget) -> Self {
+        self.partner = Some(partner);
         self
     }
 
@@ -329,7 +325,7 @@ impl Byzantine {
         if self.opens_dishonestly(number) {
             return;
         }
-        let partner = self.partner.as_ref().map(|partner| (partner.address, partner.name.clone(), partner.identity));
+        let partner = self.partner.clone();
         self.on_peer(now, number, 0, |peer| {
             let Some(client) = peer.state.client_key else { return };
             let (session, path) = (peer.session(), peer.state.path);
@@ -338,7 +334,8 @@ impl Byzantine {
             peer.say(Welcome { session, path, params: params(), identity, signature });
             peer.state.is_welcomed = true;
             peer.state.streams_uni = 128;
-            let Some((address, server_name, secondary)) = partner.filter(|_| role == PeerRole::Primary) else { return };
+            let Some(partner) = partner.filter(|_| role == PeerRole::Primary) else { return };
+            let PathTarget { address, server_name, identity: secondary } = partner;
             let path = PathId(1);
             let Some(ticket) = peer.ticket(path, secondary, &server_name) else { return };
             let identity = *secondary.as_bytes();

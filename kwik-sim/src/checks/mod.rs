@@ -7,7 +7,7 @@ mod ranges;
 mod watch;
 
 pub use coverage::Coverage;
-pub use model::{Flow, NEVER_HONEST, ReadEnd, ReferenceModel, SharedModel};
+pub use model::{Flow, FlowModel, NEVER_HONEST, ReadEnd, SharedModel};
 pub use watch::Watch;
 
 pub(crate) use coverage::name_of;

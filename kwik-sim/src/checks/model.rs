@@ -14,7 +14,7 @@ use super::ranges::Ranges;
 use crate::content::{first_difference, mix};
 
 /// A model that the applications of a world share.
-pub type SharedModel = Rc<RefCell<ReferenceModel>>;
+pub type SharedModel = Rc<RefCell<FlowModel>>;
 
 /// One direction of one stream of one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,7 +75,7 @@ pub(crate) struct RawKey {
 
 /// Everything the applications of a world did and saw, and what of it must not have been.
 #[derive(Debug, Default)]
-pub struct ReferenceModel {
+pub struct FlowModel {
     flows: BTreeMap<Flow, FlowRecord>,
     sessions: BTreeMap<SessionId, u64>,
     tokens: BTreeMap<u64, SessionId>,
@@ -120,7 +120,7 @@ pub const NEVER_HONEST: &[TransportCode] = &[
     TransportCode::IDENTITY_MISMATCH,
 ];
 
-impl ReferenceModel {
+impl FlowModel {
     /// A model to share. `has_faults` says whether anything is wrong with the network at any time, and
     /// `sessions_may_fail` whether it may be so bad that sessions end.
     #[must_use]

@@ -145,7 +145,7 @@ impl Draw<'_> {
             }),
             "short queue" => self.change(|rng, link| {
                 link.rate = link.rate.or(Some(20_000_000));
-                link.queue_bytes = 8_000 + usize::try_from(rng.below(30_000)).unwrap_or(0);
+                link.queue_bytes = 8_000 + rng.index(30_000);
             }),
             "ecn" => self.change(|rng, link| {
                 link.ecn = if rng.below(2) == 0 { Ecn::Bleach } else { Ecn::Mark(some(rng, 0.5)) };
@@ -216,9 +216,9 @@ impl Draw<'_> {
         }
     }
 
-    fn mtu(&mut self, least: u64, more: u64) {
+    fn mtu(&mut self, least: usize, more: usize) {
         let (client, server) = self.pair();
-        let mtu = usize::try_from(least + self.rng.below(more)).unwrap_or(1200);
+        let mtu = least + self.rng.index(more);
         self.push(Disturbance::Mtu { a: self.clients[client], b: self.servers[server], mtu });
     }
 
@@ -260,11 +260,11 @@ impl Draw<'_> {
     }
 
     fn client(&mut self) -> usize {
-        usize::try_from(self.rng.below(self.clients.len() as u64)).unwrap_or(0)
+        self.rng.index(self.clients.len())
     }
 
     fn pair(&mut self) -> (usize, usize) {
-        let server = usize::try_from(self.rng.below(self.servers.len() as u64)).unwrap_or(0);
+        let server = self.rng.index(self.servers.len());
         (self.client(), server)
     }
 

@@ -129,7 +129,7 @@ impl Habit {
                 let rng = &mut SimRng::new(seed, &[0x4843]);
                 for _ in 0..1 + rng.below(FREE.len() as u64) {
                     let name = rng.pick(FREE).copied().unwrap_or_default();
-                    let extreme = [Extreme::Least, Extreme::Small, Extreme::Huge, Extreme::Most][index(rng, 4)];
+                    let extreme = [Extreme::Least, Extreme::Small, Extreme::Huge, Extreme::Most][rng.index(4)];
                     let mut changed = limits.clone();
                     let field = changed.fields_mut().into_iter().find(|(known, _)| *known == name);
                     field.into_iter().for_each(|(_, field)| field.set(extreme));
@@ -143,10 +143,6 @@ impl Habit {
         }
         limits
     }
-}
-
-fn index(rng: &mut SimRng, end: u64) -> usize {
-    usize::try_from(rng.below(end)).unwrap_or(0)
 }
 
 /// Reads up to a quarter of a megabyte, and nothing for a long time.

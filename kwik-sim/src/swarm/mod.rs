@@ -9,7 +9,7 @@ mod table;
 
 pub use disturbances::DisturbancePlan;
 pub use habits::Habit;
-pub use options::{ByzantinePeers, ClientOptions, InvalidPath, Options, SessionOptions, Tight};
+pub use options::{ByzantinePeers, ClientOptions, InvalidPath, Options, Tight};
 pub use run::{WorldOutcome, run};
 pub use runner::{Swarm, Sweep, sweep};
 pub use table::{coverage_gaps, coverage_table};

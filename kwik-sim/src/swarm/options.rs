@@ -8,7 +8,7 @@ use kwik_core::{Congestion, Dir, Limits, TransportCode};
 
 use super::disturbances::{self, DisturbancePlan};
 use super::habits::Habit;
-use crate::apps::{GiveUp, Header, ReadStyle, Reliability, Request, ServerPlan};
+use crate::apps::{Header, ReadStyle, Reliability, Request, ServerPlan, SessionPlan};
 use crate::byzantine::{Behaviour, Cost, Pair, PeerRole};
 use crate::link::{Ecn, Link};
 use crate::node::NodeId;
@@ -50,24 +50,7 @@ pub struct ClientOptions {
     /// How many addresses it has.
     pub addresses: usize,
     /// Its sessions.
-    pub sessions: Vec<SessionOptions>,
-}
-
-/// One session of a client.
-#[derive(Debug, Clone)]
-pub struct SessionOptions {
-    /// The server it dials.
-    pub primary: usize,
-    /// What it does.
-    pub requests: Vec<Request>,
-    /// How much of it at the same time.
-    pub parallel: usize,
-    /// Whether it opens streams before the handshake is done.
-    pub early: bool,
-    /// When it begins.
-    pub begin_after: Duration,
-    /// When it gives up what it can do without.
-    pub give_up: Option<GiveUp>,
+    pub sessions: Vec<SessionPlan>,
 }
 
 /// A node that keeps no rules, alone or with another one.
@@ -192,8 +175,8 @@ impl Options {
         let rng = &mut SimRng::new(seed, &[0x5357]);
         let lies = rng.below(4) == 0;
         // A byzantine server needs a number that others trust as a primary.
-        let servers = 1 + count(rng, if lies { 7 } else { 8 });
-        let links: Vec<Vec<Link>> = (0..1 + count(rng, 3)).map(|_| (0..servers).map(|_| link(rng)).collect()).collect();
+        let servers = 1 + rng.index(if lies { 7 } else { 8 });
+        let links: Vec<Vec<Link>> = (0..1 + rng.index(3)).map(|_| (0..servers).map(|_| link(rng)).collect()).collect();
         let tls = if rng.below(10) == 0 { TlsMode::Real } else { TlsMode::Null };
         let congestion = if rng.below(4) == 0 { Congestion::Bbr } else { Congestion::Cubic };
         let tight = if rng.below(3) == 0 { *rng.pick(&Tight::ALL).unwrap_or(&Tight::Nothing) } else { Tight::Nothing };
@@ -297,10 +280,6 @@ fn differences<T: fmt::Debug>(value: &T, usual: &T) -> String {
     fields(&text).into_iter().filter(|field| !usual.contains(field)).collect::<Vec<_>>().join(", ")
 }
 
-fn count(rng: &mut SimRng, end: u64) -> usize {
-    usize::try_from(rng.below(end)).unwrap_or(0)
-}
-
 /// Few bytes often, many sometimes.
 fn size(rng: &mut SimRng) -> u64 {
     match rng.below(10) {
@@ -331,17 +310,18 @@ fn link(rng: &mut SimRng) -> Link {
 }
 
 fn client(rng: &mut SimRng, servers: usize) -> ClientOptions {
-    let session = |rng: &mut SimRng| SessionOptions {
-        primary: count(rng, servers as u64),
+    let session = |rng: &mut SimRng| SessionPlan {
+        primary: rng.index(servers),
         requests: if rng.below(12) == 0 {
             many_requests(rng)
         } else {
             (0..=rng.below(8)).map(|_| request(rng)).collect()
         },
-        parallel: if rng.below(6) == 0 { 1 + count(rng, 100) } else { 1 + count(rng, 8) },
+        parallel: if rng.below(6) == 0 { 1 + rng.index(100) } else { 1 + rng.index(8) },
         early: rng.below(3) == 0,
         begin_after: Duration::from_millis(rng.below(3000)),
         give_up: None,
+        patience: None,
     };
     let sessions = (0..=rng.below(3)).map(|_| session(rng)).collect();
     ClientOptions { addresses: if rng.below(6) == 0 { 2 } else { 1 }, sessions }
@@ -370,7 +350,7 @@ fn request(rng: &mut SimRng) -> Request {
     let pause = (rng.below(8) == 0).then(|| (1 + rng.below(64 * 1024), Duration::from_millis(1 + rng.below(500))));
     let stop = partly(rng, down).map(|after| (after, 7));
     let reset_upload = partly(rng, up).map(|after| after.max(1));
-    let chunk = if rng.below(4) == 0 { 1 + count(rng, 2000) } else { usize::MAX };
+    let chunk = if rng.below(4) == 0 { 1 + rng.index(2000) } else { usize::MAX };
     let pushes = if rng.below(4) == 0 && reset_upload.is_none() { 1 + rng.below(20) } else { 0 };
     Request {
         dir,
@@ -401,7 +381,7 @@ fn plan(rng: &mut SimRng, lies: bool) -> ServerPlan {
         raw_queries: percent(rng, 5),
         reliability: Reliability { short: rarely(rng, 30), reset: rarely(rng, 30), late: rarely(rng, 50) },
         read: ReadStyle {
-            chunk: if rng.below(4) == 0 { 1 + count(rng, 4000) } else { usize::MAX },
+            chunk: if rng.below(4) == 0 { 1 + rng.index(4000) } else { usize::MAX },
             ordered: rng.below(4) != 0,
             pause: (rng.below(6) == 0).then(|| (1 + rng.below(64 * 1024), Duration::from_millis(1 + rng.below(300)))),
             stop: None,
@@ -432,20 +412,8 @@ fn byzantine(rng: &mut SimRng) -> Option<ByzantinePeers> {
 
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            seed,
-            tls,
-            congestion,
-            servers,
-            clients,
-            links,
-            plan,
-            tight,
-            disturbances,
-            invalid_path,
-            byzantine,
-            habit,
-        } = self;
+        let Self { seed, tls, congestion, servers, clients, links, plan, tight, .. } = self;
+        let Self { disturbances, invalid_path, byzantine, habit, .. } = self;
         writeln!(
             f,
             "seed {seed}: {tls:?} TLS, {congestion:?}, {servers} servers, scarce: {tight:?}, habit: {habit:?}, invalid path: {invalid_path:?}, byzantine: {byzantine:?}"
@@ -460,7 +428,7 @@ impl fmt::Display for Options {
                 writeln!(f, "    to n{server}: {}", describe(link))?;
             }
             for session in &client.sessions {
-                let SessionOptions { primary, requests, parallel, early, begin_after, give_up } = session;
+                let SessionPlan { primary, requests, parallel, early, begin_after, give_up, .. } = session;
                 writeln!(
                     f,
                     "    session with n{primary} at {begin_after:?}, early {early}, {parallel} at a time, gives up {give_up:?}"

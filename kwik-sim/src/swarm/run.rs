@@ -10,12 +10,12 @@ use kwik_core::{Limits, PathTarget};
 
 use super::disturbances::second_address;
 use super::habits::Habit;
-use super::options::{ByzantinePeers, ClientOptions, InvalidPath, Options, Tight};
+use super::options::{ByzantinePeers, InvalidPath, Options, Tight};
 use crate::apps::{ClientApp, ClientPlan, ServerApp, ServerPlan, SessionPlan};
 use crate::byzantine::{Byzantine, Dialer, Flood, PeerRole, Report};
-use crate::checks::{Coverage, ReferenceModel, SharedModel, Watch};
+use crate::checks::{Coverage, FlowModel, SharedModel, Watch};
 use crate::disturbance::{Disturbance, RestartState};
-use crate::fleet::{Fleet, FleetBuilder, SERVER_NAME};
+use crate::fleet::{Fleet, FleetBuilder};
 use crate::link::Link;
 use crate::node::NodeId;
 use crate::world::{World, WorldConfig};
@@ -115,10 +115,8 @@ impl SwarmWorld {
     fn new(options: &Options, sample: Option<Duration>) -> Self {
         let mut config = WorldConfig::new(options.seed);
         (config.tls, config.sample_paths) = (options.tls, sample);
-        let model = ReferenceModel::shared(
-            !options.disturbances.disturbances.is_empty(),
-            options.disturbances.sessions_may_fail,
-        );
+        let model =
+            FlowModel::shared(!options.disturbances.disturbances.is_empty(), options.disturbances.sessions_may_fail);
         if options.tight == Tight::Sessions {
             model.borrow_mut().expect_refusals();
         }
@@ -160,8 +158,7 @@ impl SwarmWorld {
     fn add_byzantine(&mut self, options: &Options) {
         let Some(byzantine) = &options.byzantine else { return };
         if matches!(byzantine.behaviour.role, PeerRole::Client | PeerRole::Joiner) {
-            let (Fleet { world, pki, .. }, server) = (&self.fleet, self.fleet.server_address(0));
-            let node = Byzantine::client(world, pki, server, byzantine.seed, byzantine.behaviour);
+            let node = Byzantine::client(&self.fleet, byzantine.seed, byzantine.behaviour);
             self.model.borrow_mut().distrust_a_client();
             self.reports.push(node.report());
             let address = ([10, 0, 2, small(options.clients.len()) + 1], 5000).into();
@@ -170,10 +167,9 @@ impl SwarmWorld {
         }
         let (own, other) = (options.servers, options.servers + 1);
         let partner = if byzantine.accomplice.is_some() { other } else { 0 };
-        let Fleet { world, pki, .. } = &self.fleet;
-        let server = |number, behaviour| Byzantine::server(world, pki, small(number), byzantine.seed, behaviour);
+        let server = |number, behaviour| Byzantine::server(&self.fleet, small(number), byzantine.seed, behaviour);
         let partner = self.fleet.target(partner);
-        let node = server(own, byzantine.behaviour).partner(partner.address, SERVER_NAME, partner.identity);
+        let node = server(own, byzantine.behaviour).partner(partner);
         let accomplice = byzantine.accomplice.map(|behaviour| server(other, behaviour).together_with(&node));
         for (number, node) in std::iter::once((own, node)).chain(accomplice.map(|node| (other, node))) {
             self.model.borrow_mut().distrust(self.fleet.target(number).identity);
@@ -195,15 +191,13 @@ impl SwarmWorld {
     /// A host that never authenticates, and dials the first server again and again.
     fn add_flood(&mut self, options: &Options) {
         let dialer = [Dialer::Silent, Dialer::Forger, Dialer::Spoofed][usize::from(options.seed.to_le_bytes()[0] % 3)];
-        let (server, plan) = (self.fleet.server_address(0), (400, Duration::from_millis(2)));
-        let flood = Flood::new(&self.fleet.world, &self.fleet.pki, server, options.seed, dialer, plan);
+        let flood = Flood::new(&self.fleet, options.seed, dialer, (400, Duration::from_millis(2)));
         self.fleet.world.add_raw_node(([10, 1, 0, 1], 7000).into(), Box::new(flood));
     }
 
     fn set_apps(&mut self, options: &Options) {
-        let lies =
-            |role: PeerRole| options.byzantine.as_ref().is_some_and(|byzantine| byzantine.behaviour.role == role);
-        let all = options.servers + if lies(PeerRole::Secondary) { self.byzantines.len() } else { 0 };
+        let has = |role: PeerRole| options.byzantine.as_ref().is_some_and(|byzantine| byzantine.behaviour.role == role);
+        let all = options.servers + if has(PeerRole::Secondary) { self.byzantines.len() } else { 0 };
         for (number, node) in self.fleet.servers.iter().enumerate() {
             let others = (0..all)
                 .filter(|other| *other != number)
@@ -214,16 +208,20 @@ impl SwarmWorld {
             let app = ServerApp::new(plan, options.seed ^ number as u64, self.model.clone());
             self.fleet.world.set_app(*node, Box::new(app));
         }
+        let servers: Vec<_> = (0..=options.servers).map(|number| self.fleet.server_address(number)).collect();
         for (number, (node, client)) in self.clients.iter().zip(&options.clients).enumerate() {
-            let mut sessions = self.sessions(client);
-            if lies(PeerRole::Primary)
+            let mut sessions = client.sessions.clone();
+            if has(PeerRole::Primary)
                 && let Some(session) = sessions.first().cloned()
             {
-                let patience = Some(Duration::from_secs(5));
-                sessions.push(SessionPlan { primary: self.fleet.server_address(options.servers), patience, ..session });
+                sessions.push(SessionPlan {
+                    primary: options.servers,
+                    patience: Some(Duration::from_secs(5)),
+                    ..session
+                });
             }
             let config = self.fleet.pki.client().limits(options.client_limits());
-            let plan = ClientPlan { number: u16::from(small(number)), config, sessions };
+            let plan = ClientPlan { number: u16::from(small(number)), config, sessions, servers: servers.clone() };
             self.fleet.world.set_app(*node, Box::new(ClientApp::new(plan, self.model.clone())));
         }
     }
@@ -282,6 +280,7 @@ impl SwarmWorld {
             return recovery;
         }
         self.check_quiet(&honest, quiet);
+        watch.audit_now(&self.fleet.world);
         recovery
     }
 
@@ -302,10 +301,6 @@ impl SwarmWorld {
             let left: Vec<_> =
                 sessions.into_iter().filter(|session| self.fleet.world.session(*node, *session).is_some()).collect();
             self.fleet.world.run_for(Duration::ZERO);
-            let defects = self.fleet.world.defects(*node).to_vec();
-            if !defects.is_empty() {
-                self.violate(format!("{node} ran into a defect of its own: {defects:?}"));
-            }
             let endpoint = self.fleet.world.endpoint(*node);
             let (idle, timeout) = (endpoint.is_idle(), endpoint.poll_timeout());
             if !quiet || !idle || !left.is_empty() || timeout.is_some() {
@@ -322,22 +317,36 @@ impl SwarmWorld {
     fn violate(&self, what: String) {
         self.model.borrow_mut().violate(what);
     }
-
-    fn sessions(&self, client: &ClientOptions) -> Vec<SessionPlan> {
-        let session = |session: &super::options::SessionOptions| SessionPlan {
-            primary: self.fleet.server_address(session.primary),
-            server_name: SERVER_NAME.to_owned(),
-            requests: session.requests.clone(),
-            parallel: session.parallel,
-            early: session.early,
-            begin_after: session.begin_after,
-            give_up: session.give_up,
-            patience: None,
-        };
-        client.sessions.iter().map(session).collect()
-    }
 }
 
 fn small(number: usize) -> u8 {
     u8::try_from(number).expect("few nodes")
+}
+
+#[cfg(test)]
+mod tests {
+    use kwik_core::{ProtocolEventKind, SessionError, TransportCode};
+
+    use super::*;
+
+    #[test]
+    fn honest_world_in_which_an_operator_sees_an_error_fails() {
+        let options = (0..).map(Options::from_seed).find(|options| options.byzantine.is_none()).unwrap();
+        let fault = |code| ProtocolEventKind::Fault { code, detail: String::new() };
+        let error = SessionError::Transport { code: TransportCode::INTERNAL, detail: String::new() };
+        for (kind, fails) in [
+            (fault(TransportCode::INTERNAL), true),
+            (ProtocolEventKind::SessionEnded { error }, true),
+            (fault(TransportCode::CONTROL_FLOOD), false),
+        ] {
+            let mut swarm = SwarmWorld::new(&options, None);
+            swarm.fleet.world.run_for(Duration::from_secs(5));
+            let server = swarm.fleet.servers[0];
+            let mut event = swarm.fleet.world.take_protocol_events(server).remove(0);
+            event.kind = kind;
+            swarm.fleet.world.nodes[server.0].note(event);
+            swarm.play(&options);
+            assert_eq!(swarm.model.borrow().violations().is_empty(), !fails, "{:?}", swarm.model.borrow().violations());
+        }
+    }
 }

@@ -42,15 +42,9 @@ const OUT_OF_REACH: &[(TransportCode, &str)] = &[
 #[must_use]
 pub fn coverage_table(coverage: &Coverage) -> String {
     let mut text = String::new();
-    let sections = [
-        ("disturbances", with_zeros(&coverage.disturbances, disturbance_names())),
-        ("codes", with_zeros(&coverage.codes, code_names())),
-        ("limits", with_zeros(&owned(&coverage.limits), LIMITS.iter().map(ToString::to_string))),
-        ("work", with_zeros(&owned(&coverage.work), RESULTS.iter().map(ToString::to_string))),
-    ];
-    for (title, counts) in sections {
+    for (kind, counts) in counts(coverage) {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{title}");
+        let _ = writeln!(text, "{kind}");
         for (name, count) in counts {
             let _ = writeln!(text, "  {count:>9}  {name}");
         }
@@ -61,17 +55,20 @@ pub fn coverage_table(coverage: &Coverage) -> String {
 /// What was never reached and could have been.
 #[must_use]
 pub fn coverage_gaps(coverage: &Coverage) -> Vec<String> {
-    let disturbances = with_zeros(&coverage.disturbances, disturbance_names());
-    let codes = with_zeros(&coverage.codes, code_names());
-    let limits = with_zeros(&owned(&coverage.limits), LIMITS.iter().map(ToString::to_string));
-    let mut results = with_zeros(&owned(&coverage.work), RESULTS.iter().map(ToString::to_string));
-    results.retain(|name, _| RESULTS.contains(&name.as_str()));
-    [("disturbance", disturbances), ("code", codes), ("limit", limits), ("result", results)]
-        .into_iter()
-        .flat_map(|(kind, counts)| {
-            counts.into_iter().filter(|(_, count)| *count == 0).map(move |(name, _)| format!("{kind} {name}"))
-        })
-        .collect()
+    let never = |(kind, counts): (&'static str, BTreeMap<String, u64>)| {
+        counts.into_iter().filter(|(_, count)| *count == 0).map(move |(name, _)| format!("{kind}: {name}"))
+    };
+    counts(coverage).into_iter().flat_map(never).collect()
+}
+
+/// What was reached and could have been, by kind.
+fn counts(coverage: &Coverage) -> [(&'static str, BTreeMap<String, u64>); 4] {
+    [
+        ("disturbances", with_zeros(&coverage.disturbances, disturbance_names())),
+        ("codes", with_zeros(&coverage.codes, code_names())),
+        ("limits", with_zeros(&owned(&coverage.limits), LIMITS.iter().map(ToString::to_string))),
+        ("work", with_zeros(&owned(&coverage.work), RESULTS.iter().map(ToString::to_string))),
+    ]
 }
 
 fn disturbance_names() -> impl Iterator<Item = String> {

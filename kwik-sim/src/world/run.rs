@@ -300,7 +300,7 @@ impl World {
     /// Flips one to eight bits.
     fn corrupt(&mut self, data: &mut [u8]) {
         for _ in 0..=self.rng.below(8) {
-            let bit = usize::try_from(self.rng.below(data.len() as u64 * 8)).unwrap_or(0);
+            let bit = self.rng.index(data.len() * 8);
             if let Some(byte) = data.get_mut(bit / 8) {
                 *byte ^= 1 << (bit % 8);
             }

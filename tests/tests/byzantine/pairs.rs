@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use kwik_core::{Dir, ErrorCode, ReadError, Role, SessionError, StreamHandle};
 use kwik_sim::byzantine::{Byzantine, Cost, Pair, PeerRole};
-use kwik_tests::SERVER_NAME;
 
 use super::fixture::{ACCOMPLICE, BYZANTINE, ByzantineFixture, SessionAt};
 use super::{Checked, OTHERS, SPOILT, SharedStream, VERDICT, delegate, ensure};
@@ -31,9 +30,8 @@ fn what_two_servers_do_together_costs_their_paths_and_no_honest_session() {
 fn two_secondaries(pair: Pair) -> Checked {
     let mut fixture = ByzantineFixture::new(1);
     let [first, second] = pair.members;
-    let byzantine = Byzantine::server(&fixture.fleet.world, &fixture.fleet.pki, BYZANTINE, 1, first);
-    let accomplice =
-        Byzantine::server(&fixture.fleet.world, &fixture.fleet.pki, ACCOMPLICE, 1, second).together_with(&byzantine);
+    let byzantine = Byzantine::server(&fixture.fleet, BYZANTINE, 1, first);
+    let accomplice = Byzantine::server(&fixture.fleet, ACCOMPLICE, 1, second).together_with(&byzantine);
     let reports = [fixture.add_byzantine(byzantine).1, fixture.add_accomplice(accomplice).1];
     let (client, primary, stream) = honest_session(&mut fixture)?;
     let mut shared = SharedStream { stream, grants: Vec::new(), lost: VecDeque::new() };
@@ -67,10 +65,9 @@ fn primary_and_secondary(pair: Pair) -> Checked {
     let mut fixture = ByzantineFixture::new(1);
     let [first, second] = pair.members;
     let target = fixture.accomplice();
-    let byzantine = Byzantine::server(&fixture.fleet.world, &fixture.fleet.pki, BYZANTINE, 1, first);
-    let byzantine = byzantine.partner(target.address, SERVER_NAME, target.identity);
-    let accomplice =
-        Byzantine::server(&fixture.fleet.world, &fixture.fleet.pki, ACCOMPLICE, 1, second).together_with(&byzantine);
+    let byzantine = Byzantine::server(&fixture.fleet, BYZANTINE, 1, first);
+    let byzantine = byzantine.partner(target);
+    let accomplice = Byzantine::server(&fixture.fleet, ACCOMPLICE, 1, second).together_with(&byzantine);
     let (node, report) = fixture.add_byzantine(byzantine);
     let reports = [report, fixture.add_accomplice(accomplice).1];
     let (client, primary, _) = honest_session(&mut fixture)?;

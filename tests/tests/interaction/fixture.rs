@@ -10,7 +10,7 @@ use kwik_core::{
     SessionEvent, SessionHandle, SessionMut, Side, StreamEvent, StreamHandle, StreamId, TransportCode,
 };
 use kwik_sim::byzantine::{Behaviour, Byzantine, PeerRole};
-use kwik_sim::checks::{NEVER_HONEST, ReferenceModel as Audit, SharedModel, Watch};
+use kwik_sim::checks::{FlowModel as Audit, NEVER_HONEST, SharedModel, Watch};
 use kwik_sim::{Fleet, FleetBuilder, NodeConfig, NodeId, World, WorldConfig};
 use kwik_tests::SERVER_NAME;
 
@@ -121,7 +121,7 @@ impl Fixture {
         let byzantine = setup.byzantine.map(|behaviour| {
             let all = Behaviour::all(PeerRole::Secondary);
             let number = u8::try_from(setup.servers).expect("few servers");
-            let node = Byzantine::server(&fleet.world, &fleet.pki, number, setup.seed, all[behaviour % all.len()]);
+            let node = Byzantine::server(&fleet, number, setup.seed, all[behaviour % all.len()]);
             fleet.add_raw_server(setup.servers, Box::new(node))
         });
         let targets =
