@@ -28,7 +28,7 @@ const SERVERS: u8 = 1;
 /// Builds a [`Fleet`]. Nodes are added in the order of the calls, which is a part of what a seed stands for.
 ///
 /// # Panics
-/// Its methods panic if a configuration cannot work.
+/// Its methods panic if a configuration cannot work, or there is no client.
 pub struct FleetBuilder {
     fleet: Fleet,
     clients: Vec<NodeId>,

@@ -125,8 +125,12 @@ fn frames_are_told_on_demand_and_nothing_is_told_otherwise() {
         world.run_for(Duration::from_secs(1));
         let [server, client] = [server, client].map(|node| kinds(world.take_protocol_events(node)));
         let established = |kind: &ProtocolEventKind| matches!(kind, ProtocolEventKind::SessionEstablished { .. });
-        let is_told = detail > EventDetail::Off;
-        assert_eq!((server.iter().any(established), client.iter().any(established)), (is_told, is_told), "{detail:?}");
+        let is_notified = detail > EventDetail::Off;
+        assert_eq!(
+            (server.iter().any(established), client.iter().any(established)),
+            (is_notified, is_notified),
+            "{detail:?}"
+        );
         let sent = |frame| ProtocolEventKind::FrameSent { frame };
         let received = |frame| ProtocolEventKind::FrameReceived { frame };
         let has_frames = detail == EventDetail::Frames;

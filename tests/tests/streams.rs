@@ -172,12 +172,12 @@ fn room_told_to_a_writer_that_does_not_come_is_told_to_the_next() {
     for stream in waiting {
         assert_eq!(session.stream_mut(*stream).write(&[1; 100]), Err(WriteError::Blocked));
     }
-    let is_told = |world: &World, stream| {
+    let is_notified = |world: &World, stream| {
         world.saw(client, |event| *event == SessionEvent::Stream(StreamEvent::Writable(stream)))
     };
     let notified =
-        fleet.world.run_until(Duration::from_secs(1), |world| waiting.iter().all(|stream| is_told(world, *stream)));
-    let count = waiting.iter().filter(|stream| is_told(&fleet.world, **stream)).count();
+        fleet.world.run_until(Duration::from_secs(1), |world| waiting.iter().all(|stream| is_notified(world, *stream)));
+    let count = waiting.iter().filter(|stream| is_notified(&fleet.world, **stream)).count();
     assert!(notified, "{count} of {} were told", waiting.len());
 }
 

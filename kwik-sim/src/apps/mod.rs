@@ -2,7 +2,7 @@
 //! that answers, delegates and serves what it was granted.
 //!
 //! Every byte they carry follows from the session and the stream it belongs to, so that a byte in the wrong place is
-//! recognised wherever it turns up. What they do and see goes to a shared [`FlowModel`](crate::checks::Model).
+//! recognised wherever it turns up. What they do and see goes to a shared [`FlowModel`](crate::checks::FlowModel).
 
 pub mod bulk;
 mod client;

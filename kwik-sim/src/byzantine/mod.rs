@@ -40,7 +40,7 @@ pub use self::behaviour::{Behaviour, Cost, PeerRole, When};
 pub use self::flood::{Dialer, Flood};
 pub use self::pair::Pair;
 use self::peer::{PairGrants, PeerContext, PeerKnowledge, PeerState, Script, params};
-use self::quic::{Heard, QuicEndpoint};
+use self::quic::{Heard, QuicEndpoint, SeededIds};
 use crate::clock::VirtualClock;
 use crate::fleet::Fleet;
 use crate::raw_node::RawNode;
@@ -154,8 +154,9 @@ impl Byzantine {
         server: Option<Arc<dyn crypto::ServerConfig>>,
     ) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
+        let ids = SeededIds::new(&mut rng);
         Self {
-            quic: QuicEndpoint::new(&mut rng, server),
+            quic: QuicEndpoint::new(&mut rng, ids, server),
             rng,
             behaviour,
             key,

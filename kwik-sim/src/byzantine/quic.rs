@@ -26,8 +26,7 @@ pub(super) struct QuicEndpoint {
 
 impl QuicEndpoint {
     /// A server with `server`, or a client without.
-    pub(super) fn new(rng: &mut StdRng, server: Option<Arc<dyn crypto::ServerConfig>>) -> Self {
-        let ids = SeededIds::new(rng);
+    pub(super) fn new(rng: &mut StdRng, ids: SeededIds, server: Option<Arc<dyn crypto::ServerConfig>>) -> Self {
         let config = endpoint_config(rng, &ids);
         let server = server.map(|crypto| {
             let mut config = quinn_proto::ServerConfig::with_crypto(crypto);
@@ -56,24 +55,24 @@ impl QuicEndpoint {
         Some(handle.0)
     }
 
-    pub(super) fn handle_datagram(&mut self, now: Instant, from: SocketAddr, data: &[u8]) {
+    /// Takes a datagram; gives the number of the connection it was for.
+    pub(super) fn handle_datagram(&mut self, now: Instant, from: SocketAddr, data: &[u8]) -> Option<usize> {
         let mut buf = Vec::new();
-        match self.endpoint.handle(now, from, None, None, BytesMut::from(data), &mut buf) {
-            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                if let Some(connection) = self.connections.get_mut(&handle.0) {
-                    connection.quic.handle_event(event);
-                }
+        match self.endpoint.handle(now, from, None, None, BytesMut::from(data), &mut buf)? {
+            DatagramEvent::ConnectionEvent(handle, event) => {
+                self.connections.get_mut(&handle.0)?.quic.handle_event(event);
+                Some(handle.0)
             }
-            Some(DatagramEvent::NewConnection(incoming)) => {
-                if let Ok((handle, connection)) = self.endpoint.accept(incoming, now, &mut buf, None) {
-                    self.connections.insert(handle.0, PeerConnection::new(handle, connection, false));
-                }
+            DatagramEvent::NewConnection(incoming) => {
+                let (handle, connection) = self.endpoint.accept(incoming, now, &mut buf, None).ok()?;
+                self.connections.insert(handle.0, PeerConnection::new(handle, connection, false));
+                Some(handle.0)
             }
-            Some(DatagramEvent::Response(transmit)) => {
+            DatagramEvent::Response(transmit) => {
                 buf.truncate(transmit.size);
                 self.out.push_back((transmit.destination, buf));
+                None
             }
-            None => {}
         }
     }
 
@@ -98,14 +97,7 @@ impl QuicEndpoint {
         if let Some(response) = self.out.pop_front() {
             return Some(response);
         }
-        let mut buf = Vec::new();
-        for connection in self.connections.values_mut().filter(|connection| !connection.silent) {
-            if let Some(transmit) = connection.quic.poll_transmit(now, 1, &mut buf) {
-                buf.truncate(transmit.size);
-                return Some((transmit.destination, buf));
-            }
-        }
-        None
+        self.connections.values_mut().find_map(|connection| connection.poll_transmit(now))
     }
 
     pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
@@ -118,14 +110,17 @@ impl QuicEndpoint {
 
     /// Carries events between the endpoint and its connections, and forgets those that drained.
     pub(super) fn exchange(&mut self) {
-        for connection in self.connections.values_mut() {
-            while let Some(event) = connection.quic.poll_endpoint_events() {
-                if let Some(answer) = self.endpoint.handle_event(connection.handle, event) {
-                    connection.quic.handle_event(answer);
-                }
+        self.connections().into_iter().for_each(|number| self.exchange_with(number));
+        self.connections.retain(|_, connection| !connection.quic.is_drained());
+    }
+
+    pub(super) fn exchange_with(&mut self, number: usize) {
+        let Some(connection) = self.connections.get_mut(&number) else { return };
+        while let Some(event) = connection.quic.poll_endpoint_events() {
+            if let Some(answer) = self.endpoint.handle_event(connection.handle, event) {
+                connection.quic.handle_event(answer);
             }
         }
-        self.connections.retain(|_, connection| !connection.quic.is_drained());
     }
 }
 
@@ -186,6 +181,14 @@ impl PeerConnection {
             self.read();
         }
         self.heard.pop_front()
+    }
+
+    /// The next datagram, and to whom.
+    pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<(SocketAddr, Vec<u8>)> {
+        let mut buf = Vec::new();
+        let transmit = if self.silent { None } else { self.quic.poll_transmit(now, 1, &mut buf) }?;
+        buf.truncate(transmit.size);
+        Some((transmit.destination, buf))
     }
 
     /// Bytes on the control plane.
@@ -322,7 +325,7 @@ fn take(quic: &mut quinn_proto::Connection, stream: QuicStreamId) -> Option<Byte
 }
 
 /// Everything random in the endpoint follows from `rng`.
-pub(super) fn endpoint_config(rng: &mut StdRng, ids: &SeededIds) -> quinn_proto::EndpointConfig {
+fn endpoint_config(rng: &mut StdRng, ids: &SeededIds) -> quinn_proto::EndpointConfig {
     let mut config = quinn_proto::EndpointConfig::new(Arc::new(ResetKey(rng.next_u64())));
     let mut seed = [0; 32];
     rng.fill_bytes(&mut seed);
@@ -331,7 +334,7 @@ pub(super) fn endpoint_config(rng: &mut StdRng, ids: &SeededIds) -> quinn_proto:
     config
 }
 
-pub(super) fn transport() -> TransportConfig {
+fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(1))

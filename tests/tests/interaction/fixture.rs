@@ -15,7 +15,7 @@ use kwik_sim::{Fleet, FleetBuilder, NodeConfig, NodeId, World, WorldConfig};
 use kwik_tests::SERVER_NAME;
 
 use crate::model::{Spans, StreamHalf, StreamModel};
-use crate::op::{RawEnd, SLOTS, Setup, Who};
+use crate::op::{RawParty, SLOTS, Setup, Who};
 
 /// A handle that an application of the client or the primary holds.
 #[derive(Debug, Clone, Copy)]
@@ -185,10 +185,10 @@ impl Fixture {
     }
 
     /// The node and session of a server by its path.
-    pub(crate) fn server_at(&self, at: RawEnd) -> Option<(PathId, NodeId, SessionHandle)> {
+    pub(crate) fn server_at(&self, at: RawParty) -> Option<(PathId, NodeId, SessionHandle)> {
         match at {
-            RawEnd::Primary => Some((PathId::PRIMARY, self.ends[1].node, self.ends[1].session?)),
-            RawEnd::Path(nth) => {
+            RawParty::Primary => Some((PathId::PRIMARY, self.ends[1].node, self.ends[1].session?)),
+            RawParty::Path(nth) => {
                 let path = *self.paths.get(nth)?;
                 let secondary = &self.secondaries[self.secondary_of(path)?];
                 Some((path, secondary.node, secondary.session))

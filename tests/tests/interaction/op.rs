@@ -35,7 +35,7 @@ pub(crate) enum StreamPlace {
 
 /// Who sends a raw packet.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum RawEnd {
+pub(crate) enum RawParty {
     /// The primary.
     Primary,
     /// The server of a path.
@@ -72,8 +72,8 @@ pub(crate) enum Op {
     Delegate { slot: usize, path: usize, len: u64 },
     DelegateRange { slot: usize, path: usize, place: StreamPlace, len: u64 },
     Revoke { nth: usize },
-    SendRaw { from: RawEnd, to: RawEnd, len: usize },
-    RecvRaw { at: RawEnd },
+    SendRaw { from: RawParty, to: RawParty, len: usize },
+    RecvRaw { at: RawParty },
 
     AcceptPart { path: usize },
     WritePart { path: usize, part: usize, len: u64 },
@@ -174,8 +174,8 @@ fn stream_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn sender() -> impl Strategy<Value = RawEnd> {
-    prop_oneof![1 => Just(RawEnd::Primary), 2 => path().prop_map(RawEnd::Path)]
+fn sender() -> impl Strategy<Value = RawParty> {
+    prop_oneof![1 => Just(RawParty::Primary), 2 => path().prop_map(RawParty::Path)]
 }
 
 fn primary_op() -> impl Strategy<Value = Op> {

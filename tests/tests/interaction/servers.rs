@@ -11,7 +11,7 @@ use kwik_sim::NodeId;
 
 use crate::fixture::{AcceptedGrant, DelegatedRange, Fixture, raw_payload, reason_of};
 use crate::model::{Spans, StreamHalf};
-use crate::op::{Op, RawEnd, StreamPlace};
+use crate::op::{Op, RawParty, StreamPlace};
 
 /// A path id that no session of a run comes to.
 const NO_PATH: PathId = PathId(77);
@@ -116,11 +116,11 @@ impl Fixture {
         Some(())
     }
 
-    fn send_raw(&mut self, from: RawEnd, to: RawEnd, len: usize) -> Option<()> {
+    fn send_raw(&mut self, from: RawParty, to: RawParty, len: usize) -> Option<()> {
         let (path, node, session) = self.server_at(from)?;
         let to = match to {
-            RawEnd::Primary => PathId::PRIMARY,
-            RawEnd::Path(nth) => self.paths.get(nth).copied().unwrap_or(NO_PATH),
+            RawParty::Primary => PathId::PRIMARY,
+            RawParty::Path(nth) => self.paths.get(nth).copied().unwrap_or(NO_PATH),
         };
         let sequence = self.raw_next.get(&(path, to)).copied().unwrap_or(0);
         let waiting = self.raw_sent.range((path, to, 0)..=(path, to, u64::MAX)).count();
@@ -144,7 +144,7 @@ impl Fixture {
         Some(())
     }
 
-    pub(crate) fn recv_raw(&mut self, at: RawEnd) -> Option<()> {
+    pub(crate) fn recv_raw(&mut self, at: RawParty) -> Option<()> {
         let (path, node, session) = self.server_at(at)?;
         let packet = self.session_mut(node, session)?.recv_raw()?;
         self.received_raw(path, &packet);

@@ -8,7 +8,7 @@ use kwik_sim::{Disturbance, NodeId, RestartState};
 
 use crate::fixture::{Fixture, Slot, Wake};
 use crate::model::StreamHalf;
-use crate::op::RawEnd;
+use crate::op::RawParty;
 
 /// Longer than silence, retries and transfers take all together.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -68,8 +68,8 @@ impl Fixture {
                     let nth = |path| self.paths.iter().position(|known| *known == path);
                     let secondary = self.secondaries.iter().find(|it| (it.node, it.session) == (node, session));
                     let at = match secondary {
-                        Some(secondary) => nth(secondary.path).map(RawEnd::Path),
-                        None => (self.ends[1].session == Some(session)).then_some(RawEnd::Primary),
+                        Some(secondary) => nth(secondary.path).map(RawParty::Path),
+                        None => (self.ends[1].session == Some(session)).then_some(RawParty::Primary),
                     };
                     while at.is_some_and(|at| self.recv_raw(at).is_some()) {}
                 }
