@@ -4,123 +4,97 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kwik_core::__test_exports::inside::Input;
-use kwik_core::{
-    DatagramMeta, Dir, GrantId, PathId, PathTarget, SessionEvent, SessionHandle, StreamHandle, StreamOffset,
-};
-use kwik_sim::byzantine::{Behaviour, Byzantine, Part, When};
-use kwik_sim::{Link, NodeId, Pki, World, WorldConfig};
+use kwik_core::{DatagramMeta, Dir, GrantId, PathId, SessionEvent, SessionHandle, StreamHandle, StreamOffset};
+use kwik_sim::byzantine::{Behaviour, Byzantine, PeerRole, When};
+use kwik_sim::{Fleet, FleetBuilder, Link, NodeId, SERVER_NAME, WorldConfig};
 
-const NAME: &str = "server.test";
 /// What a session may hold, whatever is done to it: what it may receive, a quarter more as allocated, and what its
 /// application may write.
 const BUFFERED_MAX: usize = 40 << 20;
-const LIAR: u8 = 7;
+/// The number of the server that says anything.
+const BYZANTINE: u8 = 2;
 
 /// A client whose primary says anything.
 pub(crate) fn client(input: &mut Input<'_>) {
     let when = [When::First, When::Welcomed, When::Placed, When::Partnered][usize::from(input.byte() % 4)];
-    let mut stage = Stage::new();
-    let partner = (stage.world.address(stage.secondary), stage.pki.public_identity(1));
+    let mut fixture = Fixture::new();
+    let partner = fixture.fleet.target(1);
     let script = input.take(400);
-    let behaviour = Behaviour::scripted(Part::Primary, when);
-    let liar = Byzantine::server(&stage.world, &stage.pki, LIAR, 1, behaviour).script(script);
-    let liar = stage.add(liar.partner(partner.0, NAME, partner.1));
-    stage.dial(liar);
-    stage.perform(input);
+    let behaviour = Behaviour::scripted(PeerRole::Primary, when);
+    let byzantine = Byzantine::server(&fixture.fleet, BYZANTINE, 1, behaviour).script(script);
+    let byzantine = fixture.add(byzantine.partner(partner));
+    fixture.dial(byzantine);
+    fixture.perform(input);
 }
 
 /// A primary, and its secondary, whose client says anything.
 pub(crate) fn server(input: &mut Input<'_>) {
     let choice = input.byte();
-    let part = if choice.is_multiple_of(2) { Part::Client } else { Part::Joiner };
+    let part = if choice.is_multiple_of(2) { PeerRole::Client } else { PeerRole::Joiner };
     let when = [When::First, When::Welcomed, When::Placed, When::Granted][usize::from(choice / 2 % 4)];
-    let mut stage = Stage::new();
+    let mut fixture = Fixture::new();
     let script = input.take(400);
-    let address = stage.world.address(stage.primary);
-    let liar = Byzantine::client(&stage.world, &stage.pki, address, 1, Behaviour::scripted(part, when)).script(script);
-    stage.add(liar);
-    stage.perform(input);
+    let byzantine = Byzantine::client(&fixture.fleet, 1, Behaviour::scripted(part, when)).script(script);
+    fixture.add(byzantine);
+    fixture.perform(input);
 }
 
 /// A client between honest servers and one that says anything: its grants and its raw packets.
 pub(crate) fn relay(input: &mut Input<'_>) {
     let when = [When::First, When::Welcomed, When::Placed, When::Welcomed][usize::from(input.byte() % 4)];
-    let mut stage = Stage::new();
+    let mut fixture = Fixture::new();
     let script = input.take(400);
-    let liar = Byzantine::server(&stage.world, &stage.pki, LIAR, 1, Behaviour::scripted(Part::Secondary, when));
-    let liar = stage.add(liar.script(script));
-    stage.dial(stage.primary);
-    stage.run(60);
-    for (node, number) in [(stage.secondary, 1), (liar, LIAR)] {
-        let target = stage.target(node, number);
-        let now = stage.world.now();
-        for (at, session) in stage.sessions.clone() {
-            if let Some(mut session) = stage.world.session_mut(at, session) {
+    let byzantine = Byzantine::server(&fixture.fleet, BYZANTINE, 1, Behaviour::scripted(PeerRole::Secondary, when));
+    fixture.add(byzantine.script(script));
+    fixture.dial(fixture.fleet.servers[0]);
+    fixture.run(60);
+    for number in [1, BYZANTINE] {
+        let target = fixture.fleet.target(number.into());
+        let now = fixture.fleet.world.now();
+        for (at, session) in fixture.sessions.clone() {
+            if let Some(mut session) = fixture.fleet.world.session_mut(at, session) {
                 drop(session.add_path(now, target.clone()));
             }
         }
     }
-    stage.run(60);
-    stage.perform(input);
+    fixture.run(60);
+    fixture.perform(input);
 }
 
-struct Stage {
-    world: World,
-    pki: Pki,
-    client: NodeId,
-    primary: NodeId,
-    secondary: NodeId,
+struct Fixture {
+    fleet: Fleet,
     sessions: Vec<(NodeId, SessionHandle)>,
     streams: Vec<(NodeId, SessionHandle, StreamHandle)>,
 }
 
-impl Stage {
+impl Fixture {
     fn new() -> Self {
-        let mut world = World::with_config(WorldConfig::null_tls(1));
-        let pki = world.pki(NAME);
-        let client = world.add_client("10.0.0.1:5000".parse().expect("an address")).expect("a client");
-        let mut server = |number: u8| {
-            let address = format!("10.0.1.{number}:4433").parse().expect("an address");
-            world.add_server(address, pki.server(number)).expect("a server")
-        };
-        let (primary, secondary) = (server(0), server(1));
-        for node in [primary, secondary] {
-            world.set_link_both(client, node, Link::with_delay(Duration::from_millis(5)));
-        }
-        Self { world, pki, client, primary, secondary, sessions: Vec::new(), streams: Vec::new() }
+        let builder = FleetBuilder::new(WorldConfig::null_tls(1)).link(Link::with_delay(Duration::from_millis(5)));
+        Self { fleet: builder.client(|_| ()).servers(2, |_, _| ()).build(), sessions: Vec::new(), streams: Vec::new() }
     }
 
-    fn add(&mut self, liar: Byzantine) -> NodeId {
-        let address = format!("10.0.1.{}:4433", LIAR + 1).parse().expect("an address");
-        let liar = self.world.add_raw_node(address, Box::new(liar));
-        for node in [self.client, self.primary, self.secondary] {
-            self.world.set_link_both(liar, node, Link::with_delay(Duration::from_millis(5)));
-        }
-        liar
+    fn add(&mut self, byzantine: Byzantine) -> NodeId {
+        self.fleet.add_raw_server(BYZANTINE.into(), Box::new(byzantine))
     }
 
     fn dial(&mut self, server: NodeId) {
-        let dialled = self.world.dial(self.client, server, self.pki.client(), NAME);
-        self.sessions.extend(dialled.ok().map(|session| (self.client, session)));
-    }
-
-    fn target(&self, node: NodeId, number: u8) -> PathTarget {
-        let identity = self.pki.public_identity(number);
-        PathTarget { address: self.world.address(node), server_name: NAME.to_owned(), identity }
+        let Fleet { world, pki, client, .. } = &mut self.fleet;
+        let dialled = world.dial(*client, server, pki.client(), SERVER_NAME);
+        self.sessions.extend(dialled.ok().map(|session| (*client, session)));
     }
 
     /// Lets some milliseconds pass, and looks at what every session holds.
     fn run(&mut self, millis: u64) {
-        self.world.run_for(Duration::from_millis(millis));
-        for node in [self.client, self.primary, self.secondary] {
-            while let Some((session, event)) = self.world.poll_event(node) {
+        self.fleet.world.run_for(Duration::from_millis(millis));
+        for node in [self.fleet.client, self.fleet.servers[0], self.fleet.servers[1]] {
+            while let Some((session, event)) = self.fleet.world.poll_event(node) {
                 if event == SessionEvent::Incoming {
                     self.sessions.push((node, session));
                 }
             }
         }
         for (node, session) in self.sessions.clone() {
-            if let Some(session) = self.world.session(node, session) {
+            if let Some(session) = self.fleet.world.session(node, session) {
                 session.assert_ledger();
                 let buffered = session.stats().bytes_buffered;
                 assert!(buffered <= BUFFERED_MAX, "a session holds {buffered} bytes");
@@ -128,7 +102,7 @@ impl Stage {
         }
     }
 
-    /// Calls of the applications, as the input says, while the liar says what it does.
+    /// Calls of the applications, as the input says, while the byzantine node says what it does.
     fn perform(&mut self, input: &mut Input<'_>) {
         self.run(40);
         for _ in 0..64 {
@@ -147,13 +121,13 @@ impl Stage {
             self.run(u64::from(input.byte() % 16));
         }
         self.run(400);
-        self.world.run_for(Duration::from_secs(5));
+        self.fleet.world.run_for(Duration::from_secs(5));
     }
 
     fn on_session(&mut self, node: NodeId, handle: SessionHandle, input: &mut Input<'_>) {
-        let now = self.world.now();
+        let now = self.fleet.world.now();
         let dir = if input.byte().is_multiple_of(2) { Dir::Bi } else { Dir::Uni };
-        let Some(mut session) = self.world.session_mut(node, handle) else { return };
+        let Some(mut session) = self.fleet.world.session_mut(node, handle) else { return };
         let stream = match input.byte() % 8 {
             0..=2 => session.open_stream(dir).ok(),
             3..=5 => session.accept_stream(dir),
@@ -175,7 +149,7 @@ impl Stage {
         let Some((node, session, handle)) = self.streams.get(usize::from(input.byte()) % count).copied() else {
             return;
         };
-        let Some(mut session) = self.world.session_mut(node, session) else { return };
+        let Some(mut session) = self.fleet.world.session_mut(node, session) else { return };
         let mut stream = session.stream_mut(handle);
         let len = usize::try_from(input.below(40_000)).unwrap_or(0);
         let path = PathId(u32::from(input.byte() % 4));
@@ -209,10 +183,9 @@ impl Stage {
     }
 
     fn on_server(&mut self, node: NodeId, handle: SessionHandle, input: &mut Input<'_>) {
-        let now = self.world.now();
-        let (server, number) = [(self.primary, 0), (self.secondary, 1)][usize::from(input.byte() % 2)];
-        let target = self.target(server, number);
-        let Some(mut session) = self.world.session_mut(node, handle) else { return };
+        let now = self.fleet.world.now();
+        let target = self.fleet.target(usize::from(input.byte() % 2));
+        let Some(mut session) = self.fleet.world.session_mut(node, handle) else { return };
         let (path, grant) = (PathId(u32::from(input.byte() % 4)), GrantId(u64::from(input.byte() % 32)));
         match input.byte() % 8 {
             0 => drop(session.add_path(now, target)),
@@ -231,21 +204,21 @@ impl Stage {
     }
 
     fn on_endpoint(&mut self, node: NodeId, handle: SessionHandle, input: &mut Input<'_>) {
-        let now = self.world.now();
-        let liar = format!("10.0.1.{}:4433", LIAR + 1).parse().expect("an address");
-        let server = if input.byte().is_multiple_of(2) { Some(self.pki.server(0)) } else { None };
-        let (client, address) = (self.pki.client(), self.world.address(self.primary));
-        let endpoint = self.world.endpoint(node);
+        let now = self.fleet.world.now();
+        let byzantine = self.fleet.server_address(BYZANTINE.into());
+        let server = if input.byte().is_multiple_of(2) { Some(self.fleet.pki.server(0)) } else { None };
+        let (client, address) = (self.fleet.pki.client(), self.fleet.server_address(0));
+        let endpoint = self.fleet.world.endpoint(node);
         match input.byte() % 16 {
             0 => drop(endpoint.listen(server)),
-            1 => drop(endpoint.connect(now, client, address, NAME)),
+            1 => drop(endpoint.connect(now, client, address, SERVER_NAME)),
             2 => endpoint.handle_wall_clock(now, Duration::from_secs(input.number() >> 8)),
             3 => endpoint.release(now, handle),
             4 => endpoint.refuse(now, handle),
             5 => endpoint.close_all(now, 3, "all"),
-            6 => endpoint.handle_unreachable(now, liar, "so it is said"),
+            6 => endpoint.handle_unreachable(now, byzantine, "so it is said"),
             7..=9 => {
-                let meta = DatagramMeta { remote: liar, local_ip: None, ecn: None };
+                let meta = DatagramMeta { remote: byzantine, local_ip: None, ecn: None };
                 let first = input.take(64);
                 match input.byte() % 4 {
                     0 => endpoint.handle_datagrams(now, [(meta, first), (meta, input.take(64))]),

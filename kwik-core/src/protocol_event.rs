@@ -235,6 +235,18 @@ pub enum ProtocolEventKind {
 }
 
 impl ProtocolEventKind {
+    /// Whether this end ended something for a defect of its own. An operator should report it.
+    #[must_use]
+    pub fn is_defect(&self) -> bool {
+        match self {
+            Self::SessionEnded { error } => {
+                matches!(error, SessionError::Transport { code: TransportCode::INTERNAL, .. })
+            }
+            Self::Fault { code, .. } => *code == TransportCode::INTERNAL,
+            _ => false,
+        }
+    }
+
     /// What the client says of a grant.
     pub(crate) fn of_grant(grant: GrantId, status: &GrantStatus) -> Self {
         match status {

@@ -4,13 +4,12 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use kwik_core::{Dir, ReadError, ServerConfig, SessionEvent, SessionHandle, StreamEvent, StreamHandle};
-use kwik_sim::{App, Context, Link, TlsMode, World, WorldConfig};
+use kwik_core::{Dir, ReadError, SessionEvent, SessionHandle, StreamEvent, StreamHandle};
+use kwik_sim::{App, Context, Fleet, FleetBuilder, Link, SERVER_NAME, TlsMode, WorldConfig};
 
 const STREAMS: usize = 10_000;
 const AT_ONCE: usize = 50;
 const SIZE: usize = 1024;
-const NAME: &str = "server.test";
 
 /// Opens the next stream when an answer is whole.
 struct Client {
@@ -100,14 +99,11 @@ fn is_read(cx: &mut Context<'_>, session: SessionHandle, stream: StreamHandle) -
 fn main() -> ExitCode {
     let mut config = WorldConfig::new(1);
     config.tls = TlsMode::Null;
-    let mut world = World::with_config(config);
-    let pki = world.pki(NAME);
-    let server_config: ServerConfig = pki.server(0);
-    let server = world.add_server("10.0.0.1:4433".parse().expect("an address"), server_config).expect("it can listen");
-    let client = world.add_client("10.0.0.2:5000".parse().expect("an address")).expect("it can dial");
-    world.set_link_both(client, server, Link::with_rate(1_000_000_000, Duration::from_millis(5)));
-    let session = world.dial(client, server, pki.client(), NAME).expect("it can dial");
-    world.set_app(server, Box::new(Server));
+    let link = Link::with_rate(1_000_000_000, Duration::from_millis(5));
+    let Fleet { mut world, pki, client, servers, .. } =
+        FleetBuilder::new(config).link(link).servers(1, |_, _| ()).build();
+    let session = world.dial(client, servers[0], pki.client(), SERVER_NAME).expect("it can dial");
+    world.set_app(servers[0], Box::new(Server));
     world.set_app(client, Box::new(Client { session, opened: 0, answered: 0 }));
     let finished = world.run_until(Duration::from_secs(600), |world| world.is_app_done(client));
     println!("{STREAMS} requests in {:.3} simulated seconds", world.elapsed().as_secs_f64());

@@ -14,16 +14,16 @@ const LINKS: [(u64, u64); 3] = [(100, 20), (50, 40), (20, 80)];
 
 #[expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a measurement of this machine")]
 fn main() -> ExitCode {
-    let told = |word: &str| std::env::args().any(|arg| arg == word);
+    let asked = |word: &str| std::env::args().any(|arg| arg == word);
     let mut config = WorldConfig::new(1);
-    config.tls = if told("--tls") { TlsMode::Real } else { TlsMode::Null };
-    config.receive_every = if told("--batches") { Duration::from_millis(1) } else { Duration::ZERO };
+    config.tls = if asked("--tls") { TlsMode::Real } else { TlsMode::Null };
+    config.receive_every = if asked("--batches") { Duration::from_millis(1) } else { Duration::ZERO };
     let links = LINKS.map(|(rate, rtt)| Link::with_rate(rate * 1_000_000, Duration::from_millis(rtt / 2)));
     let begin = Instant::now();
     let mut bulk = Bulk::new(config, TOTAL, &links);
     let finished = bulk.run(Duration::from_secs(600));
-    let (simulated, wall) = (bulk.world.elapsed().as_secs_f64(), begin.elapsed().as_secs_f64());
-    let (read, events) = (bulk.bytes_read() as f64, bulk.world.trace().len() as f64);
+    let (simulated, wall) = (bulk.fleet.world.elapsed().as_secs_f64(), begin.elapsed().as_secs_f64());
+    let (read, events) = (bulk.bytes_read() as f64, bulk.fleet.world.trace().len() as f64);
     println!("{read} bytes in {simulated:.2} simulated seconds, {:.1} Mbit/s", read * 8e-6 / simulated);
     println!(
         "{wall:.3} seconds of wall time: {:.1} simulated seconds a second, {:.2} ms for a MB",
@@ -31,9 +31,9 @@ fn main() -> ExitCode {
         wall * 1e9 / read
     );
     println!("{events} events, {:.2} µs each", wall * 1e6 / events);
-    println!("trace {:016x}", bulk.world.trace().hash());
-    for server in &bulk.servers {
-        println!("{:?}", bulk.world.link_stats(*server, bulk.client));
+    println!("trace {:016x}", bulk.fleet.world.trace().hash());
+    for server in &bulk.fleet.servers {
+        println!("{:?}", bulk.fleet.world.link_stats(*server, bulk.fleet.client));
     }
     if finished { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

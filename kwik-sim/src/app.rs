@@ -1,4 +1,4 @@
-//! Applications: state machines that are told what happens at one endpoint and act on it.
+//! Applications: state machines that are notified of what happens at one endpoint and act on it.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

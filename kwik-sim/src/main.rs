@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use kwik_sim::World;
 use kwik_sim::report::{self, Summary, write_html, write_qlog};
-use kwik_sim::swarm::{Options, Outcome, Swarm, Sweep, coverage_gaps, coverage_table, run, sweep};
+use kwik_sim::swarm::{Options, Swarm, Sweep, WorldOutcome, coverage_gaps, coverage_table, run, sweep};
 
 /// Deterministic simulation of KWIK: everything about a world follows from its seed.
 #[derive(Parser)]
@@ -37,7 +37,7 @@ enum Command {
         /// Ends after so many worlds that failed.
         #[arg(long, default_value_t = 5)]
         failures: usize,
-        /// Fails if a kind of fault, an error code or a limit was never reached.
+        /// Fails if a kind of disturbance, an error code or a limit was never reached.
         #[arg(long)]
         require_coverage: bool,
     },
@@ -115,8 +115,8 @@ fn summary(found: &Swarm, took: Duration) -> String {
     )
 }
 
-fn failure_report(failure: &Outcome) -> String {
-    let Outcome { seed, violations, tail, elapsed, events, .. } = failure;
+fn failure_report(failure: &WorldOutcome) -> String {
+    let WorldOutcome { seed, violations, tail, elapsed, events, .. } = failure;
     let violations: Vec<String> = violations.iter().take(10).map(|violation| format!("  {violation}")).collect();
     format!(
         "==== seed {seed} failed after {events} events, {elapsed:?}\n{}\n---- the last events\n{}\n---- violations\n{}\n\
@@ -140,7 +140,7 @@ fn replay(seed: u64, trace: bool, qlog: Option<PathBuf>, report: Option<PathBuf>
     }
     say(&options.to_string());
     if outcome.violations.is_empty() {
-        let Outcome { events, elapsed, recovery, hash, .. } = outcome;
+        let WorldOutcome { events, elapsed, recovery, hash, .. } = outcome;
         say(&format!("all is well: {events} events, {elapsed:?}, recovered in {recovery:?}, hash {hash:016x}"));
         return Ok(ExitCode::SUCCESS);
     }
@@ -150,7 +150,7 @@ fn replay(seed: u64, trace: bool, qlog: Option<PathBuf>, report: Option<PathBuf>
 
 fn write_reports(
     world: &World,
-    outcome: &Outcome,
+    outcome: &WorldOutcome,
     options: &Options,
     qlog: Option<&Path>,
     report: Option<&Path>,
@@ -165,11 +165,11 @@ fn write_reports(
     Ok(())
 }
 
-fn report_summary(outcome: &Outcome, options: &Options) -> Summary {
+fn report_summary(outcome: &WorldOutcome, options: &Options) -> Summary {
     let clients = options.clients.len();
     let servers = (0..options.servers).map(|number| format!("server {number}"));
     let clients_named = (0..clients).map(|number| format!("client {number}"));
-    let told = [
+    let chosen = [
         ("TLS", format!("{:?}", options.tls)),
         ("congestion control", format!("{:?}", options.congestion)),
         ("servers", options.servers.to_string()),
@@ -179,22 +179,22 @@ fn report_summary(outcome: &Outcome, options: &Options) -> Summary {
     ];
     Summary {
         seed: outcome.seed,
-        options: told.map(|(name, value)| (name.to_owned(), value)).into(),
+        options: chosen.map(|(name, value)| (name.to_owned(), value)).into(),
         details: options.to_string(),
-        nodes: servers.chain(clients_named).chain(liars(options)).collect(),
+        nodes: servers.chain(clients_named).chain(byzantines(options)).collect(),
         outcome: match outcome.violations.as_slice() {
-            [] => report::Outcome::Passed,
-            violations => report::Outcome::Failed(violations.to_vec()),
+            [] => report::Ending::Passed,
+            violations => report::Ending::Failed(violations.to_vec()),
         },
         duration: outcome.elapsed,
     }
 }
 
 /// The names of those who speak as they like.
-fn liars(options: &Options) -> impl Iterator<Item = String> {
-    let liar = options.liar.iter().map(|_| "liar");
-    let accomplice = options.liar.iter().filter(|liar| liar.accomplice.is_some()).map(|_| "accomplice");
-    liar.chain(accomplice).map(str::to_owned)
+fn byzantines(options: &Options) -> impl Iterator<Item = String> {
+    let byzantine = options.byzantine.iter().map(|_| "byzantine");
+    let accomplice = options.byzantine.iter().filter(|byzantine| byzantine.accomplice.is_some()).map(|_| "accomplice");
+    byzantine.chain(accomplice).map(str::to_owned)
 }
 
 /// Prints a line. Who reads may stop before the end.

@@ -6,12 +6,12 @@ use kwik_core::EcnCodepoint;
 
 use crate::link::{Ecn, Link, LinkStats};
 use crate::rng::SimRng;
-use crate::trace::Fate;
+use crate::trace::Delivery;
 
 /// What a wire made of one datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Passage {
-    pub(crate) fate: Fate,
+    pub(crate) delivery: Delivery,
     /// When it arrives; not, if it is lost.
     pub(crate) at: Option<Instant>,
     /// When its copy arrives.
@@ -78,41 +78,41 @@ impl Wire {
         self.stats.sent_bytes += bytes as u64;
         let passage = match self.pass(now, bytes, ecn) {
             Ok(passage) => passage,
-            Err(fate) => Passage { fate, at: None, again: None, ecn: None },
+            Err(delivery) => Passage { delivery, at: None, again: None, ecn: None },
         };
-        self.stats.lost += u64::from(passage.fate.is_loss());
-        self.stats.queue_full += u64::from(passage.fate == Fate::QueueFull);
-        self.stats.corrupted += u64::from(passage.fate == Fate::Corrupted);
-        self.stats.reordered += u64::from(passage.fate == Fate::Late);
+        self.stats.lost += u64::from(passage.delivery.is_loss());
+        self.stats.queue_full += u64::from(passage.delivery == Delivery::QueueFull);
+        self.stats.corrupted += u64::from(passage.delivery == Delivery::Corrupted);
+        self.stats.reordered += u64::from(passage.delivery == Delivery::Late);
         self.stats.duplicated += u64::from(passage.again.is_some());
         passage
     }
 
-    fn pass(&mut self, now: Instant, bytes: usize, ecn: Option<EcnCodepoint>) -> Result<Passage, Fate> {
+    fn pass(&mut self, now: Instant, bytes: usize, ecn: Option<EcnCodepoint>) -> Result<Passage, Delivery> {
         if !self.link.up || self.blocked {
-            return Err(Fate::Blocked);
+            return Err(Delivery::Blocked);
         }
         if bytes > self.link.mtu {
-            return Err(Fate::TooBig);
+            return Err(Delivery::TooBig);
         }
         if self.rng.chance(self.link.loss) {
-            return Err(Fate::Lost);
+            return Err(Delivery::Lost);
         }
         if self.is_lost_in_burst() {
-            return Err(Fate::LostInBurst);
+            return Err(Delivery::LostInBurst);
         }
         let (waits, leaves) = self.leave_queue(now, bytes)?;
         let ecn = self.mark(waits, ecn);
         let plain = leaves + self.link.delay + self.rng.within(self.link.jitter);
         if self.rng.chance(self.link.reordering) {
             let at = Some(plain + self.link.reordering_delay);
-            return Ok(Passage { fate: Fate::Late, at, again: None, ecn });
+            return Ok(Passage { delivery: Delivery::Late, at, again: None, ecn });
         }
         let at = self.last_arrival.map_or(plain, |last| last.max(plain));
         self.last_arrival = Some(at);
         let again = self.rng.chance(self.link.duplication).then_some(at);
-        let fate = if self.rng.chance(self.link.corruption) { Fate::Corrupted } else { Fate::Arrives };
-        Ok(Passage { fate, at: Some(at), again, ecn })
+        let delivery = if self.rng.chance(self.link.corruption) { Delivery::Corrupted } else { Delivery::Arrives };
+        Ok(Passage { delivery, at: Some(at), again, ecn })
     }
 
     fn is_lost_in_burst(&mut self) -> bool {
@@ -125,14 +125,14 @@ impl Wire {
     }
 
     /// How long a datagram waits for the rate, and when its last byte is out.
-    fn leave_queue(&mut self, now: Instant, bytes: usize) -> Result<(Duration, Instant), Fate> {
+    fn leave_queue(&mut self, now: Instant, bytes: usize) -> Result<(Duration, Instant), Delivery> {
         let Some(rate) = self.link.rate else { return Ok((Duration::ZERO, now)) };
         let begin = self.busy_until.map_or(now, |busy| busy.max(now));
         let waits = begin.duration_since(now);
         if waits > self.link.queue_time || waits > transmission(self.link.queue_bytes, rate) {
-            return Err(Fate::QueueFull);
+            return Err(Delivery::QueueFull);
         }
-        let end = begin.checked_add(transmission(bytes, rate)).ok_or(Fate::QueueFull)?;
+        let end = begin.checked_add(transmission(bytes, rate)).ok_or(Delivery::QueueFull)?;
         self.busy_until = Some(end);
         Ok((waits, end))
     }
@@ -190,7 +190,8 @@ mod tests {
     fn bursts_have_their_length() {
         let bursts = Bursts { to_bad: 0.01, to_good: 0.25, loss: 1.0 };
         let (_, passages, stats) = passages(Link { bursts: Some(bursts), ..Link::default() });
-        let begins = passages.windows(2).filter(|pair| !pair[0].fate.is_loss() && pair[1].fate.is_loss()).count();
+        let begins =
+            passages.windows(2).filter(|pair| !pair[0].delivery.is_loss() && pair[1].delivery.is_loss()).count();
         let length = stats.lost as f64 / begins as f64;
         assert!((length - 4.0).abs() < 0.5, "{length}");
         assert!((share(stats.lost) - 0.01 / 0.26).abs() < 0.01, "{stats:?}");
@@ -247,9 +248,9 @@ mod tests {
         wire.blocked = true;
         wire.change(|link| link.mtu = 10);
         let now = VirtualClock::new().now();
-        assert_eq!(wire.send(now, 100, None).fate, Fate::Blocked);
+        assert_eq!(wire.send(now, 100, None).delivery, Delivery::Blocked);
         wire.heal();
-        assert_eq!(wire.send(now, 100, None).fate, Fate::Arrives);
+        assert_eq!(wire.send(now, 100, None).delivery, Delivery::Arrives);
         let (start, passages, _) = passages(Link::with_delay(Duration::from_millis(7)));
         assert_eq!(passages[0].at, Some(start + Duration::from_millis(7)));
     }

@@ -1,15 +1,13 @@
 //! One endpoint of the world, at one or several addresses.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use kwik_core::{
-    Congestion, DatagramMeta, EcnCodepoint, Endpoint, EndpointConfig, EventDetail, Limits, PathId, PathState,
-    ProtocolEvent, ProtocolEventKind, ServerConfig, SessionError, SessionEvent, SessionHandle, StreamId, Transmit,
-    TransportCode,
+    Congestion, DatagramMeta, EcnCodepoint, Endpoint, EndpointConfig, EventDetail, Limits, ProtocolEvent, ServerConfig,
+    SessionEvent, SessionHandle, Transmit,
 };
 
 use crate::app::App;
@@ -73,6 +71,17 @@ impl NodeConfig {
     #[must_use]
     pub fn server(address: SocketAddr, config: ServerConfig) -> Self {
         Self { server: Some(config), ..Self::client(address) }
+    }
+
+    /// Changes how it accepts sessions, if it does.
+    pub fn adjust_server(&mut self, adjust: impl FnOnce(ServerConfig) -> ServerConfig) {
+        self.server = self.server.take().map(adjust);
+    }
+
+    /// Sets the limits of its endpoint and of the sessions it accepts.
+    pub fn set_limits(&mut self, limits: &Limits) {
+        self.limits = limits.clone();
+        self.adjust_server(|server| server.limits(limits.clone()));
     }
 
     /// The endpoint's configuration, `elapsed` after the world began.
@@ -145,10 +154,8 @@ pub(crate) struct Node {
     /// What an endpoint never does but for a defect of its own.
     pub(crate) defects: Vec<ProtocolEvent>,
     pub(crate) sessions: BTreeSet<SessionHandle>,
-    /// Which path brought which bytes of which stream since that was last observed, in a world that is observed.
-    pub(crate) received: Vec<(SessionHandle, StreamId, PathId, Range<u64>)>,
-    /// The state of each path of a client when it was last observed.
-    pub(crate) states: BTreeMap<(SessionHandle, PathId), PathState>,
+    /// What its endpoint did and nobody put into the trace yet; `None` in a world that is not watched.
+    pub(crate) unobserved: Option<Vec<ProtocolEvent>>,
     /// Something called into the endpoint since it was last drained.
     pub(crate) touched: bool,
     /// When the endpoint or the application wants to run next, as of the last drain.
@@ -161,19 +168,22 @@ impl Node {
     /// Takes what the endpoint did, and keeps the last of it.
     pub(crate) fn take_protocol_events(&mut self) {
         while let Some(event) = self.endpoint.poll_protocol_event() {
-            if is_defect(&event.kind) {
-                self.defects.push(event.clone());
-            }
-            if let ProtocolEvent { session: Some(session), path: Some(path), kind, .. } = &event
-                && let ProtocolEventKind::StreamReceived { stream, range } = kind
-            {
-                self.received.push((*session, *stream, *path, range.clone()));
-            }
-            if self.protocol_events.len() >= Self::PROTOCOL_EVENTS_MAX {
-                self.protocol_events.pop_front();
-            }
-            self.protocol_events.push_back(event);
+            self.note(event);
         }
+    }
+
+    /// The endpoint did something.
+    pub(crate) fn note(&mut self, event: ProtocolEvent) {
+        if event.kind.is_defect() {
+            self.defects.push(event.clone());
+        }
+        if let Some(unobserved) = &mut self.unobserved {
+            unobserved.push(event.clone());
+        }
+        if self.protocol_events.len() >= Self::PROTOCOL_EVENTS_MAX {
+            self.protocol_events.pop_front();
+        }
+        self.protocol_events.push_back(event);
     }
 
     pub(crate) fn new(config: NodeConfig, interfaces: Vec<Interface>, endpoint: Endpoint) -> Self {
@@ -197,8 +207,7 @@ impl Node {
             protocol_events: VecDeque::new(),
             defects: Vec::new(),
             sessions: BTreeSet::new(),
-            received: Vec::new(),
-            states: BTreeMap::new(),
+            unobserved: None,
             touched: false,
             deadline: None,
         }
@@ -220,8 +229,7 @@ impl Node {
         self.wake_at = None;
         self.events.clear();
         self.sessions.clear();
-        self.received.clear();
-        self.states.clear();
+        self.unobserved.iter_mut().for_each(Vec::clear);
         self.touched = true;
     }
 
@@ -286,15 +294,5 @@ impl Node {
         {
             self.history.push(event.clone());
         }
-    }
-}
-
-fn is_defect(kind: &ProtocolEventKind) -> bool {
-    match kind {
-        ProtocolEventKind::Fault { code, .. } => *code == TransportCode::INTERNAL,
-        ProtocolEventKind::SessionEnded { error: SessionError::Transport { code, .. } } => {
-            *code == TransportCode::INTERNAL
-        }
-        _ => false,
     }
 }

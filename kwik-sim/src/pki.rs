@@ -18,6 +18,9 @@ use crate::tls::{NullClient, NullServer, TlsMode, ed25519_key, seeded_provider};
 ///
 /// Its configurations draw from one generator: for runs that repeat, make one for each world, with
 /// [`World::pki`](crate::World::pki).
+///
+/// # Panics
+/// Its methods panic if its name cannot be in a certificate.
 pub struct Pki {
     name: String,
     seed: u64,
@@ -36,18 +39,12 @@ const CERTIFICATE: u64 = 3;
 
 impl Pki {
     /// An authority for servers called `name`, with real TLS and a seed of its own.
-    ///
-    /// # Panics
-    /// If `name` cannot be in a certificate.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self::seeded(name, 0, TlsMode::Real)
     }
 
     /// An authority for servers called `name`; every key and everything TLS draws follows from `seed`.
-    ///
-    /// # Panics
-    /// If `name` cannot be in a certificate.
     #[must_use]
     pub fn seeded(name: &str, seed: u64, mode: TlsMode) -> Self {
         let rng = |part| SimRng::new(seed, &[part]);
@@ -83,9 +80,6 @@ impl Pki {
     }
 
     /// A server with a valid certificate. It trusts the primaries with numbers below 8.
-    ///
-    /// # Panics
-    /// If the authority's name cannot be in a certificate.
     #[must_use]
     pub fn server(&self, number: u8) -> ServerConfig {
         let server = self.server_trusting_nobody(number);
@@ -93,9 +87,6 @@ impl Pki {
     }
 
     /// A server with a valid certificate that takes no clients from other primaries.
-    ///
-    /// # Panics
-    /// If the authority's name cannot be in a certificate.
     #[must_use]
     pub fn server_trusting_nobody(&self, number: u8) -> ServerConfig {
         let identity = self.identity(number);
@@ -113,17 +104,12 @@ impl Pki {
     }
 
     /// A client that believes this authority.
-    ///
-    /// # Panics
-    /// Never: the authority's certificate is well formed.
     #[must_use]
     pub fn client(&self) -> ClientConfig {
         match &self.trust {
             Trust::Null { client } => ClientConfig::with_crypto(client.clone(), client.clone()),
             Trust::Real { authority, provider } => {
-                let mut roots = RootCertStore::empty();
-                roots.add(authority.der().clone()).expect("a certificate just made");
-                let config = ClientConfig::with_roots(roots).expect("there is a root");
+                let config = ClientConfig::with_roots(roots(authority)).expect("there is a root");
                 config.crypto_provider(provider.clone())
             }
         }
@@ -135,12 +121,10 @@ impl Pki {
             Trust::Null { client } => return client.clone(),
             Trust::Real { authority, provider } => (authority, provider),
         };
-        let mut roots = RootCertStore::empty();
-        roots.add(authority.der().clone()).expect("a certificate just made");
         let mut config = rustls::ClientConfig::builder_with_details(provider.clone(), Arc::new(StoppedClock))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("the provider speaks TLS 1.3")
-            .with_root_certificates(roots)
+            .with_root_certificates(roots(authority))
             .with_no_client_auth();
         config.alpn_protocols = vec![kwik_core::ALPN.to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
@@ -179,6 +163,12 @@ impl Pki {
         let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key just made");
         (vec![certificate.der().clone()], key)
     }
+}
+
+fn roots(authority: &CertifiedIssuer<'static, KeyPair>) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.der().clone()).expect("a certificate just made");
+    roots
 }
 
 /// A clock that stands where a world begins. Certificates are good for centuries.

@@ -41,15 +41,20 @@ impl SimRng {
         u64::try_from(wide >> 64).unwrap_or(0)
     }
 
+    /// As [`Self::below`], for a place in memory.
+    pub(crate) fn index(&mut self, end: usize) -> usize {
+        usize::try_from(self.below(end as u64)).unwrap_or(0)
+    }
+
     /// One of some; `None` if there are none.
     pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
-        from.get(usize::try_from(self.below(from.len() as u64)).unwrap_or(0))
+        from.get(self.index(from.len()))
     }
 
     /// Puts them in any order.
     pub(crate) fn shuffle<T>(&mut self, all: &mut [T]) {
         for last in (1..all.len()).rev() {
-            all.swap(last, usize::try_from(self.below(last as u64 + 1)).unwrap_or(0));
+            all.swap(last, self.index(last + 1));
         }
     }
 

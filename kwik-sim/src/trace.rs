@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use crate::faults::Fault;
+use crate::disturbance::Disturbance;
 use crate::node::NodeId;
 
 /// What became of a datagram when it was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fate {
+pub enum Delivery {
     /// It will arrive.
     Arrives,
     /// It will arrive, later than others sent after it.
@@ -32,7 +32,7 @@ pub enum Fate {
     SendError,
 }
 
-impl Fate {
+impl Delivery {
     /// Whether nothing of it arrives.
     #[must_use]
     pub fn is_loss(self) -> bool {
@@ -67,7 +67,7 @@ pub enum TraceKind {
         /// UDP payload.
         bytes: usize,
         /// What became of it.
-        fate: Fate,
+        delivery: Delivery,
     },
     /// A datagram arrived.
     Arrived {
@@ -76,17 +76,17 @@ pub enum TraceKind {
         /// UDP payload.
         bytes: usize,
     },
-    /// A session told its application something.
+    /// A session notified its application.
     Session {
         /// The session's index at the node.
         session: u64,
-        /// What it told.
+        /// Of what.
         text: String,
     },
     /// The world did something to the node.
-    Fault {
+    Disturbance {
         /// What it did.
-        fault: Box<Fault>,
+        disturbance: Box<Disturbance>,
     },
     /// Where a path of a client stands.
     Path {
@@ -160,11 +160,11 @@ impl TraceEvent {
         push_number(line, " #", self.seq);
         push_number(line, " n", self.node.0 as u64);
         match &self.kind {
-            TraceKind::Sent { to, bytes, fate } => {
+            TraceKind::Sent { to, bytes, delivery } => {
                 push_number(line, " sent n", to.0 as u64);
                 push_number(line, " ", *bytes as u64);
                 line.push(b' ');
-                line.extend_from_slice(fate.name().as_bytes());
+                line.extend_from_slice(delivery.name().as_bytes());
             }
             TraceKind::Arrived { from, bytes } => {
                 push_number(line, " arrived n", from.0 as u64);
@@ -174,9 +174,9 @@ impl TraceEvent {
                 push_number(line, " session ", *session);
                 push_text(line, text);
             }
-            TraceKind::Fault { fault } => {
-                line.extend_from_slice(b" fault");
-                push_text(line, &format!("{fault:?}"));
+            TraceKind::Disturbance { disturbance } => {
+                line.extend_from_slice(b" disturbance");
+                push_text(line, &format!("{disturbance:?}"));
             }
             TraceKind::Path { session, path, server, state, bytes, rtt } => {
                 push_number(line, " session ", *session);
@@ -246,7 +246,7 @@ fn push_text(line: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// The events of a world: all that happened goes into a hash, and the last events are kept if told to. What is only looked
+/// The events of a world: all that happened goes into a hash, and the last events are kept on demand. What is only looked
 /// at is no part of the hash, so that a run has the same one however closely it was watched.
 #[derive(Debug, Clone)]
 pub struct Trace {
@@ -332,7 +332,7 @@ mod tests {
     use super::*;
 
     fn sent(bytes: usize) -> TraceKind {
-        TraceKind::Sent { to: NodeId(2), bytes, fate: Fate::Arrives }
+        TraceKind::Sent { to: NodeId(2), bytes, delivery: Delivery::Arrives }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Nodes, links and time.
 
+mod amplification;
 mod disturb;
 mod observe;
 mod run;
@@ -13,11 +14,11 @@ use kwik_core::{
     Session, SessionEvent, SessionHandle, SessionMut,
 };
 
+use self::amplification::Amplification;
 use self::run::Due;
 use crate::app::App;
-use crate::checks::Amplification;
 use crate::clock::VirtualClock;
-use crate::faults::Fault;
+use crate::disturbance::Disturbance;
 use crate::link::{Link, LinkStats};
 use crate::net::Wire;
 use crate::node::{Arrival, Interface, Node, NodeConfig, NodeId};
@@ -41,7 +42,7 @@ pub struct WorldConfig {
     /// for every one at its own time.
     pub receive_every: Duration,
     /// How often the paths of every client go into the trace; `None` for never. If they do, so do changes of their
-    /// states and the ranges they supply, when that happens.
+    /// states and the ranges they supply, as the protocol's events tell of them.
     pub sample_paths: Option<Duration>,
 }
 
@@ -69,7 +70,7 @@ impl WorldConfig {
 pub struct World {
     config: WorldConfig,
     clock: VirtualClock,
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// Whom an address leads to, as seen from outside, and which of its interfaces.
     by_address: BTreeMap<SocketAddr, (NodeId, usize)>,
     /// One for each direction between two addresses, by [`Interface::port`].
@@ -80,7 +81,7 @@ pub struct World {
     arrivals: BinaryHeap<Due<Box<Arrival>>>,
     /// Memory of datagrams that arrived, for those to come.
     spare: Vec<Vec<u8>>,
-    schedule: BTreeMap<(Instant, u64), Fault>,
+    schedule: BTreeMap<(Instant, u64), Disturbance>,
     /// Counts what is put into `arrivals` and `schedule`: what is due at one moment happens in the order it was put there.
     queued: u64,
     next_sample: Option<Instant>,
@@ -176,7 +177,9 @@ impl World {
             self.owners.push(id);
             interfaces.push(interface);
         }
-        self.nodes.push(Node::new(config, interfaces, endpoint));
+        let mut node = Node::new(config, interfaces, endpoint);
+        node.unobserved = self.config.sample_paths.map(|_| Vec::new());
+        self.nodes.push(node);
         Ok(id)
     }
 
@@ -219,16 +222,16 @@ impl World {
     }
 
     /// Makes something happen at a moment, counted since the world began. What is past happens at once.
-    pub fn at(&mut self, moment: Duration, fault: Fault) {
+    pub fn at(&mut self, moment: Duration, disturbance: Disturbance) {
         let now = self.clock.now();
         let at = (self.clock.start() + moment).max(now);
         self.queued += 1;
-        self.schedule.insert((at, self.queued), fault);
+        self.schedule.insert((at, self.queued), disturbance);
     }
 
     /// The node neither sends nor receives any more, without a word.
     pub fn crash(&mut self, node: NodeId) {
-        self.inject(Fault::Crash { node });
+        self.inject(Disturbance::Crash { node });
     }
 
     /// Dials from one node to another.
@@ -296,13 +299,6 @@ impl World {
     #[must_use]
     pub fn defects(&self, node: NodeId) -> &[ProtocolEvent] {
         &self.nodes[node.0].defects
-    }
-
-    /// Whether the applications of all nodes that have one, and did not crash, did all they wanted to.
-    #[must_use]
-    pub fn apps_are_done(&self) -> bool {
-        let apps = self.nodes.iter().filter(|node| !node.crashed).filter_map(|node| node.app.as_deref());
-        apps.into_iter().all(App::is_done)
     }
 
     /// Whether a node crashed and has not restarted.
@@ -373,8 +369,9 @@ impl World {
         self.trace.push(self.clock.elapsed(), node, kind);
     }
 
-    /// The sessions of a node that told something, of those it still has.
-    pub(crate) fn sessions(&self, node: NodeId) -> Vec<SessionHandle> {
+    /// The sessions of a node that had an event, of those it still has.
+    #[must_use]
+    pub fn sessions(&self, node: NodeId) -> Vec<SessionHandle> {
         self.nodes[node.0].sessions.iter().copied().collect()
     }
 

@@ -1,37 +1,33 @@
 //! The same seed gives the same run, to the last datagram.
 
-mod common;
-
 use std::time::Duration;
 
-use common::Download;
-use kwik_sim::{Bursts, Fault, Link, Rebind, WorldConfig};
+use kwik_sim::apps::bulk::Bulk;
+use kwik_sim::{Bursts, Disturbance, Link, Rebind, WorldConfig};
 
-/// Two servers, lossy links, a delegation, and a fault or two.
+const BYTES: u64 = 95_000;
+
+/// Two servers, lossy links, delegations, and a disturbance or two.
 fn run(config: WorldConfig) -> (u64, u64, bool) {
     let seed = config.seed;
-    let mut download = Download::new(config, [30_000, 60_000, 5_000]);
-    let (client, servers) = (download.client, download.servers);
-    for (server, delay) in servers.into_iter().zip([5, 20 + seed % 30]) {
-        let link = Link {
-            jitter: Duration::from_millis(seed % 4),
-            loss: 0.02,
-            bursts: (seed.is_multiple_of(3)).then_some(Bursts { to_bad: 0.01, to_good: 0.3, loss: 0.8 }),
-            reordering: 0.02,
-            duplication: 0.01,
-            corruption: 0.01,
-            ..Link::with_rate(20_000_000, Duration::from_millis(delay))
-        };
-        download.world.set_link_both(client, server, link);
-    }
+    let links = [5, 20 + seed % 30].map(|delay| Link {
+        jitter: Duration::from_millis(seed % 4),
+        loss: 0.02,
+        bursts: (seed.is_multiple_of(3)).then_some(Bursts { to_bad: 0.01, to_good: 0.3, loss: 0.8 }),
+        reordering: 0.02,
+        duplication: 0.01,
+        corruption: 0.01,
+        ..Link::with_rate(20_000_000, Duration::from_millis(delay))
+    });
+    let mut download = Bulk::new(config, BYTES, &links);
     // Later than any handshake: QUIC takes no datagram of a handshake from elsewhere.
     if seed.is_multiple_of(2) {
         let to = if seed.is_multiple_of(4) { Rebind::Port } else { Rebind::Address };
-        download.world.at(Duration::from_millis(200), Fault::Rebind { node: client, to });
+        download.fleet.world.at(Duration::from_millis(200), Disturbance::Rebind { node: download.fleet.client, to });
     }
     let finished = download.run(Duration::from_secs(20));
-    assert!(download.expected().starts_with(&download.read), "seed {seed}: wrong bytes");
-    (download.world.trace().hash(), download.world.trace().len(), finished)
+    let trace = download.fleet.world.trace();
+    (trace.hash(), trace.len(), finished)
 }
 
 fn runs_repeat(configs: impl Iterator<Item = WorldConfig>) {
@@ -62,11 +58,10 @@ fn same_seed_gives_the_same_datagrams_with_tls() {
 #[test]
 fn what_is_kept_or_sampled_does_not_change_the_run() {
     let trace = |keep| {
-        let mut download = Download::new(WorldConfig::null_tls(1), [30_000, 60_000, 5_000]);
-        download.world.trace_mut().keep(keep);
-        download.run(Duration::from_secs(20));
-        assert!(download.finished);
-        (download.world.trace().hash(), download.world.elapsed())
+        let mut download = Bulk::new(WorldConfig::null_tls(1), BYTES, &[Link::default(), Link::default()]);
+        download.fleet.world.trace_mut().keep(keep);
+        assert!(download.run(Duration::from_secs(20)));
+        (download.fleet.world.trace().hash(), download.fleet.world.elapsed())
     };
     assert_eq!(trace(0), trace(100));
 }

@@ -3,10 +3,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use kwik_core::{
-    EventDetail, PathId, PathState, ProtocolEvent, ProtocolEventKind as Kind, SessionError, SessionHandle,
-    TransportCode,
-};
+use kwik_core::{EventDetail, PathId, PathState, ProtocolEvent, ProtocolEventKind as Kind, SessionHandle};
 use tracing::{Level, Span, field, info_span, level_filters::LevelFilter};
 
 /// As much as somebody listens to.
@@ -86,7 +83,7 @@ impl Log {
         };
         let Some(path) = path else { return session.span.clone() };
         let parent = &session.span;
-        let new = || info_span!(target: "kwik", parent: parent, "path", path = field::display(path));
+        let new = || info_span!(target: "kwik", parent: parent, "path", id = path.0);
         session.paths.entry(path).or_insert_with(new).clone()
     }
 
@@ -101,7 +98,7 @@ fn emit_session(span: &Span, kind: &Kind) {
     match kind {
         Kind::SessionBegun { remote } => tell!(Level::INFO, span, %remote, "session begins"),
         Kind::SessionEstablished { id } => tell!(Level::INFO, span, %id, "session established"),
-        Kind::SessionEnded { error } if is_defect(error) => tell!(Level::ERROR, span, %error, "session ended"),
+        Kind::SessionEnded { error } if kind.is_defect() => tell!(Level::ERROR, span, %error, "session ended"),
         Kind::SessionEnded { error } => tell!(Level::INFO, span, %error, "session ended"),
         Kind::PathAdded { remote, server_name } => tell!(Level::INFO, span, %remote, server_name, "path added"),
         Kind::PathRefused { remote, reason } => tell!(Level::WARN, span, %remote, %reason, "path refused"),
@@ -112,9 +109,7 @@ fn emit_session(span: &Span, kind: &Kind) {
         }
         Kind::PathChanged { state } => tell!(Level::DEBUG, span, ?state, "path changed"),
         Kind::CarriersChanged { open } => tell!(Level::DEBUG, span, open, "carriers changed"),
-        Kind::Fault { code: code @ TransportCode::INTERNAL, detail } => {
-            tell!(Level::ERROR, span, %code, detail, "defect");
-        }
+        Kind::Fault { code, detail } if kind.is_defect() => tell!(Level::ERROR, span, %code, detail, "defect"),
         Kind::Fault { code, detail } => tell!(Level::WARN, span, %code, detail, "fault of the peer"),
         kind => emit_work(span, kind),
     }
@@ -153,8 +148,4 @@ fn emit_work(span: &Span, kind: &Kind) {
         // Newer ones than this driver knows.
         kind => tell!(Level::DEBUG, span, ?kind, "event"),
     }
-}
-
-fn is_defect(error: &SessionError) -> bool {
-    matches!(error, SessionError::Transport { code: TransportCode::INTERNAL, .. })
 }

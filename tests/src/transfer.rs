@@ -1,25 +1,25 @@
 //! A download from several servers, as applications: the client asks the primary for streams, and whoever is free
 //! writes the next range of them. What a server lost is written by another.
 
-mod book;
 mod client;
 mod primary;
+mod recorder;
 mod server;
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use kwik_core::{Limits, PathStats, PathTarget, SessionHandle};
-use kwik_sim::{Fault, Link, LinkStats, NodeConfig, NodeId, Pki, TlsMode, World, WorldConfig};
+use kwik_sim::content::bytes_at;
+use kwik_sim::{Disturbance, Fleet, FleetBuilder, Link, LinkStats, NodeId, TlsMode, World, WorldConfig};
 
-use self::client::Client;
-use self::server::Server;
-use crate::{NAME, byte_at};
+use self::client::TransferClient;
+use self::server::TransferServer;
 
-pub use self::book::{Book, Download, Loss};
+pub use self::recorder::{DownloadRecord, Loss, Recorder};
 
 /// What is downloaded, over what, and by which rules.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ pub struct Plan {
 
 /// Whose link something is wrong with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum LinksOf {
     /// The primary's.
     Primary,
     /// The first secondary's.
@@ -69,7 +69,7 @@ pub enum Place {
     All,
 }
 
-impl Place {
+impl LinksOf {
     /// Each of them.
     pub const EACH: [Self; 3] = [Self::Primary, Self::Secondary, Self::All];
 }
@@ -109,15 +109,13 @@ pub fn line() -> Link {
 pub struct Transfer {
     /// The world.
     pub world: World,
-    /// Certificates and identities.
-    pub pki: Pki,
     /// The node of the client.
     pub client: NodeId,
     /// The nodes of the servers, the primary's first.
     pub servers: Vec<NodeId>,
     /// What is done.
     pub plan: Plan,
-    book: Rc<RefCell<Book>>,
+    recorder: Rc<RefCell<Recorder>>,
 }
 
 impl Transfer {
@@ -129,51 +127,21 @@ impl Transfer {
     pub fn new(plan: Plan) -> Self {
         let mut config = WorldConfig::new(plan.seed);
         config.tls = plan.tls;
-        let mut world = World::with_config(config);
-        let pki = world.pki(NAME);
-        let client = world.add_client(address(plan.ipv6, 0)).expect("a client");
-        let book = Rc::new(RefCell::new(Book::new(world.now(), plan.clone())));
         let mut limits = plan.limits.clone();
         limits.send_buffer_stream_bytes = limits.send_buffer_stream_bytes.min(64 * 1024);
-        let servers = (0..=u8::try_from(plan.secondaries).expect("few servers"))
-            .map(|number| {
-                let config = pki.server(number).limits(limits.clone());
-                let mut node = NodeConfig::server(address(plan.ipv6, number + 1), config);
-                node.limits = limits.clone();
-                world.add_node(node).expect("a server")
-            })
-            .collect::<Vec<_>>();
-        for server in &servers {
-            world.set_link_both(client, *server, plan.link.clone());
+        let builder = FleetBuilder::new(config).link(plan.link.clone()).ipv6(plan.ipv6).client(|_| ());
+        let mut fleet = builder.servers(plan.secondaries + 1, |_, node| node.set_limits(&limits)).build();
+        let recorder = Rc::new(RefCell::new(Recorder::new(fleet.world.now(), plan.clone())));
+        let targets: Vec<PathTarget> = (1..fleet.servers.len()).map(|server| fleet.target(server)).collect();
+        for (number, server) in fleet.servers.iter().enumerate() {
+            let app = TransferServer::new(number, targets.clone(), recorder.clone());
+            fleet.world.set_app(*server, Box::new(app));
         }
-        let mut transfer = Self { world, pki, client, servers, plan, book };
-        transfer.set_apps();
-        transfer
-    }
-
-    fn set_apps(&mut self) {
-        let targets: Vec<PathTarget> = (1..self.servers.len()).map(|server| self.target(server)).collect();
-        for (number, server) in self.servers.iter().enumerate() {
-            let app = Server::new(number, targets.clone(), self.book.clone());
-            self.world.set_app(*server, Box::new(app));
-        }
-        let primary = self.world.address(self.servers[0]);
-        let config = self.pki.client().limits(self.plan.limits.clone());
-        self.world.set_app(self.client, Box::new(Client::new(config, primary, self.book.clone())));
-    }
-
-    /// What names a server in `add_path`.
-    ///
-    /// # Panics
-    /// If there is no such server.
-    #[must_use]
-    pub fn target(&self, server: usize) -> PathTarget {
-        let number = u8::try_from(server).expect("few servers");
-        PathTarget {
-            address: self.world.address(self.servers[server]),
-            server_name: NAME.to_owned(),
-            identity: self.pki.public_identity(number),
-        }
+        let config = fleet.pki.client().limits(plan.limits.clone());
+        let app = TransferClient::new(config, fleet.server_address(0), recorder.clone());
+        fleet.world.set_app(fleet.client, Box::new(app));
+        let Fleet { world, client, servers, .. } = fleet;
+        Self { world, client, servers, plan, recorder }
     }
 
     /// Runs until everything was read; returns when that was.
@@ -181,11 +149,11 @@ impl Transfer {
     /// # Panics
     /// If it takes longer than `limit`, or a session fails that is not to be begun again.
     pub fn run(&mut self, limit: Duration) -> Duration {
-        let book = self.book.clone();
-        let ended = self.world.run_until(limit, |_| book.borrow().is_done() || book.borrow().closed.is_some());
-        let book = self.book.borrow();
-        assert_eq!(book.closed, None, "the session ended after {:?}", self.world.elapsed());
-        assert!(ended, "not done after {limit:?}: {:#?}", book.downloads);
+        let recorder = self.recorder.clone();
+        let ended = self.world.run_until(limit, |_| recorder.borrow().is_done() || recorder.borrow().closed.is_some());
+        let recorder = self.recorder.borrow();
+        assert_eq!(recorder.closed, None, "the session ended after {:?}", self.world.elapsed());
+        assert!(ended, "not done after {limit:?}: {:#?}", recorder.downloads);
         self.world.elapsed()
     }
 
@@ -194,29 +162,29 @@ impl Transfer {
     /// # Panics
     /// If that takes longer than a minute.
     pub fn run_to(&mut self, bytes: u64) {
-        let book = self.book.clone();
-        let came = self.world.run_until(Duration::from_secs(60), |_| book.borrow().received() >= bytes);
-        assert!(came, "{} of {bytes} bytes came", book.borrow().received());
+        let recorder = self.recorder.clone();
+        let came = self.world.run_until(Duration::from_secs(60), |_| recorder.borrow().received() >= bytes);
+        assert!(came, "{} of {bytes} bytes came", recorder.borrow().received());
     }
 
     /// What was noted so far.
     #[must_use]
-    pub fn book(&self) -> std::cell::Ref<'_, Book> {
-        self.book.borrow()
+    pub fn recorder(&self) -> std::cell::Ref<'_, Recorder> {
+        self.recorder.borrow()
     }
 
     /// The servers of a place.
     #[must_use]
-    pub fn at(&self, place: Place) -> &[NodeId] {
+    pub fn at(&self, place: LinksOf) -> &[NodeId] {
         match place {
-            Place::Primary => &self.servers[..1],
-            Place::Secondary => &self.servers[1..2],
-            Place::All => &self.servers,
+            LinksOf::Primary => &self.servers[..1],
+            LinksOf::Secondary => &self.servers[1..2],
+            LinksOf::All => &self.servers,
         }
     }
 
     /// Changes the links of a place, both ways, and what healing restores.
-    pub fn change(&mut self, place: Place, change: impl Fn(&mut Link)) {
+    pub fn change(&mut self, place: LinksOf, change: impl Fn(&mut Link)) {
         for server in self.at(place).to_vec() {
             let mut link = self.world.link(self.client, server);
             change(&mut link);
@@ -225,24 +193,24 @@ impl Transfer {
     }
 
     /// Cuts the links of a place, from `begin` on for `span`.
-    pub fn cut(&mut self, place: Place, begin: Duration, span: Duration) {
+    pub fn cut(&mut self, place: LinksOf, begin: Duration, span: Duration) {
         let right = self.at(place).to_vec();
-        self.world.at(begin, Fault::Partition { left: vec![self.client], right: right.clone() });
+        self.world.at(begin, Disturbance::Partition { left: vec![self.client], right: right.clone() });
         for server in right {
-            self.world.at(begin + span, Fault::Heal { a: self.client, b: server });
+            self.world.at(begin + span, Disturbance::Heal { a: self.client, b: server });
         }
     }
 
     /// What the links of a place did, from the servers to the client.
     #[must_use]
-    pub fn down(&self, place: Place) -> LinkStats {
+    pub fn down(&self, place: LinksOf) -> LinkStats {
         let stats = self.at(place).iter().map(|server| self.world.link_stats(*server, self.client));
         stats.fold(LinkStats::default(), |sum, stats| sum + stats)
     }
 
     /// What the links of a place did, from the client to the servers.
     #[must_use]
-    pub fn up(&self, place: Place) -> LinkStats {
+    pub fn up(&self, place: LinksOf) -> LinkStats {
         let stats = self.at(place).iter().map(|server| self.world.link_stats(self.client, *server));
         stats.fold(LinkStats::default(), |sum, stats| sum + stats)
     }
@@ -253,7 +221,7 @@ impl Transfer {
     /// If there is no session.
     #[must_use]
     pub fn paths(&mut self) -> Vec<PathStats> {
-        let session: SessionHandle = self.book.borrow().session.expect("a session");
+        let session: SessionHandle = self.recorder.borrow().session.expect("a session");
         self.world.session(self.client, session).expect("a session").stats().paths
     }
 
@@ -269,17 +237,7 @@ impl Transfer {
     }
 }
 
-fn address(ipv6: bool, host: u8) -> SocketAddr {
-    let port = if host == 0 { 5000 } else { 4433 };
-    if ipv6 {
-        SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(host) + 1], port))
-    } else {
-        SocketAddr::from(([10, 0, 1, host + 1], port))
-    }
-}
-
 /// The bytes of a range of a stream: other streams have others.
-fn bytes_of(stream: u32, range: Range<u64>) -> Vec<u8> {
-    let base = u64::from(stream) << 40;
-    range.map(|offset| byte_at(base + offset)).collect()
+fn bytes_of(stream: u32, range: Range<u64>) -> Bytes {
+    bytes_at(stream.into(), range)
 }

@@ -1,4 +1,4 @@
-//! Strangers: what a flood of them costs those who are there, and those who want to come.
+//! Unauthenticated connections: what a flood of them costs those who are there, and those who want to come.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -7,17 +7,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use kwik_core::{Dir, Limits, SessionError, SessionEvent, SessionHandle, StreamHandle, TransportCode, WriteError};
 use kwik_sim::byzantine::{Dialer, Flood};
-use kwik_sim::{Fault, Link, NodeConfig, NodeId, Pki, World, WorldConfig};
-use kwik_tests::{LONG, NAME};
+use kwik_sim::{Disturbance, Fleet, FleetBuilder, Link, NodeId, World, WorldConfig};
+use kwik_tests::SERVER_NAME;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DELAY: Duration = Duration::from_millis(10);
 
 /// A server, and hosts around it that each have a network of their own.
 struct Site {
-    world: World,
-    pki: Pki,
-    server: NodeId,
+    fleet: Fleet,
     hosts: u16,
 }
 
@@ -26,47 +24,42 @@ impl Site {
         Self::with(|_| {})
     }
 
-    fn with(adjust: impl FnOnce(&mut Limits)) -> Self {
-        let mut world = World::with_config(WorldConfig::null_tls(1));
-        let pki = world.pki(NAME);
-        let mut config = NodeConfig::server("10.0.0.1:4433".parse().expect("an address"), pki.server(0));
-        adjust(&mut config.limits);
-        let server = world.add_node(config).expect("a server");
-        Self { world, pki, server, hosts: 0 }
+    fn with(adjust: impl Fn(&mut Limits)) -> Self {
+        let builder = FleetBuilder::new(WorldConfig::null_tls(1)).link(Link::with_delay(DELAY)).client(|_| ());
+        Self { fleet: builder.servers(1, |_, node| adjust(&mut node.limits)).build(), hosts: 0 }
     }
 
     /// One more host, at 10.1.x.y, that floods. Returns how many of its handshakes were completed.
     fn flood(&mut self, dialer: Dialer, dials: usize, per_second: u32) -> Rc<Cell<usize>> {
         let [high, low] = self.hosts.to_be_bytes();
         let address = format!("10.1.{high}.{low}:7000").parse().expect("an address");
-        let server = self.world.address(self.server);
         let plan = (dials, SECOND / per_second);
-        let flood = Flood::new(&self.world, &self.pki, server, u64::from(self.hosts), dialer, plan);
+        let flood = Flood::new(&self.fleet, u64::from(self.hosts), dialer, plan);
         let connected = flood.connected();
-        let node = self.world.add_raw_node(address, Box::new(flood));
-        self.world.set_link_both(node, self.server, Link::with_delay(DELAY));
+        let Fleet { world, servers, .. } = &mut self.fleet;
+        let node = world.add_raw_node(address, Box::new(flood));
+        world.set_link_both(node, servers[0], Link::with_delay(DELAY));
         self.hosts += 1;
         connected
     }
 
     fn client(&mut self, address: &str) -> NodeId {
-        let client = self.world.add_client(address.parse().expect("an address")).expect("a client");
-        self.world.set_link_both(client, self.server, Link::with_delay(DELAY));
-        client
+        self.fleet.add_client(address, &Link::with_delay(DELAY))
     }
 
     /// How long an honest client takes to be welcomed.
     fn welcome(&mut self, address: &str) -> Option<Duration> {
         let client = self.client(address);
-        self.world.dial(client, self.server, self.pki.client(), NAME).expect("dialled");
-        let begun = self.world.elapsed();
+        let Fleet { world, pki, servers, .. } = &mut self.fleet;
+        world.dial(client, servers[0], pki.client(), SERVER_NAME).expect("dialled");
+        let begun = world.elapsed();
         let welcomed = |world: &mut World| world.saw(client, |event| *event == SessionEvent::Welcomed);
-        self.world.run_until(Duration::from_secs(20), welcomed).then(|| self.world.elapsed() - begun)
+        world.run_until(Duration::from_secs(20), welcomed).then(|| world.elapsed() - begun)
     }
 }
 
 /// An established session: its client reads what the server writes without end, at 20 Mbit/s.
-struct Download {
+struct SteadyDownload {
     client: (NodeId, SessionHandle),
     server: (NodeId, SessionHandle),
     here: StreamHandle,
@@ -74,25 +67,16 @@ struct Download {
     read: usize,
 }
 
-impl Download {
+impl SteadyDownload {
     fn begin(site: &mut Site) -> Self {
-        let client = site.world.add_client("10.2.0.1:5000".parse().expect("an address")).expect("a client");
-        site.world.set_link_both(client, site.server, Link::with_rate(20_000_000, DELAY));
-        let session = site.world.dial(client, site.server, site.pki.client(), NAME).expect("dialled");
-        let here = site.world.session_mut(client, session).expect("a session").open_stream(Dir::Bi).expect("opened");
-        let mut found = None;
-        let came = site.world.run_until(LONG, |world| {
-            found = world.poll_event(site.server).map(|(session, _)| session);
-            found.is_some()
-        });
-        assert!(came);
-        let server = (site.server, found.expect("just found"));
-        let mut there = None;
-        site.world.run_until(LONG, |world| {
-            there = world.session_mut(server.0, server.1).and_then(|mut session| session.accept_stream(Dir::Bi));
-            there.is_some()
-        });
-        Self { client: (client, session), server, here, there: there.expect("the stream came"), read: 0 }
+        let fleet = &mut site.fleet;
+        let client = fleet.add_client("10.2.0.1:5000", &Link::with_rate(20_000_000, DELAY));
+        let server = fleet.servers[0];
+        let session = fleet.world.dial(client, server, fleet.pki.client(), SERVER_NAME).expect("dialled");
+        let here = fleet.world.session_mut(client, session).expect("a session").open_stream(Dir::Bi).expect("opened");
+        let at_server = fleet.await_incoming(0);
+        let there = fleet.accept(0, at_server, Dir::Bi);
+        Self { client: (client, session), server: (server, at_server), here, there, read: 0 }
     }
 
     fn run(&mut self, world: &mut World, span: Duration) {
@@ -123,13 +107,13 @@ fn newcomer_comes_in_at_once_while_one_network_floods() {
     for dialer in [Dialer::Silent, Dialer::Forger, Dialer::Spoofed] {
         let mut site = Site::new();
         site.flood(dialer, 1_100, 10_000);
-        site.world.run_for(SECOND / 2);
+        site.fleet.world.run_for(SECOND / 2);
         let took = site.welcome("10.2.0.2:5000").expect("welcomed");
         assert!(took < SECOND / 5, "{dialer:?}: {took:?}");
 
         let mut site = Site::new();
         let connected = site.flood(dialer, 5_000, 1_000);
-        site.world.run_for(3 * SECOND);
+        site.fleet.world.run_for(3 * SECOND);
         for host in 1..20 {
             let took = site.welcome(&format!("10.2.0.{host}:5000")).expect("welcomed");
             assert!(took < SECOND / 5, "{dialer:?}, host {host}: {took:?}");
@@ -146,7 +130,7 @@ fn newcomer_comes_in_at_once_while_one_network_floods() {
 fn newcomer_of_the_network_that_floods_comes_in_too() {
     let mut site = Site::new();
     site.flood(Dialer::Silent, 1_100, 10_000);
-    site.world.run_for(2 * SECOND);
+    site.fleet.world.run_for(2 * SECOND);
     let took = site.welcome("10.1.0.0:5000").expect("welcomed");
     assert!(took < SECOND / 5, "{took:?}");
 }
@@ -159,7 +143,7 @@ fn newcomer_comes_in_while_many_networks_flood() {
         (0..600).for_each(|_| {
             site.flood(dialer, 6, 1);
         });
-        site.world.run_for(3 * SECOND);
+        site.fleet.world.run_for(3 * SECOND);
         let took = site.welcome("10.2.0.2:5000").expect("welcomed");
         assert!(took < SECOND, "{dialer:?}: {took:?}");
     }
@@ -170,11 +154,11 @@ fn newcomer_comes_in_while_many_networks_flood() {
 fn established_session_keeps_its_goodput_while_its_listener_is_flooded() {
     let goodput = |hosts: usize, dialer, per_second| {
         let mut site = Site::new();
-        let mut download = Download::begin(&mut site);
+        let mut download = SteadyDownload::begin(&mut site);
         (0..hosts).for_each(|_| {
             site.flood(dialer, 5_000, per_second);
         });
-        download.run(&mut site.world, 2 * SECOND);
+        download.run(&mut site.fleet.world, 2 * SECOND);
         download.read
     };
     let undisturbed = goodput(0, Dialer::Silent, 1);
@@ -189,17 +173,17 @@ fn established_session_keeps_its_goodput_while_its_listener_is_flooded() {
 /// A server that asks every client for a proof of its address, and a patient client whose proof is lost for so long.
 fn prove_late(lost: Duration) -> SessionEvent {
     let mut site = Site::with(|limits| limits.incoming_before_retry = 0);
-    let (server, client) = (site.server, site.client("10.2.0.1:5000"));
+    let (server, client) = (site.fleet.servers[0], site.client("10.2.0.1:5000"));
     let mut limits = Limits::default();
     limits.idle_timeout = 1_000 * SECOND;
-    site.world.dial(client, server, site.pki.client().limits(limits), NAME).expect("dialled");
+    site.fleet.world.dial(client, server, site.fleet.pki.client().limits(limits), SERVER_NAME).expect("dialled");
     // The first packet was answered with a Retry, which has not arrived.
-    site.world.run_for(DELAY * 3 / 2);
-    site.world.inject(Fault::Blackhole { from: client, to: server });
-    site.world.run_for(lost);
-    site.world.inject(Fault::HealAll);
+    site.fleet.world.run_for(DELAY * 3 / 2);
+    site.fleet.world.inject(Disturbance::Blackhole { from: client, to: server });
+    site.fleet.world.run_for(lost);
+    site.fleet.world.inject(Disturbance::HealAll);
     let mut found = None;
-    site.world.run_until(1_000 * SECOND, |world| {
+    site.fleet.world.run_until(1_000 * SECOND, |world| {
         let is_end = |event: &SessionEvent| matches!(event, SessionEvent::Welcomed | SessionEvent::Closed(_));
         found = std::iter::from_fn(|| world.poll_event(client)).map(|(_, event)| event).find(is_end);
         found.is_some()

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kwik_core::{Dir, ErrorCode, Limits, ServerConfig, SessionEvent, SessionHandle, TransportCode, WriteError};
-use kwik_sim::{Link, NodeConfig, NodeId, World, WorldConfig};
-use kwik_tests::{Fleet, NAME, pattern};
+use kwik_sim::{Link, NodeId, World};
+use kwik_tests::{Fleet, SERVER_NAME, pattern};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DELAY: Duration = Duration::from_millis(10);
@@ -17,19 +17,12 @@ const NEW: u8 = 7;
 /// A primary with one of the identities, and secondaries that trust the old one, both, and the new one.
 fn rotating(identity: u8) -> Fleet {
     let mut fleet = Fleet::new(0);
-    let add = |fleet: &mut Fleet, config: ServerConfig| {
-        let address = format!("10.0.1.{}:4433", fleet.servers.len() + 1).parse().expect("an address");
-        let node = fleet.world.add_server(address, config).expect("a server");
-        fleet.world.set_link_both(fleet.client, node, Link::with_delay(DELAY));
-        fleet.servers.push(node);
-    };
-    let primary = fleet.pki.server_trusting_nobody(identity);
-    add(&mut fleet, primary);
+    fleet.add_server(fleet.pki.server_trusting_nobody(identity));
     for (number, trusted) in [(1, &[OLD][..]), (2, &[OLD, NEW]), (3, &[NEW])] {
         let nobody = fleet.pki.server_trusting_nobody(number);
         let trusted = trusted.iter().map(|identity| fleet.pki.public_identity(*identity));
         let config = trusted.fold(nobody, ServerConfig::trust_primary);
-        add(&mut fleet, config);
+        fleet.add_server(config);
     }
     fleet
 }
@@ -58,18 +51,17 @@ fn identity_of_a_primary_is_replaced_without_an_honest_client_refused() {
 }
 
 /// The session of one client that downloads, and how much it read.
-struct Reader {
+struct DownloadClient {
     client: (NodeId, SessionHandle),
     server: (NodeId, SessionHandle),
     streams: Vec<kwik_core::StreamHandle>,
 }
 
-impl Reader {
+impl DownloadClient {
     /// A client on a link of 20 Mbit/s, with a stream of its own for each file.
     fn new(fleet: &mut Fleet, address: &str, streams: usize) -> Self {
-        let node = fleet.world.add_node(NodeConfig::client(address.parse().expect("an address"))).expect("a client");
-        fleet.world.set_link_both(node, fleet.servers[0], Link::with_rate(20_000_000, DELAY));
-        let session = fleet.world.dial(node, fleet.servers[0], fleet.pki.client(), NAME).expect("dialled");
+        let node = fleet.add_client(address, &Link::with_rate(20_000_000, DELAY));
+        let session = fleet.world.dial(node, fleet.servers[0], fleet.pki.client(), SERVER_NAME).expect("dialled");
         let server = (fleet.servers[0], fleet.await_incoming(0));
         let streams = (0..streams)
             .map(|_| {
@@ -116,9 +108,9 @@ impl Reader {
 /// How much a client downloads in 20 s, beside so many readers of a byte a second. Checks what those cost.
 fn download_beside(slow: u8) -> usize {
     let mut fleet = Fleet::new(1);
-    let honest = Reader::new(&mut fleet, "10.0.2.1:5000", 1);
-    let slow: Vec<_> = (0..slow).map(|at| Reader::new(&mut fleet, &format!("10.0.3.{at}:5000"), 100)).collect();
-    let block = Bytes::from(pattern(0..64 * 1024));
+    let honest = DownloadClient::new(&mut fleet, "10.0.4.1:5000", 1);
+    let slow: Vec<_> = (0..slow).map(|at| DownloadClient::new(&mut fleet, &format!("10.0.3.{at}:5000"), 100)).collect();
+    let block = pattern(0..64 * 1024);
     let limits = Limits::default();
     let mut downloaded = 0;
     for _ in 0..20 {
@@ -154,14 +146,12 @@ fn readers_of_a_byte_a_second_cost_their_own_buffers_and_no_one_elses_time() {
 // the probes of QUIC before it.
 #[test]
 fn thousands_of_dials_that_nobody_answers_leave_nothing_behind() {
-    let mut world = World::with_config(WorldConfig::null_tls(1));
-    let pki = world.pki(NAME);
-    let client = world.add_client("10.0.0.1:5000".parse().expect("an address")).expect("a client");
-    let nobody = world.add_client("10.0.9.9:4433".parse().expect("an address")).expect("a node");
+    let Fleet { mut world, pki, client, servers, .. } = Fleet::null_tls(1, 1);
+    let nobody = servers[0];
     world.crash(nobody);
     for round in 0..20 {
         for _ in 0..250 {
-            world.dial(client, nobody, pki.client(), NAME).expect("dialled");
+            world.dial(client, nobody, pki.client(), SERVER_NAME).expect("dialled");
         }
         let mut ended = 0;
         let over = world.run_until(60 * SECOND, |world| {

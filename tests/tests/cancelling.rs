@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kwik_core::{Dir, Limits, PathState, ReadError, SessionHandle, StreamHandle};
 use kwik_sim::{Link, NodeId};
-use kwik_tests::{Ends, Fleet, LONG, NAME, pattern};
+use kwik_tests::{Ends, Fleet, LONG, SERVER_NAME, pattern};
 
 /// How long the answering end takes for an answer.
 const THINKING: Duration = Duration::from_millis(5);
@@ -272,9 +272,8 @@ impl Attack {
     fn new(rig: &mut Rig, how: Cancel) -> Self {
         let fleet = &mut rig.fleet;
         let (server, config) = (fleet.servers[0], fleet.pki.client());
-        let client = fleet.world.add_client("10.0.0.2:5000".parse().expect("an address")).expect("a client");
-        fleet.world.set_link_both(client, server, Link::with_delay(Duration::from_millis(1)));
-        let session = fleet.world.dial(client, server, config, NAME).expect("dialled");
+        let client = fleet.add_client("10.0.3.1:5000", &Link::with_delay(Duration::from_millis(1)));
+        let session = fleet.world.dial(client, server, config, SERVER_NAME).expect("dialled");
         let at_server = fleet.await_incoming(0);
         Self { how, client: (client, session), server: (server, at_server), given_up: 0 }
     }

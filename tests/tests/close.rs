@@ -23,7 +23,7 @@ fn close_delivers_what_was_finished_and_tells_code_and_reason() {
 
     let closed =
         SessionEvent::Closed(SessionError::ClosedByPeer { code: 42, reason: "enough".to_owned(), cut_short: false });
-    assert!(fleet.world.run_until(LONG, |world| world.saw(server, |event| *event == closed)));
+    fleet.await_event(server, |event| *event == closed);
     // The session is over, and what it delivered can still be read.
     assert!(fleet.read_to_end(server, ends.primary, there) == data);
     assert!(fleet.world.saw(client, |event| *event == SessionEvent::Closed(SessionError::LocallyClosed)));
@@ -39,7 +39,7 @@ fn close_reaches_the_secondaries_too() {
     fleet.world.session_mut(fleet.client, ends.client).unwrap().close(now, 5, "");
     let secondary = fleet.servers[1];
     let closed = SessionEvent::Closed(SessionError::ClosedByPeer { code: 5, reason: String::new(), cut_short: false });
-    assert!(fleet.world.run_until(LONG, |world| world.saw(secondary, |event| *event == closed)));
+    fleet.await_event(secondary, |event| *event == closed);
 }
 
 // [P-12.1]
@@ -77,7 +77,7 @@ fn close_does_not_wait_for_ever() {
     session.close(now, 1, "again");
     let before = fleet.world.elapsed();
     let closed = SessionEvent::Closed(SessionError::LocallyClosed);
-    assert!(fleet.world.run_until(LONG, |world| world.saw(client, |event| *event == closed)));
+    fleet.await_event(client, |event| *event == closed);
     assert!(fleet.world.elapsed() - before <= Limits::default().drain_timeout + Duration::from_millis(100));
 }
 
@@ -90,7 +90,7 @@ fn silent_primary_ends_the_session_with_an_error() {
     let (here, _) = fleet.open(ends, Dir::Bi);
     fleet.world.crash(server);
     let timed_out = SessionEvent::Closed(SessionError::TimedOut);
-    assert!(fleet.world.run_until(LONG, |world| world.saw(client, |event| *event == timed_out)));
+    fleet.await_event(client, |event| *event == timed_out);
     let mut session = fleet.world.session_mut(client, ends.client).unwrap();
     assert_eq!(session.stream_mut(here).read(1), Err(ReadError::SessionClosed));
     assert_eq!(session.stream_mut(here).write(b"x"), Err(WriteError::SessionClosed));
@@ -102,12 +102,12 @@ fn refused_credential_is_an_authentication_failure() {
     let guard = |credential: &[u8], _: std::net::SocketAddr| credential == b"open sesame";
     let mut fleet = Fleet::with(1, |config| config.authorizer(std::sync::Arc::new(guard)));
     let config = fleet.pki.client().credential(&b"please"[..]);
-    fleet.world.dial(fleet.client, fleet.servers[0], config, kwik_tests::NAME).unwrap();
+    fleet.world.dial(fleet.client, fleet.servers[0], config, kwik_tests::SERVER_NAME).unwrap();
     let client = fleet.client;
     let refused = |event: &SessionEvent| {
         matches!(event, SessionEvent::Closed(SessionError::Transport { code: TransportCode::AUTH_FAILED, .. }))
     };
-    assert!(fleet.world.run_until(LONG, |world| world.saw(client, refused)));
+    fleet.await_event(client, refused);
     let config = fleet.pki.client().credential(&b"open sesame"[..]);
     fleet.connect_with(config);
 }
@@ -118,14 +118,14 @@ fn pinned_primary_gets_nothing_before_it_proved_itself() {
     let mut fleet = Fleet::new(1);
     let (client, server) = (fleet.client, fleet.servers[0]);
     let config = fleet.pki.client().primary_identity(fleet.pki.public_identity(3));
-    let session = fleet.world.dial(client, server, config, kwik_tests::NAME).unwrap();
+    let session = fleet.world.dial(client, server, config, kwik_tests::SERVER_NAME).unwrap();
     let mut view = fleet.world.session_mut(client, session).unwrap();
     let stream = view.open_stream(Dir::Bi).unwrap();
     view.stream_mut(stream).write(b"secret").unwrap();
     let mismatch = |event: &SessionEvent| {
         matches!(event, SessionEvent::Closed(SessionError::Transport { code: TransportCode::IDENTITY_MISMATCH, .. }))
     };
-    assert!(fleet.world.run_until(LONG, |world| world.saw(client, mismatch)));
+    fleet.await_event(client, mismatch);
     let at_server = fleet.await_incoming(0);
     fleet.world.run_for(Duration::from_millis(100));
     let accepted = fleet.world.session_mut(server, at_server).unwrap().accept_stream(Dir::Bi);
@@ -157,11 +157,11 @@ fn handshake_with_nobody_ends_with_unreachable() {
     let (client, server) = (fleet.client, fleet.servers[0]);
     let down = Link { up: false, ..Link::default() };
     fleet.world.set_link_both(client, server, down);
-    fleet.world.dial(client, server, fleet.pki.client(), kwik_tests::NAME).unwrap();
+    fleet.world.dial(client, server, fleet.pki.client(), kwik_tests::SERVER_NAME).unwrap();
     let unreachable = |event: &SessionEvent| {
         matches!(event, SessionEvent::Closed(SessionError::Transport { code: TransportCode::UNREACHABLE, .. }))
     };
-    assert!(fleet.world.run_until(LONG, |world| world.saw(client, unreachable)));
+    fleet.await_event(client, unreachable);
 }
 
 // [P-9.4]
@@ -174,7 +174,7 @@ fn servers_forget_a_client_that_fell_silent() {
     fleet.world.crash(fleet.client);
     for server in fleet.servers.clone() {
         let timed_out = SessionEvent::Closed(SessionError::TimedOut);
-        assert!(fleet.world.run_until(LONG, |world| world.saw(server, |event| *event == timed_out)));
+        fleet.await_event(server, |event| *event == timed_out);
         let took = fleet.world.elapsed() - before;
         assert!((Duration::from_secs(28)..Duration::from_secs(32)).contains(&took), "{took:?}");
     }
@@ -192,7 +192,7 @@ fn secondaries_hear_that_the_primary_is_gone() {
     let lost = |event: &SessionEvent| {
         matches!(event, SessionEvent::Closed(SessionError::Transport { code: TransportCode::SOURCE_LOST, .. }))
     };
-    assert!(fleet.world.run_until(LONG, |world| world.saw(secondary, lost)));
+    fleet.await_event(secondary, lost);
     let took = fleet.world.elapsed() - before;
     assert!((Duration::from_secs(28)..Duration::from_secs(32)).contains(&took), "{took:?}");
 }
@@ -220,17 +220,17 @@ fn close_that_runs_out_of_time_is_told_at_both_ends_and_ends_no_stream_as_if_it_
     session.close(now, 42, "enough");
 
     let closed = |cut_short| SessionError::ClosedByPeer { code: 42, reason: "enough".to_owned(), cut_short };
-    let told = SessionEvent::Closed(closed(true));
-    assert!(fleet.world.run_until(LONG, |world| world.saw(server, |event| *event == told)));
+    let notified = SessionEvent::Closed(closed(true));
+    fleet.await_event(server, |event| *event == notified);
     assert_eq!(fleet.world.session(client, ends.client).unwrap().undelivered(), [id]);
     assert_eq!(fleet.read_to_end(server, ends.primary, whole_there).len(), 1000);
     assert!(fleet.read_available(server, ends.primary, cut_there).len() < 1_500_000);
     let mut session = fleet.world.session_mut(server, ends.primary).unwrap();
     assert_eq!(session.stream_mut(cut_there).read(1), Err(ReadError::SessionClosed));
     // The secondary lost nothing.
-    let told = SessionEvent::Closed(closed(false));
+    let notified = SessionEvent::Closed(closed(false));
     let node = fleet.servers[1];
-    assert!(fleet.world.run_until(LONG, |world| world.saw(node, |event| *event == told)), "{secondary:?}");
+    assert!(fleet.world.run_until(LONG, |world| world.saw(node, |event| *event == notified)), "{secondary:?}");
 }
 
 // [P-12.6]
@@ -248,7 +248,7 @@ fn end_that_closes_tells_first_what_it_received() {
         let now = fleet.world.now();
         fleet.world.session_mut(client, ends.client).unwrap().close(now, 0, "");
         let is_closed = |event: &SessionEvent| matches!(event, SessionEvent::Closed(_));
-        assert!(fleet.world.run_until(LONG, |world| world.saw(server, is_closed)));
+        fleet.await_event(server, is_closed);
         let session = fleet.world.session(server, ends.primary).unwrap();
         assert_eq!(session.undelivered(), [], "{delay} ms away");
         assert!(session.stream(there).is_send_done(), "{delay} ms away");
@@ -276,7 +276,7 @@ fn ends_that_close_at_once_let_each_other_deliver() {
         let before = fleet.world.elapsed();
         for (node, session) in [(client, ends.client), (server, ends.primary)] {
             let is_closed = |event: &SessionEvent| *event == SessionEvent::Closed(SessionError::LocallyClosed);
-            assert!(fleet.world.run_until(LONG, |world| world.saw(node, is_closed)));
+            fleet.await_event(node, is_closed);
             assert_eq!(fleet.world.session(node, session).unwrap().undelivered(), []);
         }
         assert!(fleet.world.elapsed() - before < Duration::from_secs(1), "they wait for each other");

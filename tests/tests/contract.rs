@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use kwik_core::{DatagramMeta, Dir, Endpoint, EndpointConfig, ReadError, SessionEvent, StreamEvent};
-use kwik_sim::{Link, World};
-use kwik_tests::{Ends, Fleet, LONG, NAME, pattern};
+use kwik_sim::{FleetBuilder, Link, WorldConfig};
+use kwik_tests::{Ends, Fleet, LONG, SERVER_NAME, pattern};
 
 fn drain(endpoint: &mut Endpoint, now: std::time::Instant) -> usize {
     let mut sent = 0;
@@ -141,13 +141,11 @@ fn next_deadline_is_later_after_a_timeout_and_a_drain() {
 
 /// Everything of one run that can be compared with another.
 fn run(seed: u64) -> Vec<String> {
-    let pki = kwik_sim::Pki::new(NAME);
-    let mut world = World::new(seed);
-    let client = world.add_client("10.0.0.1:5000".parse().expect("an address")).expect("a client");
-    let server = world.add_server("10.0.1.1:4433".parse().expect("an address"), pki.server(0)).expect("a server");
     let link = Link { loss: 0.02, ..Link::with_delay(Duration::from_millis(7)) };
-    world.set_link_both(client, server, link);
-    let session = world.dial(client, server, pki.client(), NAME).expect("dialled");
+    let builder = FleetBuilder::new(WorldConfig::new(seed)).link(link).client(|_| ()).servers(1, |_, _| ());
+    let Fleet { mut world, pki, client, servers, .. } = builder.build();
+    let server = servers[0];
+    let session = world.dial(client, server, pki.client(), SERVER_NAME).expect("dialled");
     let mut view = world.session_mut(client, session).expect("a session");
     let stream = view.open_stream(Dir::Uni).expect("opened");
     view.stream_mut(stream).write(&pattern(0..200_000)).expect("taken");
@@ -223,7 +221,7 @@ fn contradictory_limits_are_refused() {
 fn silent_unauthenticated_connection_is_closed_in_time() {
     let mut fleet = Fleet::new(1);
     let (client, server) = (fleet.client, fleet.servers[0]);
-    fleet.world.dial(client, server, fleet.pki.client(), NAME).unwrap();
+    fleet.world.dial(client, server, fleet.pki.client(), SERVER_NAME).unwrap();
     // The client's HELLO never arrives: its direction dies once the handshake has begun.
     fleet.world.run_for(Duration::from_millis(15));
     fleet.world.set_link(client, server, Link { up: false, ..Link::default() });

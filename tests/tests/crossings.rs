@@ -7,8 +7,8 @@ use bytes::Bytes;
 use kwik_core::{
     Dir, GrantId, GrantStatus, Limits, OpenError, PathEvent, SessionEvent, SessionHandle, StreamEvent, StreamHandle,
 };
-use kwik_sim::{Link, NodeConfig, NodeId, Pki, World, WorldConfig};
-use kwik_tests::{Ends, Fleet, NAME, pattern};
+use kwik_sim::{FleetBuilder, Link, World, WorldConfig};
+use kwik_tests::{Ends, Fleet, SERVER_NAME, pattern};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -78,7 +78,7 @@ fn regression_first_flight_after_a_pause_was_small() {
 }
 
 /// A primary that has one stream of a client written by its secondaries, who answer at once and in full.
-struct Shared {
+struct JointStream {
     fleet: Fleet,
     ends: Ends,
     /// By server: the path, and the session at the server.
@@ -89,9 +89,9 @@ struct Shared {
     issued: usize,
 }
 
-impl Shared {
+impl JointStream {
     fn new(secondaries: usize, delay: Duration) -> Self {
-        let mut fleet = Fleet::new(u8::try_from(secondaries + 1).expect("a few"));
+        let mut fleet = Fleet::new(secondaries + 1);
         for server in fleet.servers.clone() {
             fleet.world.set_link_both(fleet.client, server, Link::with_delay(delay));
         }
@@ -160,14 +160,14 @@ impl Shared {
 // [P-5.16]
 #[test]
 fn regression_revokes_that_crossed_the_last_status_were_a_flood() {
-    let mut shared = Shared::new(1, 10 * MILLISECOND);
+    let mut joint = JointStream::new(1, 10 * MILLISECOND);
     let mut revoked = 0;
-    while shared.fleet.world.elapsed() < SECOND {
-        shared.fleet.world.run_for(MILLISECOND);
-        shared.answer();
-        shared.read(true);
-        revoked += shared.revoke(35 * MILLISECOND);
-        shared.delegate(100, 100);
+    while joint.fleet.world.elapsed() < SECOND {
+        joint.fleet.world.run_for(MILLISECOND);
+        joint.answer();
+        joint.read(true);
+        revoked += joint.revoke(35 * MILLISECOND);
+        joint.delegate(100, 100);
     }
     assert!(revoked > 1500, "{revoked}");
 }
@@ -176,13 +176,13 @@ fn regression_revokes_that_crossed_the_last_status_were_a_flood() {
 // [P-8.8]
 #[test]
 fn regression_reader_out_of_order_was_granted_too_many_ranges() {
-    let mut shared = Shared::new(2, MILLISECOND);
+    let mut joint = JointStream::new(2, MILLISECOND);
     let mut read = 0;
     while read < 17_000 * 64 {
-        shared.fleet.world.run_for(2 * MILLISECOND);
-        shared.answer();
-        read += shared.read(false);
-        shared.delegate(200, 64);
+        joint.fleet.world.run_for(2 * MILLISECOND);
+        joint.answer();
+        read += joint.read(false);
+        joint.delegate(200, 64);
     }
 }
 
@@ -190,19 +190,19 @@ fn regression_reader_out_of_order_was_granted_too_many_ranges() {
 // [P-8.8]
 #[test]
 fn ranges_that_a_reader_who_pauses_cannot_remember_are_refused() {
-    let mut shared = Shared::new(2, MILLISECOND);
+    let mut joint = JointStream::new(2, MILLISECOND);
     let mut is_refused = false;
     while !is_refused {
-        shared.fleet.world.run_for(2 * MILLISECOND);
-        shared.answer();
-        let session = shared.fleet.world.session_mut(shared.fleet.servers[0], shared.ends.primary).unwrap();
+        joint.fleet.world.run_for(2 * MILLISECOND);
+        joint.answer();
+        let session = joint.fleet.world.session_mut(joint.fleet.servers[0], joint.ends.primary).unwrap();
         is_refused =
-            shared.grants.keys().any(|grant| matches!(session.delegation(*grant), Some(GrantStatus::Lost { .. })));
-        shared.delegate(200, 16);
-        assert!(shared.issued < 20_000, "nothing was refused");
+            joint.grants.keys().any(|grant| matches!(session.delegation(*grant), Some(GrantStatus::Lost { .. })));
+        joint.delegate(200, 16);
+        assert!(joint.issued < 20_000, "nothing was refused");
     }
-    assert!(shared.issued > 16_000, "{} ranges", shared.issued);
-    let read = shared.read(true);
+    assert!(joint.issued > 16_000, "{} ranges", joint.issued);
+    let read = joint.read(true);
     assert!(read > 16_000 * 16, "{read} bytes in a row");
 }
 
@@ -243,25 +243,20 @@ fn regression_servers_added_again_at_once_were_a_flood() {
 }
 
 /// A server with little memory, and as many sessions as begin one after the other.
-fn small_server(sessions: u8, limits: &Limits) -> (World, Pki, NodeId, Vec<SessionHandle>) {
-    let mut world = World::with_config(WorldConfig::null_tls(1));
-    let pki = world.pki(NAME);
-    let mut config = NodeConfig::server("10.0.0.1:4433".parse().expect("an address"), pki.server(0));
-    config.limits.endpoint_memory_max = 64 << 20;
-    let server = world.add_node(config).expect("a valid configuration");
+fn small_server(sessions: u8, limits: &Limits) -> (Fleet, Vec<SessionHandle>) {
+    let builder = FleetBuilder::new(WorldConfig::null_tls(1)).client(|_| ());
+    let mut fleet = builder.servers(1, |_, node| node.limits.endpoint_memory_max = 64 << 20).build();
     for host in 0..sessions {
-        let client = world
-            .add_client(format!("10.3.{host}.1:5000").parse().expect("an address"))
-            .expect("a valid configuration");
-        world.set_link_both(client, server, Link::with_delay(10 * MILLISECOND));
-        world.dial(client, server, pki.client().limits(limits.clone()), NAME).expect("a valid configuration");
-        world.run_for(200 * MILLISECOND);
-        assert!(world.saw(client, |event| *event == SessionEvent::Welcomed), "{host}");
+        let client = fleet.add_client(&format!("10.3.{host}.1:5000"), &Link::with_delay(10 * MILLISECOND));
+        let config = fleet.pki.client().limits(limits.clone());
+        fleet.world.dial(client, fleet.servers[0], config, SERVER_NAME).expect("a valid configuration");
+        fleet.world.run_for(200 * MILLISECOND);
+        assert!(fleet.world.saw(client, |event| *event == SessionEvent::Welcomed), "{host}");
     }
-    let incoming =
-        std::iter::from_fn(|| world.poll_event(server)).filter(|(_, event)| *event == SessionEvent::Incoming);
-    let incoming = incoming.map(|(session, _)| session).collect();
-    (world, pki, server, incoming)
+    let server = fleet.servers[0];
+    let events = std::iter::from_fn(|| fleet.world.poll_event(server));
+    let incoming = events.filter(|(_, event)| *event == SessionEvent::Incoming).map(|(session, _)| session).collect();
+    (fleet, incoming)
 }
 
 /// Four sessions were told of memory that came back, and the others only when a datagram came for them.
@@ -269,7 +264,8 @@ fn small_server(sessions: u8, limits: &Limits) -> (World, Pki, NodeId, Vec<Sessi
 fn regression_sessions_behind_the_first_four_were_not_told_of_memory() {
     let mut limits = Limits::default();
     limits.keep_alive = 10 * SECOND;
-    let (mut world, _, server, sessions) = small_server(39, &limits);
+    let (fleet, sessions) = small_server(39, &limits);
+    let (mut world, server) = (fleet.world, fleet.servers[0]);
     let mut waiting = Vec::new();
     for session in &sessions[1..] {
         let mut view = world.session_mut(server, *session).unwrap();
@@ -279,7 +275,7 @@ fn regression_sessions_behind_the_first_four_were_not_told_of_memory() {
         }
         world.run_for(MILLISECOND);
     }
-    let mut told = |world: &mut World| {
+    let mut notified = |world: &mut World| {
         while let Some((session, event)) = world.poll_event(server) {
             if matches!(event, SessionEvent::Stream(StreamEvent::Available { .. })) {
                 waiting.retain(|waits| *waits != session);
@@ -288,17 +284,18 @@ fn regression_sessions_behind_the_first_four_were_not_told_of_memory() {
         waiting.len()
     };
     world.run_for(SECOND);
-    assert!(told(&mut world) > 8, "too few wait");
+    assert!(notified(&mut world) > 8, "too few wait");
     let now = world.now();
     world.endpoint(server).refuse(now, sessions[0]);
     world.run_for(SECOND);
-    assert_eq!(told(&mut world), 0);
+    assert_eq!(notified(&mut world), 0);
 }
 
 /// What a session held that another one had taken the place of was counted although it was gone.
 #[test]
 fn regression_memory_of_a_session_that_was_refused_from_aside_was_kept() {
-    let (mut world, _, server, sessions) = small_server(3, &Limits::default());
+    let (fleet, sessions) = small_server(3, &Limits::default());
+    let (mut world, server) = (fleet.world, fleet.servers[0]);
     let before = world.endpoint(server).stats().memory_bytes;
     let now = world.now();
     assert!(world.session(server, sessions[2]).is_some());
@@ -309,20 +306,20 @@ fn regression_memory_of_a_session_that_was_refused_from_aside_was_kept() {
     assert!(after <= before - (4 << 20), "{before} before, {after} after");
 }
 
-/// Strangers of one network took the last eighth of a small server's memory, and nobody else could come.
+/// Unauthenticated connections of one network took the last eighth of a small server's memory, and nobody else could come.
 // [P-4.13]
 #[test]
-fn regression_strangers_took_what_is_kept_for_newcomers() {
+fn regression_unauthenticated_connections_took_what_is_kept_for_newcomers() {
     use kwik_sim::byzantine::{Dialer, Flood};
-    let (mut world, pki, server, _) = small_server(30, &Limits::default());
-    let flood = Flood::new(&world, &pki, world.address(server), 0, Dialer::Silent, (5000, MILLISECOND));
+    let (fleet, _) = small_server(30, &Limits::default());
+    let flood = Flood::new(&fleet, 0, Dialer::Silent, (5000, MILLISECOND));
+    let Fleet { mut world, pki, client, servers, .. } = fleet;
+    let server = servers[0];
     let node = world.add_raw_node("10.1.0.1:7000".parse().unwrap(), Box::new(flood));
     world.set_link_both(node, server, Link::with_delay(10 * MILLISECOND));
     world.run_for(2 * SECOND);
     assert!(world.endpoint(server).stats().unauthenticated > 16, "the flood is there");
-    let client = world.add_client("10.2.0.1:5000".parse().unwrap()).unwrap();
-    world.set_link_both(client, server, Link::with_delay(10 * MILLISECOND));
-    world.dial(client, server, pki.client(), NAME).unwrap();
+    world.dial(client, server, pki.client(), SERVER_NAME).unwrap();
     let welcomed = |world: &mut World| world.saw(client, |event| *event == SessionEvent::Welcomed);
     assert!(world.run_until(SECOND, welcomed));
 }

@@ -106,8 +106,8 @@ fn primary_fills_a_hole_behind_its_cursor() {
     let (here, there) = fleet.open(ends, Dir::Bi);
     let primary = fleet.servers[0];
     let mut session = fleet.world.session_mut(primary, ends.primary).unwrap();
-    session.stream_mut(there).write_at(StreamOffset(50), Bytes::from(pattern(50..80))).unwrap();
-    session.stream_mut(there).write_at(StreamOffset(0), Bytes::from(pattern(0..50))).unwrap();
+    session.stream_mut(there).write_at(StreamOffset(50), pattern(50..80)).unwrap();
+    session.stream_mut(there).write_at(StreamOffset(0), pattern(0..50)).unwrap();
     session.stream_mut(there).finish().unwrap();
     assert_eq!(fleet.read_to_end(fleet.client, ends.client, here), pattern(0..80));
 }
@@ -136,7 +136,7 @@ fn crashed_secondary_is_lost_with_exactly_what_is_missing() {
     assert_eq!(fleet.await_death(ends, path).code, TransportCode::TIMED_OUT.into());
 
     let mut session = fleet.world.session_mut(primary, ends.primary).unwrap();
-    session.stream_mut(there).write_at(StreamOffset(400), Bytes::from(pattern(400..1000))).unwrap();
+    session.stream_mut(there).write_at(StreamOffset(400), pattern(400..1000)).unwrap();
     assert_eq!(fleet.read_to_end(fleet.client, ends.client, here), pattern(0..1000));
 }
 
@@ -190,10 +190,10 @@ fn revoked_grant_ends_and_its_writer_hears_of_it() {
     fleet.world.session_mut(primary, ends.primary).unwrap().revoke(grant).unwrap();
     let code = ErrorCode::Transport(TransportCode::REVOKED);
     assert_eq!(fleet.await_delegation(ends, grant), lost(TransportCode::REVOKED, 0..1000));
-    let told = fleet
+    let notified = fleet
         .world
         .run_until(LONG, |world| world.session(node, secondary).unwrap().stream(part).stop_code() == Some(code));
-    assert!(told);
+    assert!(notified);
     let mut session = fleet.world.session_mut(fleet.client, ends.client).unwrap();
     assert_eq!(session.stream_mut(here).read(1), Err(ReadError::Blocked));
 }
@@ -212,12 +212,12 @@ fn client_that_wants_no_more_stops_every_writer() {
     let state = fleet.await_delegation(ends, grant);
     assert!(matches!(state, GrantStatus::Lost { code, .. } if code == TransportCode::STREAM_GONE.into()));
     let primary = fleet.servers[0];
-    let told = fleet.world.run_until(LONG, |world| {
+    let notified = fleet.world.run_until(LONG, |world| {
         let code = Some(ErrorCode::Application(7));
         world.session(primary, ends.primary).unwrap().stream(there).stop_code() == code
             && world.session(node, secondary).unwrap().stream(part).stop_code() == code
     });
-    assert!(told);
+    assert!(notified);
 }
 
 // [P-8.11] [P-8.15]
@@ -234,11 +234,11 @@ fn grant_that_was_revoked_on_its_way_is_taken_back_behind_it() {
     fleet.world.session_mut(primary, ends.primary).unwrap().revoke(grant).unwrap();
     assert_eq!(fleet.await_delegation(ends, grant), lost(TransportCode::REVOKED, 0..1000));
     let part = fleet.accept(1, secondary, Dir::Bi);
-    let told = fleet.world.run_until(LONG, |world| {
+    let notified = fleet.world.run_until(LONG, |world| {
         let code = world.session(node, secondary).unwrap().stream(part).stop_code();
         code == Some(TransportCode::REVOKED.into())
     });
-    assert!(told, "the secondary writes for nobody");
+    assert!(notified, "the secondary writes for nobody");
 }
 
 // [P-8.9]
@@ -277,7 +277,7 @@ fn credit_reaches_a_secondary_that_was_connecting_when_it_was_given() {
     let range = start..start + 1000;
     let grant = session.stream_mut(there).delegate_range(path, range, Bytes::new()).unwrap().grant;
     // The client notes the grant with the limit of now; all further credit comes while nobody is there to hear it.
-    let data = Bytes::from(pattern(0..start));
+    let data = pattern(0..start);
     let (mut written, mut read) = (0, 0);
     let consumed = fleet.world.run_until(LONG, |world| {
         let mut server = world.session_mut(primary, ends.primary).unwrap();
@@ -301,7 +301,7 @@ fn credit_reaches_a_secondary_that_was_connecting_when_it_was_given() {
 fn range_of_a_dead_secondary_finds_room_behind_what_was_written_far_ahead() {
     const LEN: u64 = 16 << 20;
     const PART: u64 = LEN / 4;
-    let plan = Bytes::from(pattern(0..LEN));
+    let plan = pattern(0..LEN);
     let bytes =
         |range: &Range<u64>| plan.slice(usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap());
     let mut fleet = Fleet::new(3);

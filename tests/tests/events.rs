@@ -9,8 +9,8 @@ use kwik_core::{
     BlockedBy, Dir, ErrorCode, EventDetail, Identity, PathId, PathState, ProtocolEvent, ProtocolEventKind,
     ServerConfig, TransportCode,
 };
-use kwik_sim::{Fault, Link, NodeConfig, NodeId, Pki, World, WorldConfig};
-use kwik_tests::{Fleet, LONG, NAME, pattern};
+use kwik_sim::{Disturbance, FleetBuilder, NodeConfig, NodeId, Pki, World, WorldConfig};
+use kwik_tests::{Fleet, LONG, SERVER_NAME, pattern};
 
 fn kinds(events: Vec<ProtocolEvent>) -> Vec<ProtocolEventKind> {
     events.into_iter().map(|event| event.kind).collect()
@@ -33,41 +33,39 @@ fn refused_join(
     disturb: impl FnOnce(&mut Fleet),
 ) -> (TransportCode, String) {
     let mut fleet = Fleet::new(1);
-    let node =
-        fleet.world.add_server("10.0.1.2:4433".parse().expect("an address"), server(&fleet.pki)).expect("a server");
-    fleet.world.set_link_both(fleet.client, node, Link::with_delay(Duration::from_millis(10)));
-    fleet.servers.push(node);
+    fleet.add_server(server(&fleet.pki));
     let ends = fleet.connect();
     disturb(&mut fleet);
     let target = fleet.target(1);
     let path = fleet.add_path(ends, target);
     let (primary, secondary) = (fleet.servers[0], fleet.servers[1]);
-    let mut told = None;
+    let mut notified = None;
     let is_dead = fleet.world.run_until(LONG, |world| {
         let session = world.session_mut(primary, ends.primary).expect("a session");
-        told = session.path(path).and_then(|info| match info.state {
+        notified = session.path(path).and_then(|info| match info.state {
             PathState::Dead(reason) => Some(reason.code),
             _ => None,
         });
-        told.is_some()
+        notified.is_some()
     });
     assert!(is_dead);
     let refusals = refusals(&mut fleet.world, secondary);
     let [(code, cause)] = &refusals[..] else { panic!("{refusals:?}") };
-    assert_eq!(told, Some((*code).into()), "the primary hears the code");
+    assert_eq!(notified, Some((*code).into()), "the primary hears the code");
     (*code, cause.clone())
 }
 
 #[test]
 fn server_tells_its_operator_why_a_client_of_another_primary_was_refused() {
-    let stranger = Identity::from_seed([77; 32]).public();
-    let (code, cause) = refused_join(|pki| pki.server_trusting_nobody(1).trust_primary(stranger), |_| {});
+    let other = Identity::from_seed([77; 32]).public();
+    let (code, cause) = refused_join(|pki| pki.server_trusting_nobody(1).trust_primary(other), |_| {});
     assert_eq!((code, cause.as_str()), (TransportCode::AUTH_FAILED, "the issuer of the ticket is not trusted"));
 }
 
 #[test]
 fn server_tells_its_operator_that_a_ticket_came_outside_its_time() {
-    let late = |fleet: &mut Fleet| fleet.world.inject(Fault::ClockOffset { node: fleet.servers[1], millis: 3_600_000 });
+    let late =
+        |fleet: &mut Fleet| fleet.world.inject(Disturbance::ClockOffset { node: fleet.servers[1], millis: 3_600_000 });
     let (code, cause) = refused_join(|pki| pki.server(1), late);
     assert_eq!((code, cause.as_str()), (TransportCode::AUTH_TIME, "the ticket is used outside its time"));
 }
@@ -77,7 +75,7 @@ fn server_tells_its_operator_that_a_credential_was_refused() {
     let knows = |credential: &[u8], _: SocketAddr| credential == b"open sesame";
     let mut fleet = Fleet::with(1, |config| config.authorizer(Arc::new(knows)));
     let (client, server) = (fleet.client, fleet.servers[0]);
-    fleet.world.dial(client, server, fleet.pki.client(), NAME).expect("dialled");
+    fleet.world.dial(client, server, fleet.pki.client(), SERVER_NAME).expect("dialled");
     fleet.world.run_for(Duration::from_secs(1));
     let cause = "the authorizer refuses the credential".to_owned();
     assert_eq!(refusals(&mut fleet.world, server), [(TransportCode::AUTH_FAILED, cause)]);
@@ -120,17 +118,11 @@ fn life_of_a_grant_is_told_at_all_three_ends() {
 
 #[test]
 fn life_of_a_stream_is_told_at_both_ends() {
-    let detailed = |mut config: NodeConfig| {
-        config.event_detail = EventDetail::Frames;
-        config
-    };
-    let mut world = World::with_config(WorldConfig::null_tls(1));
-    let pki = world.pki(NAME);
-    let server = detailed(NodeConfig::server("10.0.0.1:4433".parse().unwrap(), pki.server(0)));
-    let server = world.add_node(server).unwrap();
-    let client = world.add_node(detailed(NodeConfig::client("10.0.0.2:5000".parse().unwrap()))).unwrap();
-    world.set_link_both(client, server, Link::with_delay(Duration::from_millis(10)));
-    let session = world.dial(client, server, pki.client(), NAME).unwrap();
+    let adjust = |node: &mut NodeConfig| node.event_detail = EventDetail::Frames;
+    let builder = FleetBuilder::new(WorldConfig::null_tls(1)).client(adjust).servers(1, |_, node| adjust(node));
+    let Fleet { mut world, pki, client, servers, .. } = builder.build();
+    let server = servers[0];
+    let session = world.dial(client, server, pki.client(), SERVER_NAME).unwrap();
     world.run_for(Duration::from_secs(1));
     let mut view = world.session_mut(client, session).unwrap();
     let open = |view: &mut kwik_core::SessionMut<'_>| {
@@ -191,24 +183,23 @@ fn dials_are_told_with_what_policy_said() {
 #[test]
 fn frames_are_told_on_demand_and_nothing_is_told_otherwise() {
     for detail in [EventDetail::Off, EventDetail::Changes, EventDetail::Frames] {
-        let mut world = World::with_config(WorldConfig::null_tls(1));
-        let pki = world.pki(NAME);
-        let mut config = NodeConfig::server("10.0.0.1:4433".parse().unwrap(), pki.server(0));
-        config.event_detail = detail;
-        let server = world.add_node(config).unwrap();
-        let mut config = NodeConfig::client("10.0.0.2:5000".parse().unwrap());
-        config.event_detail = detail;
-        let client = world.add_node(config).unwrap();
-        world.set_link_both(client, server, Link::with_delay(Duration::from_millis(10)));
-        let session = world.dial(client, server, pki.client(), NAME).unwrap();
+        let adjust = |node: &mut NodeConfig| node.event_detail = detail;
+        let builder = FleetBuilder::new(WorldConfig::null_tls(1)).client(adjust).servers(1, |_, node| adjust(node));
+        let Fleet { mut world, pki, client, servers, .. } = builder.build();
+        let server = servers[0];
+        let session = world.dial(client, server, pki.client(), SERVER_NAME).unwrap();
         world.run_for(Duration::from_secs(1));
         let stream = world.session_mut(client, session).unwrap().open_stream(Dir::Uni).unwrap();
         assert_eq!(world.session_mut(client, session).unwrap().stream_mut(stream).write(b"hello"), Ok(5));
         world.run_for(Duration::from_secs(1));
         let [server, client] = [server, client].map(|node| kinds(world.take_protocol_events(node)));
         let established = |kind: &ProtocolEventKind| matches!(kind, ProtocolEventKind::SessionEstablished { .. });
-        let is_told = detail > EventDetail::Off;
-        assert_eq!((server.iter().any(established), client.iter().any(established)), (is_told, is_told), "{detail:?}");
+        let is_notified = detail > EventDetail::Off;
+        assert_eq!(
+            (server.iter().any(established), client.iter().any(established)),
+            (is_notified, is_notified),
+            "{detail:?}"
+        );
         let sent = |frame| ProtocolEventKind::FrameSent { frame };
         let received = |frame| ProtocolEventKind::FrameReceived { frame };
         let has_frames = detail == EventDetail::Frames;

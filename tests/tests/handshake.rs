@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kwik_core::{Dir, Limits, PathState, Role, SessionError, SessionEvent, TransportCode};
 use kwik_sim::Link;
-use kwik_tests::{Fleet, LONG, NAME};
+use kwik_tests::{Fleet, LONG, SERVER_NAME};
 
 // [P-3.3]
 #[test]
@@ -25,7 +25,7 @@ fn session_id_is_drawn_by_the_primary_and_known_to_both() {
 fn first_bytes_arrive_after_one_and_a_half_round_trips() {
     let mut fleet = Fleet::new(1);
     let (client, server) = (fleet.client, fleet.servers[0]);
-    let session = fleet.world.dial(client, server, fleet.pki.client(), NAME).unwrap();
+    let session = fleet.world.dial(client, server, fleet.pki.client(), SERVER_NAME).unwrap();
     let stream = fleet.world.session_mut(client, session).unwrap().open_stream(Dir::Bi).unwrap();
     fleet.world.session_mut(client, session).unwrap().stream_mut(stream).write(b"ping").unwrap();
 
@@ -53,7 +53,7 @@ fn wrong_server_name_is_a_tls_failure() {
     let is_failure = |event: &SessionEvent| {
         matches!(event, SessionEvent::Closed(SessionError::Transport { code: TransportCode::TLS_FAILED, .. }))
     };
-    assert!(fleet.world.run_until(LONG, |world| world.saw(client, is_failure)));
+    fleet.await_event(client, is_failure);
     assert!(!fleet.world.saw(server, |event| *event == SessionEvent::Incoming));
 }
 
@@ -99,7 +99,7 @@ fn every_session_has_an_id_of_its_own() {
 fn primary_that_does_not_answer_hello_ends_the_session() {
     let mut fleet = Fleet::new(1);
     let (client, server) = (fleet.client, fleet.servers[0]);
-    let session = fleet.world.dial(client, server, fleet.pki.client(), NAME).unwrap();
+    let session = fleet.world.dial(client, server, fleet.pki.client(), SERVER_NAME).unwrap();
     let handshake_done = |world: &mut kwik_sim::World| {
         let stats = world.session(client, session).unwrap().stats();
         stats.paths[0].state == PathState::Authenticating
@@ -111,6 +111,6 @@ fn primary_that_does_not_answer_hello_ends_the_session() {
     let is_timeout = |event: &SessionEvent| {
         matches!(event, SessionEvent::Closed(SessionError::Transport { code: TransportCode::AUTH_TIMEOUT, .. }))
     };
-    assert!(fleet.world.run_until(LONG, |world| world.saw(client, is_timeout)));
+    fleet.await_event(client, is_timeout);
     assert_eq!(fleet.world.elapsed() - before, Limits::default().auth_timeout);
 }

@@ -11,6 +11,8 @@
 //!
 //!     PROPTEST_CASES=20000 cargo test --release -p kwik-tests --test interaction
 
+#[path = "interaction/fixture.rs"]
+mod fixture;
 #[path = "interaction/model.rs"]
 mod model;
 #[path = "interaction/op.rs"]
@@ -23,13 +25,11 @@ mod regressions;
 mod servers;
 #[path = "interaction/settle.rs"]
 mod settle;
-#[path = "interaction/stage.rs"]
-mod stage;
 
+use fixture::Fixture;
 use op::{Op, Setup};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use stage::Stage;
 
 /// Operation lists that a test tries, unless `PROPTEST_CASES` says otherwise.
 const CASES: u32 = 512;
@@ -43,12 +43,12 @@ fn config() -> ProptestConfig {
 
 /// Plays one run from its beginning until nothing is left.
 fn play(setup: &Setup, ops: &[Op]) {
-    let mut stage = Stage::new(setup);
-    stage.begin(setup);
+    let mut fixture = Fixture::new(setup);
+    fixture.begin(setup);
     for op in ops {
-        stage.perform(op);
+        fixture.perform(op);
     }
-    stage.settle();
+    fixture.settle();
 }
 
 proptest! {
@@ -60,7 +60,7 @@ proptest! {
     }
 
     #[test]
-    fn one_liar_costs_its_own_path_alone((setup, ops) in op::run(true)) {
+    fn one_byzantine_server_costs_its_own_path_alone((setup, ops) in op::run(true)) {
         play(&setup, &ops);
     }
 }

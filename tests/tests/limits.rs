@@ -1,8 +1,8 @@
 //! Every configuration that passes its check works: nothing panics, spins or waits for ever, whoever is configured so. Every
 //! other is refused by name.
 
-#[path = "limits/visit.rs"]
-mod visit;
+#[path = "limits/scenario.rs"]
+mod scenario;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -10,12 +10,12 @@ use kwik_core::Limits;
 use kwik_core::limits::Extreme;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use visit::{End, Wishes, play};
+use scenario::{EndConfig, Wishes, play};
 
 /// Which ends have unusual limits: all of them, or one that meets others with the default.
 const WHO: [[bool; 3]; 4] = [[true; 3], [true, false, false], [false, true, false], [false, false, true]];
 
-fn try_out(ends: &[End; 3], wishes: Wishes) -> Result<(), String> {
+fn try_out(ends: &[EndConfig; 3], wishes: Wishes) -> Result<(), String> {
     catch_unwind(AssertUnwindSafe(|| play(ends, wishes)))
         .unwrap_or_else(|panic| Err(format!("PANIC {:?}", panic.downcast_ref::<String>())))
 }
@@ -37,9 +37,9 @@ fn every_limit_at_every_extreme_is_refused_by_its_name_or_works() {
                 continue;
             }
             for who in WHO {
-                let end = |is_extreme: bool| End {
+                let end = |is_extreme: bool| EndConfig {
                     limits: if is_extreme { limits.clone() } else { Limits::default() },
-                    ..End::default()
+                    ..EndConfig::default()
                 };
                 if let Err(failure) = try_out(&who.map(end), Wishes::default()) {
                     failures.push(format!("{name} {extreme:?} at {who:?}: {failure}"));
@@ -98,7 +98,7 @@ proptest! {
         priority in prop_oneof![Just(0), Just(i32::MIN), Just(i32::MAX)],
         code in prop_oneof![Just(0), Just(u32::MAX)],
     ) {
-        let end = |(places, mtu_max, bbr): Drawn| End { limits: limits_of(&places), mtu_max, bbr };
+        let end = |(places, mtu_max, bbr): Drawn| EndConfig { limits: limits_of(&places), mtu_max, bbr };
         let ends = [client, primary, secondary].map(end);
         let outcome = try_out(&ends, Wishes { priority, code });
         prop_assert!(outcome.is_ok(), "{outcome:?}");

@@ -14,7 +14,7 @@ mod thin;
 use std::time::Duration;
 
 use kwik_sim::{Bursts, Link};
-use kwik_tests::transfer::{Place, Plan, Transfer};
+use kwik_tests::transfer::{LinksOf, Plan, Transfer};
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -35,9 +35,9 @@ fn at_each_place(
     plan: &Plan,
     limit: Duration,
     change: impl Fn(&mut Link),
-    judge: impl Fn(&mut Transfer, Place, Duration),
+    judge: impl Fn(&mut Transfer, LinksOf, Duration),
 ) {
-    for place in Place::EACH {
+    for place in LinksOf::EACH {
         let mut transfer = Transfer::new(plan.clone());
         transfer.change(place, &change);
         let took = transfer.run(limit);

@@ -6,8 +6,8 @@ use kwik_core::{
     AddPathError, Dir, ErrorCode, Limits, PathError, PathEvent, PathId, PathPolicy, PathState, PathTarget,
     SecondaryTrust, SessionEvent, TransportCode,
 };
-use kwik_sim::{Fault, Link, Pki};
-use kwik_tests::{Fleet, LONG, NAME};
+use kwik_sim::{Disturbance, Link, Pki};
+use kwik_tests::{Fleet, LONG, SERVER_NAME};
 
 fn transport(code: TransportCode) -> ErrorCode {
     ErrorCode::Transport(code)
@@ -59,7 +59,8 @@ fn path_to_nowhere_dies_unreachable_and_the_session_lives() {
     let mut fleet = Fleet::new(1);
     let ends = fleet.connect();
     let identity = fleet.pki.public_identity(1);
-    let target = PathTarget { address: "10.9.9.9:4433".parse().unwrap(), server_name: NAME.to_owned(), identity };
+    let target =
+        PathTarget { address: "10.9.9.9:4433".parse().unwrap(), server_name: SERVER_NAME.to_owned(), identity };
     let path = fleet.add_path(ends, target);
     assert_eq!(fleet.await_death(ends, path).code, transport(TransportCode::UNREACHABLE));
     fleet.open(ends, Dir::Bi);
@@ -79,10 +80,7 @@ fn server_with_another_identity_than_named_is_refused() {
 #[test]
 fn server_that_does_not_trust_the_primary_refuses_its_clients() {
     let mut fleet = Fleet::new(1);
-    let stranger = fleet.pki.server_trusting_nobody(3);
-    let node = fleet.world.add_server("10.0.1.9:4433".parse().unwrap(), stranger).unwrap();
-    fleet.servers.push(node);
-    fleet.world.set_link_both(fleet.client, node, Link::with_delay(Duration::from_millis(10)));
+    fleet.add_server(fleet.pki.server_trusting_nobody(3));
     let ends = fleet.connect();
     let target = PathTarget { identity: fleet.pki.public_identity(3), ..fleet.target(1) };
     let path = fleet.add_path(ends, target);
@@ -94,10 +92,7 @@ fn server_that_does_not_trust_the_primary_refuses_its_clients() {
 fn certificate_of_another_authority_is_refused_unless_identity_alone_counts() {
     for (trust, joins) in [(SecondaryTrust::Certificate, false), (SecondaryTrust::IdentityOnly, true)] {
         let mut fleet = Fleet::new(1);
-        let other = Pki::new("elsewhere.test").server(1);
-        let node = fleet.world.add_server("10.0.1.9:4433".parse().unwrap(), other).unwrap();
-        fleet.servers.push(node);
-        fleet.world.set_link_both(fleet.client, node, Link::with_delay(Duration::from_millis(10)));
+        fleet.add_server(Pki::new("elsewhere.test").server(1));
         let config = fleet.pki.client().secondary_trust(trust);
         let ends = fleet.connect_with(config);
         let target = fleet.target(1);
@@ -134,7 +129,7 @@ fn paths_that_are_added_and_removed_in_turns_are_bounded() {
     let refusal = loop {
         let path = fleet.add_path(ends, target.clone());
         let settled = |event: &SessionEvent| matches!(event, SessionEvent::Path(event) if event.path() == path);
-        assert!(fleet.world.run_until(LONG, |world| world.saw(primary, settled)));
+        fleet.await_event(primary, settled);
         let session = fleet.world.session_mut(primary, ends.primary).unwrap();
         if let PathState::Dead(reason) = session.path(path).unwrap().state {
             break reason;
@@ -158,7 +153,7 @@ fn session_gets_all_its_servers_back_after_every_outage() {
     let mut fleet = Fleet::new(servers + 1);
     let ends = fleet.connect();
     let (client, primary) = (fleet.client, fleet.servers[0]);
-    let mut missing: Vec<usize> = (1..=usize::from(servers)).collect();
+    let mut missing: Vec<usize> = (1..=servers).collect();
     let mut server_of = std::collections::BTreeMap::new();
     let link = Link::with_delay(Duration::from_millis(10));
     for (round, outage) in [0, 4, 8, 4, 12, 30].into_iter().enumerate() {
@@ -190,7 +185,7 @@ fn session_gets_all_its_servers_back_after_every_outage() {
                 }
             }
             let session = fleet.world.session_mut(primary, ends.primary).unwrap();
-            all_back = !is_down && session.active_paths().len() == usize::from(servers) + 1;
+            all_back = !is_down && session.active_paths().len() == servers + 1;
             assert!(now < healed + Duration::from_secs(25), "round {round}: not all came back");
         }
     }
@@ -235,10 +230,10 @@ fn silent_secondary_is_suspect_then_recovers() {
     let link = Link::with_delay(Duration::from_millis(10));
     fleet.world.set_link_both(client, secondary, Link { up: false, ..link.clone() });
     let suspect = SessionEvent::Path(PathEvent::Suspect(path));
-    assert!(fleet.world.run_until(LONG, |world| world.saw(primary, |event| *event == suspect)));
+    fleet.await_event(primary, |event| *event == suspect);
     fleet.world.set_link_both(client, secondary, link);
     let recovered = SessionEvent::Path(PathEvent::Recovered(path));
-    assert!(fleet.world.run_until(LONG, |world| world.saw(primary, |event| *event == recovered)));
+    fleet.await_event(primary, |event| *event == recovered);
     let session = fleet.world.session_mut(primary, ends.primary).unwrap();
     assert_eq!(session.path(path).unwrap().state, PathState::Active);
 }
@@ -261,7 +256,7 @@ fn lease_of_a_path_is_renewed_while_the_primary_is_within_reach() {
     fleet.world.set_link_both(client, primary, Link { up: false, ..link.clone() });
     let cut = fleet.world.elapsed();
     let closed = |event: &SessionEvent| matches!(event, SessionEvent::Closed(_));
-    assert!(fleet.world.run_until(LONG, |world| world.saw(secondary, closed)));
+    fleet.await_event(secondary, closed);
     let lived = fleet.world.elapsed() - cut;
     assert!((Duration::from_secs(2)..=Duration::from_secs(4)).contains(&lived), "{lived:?}");
     fleet.world.set_link_both(client, primary, link);
@@ -295,7 +290,7 @@ fn two_dials_run_at_once_and_five_seconds_each() {
     let before = fleet.world.elapsed();
     let paths = [1, 2, 3].map(|host| {
         let address = format!("10.9.9.{host}:4433").parse().unwrap();
-        let target = PathTarget { address, server_name: NAME.to_owned(), identity };
+        let target = PathTarget { address, server_name: SERVER_NAME.to_owned(), identity };
         fleet.add_path(ends, target)
     });
     let died = paths.map(|path| {
@@ -315,7 +310,8 @@ fn client_that_never_says_what_became_of_a_path_is_waited_for_a_minute() {
     let config = fleet.pki.client().limits(limits);
     let ends = fleet.connect_with(config);
     let identity = fleet.pki.public_identity(1);
-    let target = PathTarget { address: "10.9.9.9:4433".parse().unwrap(), server_name: NAME.to_owned(), identity };
+    let target =
+        PathTarget { address: "10.9.9.9:4433".parse().unwrap(), server_name: SERVER_NAME.to_owned(), identity };
     let before = fleet.world.elapsed();
     let path = fleet.add_path(ends, target);
     fleet.world.run_for(Duration::from_secs(50));
@@ -340,13 +336,13 @@ fn wall_clock_that_is_set_keeps_new_paths_out_and_leaves_others_alone() {
         let (first, _) = fleet.join(ends, 1);
         for node in [fleet.servers[0], fleet.servers[2]] {
             let millis = if node == fleet.servers[0] { hours * 3_600_000 } else { 0 };
-            fleet.world.inject(Fault::ClockOffset { node, millis });
+            fleet.world.inject(Disturbance::ClockOffset { node, millis });
         }
         let refused = fleet.add_path(ends, fleet.target(2));
         assert_eq!(fleet.await_death(ends, refused).code, transport(TransportCode::AUTH_TIME));
         fleet.world.run_for(Duration::from_secs(10));
         assert_eq!(path_state(&mut fleet, ends, first), Some(PathState::Active));
-        fleet.world.inject(Fault::ClockOffset { node: fleet.servers[0], millis: 0 });
+        fleet.world.inject(Disturbance::ClockOffset { node: fleet.servers[0], millis: 0 });
         fleet.join(ends, 2);
     }
 }
@@ -426,9 +422,9 @@ fn idle_path_survives_an_outage_of_as_long_as_a_busy_one() {
         let (path, _) = fleet.join(ends, 1);
         fleet.world.run_for(Duration::from_secs(5) + begin);
         let right = vec![fleet.servers[1]];
-        fleet.world.inject(Fault::Partition { left: vec![fleet.client], right });
+        fleet.world.inject(Disturbance::Partition { left: vec![fleet.client], right });
         fleet.world.run_for(Duration::from_millis(2500));
-        fleet.world.inject(Fault::HealAll);
+        fleet.world.inject(Disturbance::HealAll);
         fleet.world.run_for(Duration::from_secs(10));
         assert_eq!(path_state(&mut fleet, ends, path), Some(PathState::Active), "an outage {begin:?} later");
     }
@@ -463,9 +459,9 @@ fn figures_of_active_paths_come_with_the_progress_of_grants() {
     session.stream_mut(there).delegate(path, len, bytes::Bytes::new()).unwrap();
     let part = fleet.accept(1, secondary, Dir::Bi);
     fleet.write_all(node, secondary, part, &kwik_tests::pattern(0..len));
-    let told = fleet.world.run_until(Duration::from_secs(5), |world| {
+    let notified = fleet.world.run_until(Duration::from_secs(5), |world| {
         while world.session_mut(fleet.client, ends.client).unwrap().stream_mut(here).read(usize::MAX).is_ok() {}
         world.session(primary, ends.primary).unwrap().path(path).unwrap().bytes >= 256 * 1024
     });
-    assert!(told, "the path stayed active, and yet its figures are of interest");
+    assert!(notified, "the path stayed active, and yet its figures are of interest");
 }

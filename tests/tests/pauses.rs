@@ -22,24 +22,24 @@ const PART: u64 = 100_000;
 
 /// An end of a stream.
 #[derive(Clone, Copy)]
-struct At(NodeId, SessionHandle, StreamHandle);
+struct StreamAt(NodeId, SessionHandle, StreamHandle);
 
 /// Who writes one part of a stream, in writes of one size.
-struct Writer {
-    at: At,
+struct PieceWriter {
+    at: StreamAt,
     next: u64,
     end: u64,
     size: usize,
 }
 
-impl Writer {
+impl PieceWriter {
     /// Writes as much as there is room for; returns whether that was all.
     fn go(&mut self, world: &mut World) -> bool {
-        let At(node, session, stream) = self.at;
+        let StreamAt(node, session, stream) = self.at;
         let mut session = world.session_mut(node, session).expect("a session");
         while self.next < self.end {
             let end = self.end.min(self.next + self.size as u64);
-            match session.stream_mut(stream).write_chunk(pattern(self.next..end).into()) {
+            match session.stream_mut(stream).write_chunk(pattern(self.next..end)) {
                 Ok(taken) => self.next += taken as u64,
                 Err(WriteError::Blocked) => return false,
                 Err(error) => panic!("byte {} of writes of {} bytes: {error}", self.next, self.size),
@@ -50,7 +50,7 @@ impl Writer {
 }
 
 /// Reads what is there, until `until` bytes were read in all; returns whether the stream is over.
-fn read(world: &mut World, at: At, size: usize, read: &mut u64, until: u64) -> bool {
+fn read(world: &mut World, at: StreamAt, size: usize, read: &mut u64, until: u64) -> bool {
     let mut session = world.session_mut(at.0, at.1).expect("a session");
     while *read < until {
         match session.stream_mut(at.2).read(usize::MAX) {
@@ -68,7 +68,7 @@ fn read(world: &mut World, at: At, size: usize, read: &mut u64, until: u64) -> b
 }
 
 /// A reader that takes some, pauses until its windows are full, and takes the rest.
-fn pause(world: &mut World, reader: At, size: usize, mut write: impl FnMut(&mut World) -> bool) {
+fn pause(world: &mut World, reader: StreamAt, size: usize, mut write: impl FnMut(&mut World) -> bool) {
     let mut taken = 0;
     let before = BEFORE.min(size as u64 * 40_000);
     let came = world.run_until(LONG, |world| {
@@ -99,7 +99,7 @@ fn total(size: usize) -> u64 {
     TOTAL.min(size as u64 * 150_000)
 }
 
-fn finish(world: &mut World, At(node, session, stream): At) {
+fn finish(world: &mut World, StreamAt(node, session, stream): StreamAt) {
     world.session_mut(node, session).expect("a session").stream_mut(stream).finish().expect("finished");
 }
 
@@ -109,9 +109,10 @@ fn one_writer(by_client: bool) {
         let mut fleet = Fleet::new(1);
         let ends = fleet.connect();
         let (here, there) = fleet.open(ends, Dir::Bi);
-        let (here, there) = (At(fleet.client, ends.client, here), At(fleet.servers[0], ends.primary, there));
+        let (here, there) =
+            (StreamAt(fleet.client, ends.client, here), StreamAt(fleet.servers[0], ends.primary, there));
         let (from, to) = if by_client { (here, there) } else { (there, here) };
-        let mut writer = Writer { at: from, next: 0, end: total(size), size };
+        let mut writer = PieceWriter { at: from, next: 0, end: total(size), size };
         let mut finished = false;
         pause(&mut fleet.world, to, size, |world| {
             if !finished && writer.go(world) {
@@ -135,11 +136,11 @@ fn server_that_pauses_gets_what_was_written_in_any_pieces() {
 
 /// A stream that the primary and two secondaries write in turns, each in writes of the same size.
 struct Turns {
-    primary: At,
+    primary: StreamAt,
     secondaries: [(NodeId, SessionHandle); 2],
     paths: [PathId; 2],
-    own: Option<Writer>,
-    others: Vec<Writer>,
+    own: Option<PieceWriter>,
+    others: Vec<PieceWriter>,
     next: u64,
     end: u64,
     size: usize,
@@ -166,7 +167,7 @@ impl Turns {
                 return false;
             }
             self.own = None;
-            let At(node, session, stream) = self.primary;
+            let StreamAt(node, session, stream) = self.primary;
             if self.next == self.end {
                 finish(world, self.primary);
                 self.finished = true;
@@ -179,7 +180,7 @@ impl Turns {
                 let mut session = world.session_mut(node, session).expect("a session");
                 session.stream_mut(stream).delegate(*path, part.end - part.start, Bytes::new()).expect("delegated");
             } else {
-                self.own = Some(Writer { at: self.primary, next: part.start, end: part.end, size: self.size });
+                self.own = Some(PieceWriter { at: self.primary, next: part.start, end: part.end, size: self.size });
             }
         }
         done && self.finished
@@ -190,8 +191,8 @@ impl Turns {
             let mut view = world.session_mut(node, session).expect("a session");
             while let Some(part) = view.accept_stream(Dir::Bi) {
                 let range = view.stream(part).grant().expect("a part").range;
-                let at = At(node, session, part);
-                self.others.push(Writer { at, next: range.start, end: range.end, size: self.size });
+                let at = StreamAt(node, session, part);
+                self.others.push(PieceWriter { at, next: range.start, end: range.end, size: self.size });
             }
         }
     }
@@ -205,7 +206,7 @@ fn client_that_pauses_gets_what_several_wrote_in_any_pieces() {
         let joined = [1, 2].map(|server| fleet.join(ends, server));
         let (here, there) = fleet.open(ends, Dir::Bi);
         let mut turns = Turns {
-            primary: At(fleet.servers[0], ends.primary, there),
+            primary: StreamAt(fleet.servers[0], ends.primary, there),
             secondaries: [(fleet.servers[1], joined[0].1), (fleet.servers[2], joined[1].1)],
             paths: joined.map(|(path, _)| path),
             own: None,
@@ -216,7 +217,7 @@ fn client_that_pauses_gets_what_several_wrote_in_any_pieces() {
             finished: false,
         };
         let client = fleet.client;
-        pause(&mut fleet.world, At(client, ends.client, here), size, |world| turns.go(world));
+        pause(&mut fleet.world, StreamAt(client, ends.client, here), size, |world| turns.go(world));
         let stats = fleet.world.session(client, ends.client).expect("a session").stats();
         assert!(stats.paths.iter().all(|path| path.state.is_usable()), "{:?}", stats.paths);
     }

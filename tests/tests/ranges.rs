@@ -8,51 +8,37 @@ use kwik_core::{
     Dir, ErrorCode, GrantId, GrantStatus, Limits, PathId, ReadError, SessionHandle, StreamHandle, StreamOffset,
     TransportCode, WriteError,
 };
-use kwik_sim::{Link, World, WorldConfig};
-use kwik_tests::{Ends, Fleet, LONG, NAME, pattern};
+use kwik_sim::Link;
+use kwik_tests::{Ends, Fleet, LONG, pattern};
 
 const MIB: u64 = 1 << 20;
 
 /// A secondary that joined a session.
 #[derive(Clone, Copy)]
-struct Member {
+struct JoinedServer {
     server: usize,
     path: PathId,
     session: SessionHandle,
 }
 
-/// Servers 10 ms away, without TLS.
-fn fleet(servers: u8) -> Fleet {
-    let mut world = World::with_config(WorldConfig::null_tls(1));
-    let pki = world.pki(NAME);
-    let client = world.add_client("10.0.0.1:5000".parse().expect("an address")).expect("it can");
-    let servers: Vec<_> = (0..servers)
-        .map(|number| world.add_server(([10, 0, 1, number + 1], 4433).into(), pki.server(number)).expect("it can"))
-        .collect();
-    for server in &servers {
-        world.set_link_both(client, *server, Link::with_delay(Duration::from_millis(10)));
-    }
-    Fleet { world, pki, client, servers }
-}
-
 /// A session with every server of a fleet.
-fn all_joined(fleet: &mut Fleet) -> (Ends, Vec<Member>) {
+fn all_joined(fleet: &mut Fleet) -> (Ends, Vec<JoinedServer>) {
     let ends = fleet.connect();
     let members = (1..fleet.servers.len()).map(|server| {
         let (path, session) = fleet.join(ends, server);
-        Member { server, path, session }
+        JoinedServer { server, path, session }
     });
     (ends, members.collect())
 }
 
-fn delegate(fleet: &mut Fleet, ends: Ends, stream: StreamHandle, to: Member, range: Range<u64>) -> GrantId {
+fn delegate(fleet: &mut Fleet, ends: Ends, stream: StreamHandle, to: JoinedServer, range: Range<u64>) -> GrantId {
     let mut session = fleet.world.session_mut(fleet.servers[0], ends.primary).expect("a session");
     session.stream_mut(stream).delegate_range(to.path, range, Bytes::from_static(b"please")).expect("it can").grant
 }
 
 /// Hands a part the next bytes of `range`, as many as it takes, and returns how many those were.
-fn write_some(fleet: &mut Fleet, at: Member, part: StreamHandle, range: Range<u64>) -> u64 {
-    let data = Bytes::from(pattern(range));
+fn write_some(fleet: &mut Fleet, at: JoinedServer, part: StreamHandle, range: Range<u64>) -> u64 {
+    let data = pattern(range);
     let mut session = fleet.world.session_mut(fleet.servers[at.server], at.session).expect("a session");
     let mut taken = 0;
     loop {
@@ -77,7 +63,7 @@ fn buffered_at_client(fleet: &mut Fleet, ends: Ends) -> u64 {
 #[test]
 fn tiny_frames_without_gaps_wait_ten_minutes_for_their_reader() {
     const WINDOW: u64 = 128 * 1024;
-    let mut fleet = fleet(1);
+    let mut fleet = Fleet::null_tls(1, 1);
     let mut limits = Limits::default();
     limits.stream_window_bytes = WINDOW;
     let config = fleet.pki.client().limits(limits);
@@ -106,7 +92,7 @@ fn tiny_frames_without_gaps_wait_ten_minutes_for_their_reader() {
 fn slow_server_at_the_head_may_always_send_while_a_fast_one_fills_the_window() {
     const HEAD: u64 = 64 * 1024;
     const TOTAL: u64 = 4 * MIB;
-    let mut fleet = fleet(3);
+    let mut fleet = Fleet::null_tls(3, 1);
     let (ends, members) = all_joined(&mut fleet);
     let (client, slow, fast) = (fleet.client, members[0], members[1]);
     let link = Link::with_rate(200_000, Duration::from_millis(200));
@@ -135,7 +121,7 @@ fn slow_server_at_the_head_may_always_send_while_a_fast_one_fills_the_window() {
     let all_came = fleet.world.run_until(LONG, |world| {
         let mut session = world.session_mut(fleet.servers[fast.server], fast.session).unwrap();
         while written < TOTAL {
-            let piece = Bytes::from(pattern(written..TOTAL.min(written + 65_536)));
+            let piece = pattern(written..TOTAL.min(written + 65_536));
             let Ok(taken) = session.stream_mut(fast_part).write_chunk(piece) else { break };
             written += taken as u64;
         }
@@ -153,13 +139,13 @@ fn slow_server_at_the_head_may_always_send_while_a_fast_one_fills_the_window() {
 /// How long three streams of one carrier take, if `unread` bytes of a fourth were written, and nobody reads it.
 fn time_of_three_streams(unread: u64) -> Duration {
     const EACH: u64 = 512 * 1024;
-    let mut fleet = fleet(1);
+    let mut fleet = Fleet::null_tls(1, 1);
     let (client, primary) = (fleet.client, fleet.servers[0]);
     fleet.world.set_link_both(client, primary, Link::with_rate(20_000_000, Duration::from_millis(10)));
     let ends = fleet.connect();
     let streams: Vec<_> = (0..4).map(|_| fleet.open(ends, Dir::Bi)).collect();
     let (_, ignored) = streams[3];
-    let data = Bytes::from(pattern(0..unread));
+    let data = pattern(0..unread);
     let mut session = fleet.world.session_mut(primary, ends.primary).expect("a session");
     let taken = session.stream_mut(ignored).write_chunk(data.clone()).expect("it can");
     fleet.world.run_for(Duration::from_secs(10));
@@ -177,7 +163,7 @@ fn time_of_three_streams(unread: u64) -> Duration {
         carriers_most = carriers_most.max(session.stats().paths[0].carriers);
         for ((_, there), written) in streams.iter().zip(&mut written) {
             while *written < EACH {
-                let piece = Bytes::from(pattern(*written..EACH.min(*written + 65_536)));
+                let piece = pattern(*written..EACH.min(*written + 65_536));
                 let Ok(taken) = session.stream_mut(*there).write_chunk(piece) else { break };
                 *written += taken as u64;
             }
@@ -206,7 +192,7 @@ fn stream_that_nobody_reads_costs_its_neighbours_on_the_carrier_nothing() {
 #[test]
 fn revoked_range_that_another_server_writes_arrives_exactly_once() {
     const LEN: u64 = 100_000;
-    let mut fleet = fleet(3);
+    let mut fleet = Fleet::null_tls(3, 1);
     let (ends, members) = all_joined(&mut fleet);
     let (client, old, new) = (fleet.client, members[0], members[1]);
     let (here, there) = fleet.open(ends, Dir::Bi);
@@ -248,7 +234,7 @@ enum Ender {
 }
 
 /// Ends a stream in the middle, and returns how long its writers went on.
-fn end_in_the_middle(fleet: &mut Fleet, ends: Ends, members: &[Member], ender: Ender) -> Duration {
+fn end_in_the_middle(fleet: &mut Fleet, ends: Ends, members: &[JoinedServer], ender: Ender) -> Duration {
     let (client, primary) = (fleet.client, fleet.servers[0]);
     let (here, there) = fleet.open(ends, Dir::Bi);
     let range = |number: u64| number * 100_000..(number + 1) * 100_000;
@@ -262,7 +248,7 @@ fn end_in_the_middle(fleet: &mut Fleet, ends: Ends, members: &[Member], ender: E
         write_some(fleet, *member, part, range(number).start..range(number).end - 50_000);
         writers.push((fleet.servers[member.server], member.session, part));
     }
-    let data = Bytes::from(pattern(0..50_000));
+    let data = pattern(0..50_000);
     let mut session = fleet.world.session_mut(primary, ends.primary).expect("a session");
     session.stream_mut(there).write_at(StreamOffset(0), data).expect("it can");
     fleet.world.run_for(Duration::from_millis(12));
@@ -313,7 +299,7 @@ fn release(fleet: &mut Fleet, node: kwik_sim::NodeId, session: SessionHandle, st
 // [P-5.13] [P-8.17]
 #[test]
 fn reset_and_stop_end_three_writers_in_a_round_trip_and_leave_nothing() {
-    let mut fleet = fleet(3);
+    let mut fleet = Fleet::null_tls(3, 1);
     let (ends, members) = all_joined(&mut fleet);
     // More often than streams may be open at once, and than their windows fit into the budget.
     for ender in [Ender::Primary, Ender::Client, Ender::Both].into_iter().cycle().take(150) {
@@ -332,7 +318,7 @@ fn reset_and_stop_end_three_writers_in_a_round_trip_and_leave_nothing() {
 // [P-5.10] [P-5.11]
 #[test]
 fn two_servers_may_fill_the_window_together() {
-    let mut fleet = fleet(3);
+    let mut fleet = Fleet::null_tls(3, 1);
     let (ends, members) = all_joined(&mut fleet);
     let (here, there) = fleet.open(ends, Dir::Bi);
     let mut grants = Vec::new();
@@ -352,7 +338,7 @@ fn two_servers_may_fill_the_window_together() {
 #[test]
 fn two_servers_that_want_more_than_the_window_wait_for_the_reader_and_no_longer() {
     const TOTAL: u64 = 3 * MIB;
-    let mut fleet = fleet(3);
+    let mut fleet = Fleet::null_tls(3, 1);
     let (ends, members) = all_joined(&mut fleet);
     let (here, there) = fleet.open(ends, Dir::Bi);
     // Pieces in turns, so that both always have some inside the window and some beyond.

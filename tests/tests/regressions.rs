@@ -6,8 +6,8 @@ use bytes::Bytes;
 use kwik_core::{
     Dir, ErrorCode, PathEvent, PathId, PathState, ReadError, SessionError, SessionEvent, TransportCode, WriteError,
 };
-use kwik_sim::{Fault, Link};
-use kwik_tests::{Ends, Fleet, LONG, NAME, pattern};
+use kwik_sim::{Disturbance, Link};
+use kwik_tests::{Ends, Fleet, LONG, SERVER_NAME, pattern};
 
 /// A reader that was dropped, not stopped, left the secondary writing for nobody.
 #[test]
@@ -22,11 +22,11 @@ fn regression_dropped_reader_leaves_no_writer_behind() {
     let part = fleet.accept(1, secondary, Dir::Bi);
 
     fleet.world.session_mut(fleet.client, ends.client).unwrap().stream_mut(here).release_recv();
-    let told = fleet.world.run_until(LONG, |world| {
+    let notified = fleet.world.run_until(LONG, |world| {
         let code = world.session(node, secondary).unwrap().stream(part).stop_code();
         code == Some(ErrorCode::Application(0))
     });
-    assert!(told);
+    assert!(notified);
 }
 
 /// Credit for a stream went out on a path that was still connecting, ahead of JOIN.
@@ -42,7 +42,7 @@ fn regression_credit_does_not_overtake_join() {
     let mut session = fleet.world.session_mut(primary, ends.primary).unwrap();
     session.stream_mut(there).delegate_range(path, len..len + 1000, Bytes::new()).unwrap();
 
-    let data = Bytes::from(pattern(0..len));
+    let data = pattern(0..len);
     let (mut written, mut read) = (0, 0);
     let consumed = fleet.world.run_until(LONG, |world| {
         let mut server = world.session_mut(primary, ends.primary).unwrap();
@@ -58,7 +58,7 @@ fn regression_credit_does_not_overtake_join() {
     });
     assert!(consumed);
     let joined = SessionEvent::Path(PathEvent::Joined(path));
-    assert!(fleet.world.run_until(LONG, |world| world.saw(primary, |event| *event == joined)));
+    fleet.await_event(primary, |event| *event == joined);
 }
 
 /// A path whose client had acknowledged everything and fell silent was called suspect: acknowledgements counted as bytes
@@ -92,12 +92,12 @@ fn regression_path_outlives_two_seconds_of_silence() {
         let mut session = fleet.world.session_mut(primary, ends.primary).unwrap();
         session.stream_mut(there).delegate(path, 1 << 20, Bytes::new()).unwrap();
         let part = fleet.accept(1, secondary, Dir::Bi);
-        let data = Bytes::from(pattern(0..1 << 20));
+        let data = pattern(0..1 << 20);
         fleet.world.session_mut(node, secondary).unwrap().stream_mut(part).write_chunk(data).unwrap();
         fleet.world.run_for(Duration::from_millis(after));
-        fleet.world.inject(Fault::Partition { left: vec![client], right: vec![node] });
+        fleet.world.inject(Disturbance::Partition { left: vec![client], right: vec![node] });
         fleet.world.run_for(Duration::from_secs(2));
-        fleet.world.inject(Fault::Heal { a: client, b: node });
+        fleet.world.inject(Disturbance::Heal { a: client, b: node });
         fleet.world.run_for(Duration::from_secs(2));
         let session = fleet.world.session_mut(primary, ends.primary).unwrap();
         assert_eq!(session.path(path).unwrap().state, PathState::Active, "cut {after} ms after the grant");
@@ -150,12 +150,12 @@ fn regression_one_way_black_hole_floods_nobody() {
     let ends = fleet.connect();
     let (primary, client) = (fleet.servers[0], fleet.client);
     fill_quic(&mut fleet, ends);
-    fleet.world.inject(Fault::Blackhole { from: primary, to: client });
+    fleet.world.inject(Disturbance::Blackhole { from: primary, to: client });
     for _ in 0..120 {
         fleet.world.run_for(Duration::from_millis(100));
         let _ = fleet.world.session_mut(primary, ends.primary).unwrap().open_stream(Dir::Uni);
     }
-    fleet.world.inject(Fault::HealAll);
+    fleet.world.inject(Disturbance::HealAll);
     fleet.world.run_for(Duration::from_secs(20));
     for (node, session) in [(client, ends.client), (primary, ends.primary)] {
         assert_eq!(fleet.world.session(node, session).unwrap().close_reason(), None, "{node}");
@@ -169,10 +169,10 @@ fn regression_connection_closed_while_asleep_is_no_defect() {
     let mut fleet = Fleet::new(1);
     let (server, client) = (fleet.servers[0], fleet.client);
     fleet.world.set_link(server, client, Link::with_delay(Duration::from_secs(3)));
-    let session = fleet.world.dial(client, server, fleet.pki.client(), NAME).unwrap();
+    let session = fleet.world.dial(client, server, fleet.pki.client(), SERVER_NAME).unwrap();
     // The client says hello more than once, so that the server may say more; then it sleeps until the server gave up.
     fleet.world.run_for(Duration::from_millis(2900));
-    fleet.world.inject(Fault::Pause { node: client, span: Duration::from_secs(8) });
+    fleet.world.inject(Disturbance::Pause { node: client, span: Duration::from_secs(8) });
     let ended = fleet
         .world
         .run_until(LONG, |world| world.session(client, session).is_none_or(|session| session.close_reason().is_some()));

@@ -54,7 +54,7 @@ fn open_fails_at_the_limit_and_an_event_tells_when_to_try_again() {
         session.stream_mut(stream).release_recv();
     }
     let available = SessionEvent::Stream(StreamEvent::Available { dir: Dir::Bi });
-    assert!(fleet.world.run_until(LONG, |world| world.saw(client, |event| *event == available)));
+    fleet.await_event(client, |event| *event == available);
     assert!(fleet.world.session_mut(client, ends.client).unwrap().open_stream(Dir::Bi).is_ok());
 }
 
@@ -172,13 +172,13 @@ fn room_told_to_a_writer_that_does_not_come_is_told_to_the_next() {
     for stream in waiting {
         assert_eq!(session.stream_mut(*stream).write(&[1; 100]), Err(WriteError::Blocked));
     }
-    let is_told = |world: &World, stream| {
+    let is_notified = |world: &World, stream| {
         world.saw(client, |event| *event == SessionEvent::Stream(StreamEvent::Writable(stream)))
     };
-    let told =
-        fleet.world.run_until(Duration::from_secs(1), |world| waiting.iter().all(|stream| is_told(world, *stream)));
-    let count = waiting.iter().filter(|stream| is_told(&fleet.world, **stream)).count();
-    assert!(told, "{count} of {} were told", waiting.len());
+    let notified =
+        fleet.world.run_until(Duration::from_secs(1), |world| waiting.iter().all(|stream| is_notified(world, *stream)));
+    let count = waiting.iter().filter(|stream| is_notified(&fleet.world, **stream)).count();
+    assert!(notified, "{count} of {} were told", waiting.len());
 }
 
 #[test]
@@ -223,13 +223,13 @@ fn reset_and_stop_carry_their_codes() {
     let mut session = fleet.world.session_mut(client, ends.client).unwrap();
     session.stream_mut(here).reset(11).unwrap();
     session.stream_mut(here).stop(22).unwrap();
-    let told = fleet.world.run_until(LONG, |world| {
+    let notified = fleet.world.run_until(LONG, |world| {
         let mut session = world.session_mut(server, ends.primary).unwrap();
         let mut stream = session.stream_mut(there);
         stream.read(1) == Err(ReadError::Reset(ErrorCode::Application(11)))
             && stream.write(b"x") == Err(WriteError::Stopped(ErrorCode::Application(22)))
     });
-    assert!(told);
+    assert!(notified);
 }
 
 #[test]

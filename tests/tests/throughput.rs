@@ -32,7 +32,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// One line of the grid.
 #[derive(Debug, Clone, Copy)]
-struct Cell {
+struct GridCell {
     paths: usize,
     rtt_ms: u64,
     loss_per_mille: u32,
@@ -40,12 +40,12 @@ struct Cell {
 }
 
 /// What a cell reached.
-struct Outcome {
+struct Goodput {
     megabits_per_second: f64,
     percent_of_bound: f64,
 }
 
-impl Cell {
+impl GridCell {
     fn all() -> impl Iterator<Item = Self> {
         PATHS.into_iter().flat_map(|paths| ROUND_TRIPS_MS.into_iter().flat_map(move |rtt_ms| Self::of(paths, rtt_ms)))
     }
@@ -68,7 +68,7 @@ impl Cell {
         rate * SPAN_MS / 8000
     }
 
-    fn run(&self) -> Outcome {
+    fn run(&self) -> Goodput {
         let link = |(rate, rtt): (u64, Duration)| Link {
             loss: f64::from(self.loss_per_mille) / 1000.0,
             queue_time: Duration::from_millis(self.queue_ms),
@@ -78,8 +78,8 @@ impl Cell {
         let mut bulk = Bulk::new(WorldConfig::null_tls(1), self.bytes(), &links);
         assert!(bulk.run(LIMIT), "{self:?} has read {} of {} bytes after {LIMIT:?}", bulk.bytes_read(), self.bytes());
         assert_eq!(bulk.bytes_read(), self.bytes(), "{self:?}");
-        let took = bulk.world.elapsed().as_secs_f64();
-        Outcome {
+        let took = bulk.fleet.world.elapsed().as_secs_f64();
+        Goodput {
             megabits_per_second: self.bytes() as f64 * 8e-6 / took,
             percent_of_bound: 100.0 * bound(&self.servers(), self.bytes()) / took,
         }
@@ -87,7 +87,7 @@ impl Cell {
 
     fn line(&self) -> String {
         let Self { paths, rtt_ms, loss_per_mille, queue_ms } = self;
-        let Outcome { megabits_per_second, percent_of_bound } = self.run();
+        let Goodput { megabits_per_second, percent_of_bound } = self.run();
         let loss = f64::from(*loss_per_mille) / 10.0;
         format!("{paths:5} {rtt_ms:7} {loss:7.1} {queue_ms:9} {megabits_per_second:15.1} {percent_of_bound:11.0}")
     }
@@ -123,7 +123,7 @@ const HEAD: &str = "paths  rtt ms  loss %  queue ms  goodput Mbit/s  % of bound"
 fn compare(paths: usize, rtt_ms: u64) {
     let kept = fs::read_to_string(file()).unwrap_or_default();
     let mut changes = String::new();
-    for cell in Cell::of(paths, rtt_ms) {
+    for cell in GridCell::of(paths, rtt_ms) {
         let line = cell.line();
         let key = &line[..31];
         let before = kept.lines().find(|kept| kept.starts_with(key)).unwrap_or("nothing");
@@ -140,7 +140,7 @@ fn compare(paths: usize, rtt_ms: u64) {
 #[test]
 #[ignore = "writes the file that the others compare with"]
 fn rewrite_the_grid() {
-    let lines = Cell::all().map(|cell| cell.line() + "\n").collect::<String>();
+    let lines = GridCell::all().map(|cell| cell.line() + "\n").collect::<String>();
     fs::write(file(), format!("{HEAD}\n{lines}")).expect("the tree can be written to");
 }
 

@@ -6,35 +6,33 @@ mod shares;
 mod source;
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use kwik_core::{
-    ClientConfig, Dir, Limits, PathTarget, ReadError, Role, SessionEvent, SessionHandle, SessionMut, StreamEvent,
-    StreamHandle, WriteError,
+    ClientConfig, Dir, Limits, PathEvent, PathId, PathTarget, ReadError, Role, SessionEvent, SessionHandle, SessionMut,
+    StreamEvent, StreamHandle, WriteError,
 };
 
 use self::shares::Shares;
 use crate::app::{App, Context};
+use crate::content::RepeatedContent;
+use crate::fleet::{Fleet, FleetBuilder, SERVER_NAME};
 use crate::link::Link;
-use crate::node::{NodeConfig, NodeId};
-use crate::world::{World, WorldConfig};
+use crate::node::NodeConfig;
+use crate::world::WorldConfig;
 
 /// A world with one client that downloads once, and a server for each link.
 pub struct Bulk {
-    /// The world.
-    pub world: World,
-    /// The client's node.
-    pub client: NodeId,
-    /// The servers' nodes, the primary first.
-    pub servers: Vec<NodeId>,
+    /// The nodes.
+    pub fleet: Fleet,
     read: Rc<Cell<u64>>,
 }
 
-/// The name in every certificate.
-const NAME: &str = "server.test";
+/// The stream's content follows from it.
+const KEY: u64 = 0x6275_6c6b;
 
 /// What a server buffers of what it writes: so much that a path never waits for its application, and so little that a
 /// slow primary does not hold what others would bring sooner.
@@ -47,38 +45,26 @@ impl Bulk {
     /// If there is no link, or more links than a session has paths.
     #[must_use]
     pub fn new(config: WorldConfig, bytes: u64, links: &[Link]) -> Self {
-        let mut world = World::with_config(config);
-        let pki = world.pki(NAME);
-        let addresses = (1..=links.len()).map(|number| format!("10.0.1.{number}:4433").parse().expect("an address"));
-        let addresses: Vec<SocketAddr> = addresses.collect();
-        let targets: Vec<PathTarget> = (1..)
-            .zip(&addresses[1..])
-            .map(|(number, address)| PathTarget {
-                address: *address,
-                server_name: NAME.to_owned(),
-                identity: pki.public_identity(number),
-            })
-            .collect();
-        let client = world.add_client("10.0.0.1:5000".parse().expect("an address")).expect("the defaults work");
         let mut limits = Limits::default();
         limits.send_buffer_stream_bytes = SEND_BUFFER_BYTES;
-        let mut servers = Vec::new();
-        for ((number, address), link) in (0..).zip(&addresses).zip(links) {
-            let config = NodeConfig::server(*address, pki.server(number).limits(limits.clone()));
-            let server = world.add_node(config).expect("the limits work");
-            world.set_link_both(client, server, link.clone());
-            world.set_app(server, Box::new(BulkServer::new(bytes, targets.clone())));
-            servers.push(server);
+        let builder = FleetBuilder::new(config).client(|_| ());
+        let limited = |_, node: &mut NodeConfig| node.adjust_server(|server| server.limits(limits.clone()));
+        let mut fleet = builder.servers(links.len(), limited).build();
+        let targets: Vec<PathTarget> = (1..links.len()).map(|number| fleet.target(number)).collect();
+        for (server, link) in fleet.servers.iter().zip(links) {
+            fleet.world.set_link_both(fleet.client, *server, link.clone());
+            fleet.world.set_app(*server, Box::new(BulkServer::new(bytes, targets.clone())));
         }
         let read = Rc::new(Cell::new(0));
-        world.set_app(client, Box::new(BulkClient::new(pki.client(), addresses[0], read.clone())));
-        Self { world, client, servers, read }
+        let client = BulkClient::new(fleet.pki.client(), fleet.server_address(0), read.clone());
+        fleet.world.set_app(fleet.client, Box::new(client));
+        Self { fleet, read }
     }
 
     /// Runs until the client read the stream to its end, for at most `limit` of virtual time. Returns whether it did.
     pub fn run(&mut self, limit: Duration) -> bool {
-        let client = self.client;
-        self.world.run_until(limit, |world| world.is_app_done(client))
+        let client = self.fleet.client;
+        self.fleet.world.run_until(limit, |world| world.is_app_done(client))
     }
 
     /// What the client has read.
@@ -88,69 +74,40 @@ impl Bulk {
     }
 }
 
-/// The bytes of the stream: a block that repeats. Its length is prime, so that no misplaced chunk looks right.
-#[derive(Clone)]
-struct Content(Bytes);
-
-impl Content {
-    const PERIOD: usize = 65_521;
-
-    fn new() -> Self {
-        let block = (0..Self::PERIOD as u64).map(|at| at.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes()[0]);
-        let block: Vec<u8> = block.collect();
-        Self(Bytes::from([block.as_slice(), block.as_slice()].concat()))
-    }
-
-    /// Bytes from `offset`, at most `max` and at most a block.
-    fn at(&self, offset: u64, max: u64) -> Bytes {
-        let begin = usize::try_from(offset % Self::PERIOD as u64).unwrap_or(0);
-        let len = usize::try_from(max).unwrap_or(usize::MAX).min(Self::PERIOD);
-        self.0.slice(begin..begin + len)
-    }
-
-    fn is(&self, mut offset: u64, mut bytes: &[u8]) -> bool {
-        while !bytes.is_empty() {
-            let expected = self.at(offset, bytes.len() as u64);
-            let (piece, rest) = bytes.split_at(expected.len());
-            if piece != expected {
-                return false;
-            }
-            offset += piece.len() as u64;
-            bytes = rest;
-        }
-        true
-    }
-}
-
 /// Reads one stream to its end.
 struct BulkClient {
     config: ClientConfig,
     server: SocketAddr,
-    content: Content,
-    stream: Option<StreamHandle>,
+    content: RepeatedContent,
+    stream: Option<(SessionHandle, StreamHandle)>,
     read: Rc<Cell<u64>>,
     is_done: bool,
 }
 
 impl BulkClient {
     fn new(config: ClientConfig, server: SocketAddr, read: Rc<Cell<u64>>) -> Self {
-        Self { config, server, content: Content::new(), stream: None, read, is_done: false }
+        Self { config, server, content: RepeatedContent::new(KEY), stream: None, read, is_done: false }
     }
 }
 
 impl App for BulkClient {
     fn on_start(&mut self, cx: &mut Context<'_>) {
-        let Ok(session) = cx.dial(self.config.clone(), self.server, NAME) else { return };
-        self.stream = cx.session_mut(session).and_then(|mut session| session.open_stream(Dir::Bi).ok());
+        let Ok(session) = cx.dial(self.config.clone(), self.server, SERVER_NAME) else { return };
+        let stream = cx.session_mut(session).and_then(|mut session| session.open_stream(Dir::Bi).ok());
+        self.stream = stream.map(|stream| (session, stream));
     }
 
     fn on_event(&mut self, cx: &mut Context<'_>, session: SessionHandle, event: SessionEvent) {
-        let (SessionEvent::Stream(StreamEvent::Readable(_)), Some(stream)) = (event, self.stream) else { return };
+        let SessionEvent::Stream(StreamEvent::Readable(stream)) = event else { return };
+        if self.stream != Some((session, stream)) {
+            return;
+        }
         let Some(mut session) = cx.session_mut(session) else { return };
         loop {
             match session.stream_mut(stream).read(usize::MAX) {
                 Ok(chunk) => {
-                    assert!(self.content.is(chunk.offset.0, &chunk.data), "wrong bytes at {}", chunk.offset.0);
+                    let wrong = self.content.first_difference(chunk.offset.0, &chunk.data);
+                    assert_eq!((wrong, chunk.offset.0), (None, self.read.get()), "wrong bytes, or not the next");
                     self.read.set(self.read.get() + chunk.data.len() as u64);
                 }
                 Err(ReadError::Finished) => {
@@ -171,13 +128,15 @@ impl App for BulkClient {
 struct BulkServer {
     bytes: u64,
     targets: Vec<PathTarget>,
-    content: Content,
+    content: RepeatedContent,
     shares: Option<Shares>,
-    parts: Vec<Part>,
+    /// Where the paths lead that it added.
+    paths: BTreeMap<PathId, PathTarget>,
+    granted: Vec<GrantedRange>,
 }
 
 /// A granted range that is not written whole.
-struct Part {
+struct GrantedRange {
     stream: StreamHandle,
     next: u64,
     end: u64,
@@ -185,29 +144,36 @@ struct Part {
 
 impl BulkServer {
     fn new(bytes: u64, targets: Vec<PathTarget>) -> Self {
-        Self { bytes, targets, content: Content::new(), shares: None, parts: Vec::new() }
+        Self {
+            bytes,
+            targets,
+            content: RepeatedContent::new(KEY),
+            shares: None,
+            paths: BTreeMap::new(),
+            granted: Vec::new(),
+        }
     }
 
-    /// The primary has the client's session: it adds the others to it.
-    fn begin(&self, cx: &mut Context<'_>, session: SessionHandle) -> Option<Shares> {
-        let now = cx.now();
-        let mut session = cx.session_mut(session).filter(|session| session.role() == Role::Primary)?;
-        let paths = self.targets.iter().filter_map(|target| session.add_path(now, target.clone()).ok());
-        Some(Shares::new(self.bytes, self.content.clone(), paths))
+    /// The primary adds another server to the client's session.
+    fn add_path(&mut self, now: Instant, session: &mut SessionMut<'_>, target: PathTarget) {
+        if let (Some(shares), Ok(path)) = (&mut self.shares, session.add_path(now, target.clone())) {
+            shares.add_path(path);
+            self.paths.insert(path, target);
+        }
     }
 
-    fn write_parts(&mut self, session: &mut SessionMut<'_>) {
+    fn write_granted(&mut self, session: &mut SessionMut<'_>) {
         while let Some(stream) = session.accept_stream(Dir::Bi) {
             let range = session.stream(stream).grant().map_or(0..0, |grant| grant.range);
-            self.parts.push(Part { stream, next: range.start, end: range.end });
+            self.granted.push(GrantedRange { stream, next: range.start, end: range.end });
         }
-        self.parts.retain_mut(|part| !part.write(session, &self.content));
+        self.granted.retain_mut(|granted| !granted.write(session, &self.content));
     }
 }
 
-impl Part {
+impl GrantedRange {
     /// Returns whether nothing is left to write.
-    fn write(&mut self, session: &mut SessionMut<'_>, content: &Content) -> bool {
+    fn write(&mut self, session: &mut SessionMut<'_>, content: &RepeatedContent) -> bool {
         let mut stream = session.stream_mut(self.stream);
         while self.next < self.end {
             match stream.write_chunk(content.at(self.next, self.end - self.next)) {
@@ -226,14 +192,26 @@ impl App for BulkServer {
     fn on_start(&mut self, _: &mut Context<'_>) {}
 
     fn on_event(&mut self, cx: &mut Context<'_>, session: SessionHandle, event: SessionEvent) {
-        if event == SessionEvent::Incoming {
-            self.shares = self.begin(cx, session);
-        }
         let now = cx.now();
         let Some(mut session) = cx.session_mut(session) else { return };
+        match event {
+            SessionEvent::Incoming if session.role() == Role::Primary => {
+                self.shares = Some(Shares::new(self.bytes, self.content.clone()));
+                for target in self.targets.clone() {
+                    self.add_path(now, &mut session, target);
+                }
+            }
+            // Its server may come back.
+            SessionEvent::Path(PathEvent::Dead { path, .. }) => {
+                if let Some(target) = self.paths.remove(&path) {
+                    self.add_path(now, &mut session, target);
+                }
+            }
+            _ => {}
+        }
         match &mut self.shares {
             Some(shares) => shares.act(now, &mut session),
-            None => self.write_parts(&mut session),
+            None => self.write_granted(&mut session),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A client: it dials, does its jobs on streams, and begins again when a session fails.
+//! A client: it dials, makes its requests on streams, and begins again when a session fails.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use kwik_core::{ClientConfig, Dir, SessionEvent, SessionHandle};
 
 use super::reader::ReadStyle;
-use super::visit::VisitState;
+use super::session::ClientSession;
 use crate::app::{App, Context};
 use crate::checks::SharedModel;
 
-/// One stream and what is done on it.
+/// One request: a stream, and what is done on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Job {
+pub struct Request {
     /// Both ways, or only to the server.
     pub dir: Dir,
     /// Bytes sent, at least the header's.
@@ -33,7 +33,7 @@ pub struct Job {
     pub priority: i32,
 }
 
-impl Job {
+impl Request {
     /// Whether the client can do without it.
     pub(super) fn is_optional(&self) -> bool {
         self.read.stop.is_some() && self.pushes == 0
@@ -51,14 +51,12 @@ pub enum GiveUp {
 
 /// One session: its server, and what is done in it.
 #[derive(Debug, Clone)]
-pub struct Visit {
-    /// The server that is dialled.
-    pub primary: SocketAddr,
-    /// The name in its certificate.
-    pub server_name: String,
+pub struct SessionPlan {
+    /// The number of the server that is dialled.
+    pub primary: usize,
     /// What is done.
-    pub jobs: Vec<Job>,
-    /// How many jobs run at the same time.
+    pub requests: Vec<Request>,
+    /// How many requests are under way at the same time.
     pub parallel: usize,
     /// Whether streams are opened before the handshake is done.
     pub early: bool,
@@ -72,33 +70,35 @@ pub struct Visit {
 
 /// What a client does.
 pub struct ClientPlan {
-    /// Told apart from other clients by it.
+    /// What distinguishes it from other clients.
     pub number: u16,
     /// What it brings to every session.
     pub config: ClientConfig,
     /// Its sessions, at the same time.
-    pub visits: Vec<Visit>,
+    pub sessions: Vec<SessionPlan>,
+    /// Where servers are, by their numbers.
+    pub servers: Vec<SocketAddr>,
 }
 
 /// A client application.
 pub struct ClientApp {
-    config: ClientConfig,
+    plan: ClientPlan,
     model: SharedModel,
-    visits: Vec<VisitState>,
+    sessions: Vec<ClientSession>,
 }
 
 impl ClientApp {
     /// A client that does as planned.
     #[must_use]
     pub fn new(plan: ClientPlan, model: SharedModel) -> Self {
-        let ClientPlan { number, config, visits } = plan;
-        let visits = visits.into_iter().zip(0..).map(|(visit, index)| VisitState::new(visit, number, index)).collect();
-        Self { config, model, visits }
+        let session = |(index, session): (u64, &SessionPlan)| ClientSession::new(session.clone(), plan.number, index);
+        let sessions = (0..).zip(&plan.sessions).map(session).collect();
+        Self { plan, model, sessions }
     }
 
     fn rearm(&self, cx: &mut Context<'_>) {
         let now = cx.now();
-        if let Some(at) = self.visits.iter().filter_map(VisitState::wake_at).min() {
+        if let Some(at) = self.sessions.iter().filter_map(ClientSession::wake_at).min() {
             cx.wake_in(at.saturating_duration_since(now));
         }
     }
@@ -107,28 +107,28 @@ impl ClientApp {
 impl App for ClientApp {
     fn on_start(&mut self, cx: &mut Context<'_>) {
         self.model.borrow_mut().forgot();
-        for visit in &mut self.visits {
-            visit.begin_again(cx.now());
+        for session in &mut self.sessions {
+            session.begin_again(cx.now());
         }
         self.rearm(cx);
     }
 
     fn on_event(&mut self, cx: &mut Context<'_>, handle: SessionHandle, event: SessionEvent) {
-        let Some(visit) = self.visits.iter_mut().find(|visit| visit.handle() == Some(handle)) else { return };
+        let Some(session) = self.sessions.iter_mut().find(|session| session.handle() == Some(handle)) else { return };
         let model = &mut *self.model.borrow_mut();
-        visit.on_event(cx, handle, event, model);
+        session.on_event(cx, handle, event, model);
         self.rearm(cx);
     }
 
     fn on_wake(&mut self, cx: &mut Context<'_>) {
         let model = &mut *self.model.borrow_mut();
-        for visit in &mut self.visits {
-            visit.wake(cx, &self.config, model);
+        for session in &mut self.sessions {
+            session.wake(cx, &self.plan, model);
         }
         self.rearm(cx);
     }
 
     fn is_done(&self) -> bool {
-        self.visits.iter().all(VisitState::is_done)
+        self.sessions.iter().all(ClientSession::is_done)
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::pattern::bytes_at;
+use crate::content::bytes_at;
 
 /// What every stream begins with, except the answering half of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,12 +57,12 @@ impl Header {
 
 /// What a primary asks of a secondary with a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PartRequest {
+pub(crate) struct GrantRequest {
     pub(crate) token: u64,
     pub(crate) stream: u64,
 }
 
-impl PartRequest {
+impl GrantRequest {
     const LEN: usize = 16;
 
     /// The request, filled up with `padding` bytes.
@@ -135,16 +135,16 @@ mod tests {
         assert_eq!(Header::decode(&header.encode()), Some(header));
         let header = Header { reset_after: None, ..header };
         assert_eq!(Header::decode(&header.encode()), Some(header));
-        let request = PartRequest { token: 7, stream: 8 };
-        assert_eq!(PartRequest::decode(&request.encode(100)), Some(request));
+        let request = GrantRequest { token: 7, stream: 8 };
+        assert_eq!(GrantRequest::decode(&request.encode(100)), Some(request));
         let message = RawMessage { token: 7, from: 0, to: 3, number: 9, is_reply: true };
         assert_eq!(RawMessage::decode(&message.encode(50)), Some(message));
     }
 
     #[test]
     fn changed_padding_is_noticed() {
-        let mut data = PartRequest { token: 7, stream: 8 }.encode(10).to_vec();
+        let mut data = GrantRequest { token: 7, stream: 8 }.encode(10).to_vec();
         data[20] ^= 1;
-        assert_eq!(PartRequest::decode(&data), None);
+        assert_eq!(GrantRequest::decode(&data), None);
     }
 }

@@ -2,28 +2,24 @@
 //! that answers, delegates and serves what it was granted.
 //!
 //! Every byte they carry follows from the session and the stream it belongs to, so that a byte in the wrong place is
-//! recognised wherever it turns up. What they do and see goes to a shared [`Model`](crate::checks::Model).
+//! recognised wherever it turns up. What they do and see goes to a shared [`FlowModel`](crate::checks::FlowModel).
 
 pub mod bulk;
 mod client;
-mod fleet;
+mod granted;
 mod message;
-mod parts;
-mod pattern;
 mod primary;
 mod push;
 mod raw;
 mod reader;
 mod response;
+mod secondaries;
 mod server;
-mod visit;
+mod session;
 mod writer;
 
-pub use client::{ClientApp, ClientPlan, GiveUp, Job, Visit};
+pub use client::{ClientApp, ClientPlan, GiveUp, Request, SessionPlan};
+pub use granted::Reliability;
 pub use message::Header;
-pub use parts::Reliability;
-pub use pattern::{byte_at, bytes_at};
 pub use reader::ReadStyle;
 pub use server::{ServerApp, ServerPlan};
-
-pub(crate) use pattern::{first_difference, mix};

@@ -1,21 +1,21 @@
-//! The primary's part of one session: it reads requests, answers them, and keeps the fleet.
+//! A session at its primary: it reads requests, answers them, and keeps the secondaries.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use kwik_core::{Dir, PathId, SessionError, SessionEvent, SessionMut, Side, StreamEvent, StreamHandle};
 
-use super::fleet::Fleet;
 use super::message::Header;
 use super::push::Pushes;
 use super::raw::RawTalk;
-use super::reader::Reader;
+use super::reader::StreamReader;
 use super::response::Response;
+use super::secondaries::Secondaries;
 use super::server::Tools;
 use crate::checks::Flow;
 
 /// What a primary knows of one session.
-pub(super) struct PrimarySeat {
+pub(super) struct PrimarySession {
     /// The session as its client numbered it, once a header told.
     token: Option<u64>,
     exchanges: BTreeMap<StreamHandle, Exchange>,
@@ -23,7 +23,7 @@ pub(super) struct PrimarySeat {
     raw: RawTalk,
     /// Paths that joined before the session's number was known.
     to_ask: Vec<PathId>,
-    fleet: Fleet,
+    secondaries: Secondaries,
 }
 
 /// The code of streams that begin with what no honest client says.
@@ -31,21 +31,21 @@ const NOBODY_CODE: u32 = 13;
 
 /// One stream that the client opened.
 struct Exchange {
-    reader: Option<Reader>,
+    reader: Option<StreamReader>,
     response: Option<Response>,
 }
 
-impl PrimarySeat {
+impl PrimarySession {
     pub(super) fn new(session: &mut SessionMut<'_>, tools: &mut Tools<'_>) -> Self {
-        let mut fleet = Fleet::new(tools);
-        fleet.wake(session, tools);
+        let mut secondaries = Secondaries::new(tools);
+        secondaries.wake(session, tools);
         Self {
             token: None,
             exchanges: BTreeMap::new(),
             pushes: Pushes::default(),
             raw: RawTalk::default(),
             to_ask: Vec::new(),
-            fleet,
+            secondaries,
         }
     }
 
@@ -53,7 +53,7 @@ impl PrimarySeat {
         match event {
             SessionEvent::Stream(event) => self.on_stream(event, session, tools),
             SessionEvent::Path(event) => {
-                if let Some(path) = self.fleet.on_event(&event, session, tools) {
+                if let Some(path) = self.secondaries.on_event(&event, session, tools) {
                     self.to_ask.push(path);
                     self.ask(session, tools);
                 }
@@ -87,15 +87,15 @@ impl PrimarySeat {
 
     pub(super) fn wake_at(&self) -> Option<Instant> {
         let of_exchange = |exchange: &Exchange| {
-            let reader = exchange.reader.as_ref().and_then(Reader::paused_until);
+            let reader = exchange.reader.as_ref().and_then(StreamReader::paused_until);
             let response = exchange.response.as_ref().and_then(Response::wake_at);
             [reader, response].into_iter().flatten().min()
         };
-        self.exchanges.values().filter_map(of_exchange).chain(self.fleet.wake_at()).min()
+        self.exchanges.values().filter_map(of_exchange).chain(self.secondaries.wake_at()).min()
     }
 
     pub(super) fn wake(&mut self, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
-        self.fleet.wake(session, tools);
+        self.secondaries.wake(session, tools);
         let streams: Vec<StreamHandle> = self.exchanges.keys().copied().collect();
         for stream in streams {
             if let Some(response) = self.exchanges.get_mut(&stream).and_then(|exchange| exchange.response.as_mut()) {
@@ -143,7 +143,7 @@ impl PrimarySeat {
         for dir in Dir::ALL {
             while let Some(stream) = session.accept_stream(dir) {
                 let Some(id) = session.stream(stream).id() else { continue };
-                let reader = Reader::of_header(stream, id, Side::Client, tools.plan.read);
+                let reader = StreamReader::of_header(stream, id, Side::Client, tools.plan.read);
                 self.exchanges.insert(stream, Exchange { reader: Some(reader), response: None });
                 self.read(stream, session, tools);
             }
@@ -207,7 +207,7 @@ impl PrimarySeat {
         let Some(token) = self.token else { return };
         for path in std::mem::take(&mut self.to_ask) {
             for _ in 0..tools.plan.raw_queries {
-                let padding = usize::try_from(tools.rng.below(2000)).unwrap_or(0);
+                let padding = tools.rng.index(2000);
                 self.raw.ask(session, (token, PathId::PRIMARY, path), padding, tools.model);
             }
         }

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, VecDeque};
 use kwik_core::{Dir, OpenError, SessionMut, Side, StreamHandle};
 
 use super::message::Header;
-use super::writer::{WriteEnd, Writer};
-use crate::checks::{Flow, Model};
+use super::writer::{StreamWriter, WriteEnd};
+use crate::checks::{Flow, FlowModel};
 
 /// What one session was asked to push.
 #[derive(Debug, Default)]
 pub(super) struct Pushes {
     /// Session number and size of those that are not open yet.
     waiting: VecDeque<(u64, u64)>,
-    writers: BTreeMap<StreamHandle, Writer>,
+    writers: BTreeMap<StreamHandle, StreamWriter>,
 }
 
 impl Pushes {
@@ -22,7 +22,7 @@ impl Pushes {
     }
 
     /// Opens what may be opened, and writes.
-    pub(super) fn open(&mut self, session: &mut SessionMut<'_>, model: &mut Model) {
+    pub(super) fn open(&mut self, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         while let Some((token, size)) = self.waiting.front().copied() {
             let stream = match session.open_stream(Dir::Uni) {
                 Ok(stream) => stream,
@@ -34,7 +34,7 @@ impl Pushes {
             let size = size.max(Header::LEN as u64);
             let header = Header { token, size, answer: 0, reset_after: None, pushes: 0, push_size: 0 };
             let flow = Flow { token, stream: id, writer: Side::Server };
-            let mut writer = Writer::new(stream, flow, header.encode(), size, None, model);
+            let mut writer = StreamWriter::new(stream, flow, header.encode(), size, None, model);
             model.coverage.work("push");
             writer.pump(session, model);
             self.writers.insert(stream, writer);
@@ -46,7 +46,7 @@ impl Pushes {
         &mut self,
         stream: StreamHandle,
         session: &mut SessionMut<'_>,
-        model: &mut Model,
+        model: &mut FlowModel,
     ) -> bool {
         let Some(writer) = self.writers.get_mut(&stream) else { return false };
         writer.pump(session, model);
@@ -62,7 +62,7 @@ impl Pushes {
         &mut self,
         stream: StreamHandle,
         session: &mut SessionMut<'_>,
-        model: &mut Model,
+        model: &mut FlowModel,
     ) -> bool {
         let Some(writer) = self.writers.remove(&stream) else { return false };
         model.acknowledged(writer.flow());

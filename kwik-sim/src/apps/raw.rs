@@ -3,7 +3,7 @@
 use kwik_core::{PathId, RawError, SessionEvent, SessionMut};
 
 use super::message::RawMessage;
-use crate::checks::{Model, RawKey};
+use crate::checks::{FlowModel, RawKey};
 
 /// One server's raw packets in one session.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ impl RawTalk {
         session: &mut SessionMut<'_>,
         (token, own, to): (u64, PathId, PathId),
         padding: usize,
-        model: &mut Model,
+        model: &mut FlowModel,
     ) {
         let message = RawMessage { token, from: own.0, to: to.0, number: self.next, is_reply: false };
         self.next += 1;
@@ -32,7 +32,7 @@ impl RawTalk {
     }
 
     /// Takes what came, and answers queries.
-    pub(super) fn receive(&mut self, session: &mut SessionMut<'_>, own: PathId, model: &mut Model) {
+    pub(super) fn receive(&mut self, session: &mut SessionMut<'_>, own: PathId, model: &mut FlowModel) {
         while let Some(packet) = session.recv_raw() {
             let is_judged = session.id().is_some_and(|id| model.is_judged_raw(id, packet.from));
             if !is_judged {
@@ -57,14 +57,14 @@ impl RawTalk {
     }
 
     /// A receipt came, and with it room.
-    pub(super) fn on_status(&mut self, session: &mut SessionMut<'_>, event: &SessionEvent, model: &mut Model) {
+    pub(super) fn on_status(&mut self, session: &mut SessionMut<'_>, event: &SessionEvent, model: &mut FlowModel) {
         if let SessionEvent::RawStatus { result: Err(code), .. } = event {
             model.coverage.code(*code);
         }
         self.repay(session, model);
     }
 
-    fn repay(&mut self, session: &mut SessionMut<'_>, model: &mut Model) {
+    fn repay(&mut self, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         self.owed.retain(|(to, reply)| {
             let padding = usize::try_from(reply.number % 7).unwrap_or(0) * 100;
             match session.send_raw(*to, reply.encode(padding)) {
@@ -79,7 +79,7 @@ impl RawTalk {
     }
 }
 
-fn send(session: &mut SessionMut<'_>, to: PathId, message: RawMessage, padding: usize, model: &mut Model) -> bool {
+fn send(session: &mut SessionMut<'_>, to: PathId, message: RawMessage, padding: usize, model: &mut FlowModel) -> bool {
     match session.send_raw(to, message.encode(padding)) {
         Ok(_) => {
             model.sent_raw(key(message));

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use kwik_core::{Chunk, ReadError, SessionMut, Side, StreamHandle, StreamId};
 
 use super::message::Header;
-use crate::checks::{Flow, Model, ReadEnd};
+use crate::checks::{Flow, FlowModel, ReadEnd};
 
 /// How a stream is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +41,10 @@ impl Default for ReadStyle {
 
 /// The reader of one stream.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct StreamReader {
     stream: StreamHandle,
     style: ReadStyle,
-    source: Source,
+    source: FlowSource,
     taken: u64,
     since_pause: u64,
     paused_until: Option<Instant>,
@@ -54,7 +54,7 @@ pub(super) struct Reader {
 
 /// What is known of whose bytes they are.
 #[derive(Debug)]
-enum Source {
+enum FlowSource {
     /// The header tells, once it is here.
     Header {
         id: StreamId,
@@ -64,22 +64,22 @@ enum Source {
     Known(Flow),
 }
 
-impl Reader {
+impl StreamReader {
     /// Windows are full by then, and timers have run.
     const LONG_PAUSE: Duration = Duration::from_secs(1);
 
     /// Reads the answering half of a stream.
     pub(super) fn of(stream: StreamHandle, flow: Flow, style: ReadStyle) -> Self {
-        Self::new(stream, Source::Known(flow), style)
+        Self::new(stream, FlowSource::Known(flow), style)
     }
 
     /// Reads a stream that begins with a header. The header is always read in order.
     pub(super) fn of_header(stream: StreamHandle, id: StreamId, writer: Side, style: ReadStyle) -> Self {
         let style = ReadStyle { ordered: true, ..style };
-        Self::new(stream, Source::Header { id, writer, head: BytesMut::new() }, style)
+        Self::new(stream, FlowSource::Header { id, writer, head: BytesMut::new() }, style)
     }
 
-    fn new(stream: StreamHandle, source: Source, style: ReadStyle) -> Self {
+    fn new(stream: StreamHandle, source: FlowSource, style: ReadStyle) -> Self {
         Self { stream, style, source, taken: 0, since_pause: 0, paused_until: None, has_paused: false, end: None }
     }
 
@@ -93,7 +93,7 @@ impl Reader {
     }
 
     /// Reads what there is. Returns the header when it just became known.
-    pub(super) fn pump(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut Model) -> Option<Header> {
+    pub(super) fn pump(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut FlowModel) -> Option<Header> {
         let mut header = None;
         if self.paused_until.is_some_and(|until| now < until) {
             return None;
@@ -120,7 +120,7 @@ impl Reader {
     }
 
     /// The session is over: reads what is buffered, without a pause.
-    pub(super) fn drain(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut Model) {
+    pub(super) fn drain(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         self.paused_until = None;
         self.style.pause = None;
         self.pump(now, session, model);
@@ -130,8 +130,8 @@ impl Reader {
     }
 
     /// Wants no more.
-    pub(super) fn stop(&mut self, session: &mut SessionMut<'_>, code: u32, model: &mut Model) {
-        let Source::Known(flow) = self.source else { return };
+    pub(super) fn stop(&mut self, session: &mut SessionMut<'_>, code: u32, model: &mut FlowModel) {
+        let FlowSource::Known(flow) = self.source else { return };
         if self.end.is_some() {
             return;
         }
@@ -143,8 +143,8 @@ impl Reader {
     }
 
     /// Is not read any more: who lets go of the stream stops it.
-    pub(super) fn leave(&mut self, model: &mut Model) {
-        let Source::Known(flow) = self.source else { return };
+    pub(super) fn leave(&mut self, model: &mut FlowModel) {
+        let FlowSource::Known(flow) = self.source else { return };
         if self.end.is_none() {
             model.stopped(flow, 0);
             self.finish(ReadEnd::Unwanted, model);
@@ -153,24 +153,24 @@ impl Reader {
 
     fn read(&self, session: &mut SessionMut<'_>) -> Result<Chunk, ReadError> {
         let max = match &self.source {
-            Source::Header { head, .. } => Header::LEN - head.len(),
-            Source::Known(_) => self.style.chunk,
+            FlowSource::Header { head, .. } => Header::LEN - head.len(),
+            FlowSource::Known(_) => self.style.chunk,
         };
         let mut stream = session.stream_mut(self.stream);
         if self.style.ordered { stream.read(max) } else { stream.read_unordered(max) }
     }
 
-    fn take(&mut self, chunk: &Chunk, session: &SessionMut<'_>, model: &mut Model) -> Option<Header> {
+    fn take(&mut self, chunk: &Chunk, session: &SessionMut<'_>, model: &mut FlowModel) -> Option<Header> {
         let expected = self.style.ordered.then_some(self.taken);
         let len = chunk.data.len() as u64;
         self.taken += len;
         self.since_pause += len;
         match &mut self.source {
-            Source::Known(flow) => {
+            FlowSource::Known(flow) => {
                 model.read(*flow, chunk, expected);
                 None
             }
-            Source::Header { id, writer, head } => {
+            FlowSource::Header { id, writer, head } => {
                 head.extend_from_slice(&chunk.data);
                 if head.len() < Header::LEN {
                     return None;
@@ -178,7 +178,7 @@ impl Reader {
                 let (id, writer, head): (_, _, Bytes) = (*id, *writer, head.split().freeze());
                 let header = Header::decode(&head)?;
                 let flow = Flow { token: header.token, stream: id, writer };
-                self.source = Source::Known(flow);
+                self.source = FlowSource::Known(flow);
                 if let Some(session) = session.id() {
                     model.bind(session, header.token);
                 }
@@ -188,17 +188,17 @@ impl Reader {
         }
     }
 
-    fn finish(&mut self, end: ReadEnd, model: &mut Model) {
+    fn finish(&mut self, end: ReadEnd, model: &mut FlowModel) {
         self.end = Some(end);
         if self.has_paused && end == ReadEnd::Finished {
             model.coverage.work("all read after a long pause");
         }
         match &self.source {
-            Source::Known(flow) => model.read_end(*flow, end),
-            Source::Header { id, .. } if end == ReadEnd::Finished => {
+            FlowSource::Known(flow) => model.read_end(*flow, end),
+            FlowSource::Header { id, .. } if end == ReadEnd::Finished => {
                 model.violate(format!("{id} ended before its header did"));
             }
-            Source::Header { .. } => {}
+            FlowSource::Header { .. } => {}
         }
     }
 }

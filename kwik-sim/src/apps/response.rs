@@ -10,11 +10,11 @@ use kwik_core::{
     StreamOffset, TransportCode, WriteError,
 };
 
-use super::message::PartRequest;
-use super::pattern::bytes_at;
+use super::message::GrantRequest;
 use super::server::Tools;
 use super::writer::PIECE_BYTES;
 use crate::checks::Flow;
+use crate::content::bytes_at;
 
 /// The answering half of one stream.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Response {
     stream: StreamHandle,
     flow: Flow,
     size: u64,
-    pieces: VecDeque<Piece>,
+    pieces: VecDeque<PlannedRange>,
     grants: BTreeMap<GrantId, (PathId, Range<u64>)>,
     revokes: Vec<(Instant, GrantId)>,
     /// After how many issued bytes it is reset.
@@ -34,7 +34,7 @@ pub(super) struct Response {
 
 /// A range that was not issued yet.
 #[derive(Debug, Clone)]
-struct Piece {
+struct PlannedRange {
     range: Range<u64>,
     delegate: bool,
     at_cursor: bool,
@@ -60,7 +60,7 @@ impl Response {
             let longest = (size / 4).max(size / Self::PIECES_MAX * 2).max(64);
             let end = size.min(start + 1 + tools.rng.below(longest));
             let delegate = tools.chance(tools.plan.delegate);
-            pieces.push(Piece { range: start..end, delegate, at_cursor: !explicit });
+            pieces.push(PlannedRange { range: start..end, delegate, at_cursor: !explicit });
             start = end;
         }
         if explicit {
@@ -160,7 +160,7 @@ impl Response {
             }
             // Who was too slow once is not asked again.
             let delegate = code != Some(TransportCode::REVOKED.into()) && tools.chance(tools.plan.delegate / 2);
-            self.pieces.push_back(Piece { range: lost, delegate, at_cursor: false });
+            self.pieces.push_back(PlannedRange { range: lost, delegate, at_cursor: false });
         }
         if !self.pieces.is_empty() {
             self.pump(session, tools);
@@ -171,11 +171,11 @@ impl Response {
     pub(super) fn on_stopped(&mut self, code: ErrorCode, tools: &mut Tools<'_>) {
         if !self.over {
             self.over = true;
-            tools.model.told_to_stop(self.flow, code);
+            tools.model.notified_of_stop(self.flow, code);
         }
     }
 
-    fn write(&mut self, piece: &Piece, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) -> bool {
+    fn write(&mut self, piece: &PlannedRange, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) -> bool {
         let Range { start, end } = piece.range;
         let bytes = bytes_at(self.flow.key(), start..end.min(start + PIECE_BYTES));
         let mut stream = session.stream_mut(self.stream);
@@ -202,9 +202,15 @@ impl Response {
         }
     }
 
-    fn delegate(&mut self, path: PathId, piece: &Piece, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) -> bool {
-        let request = PartRequest { token: self.flow.token, stream: self.flow.stream.0 };
-        let request = request.encode(usize::try_from(tools.rng.below(200)).unwrap_or(0));
+    fn delegate(
+        &mut self,
+        path: PathId,
+        piece: &PlannedRange,
+        session: &mut SessionMut<'_>,
+        tools: &mut Tools<'_>,
+    ) -> bool {
+        let request = GrantRequest { token: self.flow.token, stream: self.flow.stream.0 };
+        let request = request.encode(tools.rng.index(200));
         let range = piece.range.clone();
         let mut stream = session.stream_mut(self.stream);
         let granted = if piece.at_cursor {

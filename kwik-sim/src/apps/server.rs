@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use kwik_core::{Dir, PathId, PathTarget, Role, SessionEvent, SessionHandle, StreamEvent};
 
-use super::parts::{Parts, Reliability};
-use super::primary::PrimarySeat;
+use super::granted::{GrantedStreams, Reliability};
+use super::primary::PrimarySession;
 use super::raw::RawTalk;
 use super::reader::ReadStyle;
 use crate::app::{App, Context};
-use crate::checks::{Model, SharedModel};
+use crate::checks::{FlowModel, SharedModel};
 use crate::rng::SimRng;
 
 /// What a server does. Chances are in percent.
@@ -43,20 +43,20 @@ pub struct ServerApp {
     plan: ServerPlan,
     model: SharedModel,
     rng: SimRng,
-    seats: BTreeMap<SessionHandle, Seat>,
+    roles: BTreeMap<SessionHandle, PlayedRole>,
 }
 
-/// The part it plays in one session.
-enum Seat {
-    Primary(Box<PrimarySeat>),
-    Secondary { own: PathId, parts: Parts, raw: RawTalk },
+/// The role it plays in one session.
+enum PlayedRole {
+    Primary(Box<PrimarySession>),
+    Secondary { own: PathId, granted: GrantedStreams, raw: RawTalk },
 }
 
-/// What the parts of the application share while they act.
+/// What all of the application shares while it acts.
 pub(super) struct Tools<'a> {
     pub(super) now: Instant,
     pub(super) plan: &'a ServerPlan,
-    pub(super) model: &'a mut Model,
+    pub(super) model: &'a mut FlowModel,
     pub(super) rng: &'a mut SimRng,
 }
 
@@ -71,7 +71,7 @@ impl ServerApp {
     /// A server that does as planned; what is left to chance follows from `seed`.
     #[must_use]
     pub fn new(plan: ServerPlan, seed: u64, model: SharedModel) -> Self {
-        Self { plan, model, rng: SimRng::new(seed, &[]), seats: BTreeMap::new() }
+        Self { plan, model, rng: SimRng::new(seed, &[]), roles: BTreeMap::new() }
     }
 
     fn on_incoming(&mut self, cx: &mut Context<'_>, handle: SessionHandle) {
@@ -80,30 +80,34 @@ impl ServerApp {
         let mut tools = Tools { now, plan: &self.plan, model, rng: &mut self.rng };
         let Some(mut session) = cx.session_mut(handle) else { return };
         let own = session.all_paths().first().map_or(PathId::PRIMARY, |path| path.id);
-        let seat = match session.role() {
-            Role::Secondary => Seat::Secondary { own, parts: Parts::default(), raw: RawTalk::default() },
-            Role::Primary | Role::Client => Seat::Primary(Box::new(PrimarySeat::new(&mut session, &mut tools))),
+        let role = match session.role() {
+            Role::Secondary => {
+                PlayedRole::Secondary { own, granted: GrantedStreams::default(), raw: RawTalk::default() }
+            }
+            Role::Primary | Role::Client => {
+                PlayedRole::Primary(Box::new(PrimarySession::new(&mut session, &mut tools)))
+            }
         };
-        self.seats.insert(handle, seat);
+        self.roles.insert(handle, role);
     }
 
     fn on_closed(&mut self, cx: &mut Context<'_>, handle: SessionHandle, error: &kwik_core::SessionError) {
-        let Some(seat) = self.seats.remove(&handle) else { return };
+        let Some(role) = self.roles.remove(&handle) else { return };
         let now = cx.now();
         let model = &mut *self.model.borrow_mut();
-        if let (Seat::Primary(mut seat), Some(mut session)) = (seat, cx.session_mut(handle)) {
+        if let (PlayedRole::Primary(mut role), Some(mut session)) = (role, cx.session_mut(handle)) {
             let mut tools = Tools { now, plan: &self.plan, model, rng: &mut self.rng };
-            seat.on_closed(error, &mut session, &mut tools);
+            role.on_closed(error, &mut session, &mut tools);
         }
         cx.release(handle);
     }
 }
 
-impl Seat {
+impl PlayedRole {
     fn wake_at(&self) -> Option<Instant> {
         match self {
-            Self::Primary(seat) => seat.wake_at(),
-            Self::Secondary { parts, .. } => parts.wake_at(),
+            Self::Primary(role) => role.wake_at(),
+            Self::Secondary { granted, .. } => granted.wake_at(),
         }
     }
 }
@@ -111,7 +115,7 @@ impl Seat {
 impl App for ServerApp {
     fn on_start(&mut self, _: &mut Context<'_>) {
         self.model.borrow_mut().forgot();
-        self.seats.clear();
+        self.roles.clear();
     }
 
     fn on_event(&mut self, cx: &mut Context<'_>, handle: SessionHandle, event: SessionEvent) {
@@ -123,28 +127,28 @@ impl App for ServerApp {
         let now = cx.now();
         let model = &mut *self.model.borrow_mut();
         let mut tools = Tools { now, plan: &self.plan, model, rng: &mut self.rng };
-        let (Some(seat), Some(mut session)) = (self.seats.get_mut(&handle), cx.session_mut(handle)) else { return };
-        match seat {
-            Seat::Primary(seat) => seat.on_event(event, &mut session, &mut tools),
-            Seat::Secondary { own, parts, raw } => match event {
+        let (Some(role), Some(mut session)) = (self.roles.get_mut(&handle), cx.session_mut(handle)) else { return };
+        match role {
+            PlayedRole::Primary(role) => role.on_event(event, &mut session, &mut tools),
+            PlayedRole::Secondary { own, granted, raw } => match event {
                 SessionEvent::RawReadable => raw.receive(&mut session, *own, tools.model),
                 SessionEvent::RawStatus { .. } => raw.on_status(&mut session, &event, tools.model),
                 SessionEvent::Stream(StreamEvent::Opened { dir: Dir::Bi }) => {
                     while let Some(stream) = session.accept_stream(Dir::Bi) {
-                        parts.accept(now, stream, &mut session, (tools.rng, tools.plan.reliability));
-                        parts.pump(now, *own, stream, &mut session, tools.model);
+                        granted.accept(now, stream, &mut session, (tools.rng, tools.plan.reliability));
+                        granted.pump(now, *own, stream, &mut session, tools.model);
                     }
                 }
                 SessionEvent::Stream(StreamEvent::Readable(stream) | StreamEvent::Writable(stream)) => {
-                    parts.pump(now, *own, stream, &mut session, tools.model);
+                    granted.pump(now, *own, stream, &mut session, tools.model);
                 }
                 SessionEvent::Stream(StreamEvent::Stopped { stream, code }) => {
-                    parts.on_stopped(stream, code, &mut session, tools.model);
+                    granted.on_stopped(stream, code, &mut session, tools.model);
                 }
                 _ => {}
             },
         }
-        if let Some(at) = seat.wake_at() {
+        if let Some(at) = role.wake_at() {
             cx.wake_in(at.saturating_duration_since(now));
         }
     }
@@ -153,22 +157,22 @@ impl App for ServerApp {
         let now = cx.now();
         let model = &mut *self.model.borrow_mut();
         let mut tools = Tools { now, plan: &self.plan, model, rng: &mut self.rng };
-        for (handle, seat) in &mut self.seats {
-            if seat.wake_at().is_some_and(|at| at <= now)
+        for (handle, role) in &mut self.roles {
+            if role.wake_at().is_some_and(|at| at <= now)
                 && let Some(mut session) = cx.session_mut(*handle)
             {
-                match seat {
-                    Seat::Primary(seat) => seat.wake(&mut session, &mut tools),
-                    Seat::Secondary { own, parts, .. } => parts.wake(now, *own, &mut session, tools.model),
+                match role {
+                    PlayedRole::Primary(role) => role.wake(&mut session, &mut tools),
+                    PlayedRole::Secondary { own, granted, .. } => granted.wake(now, *own, &mut session, tools.model),
                 }
             }
-            if let Some(at) = seat.wake_at() {
+            if let Some(at) = role.wake_at() {
                 cx.wake_in(at.saturating_duration_since(now));
             }
         }
     }
 
     fn is_done(&self) -> bool {
-        self.seats.is_empty()
+        self.roles.is_empty()
     }
 }

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use kwik_core::{ErrorCode, FinishError, SessionMut, StreamHandle, WriteError};
 
-use super::pattern::bytes_at;
-use crate::checks::{Flow, Model};
+use crate::checks::{Flow, FlowModel};
+use crate::content::bytes_at;
 
 /// Bytes made for one write.
 pub(super) const PIECE_BYTES: u64 = 64 * 1024;
@@ -20,7 +20,7 @@ pub(super) enum WriteEnd {
 
 /// The writer of one flow.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(super) struct StreamWriter {
     stream: StreamHandle,
     flow: Flow,
     head: Bytes,
@@ -30,7 +30,7 @@ pub(super) struct Writer {
     end: Option<WriteEnd>,
 }
 
-impl Writer {
+impl StreamWriter {
     /// Writes `head` and then the pattern up to `size`. `reset` says after how many bytes to reset, and the code.
     pub(super) fn new(
         stream: StreamHandle,
@@ -38,7 +38,7 @@ impl Writer {
         head: Bytes,
         size: u64,
         reset: Option<(u64, u32)>,
-        model: &mut Model,
+        model: &mut FlowModel,
     ) -> Self {
         model.begins(flow, head.clone());
         Self { stream, flow, head, cursor: 0, size, reset, end: None }
@@ -53,7 +53,7 @@ impl Writer {
     }
 
     /// Writes what there is room for.
-    pub(super) fn pump(&mut self, session: &mut SessionMut<'_>, model: &mut Model) {
+    pub(super) fn pump(&mut self, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         while self.end.is_none() {
             if let Some((_, code)) = self.reset.filter(|(after, _)| self.cursor >= *after) {
                 self.reset(session, code, model);
@@ -101,7 +101,7 @@ impl Writer {
         }
     }
 
-    pub(super) fn reset(&mut self, session: &mut SessionMut<'_>, code: u32, model: &mut Model) {
+    pub(super) fn reset(&mut self, session: &mut SessionMut<'_>, code: u32, model: &mut FlowModel) {
         self.end = Some(WriteEnd::SessionOver);
         if session.stream_mut(self.stream).reset(code).is_ok() {
             self.end = Some(WriteEnd::Reset);
@@ -110,24 +110,24 @@ impl Writer {
         }
     }
 
-    fn finish(&mut self, session: &mut SessionMut<'_>, model: &mut Model) {
+    fn finish(&mut self, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         self.end = Some(match session.stream_mut(self.stream).finish() {
             Ok(()) => {
                 model.finished(self.flow, self.size);
                 WriteEnd::Finished
             }
             Err(FinishError::Stopped(code)) => {
-                model.told_to_stop(self.flow, code);
+                model.notified_of_stop(self.flow, code);
                 WriteEnd::Stopped(code)
             }
             Err(FinishError::ClosedStream) => WriteEnd::SessionOver,
         });
     }
 
-    fn fail(&mut self, error: WriteError, model: &mut Model) {
+    fn fail(&mut self, error: WriteError, model: &mut FlowModel) {
         self.end = Some(match error {
             WriteError::Stopped(code) => {
-                model.told_to_stop(self.flow, code);
+                model.notified_of_stop(self.flow, code);
                 WriteEnd::Stopped(code)
             }
             WriteError::SessionClosed | WriteError::ClosedStream => WriteEnd::SessionOver,
@@ -140,7 +140,7 @@ impl Writer {
 }
 
 /// The least and the most that one write takes.
-fn note_size(bytes: u64, model: &mut Model) {
+fn note_size(bytes: u64, model: &mut FlowModel) {
     match bytes {
         1 => model.coverage.work("write of 1 byte"),
         PIECE_BYTES => model.coverage.work("write of 64 KiB"),

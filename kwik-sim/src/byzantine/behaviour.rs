@@ -1,13 +1,12 @@
-//! Ways to misbehave, by the part that a node plays.
+//! Ways to misbehave, by the role that a node plays.
 
 use kwik_core::TransportCode;
 
-use super::stage::Stage;
-use super::{client, common, joiner, mutate, primary, secondary, streams};
+use super::peer::PeerContext;
 
 /// What a node is in the session it spoils.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub enum PeerRole {
     /// The server that was dialled.
     Primary,
     /// A server that a primary had the client join.
@@ -53,58 +52,26 @@ pub enum Cost {
 /// One way to misbehave.
 #[derive(Clone, Copy)]
 pub struct Behaviour {
-    /// In a few words; unique for each part.
+    /// In a few words; unique for each role.
     pub name: &'static str,
-    /// The part it needs.
-    pub part: Part,
+    /// The role it needs.
+    pub role: PeerRole,
     /// When it begins.
     pub when: When,
     /// What an honest peer makes of it.
     pub cost: Cost,
     /// One act. Returns whether another one follows a moment later.
-    pub(super) act: fn(&mut Stage<'_>) -> bool,
-}
-
-impl Behaviour {
-    /// Every behaviour of a part.
-    #[must_use]
-    pub fn all(part: Part) -> Vec<Self> {
-        let own: &[Row] = match part {
-            Part::Primary => primary::ROWS,
-            Part::Secondary => secondary::ROWS,
-            Part::Client => client::ROWS,
-            Part::Joiner => joiner::ROWS,
-        };
-        let placed: &[Row] = if part == Part::Joiner { &[] } else { common::PLACED_ROWS };
-        let of_streams: &[Row] = if matches!(part, Part::Primary | Part::Client) { streams::ROWS } else { &[] };
-        [own, of_streams, placed, common::ROWS, mutate::ROWS]
-            .concat()
-            .into_iter()
-            .map(|(name, when, cost, act)| Self { name, part, when, cost, act })
-            .collect()
-    }
-
-    /// Whether it draws what it says, so that other seeds say other things.
-    #[must_use]
-    pub fn draws(&self) -> bool {
-        mutate::ROWS.iter().any(|(name, ..)| *name == self.name) || self.name.contains("flipped")
-    }
-
-    /// The behaviour of that name.
-    #[must_use]
-    pub fn named(part: Part, name: &str) -> Option<Self> {
-        Self::all(part).into_iter().find(|behaviour| behaviour.name == name)
-    }
+    pub(super) act: fn(&mut PeerContext<'_>) -> bool,
 }
 
 impl std::fmt::Debug for Behaviour {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}: {}", self.part, self.name)
+        write!(f, "{:?}: {}", self.role, self.name)
     }
 }
 
 /// Name, beginning, cost and act of a behaviour.
-pub(super) type Row = (&'static str, When, Cost, fn(&mut Stage<'_>) -> bool);
+pub(super) type BehaviourRow = (&'static str, When, Cost, fn(&mut PeerContext<'_>) -> bool);
 
 pub(super) const VIOLATION: Cost = Cost::Code(TransportCode::PROTOCOL_VIOLATION);
 pub(super) const TOO_LARGE: Cost = Cost::Code(TransportCode::FRAME_TOO_LARGE);

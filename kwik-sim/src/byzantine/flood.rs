@@ -1,23 +1,22 @@
 //! A host that dials without end and says nothing, or what is refused.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use kwik_core::__test_exports::{Frame, Hello, Params};
+use bytes::Bytes;
+use kwik_core::__test_exports::{Frame, Hello};
 use quinn_proto::crypto;
-use quinn_proto::{Connection, ConnectionHandle, DatagramEvent, Dir, Event};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::quic::{SeededIds, endpoint_config, transport};
-use crate::pki::Pki;
+use super::peer::params;
+use super::quic::{Heard, QuicEndpoint, SeededIds};
+use crate::fleet::Fleet;
 use crate::raw_node::RawNode;
-use crate::world::World;
 
 /// What the connections of a [`Flood`] do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +32,7 @@ pub enum Dialer {
 /// A host that dials one server again and again, so many times a second. It repeats nothing that is lost and closes
 /// nothing.
 pub struct Flood {
-    endpoint: quinn_proto::Endpoint,
-    ids: SeededIds,
+    quic: QuicEndpoint,
     crypto: Arc<dyn crypto::ClientConfig>,
     server: SocketAddr,
     name: String,
@@ -42,38 +40,28 @@ pub struct Flood {
     every: Duration,
     left: usize,
     next: Instant,
-    connections: BTreeMap<usize, Connection>,
-    /// Those with something to hear or to send.
+    /// Connections with something to hear or to send.
     work: BTreeSet<usize>,
     out: VecDeque<(SocketAddr, Vec<u8>)>,
     connected: Rc<Cell<usize>>,
 }
 
 impl Flood {
-    /// `dials` connections to `server`, each `every` later than the one before, the first within so long.
+    /// `dials` connections to the primary, each `every` later than the one before, the first within so long.
     #[must_use]
-    pub fn new(
-        world: &World,
-        pki: &Pki,
-        server: SocketAddr,
-        seed: u64,
-        dialer: Dialer,
-        (dials, every): (usize, Duration),
-    ) -> Self {
+    pub fn new(fleet: &Fleet, seed: u64, dialer: Dialer, (dials, every): (usize, Duration)) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let ids = SeededIds::new(&mut rng);
-        let next = world.now() + every.mul_f64(rng.random());
+        let next = fleet.world.now() + every.mul_f64(rng.random());
         Self {
-            endpoint: quinn_proto::Endpoint::new(Arc::new(endpoint_config(&mut rng, &ids)), None, true, None),
-            ids,
-            crypto: pki.quic_client(),
-            server,
-            name: pki.name().to_owned(),
+            quic: QuicEndpoint::new(&mut rng, ids, None),
+            crypto: fleet.pki.quic_client(),
+            server: fleet.server_address(0),
+            name: fleet.pki.name().to_owned(),
             dialer,
             every,
             left: dials,
             next,
-            connections: BTreeMap::new(),
             work: BTreeSet::new(),
             out: VecDeque::new(),
             connected: Rc::default(),
@@ -90,55 +78,34 @@ impl Flood {
         while self.left > 0 && self.next <= now {
             self.left -= 1;
             self.next += self.every;
-            let mut config = quinn_proto::ClientConfig::new(self.crypto.clone());
-            let first = self.ids.draw(16);
-            config.transport_config(Arc::new(transport())).initial_dst_cid_provider(Arc::new(move || first));
-            if let Ok((handle, connection)) = self.endpoint.connect(now, config, self.server, &self.name) {
-                self.connections.insert(handle.0, connection);
-                self.work.insert(handle.0);
-            }
+            let number = self.quic.dial(now, self.crypto.clone(), self.server, &self.name);
+            self.work.extend(number);
         }
     }
 
     /// Lets one connection send what it has to.
     fn run(&mut self, now: Instant, number: usize) {
-        let Some(connection) = self.connections.get_mut(&number) else { return };
-        while let Some(event) = connection.poll() {
-            if !matches!(event, Event::Connected) {
-                continue;
-            }
-            self.connected.set(self.connected.get() + 1);
-            if self.dialer == Dialer::Forger
-                && let Some(control) = connection.streams().open(Dir::Bi)
-            {
-                let _ = connection.send_stream(control).write(&forged_hello());
+        let Some(connection) = self.quic.connection(number) else { return };
+        connection.deaf = true;
+        while let Some(heard) = connection.poll() {
+            if matches!(heard, Heard::Connected) {
+                self.connected.set(self.connected.get() + 1);
+                if self.dialer == Dialer::Forger {
+                    connection.control(&forged_hello());
+                }
             }
         }
-        while let Some(event) = connection.poll_endpoint_events() {
-            if let Some(answer) = self.endpoint.handle_event(ConnectionHandle(number), event) {
-                connection.handle_event(answer);
-            }
-        }
-        let mut buf = Vec::new();
-        while let Some(transmit) = connection.poll_transmit(now, 1, &mut buf) {
-            self.out.push_back((transmit.destination, buf[..transmit.size].to_vec()));
-            buf.clear();
+        self.quic.exchange_with(number);
+        if let Some(connection) = self.quic.connection(number) {
+            self.out.extend(std::iter::from_fn(|| connection.poll_transmit(now)));
         }
     }
 }
 
 impl RawNode for Flood {
     fn handle_datagram(&mut self, now: Instant, from: SocketAddr, data: &[u8]) {
-        if self.dialer == Dialer::Spoofed {
-            return;
-        }
-        let mut buf = Vec::new();
-        if let Some(DatagramEvent::ConnectionEvent(handle, event)) =
-            self.endpoint.handle(now, from, None, None, BytesMut::from(data), &mut buf)
-            && let Some(connection) = self.connections.get_mut(&handle.0)
-        {
-            connection.handle_event(event);
-            self.work.insert(handle.0);
+        if self.dialer != Dialer::Spoofed {
+            self.work.extend(self.quic.handle_datagram(now, from, data));
         }
     }
 
@@ -161,7 +128,6 @@ impl RawNode for Flood {
 
 /// A HELLO as it should be, but for a key that the sender does not have.
 fn forged_hello() -> Bytes {
-    let params = Params { streams_bidi: 128, streams_uni: 128, stream_window_initial: 16 * 1024 };
     let client_key = *kwik_core::Identity::from_seed([0x7e; 32]).public().as_bytes();
-    Frame::from(Hello { version: 1, params, client_key, proof: [0; 64], credential: Bytes::new() }).encode()
+    Frame::from(Hello { version: 1, params: params(), client_key, proof: [0; 64], credential: Bytes::new() }).encode()
 }

@@ -17,17 +17,16 @@ use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 
 /// The endpoint and its connections.
-pub(super) struct Quic {
+pub(super) struct QuicEndpoint {
     endpoint: quinn_proto::Endpoint,
-    links: BTreeMap<usize, Link>,
+    connections: BTreeMap<usize, PeerConnection>,
     ids: SeededIds,
     out: VecDeque<(SocketAddr, Vec<u8>)>,
 }
 
-impl Quic {
+impl QuicEndpoint {
     /// A server with `server`, or a client without.
-    pub(super) fn new(rng: &mut StdRng, server: Option<Arc<dyn crypto::ServerConfig>>) -> Self {
-        let ids = SeededIds::new(rng);
+    pub(super) fn new(rng: &mut StdRng, ids: SeededIds, server: Option<Arc<dyn crypto::ServerConfig>>) -> Self {
         let config = endpoint_config(rng, &ids);
         let server = server.map(|crypto| {
             let mut config = quinn_proto::ServerConfig::with_crypto(crypto);
@@ -37,7 +36,7 @@ impl Quic {
             Arc::new(config)
         });
         let endpoint = quinn_proto::Endpoint::new(Arc::new(config), server, true, None);
-        Self { endpoint, links: BTreeMap::new(), ids, out: VecDeque::new() }
+        Self { endpoint, connections: BTreeMap::new(), ids, out: VecDeque::new() }
     }
 
     /// Dials; gives the number of the connection.
@@ -52,76 +51,76 @@ impl Quic {
         let first = self.ids.draw(16);
         config.transport_config(Arc::new(transport())).initial_dst_cid_provider(Arc::new(move || first));
         let (handle, connection) = self.endpoint.connect(now, config, server, name).ok()?;
-        self.links.insert(handle.0, Link::new(handle, connection, true));
+        self.connections.insert(handle.0, PeerConnection::new(handle, connection, true));
         Some(handle.0)
     }
 
-    pub(super) fn handle_datagram(&mut self, now: Instant, from: SocketAddr, data: &[u8]) {
+    /// Takes a datagram; gives the number of the connection it was for.
+    pub(super) fn handle_datagram(&mut self, now: Instant, from: SocketAddr, data: &[u8]) -> Option<usize> {
         let mut buf = Vec::new();
-        match self.endpoint.handle(now, from, None, None, BytesMut::from(data), &mut buf) {
-            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                if let Some(link) = self.links.get_mut(&handle.0) {
-                    link.quic.handle_event(event);
-                }
+        match self.endpoint.handle(now, from, None, None, BytesMut::from(data), &mut buf)? {
+            DatagramEvent::ConnectionEvent(handle, event) => {
+                self.connections.get_mut(&handle.0)?.quic.handle_event(event);
+                Some(handle.0)
             }
-            Some(DatagramEvent::NewConnection(incoming)) => {
-                if let Ok((handle, connection)) = self.endpoint.accept(incoming, now, &mut buf, None) {
-                    self.links.insert(handle.0, Link::new(handle, connection, false));
-                }
+            DatagramEvent::NewConnection(incoming) => {
+                let (handle, connection) = self.endpoint.accept(incoming, now, &mut buf, None).ok()?;
+                self.connections.insert(handle.0, PeerConnection::new(handle, connection, false));
+                Some(handle.0)
             }
-            Some(DatagramEvent::Response(transmit)) => {
+            DatagramEvent::Response(transmit) => {
                 buf.truncate(transmit.size);
                 self.out.push_back((transmit.destination, buf));
+                None
             }
-            None => {}
         }
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        for link in self.links.values_mut() {
-            if link.quic.poll_timeout().is_some_and(|at| at <= now) {
-                link.quic.handle_timeout(now);
+        for connection in self.connections.values_mut() {
+            if connection.quic.poll_timeout().is_some_and(|at| at <= now) {
+                connection.quic.handle_timeout(now);
             }
         }
     }
 
     /// The numbers of all connections.
-    pub(super) fn links(&self) -> Vec<usize> {
-        self.links.keys().copied().collect()
+    pub(super) fn connections(&self) -> Vec<usize> {
+        self.connections.keys().copied().collect()
     }
 
-    pub(super) fn link(&mut self, number: usize) -> Option<&mut Link> {
-        self.links.get_mut(&number)
+    pub(super) fn connection(&mut self, number: usize) -> Option<&mut PeerConnection> {
+        self.connections.get_mut(&number)
     }
 
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<(SocketAddr, Vec<u8>)> {
         if let Some(response) = self.out.pop_front() {
             return Some(response);
         }
-        let mut buf = Vec::new();
-        for link in self.links.values_mut().filter(|link| !link.silent) {
-            if let Some(transmit) = link.quic.poll_transmit(now, 1, &mut buf) {
-                buf.truncate(transmit.size);
-                return Some((transmit.destination, buf));
-            }
-        }
-        None
+        self.connections.values_mut().find_map(|connection| connection.poll_transmit(now))
     }
 
     pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
-        self.links.values_mut().filter(|link| !link.silent).filter_map(|link| link.quic.poll_timeout()).min()
+        self.connections
+            .values_mut()
+            .filter(|connection| !connection.silent)
+            .filter_map(|connection| connection.quic.poll_timeout())
+            .min()
     }
 
     /// Carries events between the endpoint and its connections, and forgets those that drained.
     pub(super) fn exchange(&mut self) {
-        for link in self.links.values_mut() {
-            while let Some(event) = link.quic.poll_endpoint_events() {
-                if let Some(answer) = self.endpoint.handle_event(link.handle, event) {
-                    link.quic.handle_event(answer);
-                }
+        self.connections().into_iter().for_each(|number| self.exchange_with(number));
+        self.connections.retain(|_, connection| !connection.quic.is_drained());
+    }
+
+    pub(super) fn exchange_with(&mut self, number: usize) {
+        let Some(connection) = self.connections.get_mut(&number) else { return };
+        while let Some(event) = connection.quic.poll_endpoint_events() {
+            if let Some(answer) = self.endpoint.handle_event(connection.handle, event) {
+                connection.quic.handle_event(answer);
             }
         }
-        self.links.retain(|_, link| !link.quic.is_drained());
     }
 }
 
@@ -135,7 +134,7 @@ pub(super) enum Heard {
 }
 
 /// One connection.
-pub(super) struct Link {
+pub(super) struct PeerConnection {
     handle: ConnectionHandle,
     pub(super) quic: quinn_proto::Connection,
     is_client: bool,
@@ -151,7 +150,7 @@ pub(super) struct Link {
     heard: VecDeque<Heard>,
 }
 
-impl Link {
+impl PeerConnection {
     /// Bytes that may wait for QUIC; what is added beyond is dropped, so that a flood does not flood its own memory.
     const BACKLOG_MAX: usize = 1 << 20;
 
@@ -182,6 +181,14 @@ impl Link {
             self.read();
         }
         self.heard.pop_front()
+    }
+
+    /// The next datagram, and to whom.
+    pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<(SocketAddr, Vec<u8>)> {
+        let mut buf = Vec::new();
+        let transmit = if self.silent { None } else { self.quic.poll_transmit(now, 1, &mut buf) }?;
+        buf.truncate(transmit.size);
+        Some((transmit.destination, buf))
     }
 
     /// Bytes on the control plane.
@@ -318,7 +325,7 @@ fn take(quic: &mut quinn_proto::Connection, stream: QuicStreamId) -> Option<Byte
 }
 
 /// Everything random in the endpoint follows from `rng`.
-pub(super) fn endpoint_config(rng: &mut StdRng, ids: &SeededIds) -> quinn_proto::EndpointConfig {
+fn endpoint_config(rng: &mut StdRng, ids: &SeededIds) -> quinn_proto::EndpointConfig {
     let mut config = quinn_proto::EndpointConfig::new(Arc::new(ResetKey(rng.next_u64())));
     let mut seed = [0; 32];
     rng.fill_bytes(&mut seed);
@@ -327,7 +334,7 @@ pub(super) fn endpoint_config(rng: &mut StdRng, ids: &SeededIds) -> quinn_proto:
     config
 }
 
-pub(super) fn transport() -> TransportConfig {
+fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(1))

@@ -9,23 +9,8 @@ use kwik_core::__test_exports::{
 };
 use kwik_core::{Dir, Epoch, ErrorCode, GrantId, PathId, StreamId, StreamOffset, TransportCode};
 
-use super::behaviour::{Behaviour, Cost, Part, When};
-use super::stage::{Stage, frame, stream_frame};
-
-/// What is left to say.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Script(Vec<u8>);
-
-impl Script {
-    pub(super) fn new(bytes: &[u8]) -> Self {
-        Self(bytes.to_vec())
-    }
-
-    fn take(&mut self, len: usize) -> Vec<u8> {
-        let rest = self.0.split_off(len.min(self.0.len()));
-        std::mem::replace(&mut self.0, rest)
-    }
-}
+use super::behaviour::{Behaviour, Cost, PeerRole, When};
+use super::peer::{PeerContext, frame, stream_frame};
 
 /// How much of a script one thing to say is made of, at most.
 const WORD: usize = 24;
@@ -35,52 +20,52 @@ const WORDS: usize = 8;
 impl Behaviour {
     /// To say what the node's script has, from that moment on.
     #[must_use]
-    pub fn scripted(part: Part, when: When) -> Self {
-        Self { name: "what its script says", part, when, cost: Cost::Anything, act }
+    pub fn scripted(role: PeerRole, when: When) -> Self {
+        Self { name: "what its script says", role, when, cost: Cost::Anything, act }
     }
 }
 
-fn act(stage: &mut Stage<'_>) -> bool {
+fn act(peer: &mut PeerContext<'_>) -> bool {
     for _ in 0..WORDS {
-        let word = stage.script.take(WORD);
+        let word = peer.script.take(WORD);
         if word.is_empty() {
             return false;
         }
-        say(stage, &mut Input::new(&word));
+        say(peer, &mut Input::new(&word));
     }
     true
 }
 
-fn say(stage: &mut Stage<'_>, input: &mut Input<'_>) {
+fn say(peer: &mut PeerContext<'_>, input: &mut Input<'_>) {
     match input.byte() % 8 {
         0 => {
             let kind = input.number();
             let body = input.take(usize::MAX).to_vec();
-            stage.control(&frame(kind, &body));
+            peer.control(&frame(kind, &body));
         }
-        1 => stage.control(input.take(usize::MAX)),
-        2 => stage.carry(input.take(usize::MAX)),
+        1 => peer.control(input.take(usize::MAX)),
+        2 => peer.carry(input.take(usize::MAX)),
         3 => {
-            let stream = stream(stage, input);
+            let stream = stream(peer, input);
             let (offset, len) = (input.number(), input.below(2000));
-            stage.data(stream, offset, len, input.byte().is_multiple_of(4));
+            peer.data(stream, offset, len, input.byte().is_multiple_of(4));
         }
         4 => {
             let frames =
-                [stream_frame(stream(stage, input), input.number(), input.take(8), false), carried(stage, input)];
-            stage.packet(&frames.concat());
+                [stream_frame(stream(peer, input), input.number(), input.take(8), false), carried(peer, input)];
+            peer.packet(&frames.concat());
         }
-        5 => stage.acknowledge(),
-        _ => control(stage, input),
+        5 => peer.acknowledge(),
+        _ => control(peer, input),
     }
 }
 
-fn stream(stage: &Stage<'_>, input: &mut Input<'_>) -> StreamId {
+fn stream(peer: &PeerContext<'_>, input: &mut Input<'_>) -> StreamId {
     let dir = if input.byte().is_multiple_of(2) { Dir::Bi } else { Dir::Uni };
     match input.byte() % 4 {
-        0 => stage.own_stream(dir, input.number() % (1 << 60)),
-        1 => stage.peer_stream(dir, input.number() % (1 << 60)),
-        _ => stage.place().map_or(StreamId(0), |(stream, _)| stream),
+        0 => peer.own_stream(dir, input.number() % (1 << 60)),
+        1 => peer.peer_stream(dir, input.number() % (1 << 60)),
+        _ => peer.place().map_or(StreamId(0), |(stream, _)| stream),
     }
 }
 
@@ -89,40 +74,40 @@ fn code(input: &mut Input<'_>) -> ErrorCode {
 }
 
 /// Something for the data plane that is no bytes of a stream.
-fn carried(stage: &mut Stage<'_>, input: &mut Input<'_>) -> Vec<u8> {
+fn carried(peer: &mut PeerContext<'_>, input: &mut Input<'_>) -> Vec<u8> {
     let (path, sequence) = (PathId(u32::from(input.byte() % 3)), input.number() % (1 << 62));
-    let (session, to) = (stage.session(), stage.scene.path);
+    let (session, to) = (peer.session(), peer.state.path);
     if input.byte().is_multiple_of(2) {
-        let (grant, stream, start) = (GrantId(input.number() % (1 << 62)), stream(stage, input), input.below(1 << 16));
+        let (grant, stream, start) = (GrantId(input.number() % (1 << 62)), stream(peer, input), input.below(1 << 16));
         let len = 1 + input.below(4096);
-        let signed = sign_grant(stage.key, (session, to, sequence), (grant, stream, start..start + len), Bytes::new());
+        let signed = sign_grant(peer.key, (session, to, sequence), (grant, stream, start..start + len), Bytes::new());
         let (epoch, start, limit) = (Epoch(1), StreamOffset(start), StreamOffset(1 << 20));
         return GrantOpen { grant, epoch, stream, start, len, limit, signed }.encode().to_vec();
     }
-    let signed = sign_raw(stage.key, (session, path, to, sequence), Bytes::from_static(b"raw"));
+    let signed = sign_raw(peer.key, (session, path, to, sequence), Bytes::from_static(b"raw"));
     RawForward { from: path, forwarded_ticket: Bytes::new(), signed }.encode().to_vec()
 }
 
 /// A well-formed frame of any kind.
-fn control(stage: &mut Stage<'_>, input: &mut Input<'_>) {
+fn control(peer: &mut PeerContext<'_>, input: &mut Input<'_>) {
     let kind = input.byte() % 17;
     let small = |input: &mut Input<'_>| input.number() % (1 << 62);
     let path = PathId(u32::from(input.byte() % 4));
     let (grant, epoch) = (GrantId(u64::from(input.byte())), Epoch(small(input)));
-    let stream = stream(stage, input);
-    let (session, own) = (stage.session(), stage.scene.path);
+    let stream = stream(peer, input);
+    let (session, own) = (peer.session(), peer.state.path);
     match kind {
-        0 => stage.say(OpenStream { stream, priority: i32::from(input.byte()), limit: StreamOffset(small(input)) }),
-        1 => stage.say(ResetStream { stream, code: code(input), final_size: StreamOffset(small(input)) }),
-        2 => stage.say(StopSending { stream, code: code(input), conflict: None }),
-        3 => stage.say(MaxStreamData { stream, limit: StreamOffset(small(input)) }),
-        4 => stage.say(MaxStreams { dir: Dir::Bi, max: input.number() % (1 << 60) }),
+        0 => peer.say(OpenStream { stream, priority: i32::from(input.byte()), limit: StreamOffset(small(input)) }),
+        1 => peer.say(ResetStream { stream, code: code(input), final_size: StreamOffset(small(input)) }),
+        2 => peer.say(StopSending { stream, code: code(input), conflict: None }),
+        3 => peer.say(MaxStreamData { stream, limit: StreamOffset(small(input)) }),
+        4 => peer.say(MaxStreams { dir: Dir::Bi, max: input.number() % (1 << 60) }),
         5 => {
             let start = input.below(1 << 12);
             let end = start + 1 + input.below(64);
-            stage.say(PacketAck { ranges: std::iter::once(start..end).collect() });
+            peer.say(PacketAck { ranges: std::iter::once(start..end).collect() });
         }
-        6 => stage.say(Revoke { grant, epoch }),
+        6 => peer.say(Revoke { grant, epoch }),
         7 => {
             let status = match input.byte() % 3 {
                 0 => GrantStatus::Progress { delivered: small(input) },
@@ -133,36 +118,36 @@ fn control(stage: &mut Stage<'_>, input: &mut Input<'_>) {
                     GrantStatus::Lost { code: code(input), missing }
                 }
             };
-            stage.say(GrantStatusFrame { grant, status });
+            peer.say(GrantStatusFrame { grant, status });
         }
-        8 => stage.say(GrantEnd { grant, end: StreamOffset(small(input)), code: code(input) }),
+        8 => peer.say(GrantEnd { grant, end: StreamOffset(small(input)), code: code(input) }),
         9 => {
             let (to, sequence) = (path, small(input));
-            let signed = sign_raw(stage.key, (session, own, to, sequence), Bytes::from_static(b"raw"));
-            stage.say(Raw { to, signed });
+            let signed = sign_raw(peer.key, (session, own, to, sequence), Bytes::from_static(b"raw"));
+            peer.say(Raw { to, signed });
         }
-        10 => stage.say(RawStatus { from: path, to: own, sequence: small(input), code: code(input) }),
+        10 => peer.say(RawStatus { from: path, to: own, sequence: small(input), code: code(input) }),
         11 => {
             let state =
                 [WirePathState::Active, WirePathState::Suspect, WirePathState::Dead][usize::from(input.byte() % 3)];
             let (rtt, rate, bytes) = (std::time::Duration::from_millis(5), small(input), small(input));
-            stage.say(PathStatus { path, state, code: code(input), rtt, rate, bytes });
+            peer.say(PathStatus { path, state, code: code(input), rtt, rate, bytes });
         }
-        12 => stage.say(RemovePath { path, epoch, code: code(input) }),
+        12 => peer.say(RemovePath { path, epoch, code: code(input) }),
         13 => {
-            let secondary = stage.key.public();
-            let Some(ticket) = stage.ticket(path, secondary, "server.test") else { return };
+            let secondary = peer.key.public();
+            let Some(ticket) = peer.ticket(path, secondary, "server.test") else { return };
             let address = std::net::SocketAddr::from(([10, 0, 2, input.byte()], 4433));
             let identity = *secondary.as_bytes();
-            stage.say(AddPath { path, epoch, address, server_name: "server.test".to_owned(), identity, ticket });
+            peer.say(AddPath { path, epoch, address, server_name: "server.test".to_owned(), identity, ticket });
         }
         14 => {
             let (start, len, sequence) = (input.below(1 << 16), 1 + input.below(1 << 14), small(input));
             let signed =
-                sign_grant(stage.key, (session, path, sequence), (grant, stream, start..start + len), Bytes::new());
-            stage.say(Grant { grant, epoch, path, stream, start: StreamOffset(start), len, signed });
+                sign_grant(peer.key, (session, path, sequence), (grant, stream, start..start + len), Bytes::new());
+            peer.say(Grant { grant, epoch, path, stream, start: StreamOffset(start), len, signed });
         }
-        15 => stage.say(Lease { path, issued_at_ms: small(input), signature: [input.byte(); 64] }),
-        _ => stage.say(Close { code: code(input), reason: "over".to_owned() }),
+        15 => peer.say(Lease { path, issued_at_ms: small(input), signature: [input.byte(); 64] }),
+        _ => peer.say(Close { code: code(input), reason: "over".to_owned() }),
     }
 }

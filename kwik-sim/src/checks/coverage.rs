@@ -1,4 +1,4 @@
-//! What a run reached: faults, error codes and limits.
+//! What a run reached: disturbances, error codes and limits.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,9 @@ use kwik_core::{ErrorCode, TransportCode};
 /// How often each thing was reached.
 #[derive(Debug, Default, Clone)]
 pub struct Coverage {
-    /// Faults by kind.
-    pub faults: BTreeMap<String, u64>,
-    /// Codes that some application was told.
+    /// Disturbances by kind.
+    pub disturbances: BTreeMap<String, u64>,
+    /// Codes that some application was notified of.
     pub codes: BTreeMap<String, u64>,
     /// Limits that made something wait or be refused.
     pub limits: BTreeMap<&'static str, u64>,
@@ -18,12 +18,12 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// A fault took effect.
-    pub fn fault(&mut self, kind: &str) {
-        *self.faults.entry(kind.to_owned()).or_default() += 1;
+    /// A disturbance took effect.
+    pub fn disturbance(&mut self, kind: &str) {
+        *self.disturbances.entry(kind.to_owned()).or_default() += 1;
     }
 
-    /// An application was told a code.
+    /// An application was notified of a code.
     pub fn code(&mut self, code: ErrorCode) {
         let name = match code {
             ErrorCode::Application(_) => "APPLICATION".to_owned(),
@@ -44,7 +44,7 @@ impl Coverage {
 
     /// Adds what another run reached.
     pub fn add(&mut self, other: &Self) {
-        add(&mut self.faults, &other.faults);
+        add(&mut self.disturbances, &other.disturbances);
         add(&mut self.codes, &other.codes);
         add(&mut self.limits, &other.limits);
         add(&mut self.work, &other.work);

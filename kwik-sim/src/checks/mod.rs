@@ -1,6 +1,5 @@
 //! What must hold of every world at every moment, and a reference model to judge by.
 
-mod amplification;
 mod coverage;
 mod memory;
 mod model;
@@ -8,10 +7,8 @@ mod ranges;
 mod watch;
 
 pub use coverage::Coverage;
-pub use model::{Flow, Model, NEVER_HONEST, ReadEnd, SharedModel};
-
+pub use model::{Flow, FlowModel, NEVER_HONEST, ReadEnd, SharedModel};
 pub use watch::Watch;
 
-pub(crate) use amplification::Amplification;
 pub(crate) use coverage::name_of;
 pub(crate) use model::RawKey;

@@ -1,4 +1,4 @@
-//! The reference model of all sessions of a world: what each application wrote, delegated, ended and read, and so what
+//! The reference model of all sessions of a world, which knows nothing of how the core keeps its books: what each application wrote, delegated, ended and read, and so what
 //! each reader must see.
 
 use std::cell::RefCell;
@@ -11,11 +11,10 @@ use kwik_core::{Chunk, ErrorCode, PathId, PublicIdentity, SessionError, SessionI
 
 use super::coverage::Coverage;
 use super::ranges::Ranges;
-use crate::apps::first_difference;
-use crate::apps::mix;
+use crate::content::{first_difference, mix};
 
 /// A model that the applications of a world share.
-pub type SharedModel = Rc<RefCell<Model>>;
+pub type SharedModel = Rc<RefCell<FlowModel>>;
 
 /// One direction of one stream of one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,7 +49,7 @@ pub enum ReadEnd {
 }
 
 #[derive(Debug, Default)]
-struct Record {
+struct FlowRecord {
     /// The first bytes, where they are not the pattern.
     head: Bytes,
     /// What was written here, or delegated to each path.
@@ -60,7 +59,7 @@ struct Record {
     stop: Option<u32>,
     read: Ranges,
     read_end: Option<ReadEnd>,
-    /// The writer was told that the peer has everything.
+    /// The writer was notified that the peer has everything.
     acknowledged: bool,
 }
 
@@ -76,8 +75,8 @@ pub(crate) struct RawKey {
 
 /// Everything the applications of a world did and saw, and what of it must not have been.
 #[derive(Debug, Default)]
-pub struct Model {
-    flows: BTreeMap<Flow, Record>,
+pub struct FlowModel {
+    flows: BTreeMap<Flow, FlowRecord>,
     sessions: BTreeMap<SessionId, u64>,
     tokens: BTreeMap<u64, SessionId>,
     paths: BTreeMap<(SessionId, PathId), PublicIdentity>,
@@ -89,15 +88,15 @@ pub struct Model {
     /// Sessions that their clients closed.
     left: BTreeSet<u64>,
     /// Servers that speak as they like.
-    liars: BTreeSet<PublicIdentity>,
+    byzantine: BTreeSet<PublicIdentity>,
     /// Identities that nobody has.
-    strangers: BTreeSet<PublicIdentity>,
+    invalid_paths: BTreeSet<PublicIdentity>,
     /// Whether servers may have no room for a session.
     may_be_refused: bool,
     /// Whether some client speaks as it likes.
-    client_lies: bool,
+    has_byzantine_client: bool,
     /// Whether anything is wrong with the network at any time.
-    has_faults: bool,
+    has_disturbances: bool,
     /// Whether it may cost a session.
     sessions_may_fail: bool,
     violations: Vec<String>,
@@ -121,22 +120,22 @@ pub const NEVER_HONEST: &[TransportCode] = &[
     TransportCode::IDENTITY_MISMATCH,
 ];
 
-impl Model {
+impl FlowModel {
     /// A model to share. `has_faults` says whether anything is wrong with the network at any time, and
     /// `sessions_may_fail` whether it may be so bad that sessions end.
     #[must_use]
-    pub fn shared(has_faults: bool, sessions_may_fail: bool) -> SharedModel {
-        Rc::new(RefCell::new(Self { has_faults, sessions_may_fail, ..Self::default() }))
+    pub fn shared(has_disturbances: bool, sessions_may_fail: bool) -> SharedModel {
+        Rc::new(RefCell::new(Self { has_disturbances, sessions_may_fail, ..Self::default() }))
     }
 
     /// A server with this identity speaks as it likes: what it says is not judged, and what others make of it is.
     pub fn distrust(&mut self, identity: PublicIdentity) {
-        self.liars.insert(identity);
+        self.byzantine.insert(identity);
     }
 
     /// Paths to this identity cannot be.
-    pub fn expect_stranger(&mut self, identity: PublicIdentity) {
-        self.strangers.insert(identity);
+    pub fn expect_invalid_path(&mut self, identity: PublicIdentity) {
+        self.invalid_paths.insert(identity);
     }
 
     /// Servers may have too many sessions to take one more.
@@ -146,7 +145,7 @@ impl Model {
 
     /// Some client speaks as it likes.
     pub fn distrust_a_client(&mut self) {
-        self.client_lies = true;
+        self.has_byzantine_client = true;
     }
 
     /// An honest client began a session. `is_judged` is false if its primary speaks as it likes.
@@ -176,23 +175,23 @@ impl Model {
     pub fn is_judged(&self, token: u64) -> bool {
         match self.begun.get(&token) {
             Some(is_judged) => *is_judged,
-            // Nobody honest uses this number. A liar may name any.
-            None => !self.client_lies && self.liars.is_empty(),
+            // Nobody honest uses this number. A byzantine peer may name any.
+            None => !self.has_byzantine_client && self.byzantine.is_empty(),
         }
     }
 
-    /// Whether no honest peer gives this code. Faults may turn the first answer of a server into a negotiation of QUIC's
+    /// Whether no honest peer gives this code. Disturbances may turn the first answer of a server into a negotiation of QUIC's
     /// version, which nothing protects.
     fn is_never_honest(&self, code: ErrorCode) -> bool {
         let ErrorCode::Transport(code) = code else { return false };
-        NEVER_HONEST.contains(&code) || (code == TransportCode::VERSION && !self.has_faults)
+        NEVER_HONEST.contains(&code) || (code == TransportCode::VERSION && !self.has_disturbances)
     }
 
     /// Whether a session may be believed to be honest; one of which no number is known may not if anyone lies.
     fn is_session_judged(&self, session: SessionId) -> bool {
         match self.sessions.get(&session) {
             Some(token) => self.is_judged(*token),
-            None => !self.client_lies && self.liars.is_empty(),
+            None => !self.has_byzantine_client && self.byzantine.is_empty(),
         }
     }
 
@@ -234,7 +233,7 @@ impl Model {
         self.flows.entry(flow).or_default().reset = Some(code);
     }
 
-    /// The owner was told that the peer has all of the flow.
+    /// The owner was notified that the peer has all of the flow.
     pub fn acknowledged(&mut self, flow: Flow) {
         let record = self.flows.entry(flow).or_default();
         record.acknowledged = true;
@@ -243,8 +242,8 @@ impl Model {
         }
     }
 
-    /// The owner was told that the reader wants no more.
-    pub fn told_to_stop(&mut self, flow: Flow, code: ErrorCode) {
+    /// The owner was notified that the reader wants no more.
+    pub fn notified_of_stop(&mut self, flow: Flow, code: ErrorCode) {
         self.coverage.code(code);
         let stop = self.flows.get(&flow).and_then(|record| record.stop);
         let spoilt = !self.is_judged(flow.token) || self.may_be_spoilt(code);
@@ -280,11 +279,11 @@ impl Model {
         if !self.is_judged(flow.token) {
             return;
         }
-        // Bytes that several brought may hold a liar's.
-        let is_liar = self
+        // Bytes that several brought may hold those of a byzantine server.
+        let is_byzantine = self
             .tokens
             .get(&flow.token)
-            .is_some_and(|session| chunk.source.is_none_or(|source| self.is_liar(*session, source)));
+            .is_some_and(|session| chunk.source.is_none_or(|source| self.is_byzantine(*session, source)));
         let Some(record) = self.flows.get_mut(&flow) else {
             return self.violate(format!("{range:?} of {flow:?} were read, and nobody wrote them"));
         };
@@ -300,7 +299,7 @@ impl Model {
         {
             wrong.push(format!("came from {source}, which never had leave to write them"));
         }
-        if !is_liar && let Some(at) = first_difference(flow.key(), start, &chunk.data) {
+        if !is_byzantine && let Some(at) = first_difference(flow.key(), start, &chunk.data) {
             wrong.push(format!("differ at {at} from what was written, from {:?}", chunk.source));
         }
         for wrong in wrong {
@@ -363,7 +362,7 @@ impl Model {
     /// A path died.
     pub fn path_died(&mut self, session: SessionId, path: PathId, code: ErrorCode) {
         self.coverage.code(code);
-        let judged = self.is_session_judged(session) && !self.is_liar(session, path);
+        let judged = self.is_session_judged(session) && !self.is_byzantine(session, path);
         if judged && self.is_never_honest(code) {
             self.violate(format!("{path} of session {session} died of {code}, and its server kept the rules"));
         }
@@ -376,14 +375,14 @@ impl Model {
         }
         let failed = !matches!(error, SessionError::LocallyClosed | SessionError::ClosedByPeer { .. });
         // A session of which no number is known may be one of a client that lies.
-        let judged = token.map_or(!self.client_lies, |token| self.is_judged(token));
+        let judged = token.map_or(!self.has_byzantine_client, |token| self.is_judged(token));
         if !failed || !judged {
             return;
         }
         let never = matches!(error, SessionError::Transport { code, .. } if self.is_never_honest((*code).into()));
         let left = token.is_some_and(|token| self.left.contains(&token));
         // The network may spoil a handshake without being bad for long: a server gives up early.
-        let unborn = token.is_some_and(|token| !self.welcomed.contains(&token)) && self.has_faults;
+        let unborn = token.is_some_and(|token| !self.welcomed.contains(&token)) && self.has_disturbances;
         let busy = matches!(error, SessionError::Transport { code: TransportCode::SERVER_BUSY, .. });
         let refused = self.may_be_refused && busy;
         if never || !(self.sessions_may_fail || left || unborn || refused) {
@@ -414,7 +413,7 @@ impl Model {
 
     /// Whether a raw packet of a session, from a path, is from an honest server.
     pub(crate) fn is_judged_raw(&self, session: SessionId, from: PathId) -> bool {
-        self.is_session_judged(session) && !self.is_liar(session, from)
+        self.is_session_judged(session) && !self.is_byzantine(session, from)
     }
 
     pub(crate) fn sent_raw(&mut self, key: RawKey) {
@@ -435,13 +434,13 @@ impl Model {
     /// The flows that somebody still has to write or to read, for a report.
     #[must_use]
     pub fn open_flows(&self) -> Vec<String> {
-        let is_open = |record: &Record| {
+        let is_open = |record: &FlowRecord| {
             record.read_end.is_none()
                 && record.reset.is_none()
                 && !(record.written.is_empty() && record.read.is_empty())
         };
-        let text = |(flow, record): (&Flow, &Record)| {
-            let Record { written, size, read, acknowledged, .. } = record;
+        let text = |(flow, record): (&Flow, &FlowRecord)| {
+            let FlowRecord { written, size, read, acknowledged, .. } = record;
             format!("{flow:?}: read {read}, acknowledged {acknowledged}, ends at {size:?}, written {written:?}")
         };
         self.flows.iter().filter(|(_, record)| is_open(record)).map(text).collect()
@@ -460,14 +459,14 @@ impl Model {
 
     /// Whether the server of a path speaks as it likes, or cannot be there.
     #[must_use]
-    pub fn is_liar(&self, session: SessionId, path: PathId) -> bool {
+    pub fn is_byzantine(&self, session: SessionId, path: PathId) -> bool {
         let identity = self.paths.get(&(session, path));
-        identity.is_some_and(|identity| self.liars.contains(identity) || self.strangers.contains(identity))
+        identity.is_some_and(|identity| self.byzantine.contains(identity) || self.invalid_paths.contains(identity))
     }
 
     /// Whether a stream may end so since a secondary wrote into it what it liked.
     fn may_be_spoilt(&self, code: ErrorCode) -> bool {
         let spoilt = [TransportCode::RANGE_CONFLICT, TransportCode::REASSEMBLY_LIMIT];
-        !self.liars.is_empty() && spoilt.into_iter().any(|spoilt| code == spoilt.into())
+        !self.byzantine.is_empty() && spoilt.into_iter().any(|spoilt| code == spoilt.into())
     }
 }

@@ -1,4 +1,4 @@
-//! A plain set of ranges, written apart from the one that is under test.
+//! A plain set of ranges: a second oracle, written apart from the core's set of ranges, which is under test.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -34,16 +34,22 @@ impl Watch {
             for violation in world.take_amplification() {
                 model.violate(violation);
             }
-            for violation in self.audit(world) {
-                model.violate(violation);
-            }
+            self.audit(world).into_iter().for_each(|violation| model.violate(violation));
         }
         model.violations().is_empty()
     }
 
-    fn audit(&self, world: &mut World) -> Vec<String> {
+    /// Audits the world as it is.
+    pub fn audit_now(&self, world: &World) {
+        let mut model = self.model.borrow_mut();
+        self.audit(world).into_iter().for_each(|violation| model.violate(violation));
+    }
+
+    fn audit(&self, world: &World) -> Vec<String> {
         let mut wrong = Vec::new();
         for node in world.nodes().filter(|node| !world.is_crashed(*node)).collect::<Vec<_>>() {
+            // An operator sees these as errors.
+            wrong.extend(world.defects(node).iter().map(|event| format!("{node} has a defect: {event:?}")));
             let stats = world.stats(node);
             if stats.memory_bytes > stats.memory_bytes_max {
                 wrong.push(format!("{node} may be made to hold {} bytes", stats.memory_bytes));

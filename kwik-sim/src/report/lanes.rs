@@ -1,12 +1,12 @@
-//! A lane for each path: its rate, its round trip, what was lost, its state, and the faults that concern it.
+//! A lane for each path: its rate, its round trip, what was lost, its state, and the disturbances that concern it.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::Summary;
 use super::chart::{Ms, Number, Text, bytes, moment, rate, span};
-use super::faults::Scope;
-use super::run::{PathRun, Run, SessionKey, SessionRun};
+use super::disturbances::Scope;
+use super::run::{PathRun, SessionKey, SessionRun, TraceRun};
 
 /// Into how many steps a lane's rate is divided at most.
 const STEPS: u32 = 300;
@@ -18,7 +18,7 @@ const LOSS_HEIGHT: f64 = 10.0;
 const STATE_HEIGHT: f64 = 10.0;
 
 /// The lanes of a session's paths, with one scale.
-pub(super) fn path_lanes(page: &mut String, run: &Run, summary: &Summary, key: SessionKey, session: &SessionRun) {
+pub(super) fn path_lanes(page: &mut String, run: &TraceRun, summary: &Summary, key: SessionKey, session: &SessionRun) {
     let step = step_of(run, session);
     let rates: Vec<(u32, Vec<f64>)> =
         session.paths.iter().map(|(id, path)| (*id, rates(path, step, run.duration))).collect();
@@ -29,7 +29,7 @@ pub(super) fn path_lanes(page: &mut String, run: &Run, summary: &Summary, key: S
         let begin = path.samples.first().map(|sample| sample.at).unwrap_or_default();
         let over = session.closed_at.unwrap_or(run.duration);
         let low = if path.bytes() > 0 { RATE_HEIGHT } else { QUIET_HEIGHT };
-        let lane = Lane { run, key, id, path, top, rtt_top, low, begin, over };
+        let lane = PathLane { run, key, id, path, top, rtt_top, low, begin, over };
         lane.label(page, summary);
         lane.plot(page, &rates, step);
         let scale = if path.bytes() > 0 {
@@ -41,8 +41,8 @@ pub(super) fn path_lanes(page: &mut String, run: &Run, summary: &Summary, key: S
     }
 }
 
-struct Lane<'a> {
-    run: &'a Run,
+struct PathLane<'a> {
+    run: &'a TraceRun,
     key: SessionKey,
     id: u32,
     path: &'a PathRun,
@@ -57,7 +57,7 @@ struct Lane<'a> {
     over: Duration,
 }
 
-impl Lane<'_> {
+impl PathLane<'_> {
     fn label(&self, page: &mut String, summary: &Summary) {
         let SessionKey { node, life, session } = self.key;
         let _ = writeln!(
@@ -112,7 +112,7 @@ impl Lane<'_> {
             "<svg class=\"plot\" viewBox=\"0 0 {} {height}\" preserveAspectRatio=\"none\" style=\"height:{height}px\">",
             Ms(self.run.duration)
         );
-        self.faults(page);
+        self.disturbances(page);
         self.area(page, rates, step);
         self.round_trips(page);
         self.losses(page, step);
@@ -120,7 +120,7 @@ impl Lane<'_> {
         page.push_str("</svg>\n");
     }
 
-    fn faults(&self, page: &mut String) {
+    fn disturbances(&self, page: &mut String) {
         let Some(server) = self.path.server else { return };
         let height = self.height();
         for mark in self.run.marks.iter().filter(|mark| mark.scope.concerns(self.key.node, server)) {
@@ -252,7 +252,7 @@ impl Lane<'_> {
 }
 
 /// How long a step of a lane is: as short as the samples allow.
-fn step_of(run: &Run, session: &SessionRun) -> Duration {
+fn step_of(run: &TraceRun, session: &SessionRun) -> Duration {
     let samples = session.paths.values().map(|path| path.samples.len()).max().unwrap_or_default();
     let length = u32::try_from(samples).unwrap_or(STEPS).clamp(1, STEPS);
     (run.duration / length).max(Duration::from_micros(1))

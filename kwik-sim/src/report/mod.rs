@@ -4,7 +4,7 @@
 //! [keeps](crate::Trace::keep) all events.
 
 mod chart;
-mod faults;
+mod disturbances;
 mod lanes;
 mod page;
 mod qlog;
@@ -32,14 +32,14 @@ pub struct Summary {
     /// The names of the nodes, in the order they were added; nodes beyond have none.
     pub nodes: Vec<String>,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: Ending,
     /// How long it took, in virtual time.
     pub duration: Duration,
 }
 
 /// How a run ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Ending {
     /// Nobody said.
     #[default]
     Unknown,

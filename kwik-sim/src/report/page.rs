@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::chart::{Ms, Text, moment, percent, span, ticks};
 use super::lanes::path_lanes;
-use super::run::{Run, SessionKey};
+use super::run::{SessionKey, TraceRun};
 use super::stream::stream_lanes;
 use super::table::{SORTS, rows};
-use super::{Outcome, Summary};
+use super::{Ending, Summary};
 use crate::trace::{Trace, TraceKind};
 
 const STYLE: &str = include_str!("page.css");
@@ -25,10 +25,10 @@ pub fn write_html(trace: &Trace, summary: &Summary, file: &Path) -> io::Result<(
     std::fs::write(file, html(trace, summary))
 }
 
-/// A page with a run's timeline: faults, a lane for each path and each stream, and a table of events.
+/// A page with a run's timeline: disturbances, a lane for each path and each stream, and a table of events.
 #[must_use]
 pub fn html(trace: &Trace, summary: &Summary) -> String {
-    let run = Run::new(trace, summary);
+    let run = TraceRun::new(trace, summary);
     let mut page = String::new();
     let _ = writeln!(
         page,
@@ -45,11 +45,11 @@ pub fn html(trace: &Trace, summary: &Summary) -> String {
     page
 }
 
-fn header(page: &mut String, run: &Run, summary: &Summary) {
+fn header(page: &mut String, run: &TraceRun, summary: &Summary) {
     let (class, outcome) = match &summary.outcome {
-        Outcome::Unknown => ("", ""),
-        Outcome::Passed => ("passed", "passed"),
-        Outcome::Failed(_) => ("failed", "failed"),
+        Ending::Unknown => ("", ""),
+        Ending::Passed => ("passed", "passed"),
+        Ending::Failed(_) => ("failed", "failed"),
     };
     let _ = write!(page, "<header><h1>Seed {} <span class=\"{class}\">{outcome}</span></h1>\n<dl>", summary.seed);
     let _ = write!(
@@ -71,7 +71,7 @@ fn header(page: &mut String, run: &Run, summary: &Summary) {
         }
         page.push_str("</pre></details>\n");
     }
-    if let Outcome::Failed(reasons) = &summary.outcome {
+    if let Ending::Failed(reasons) = &summary.outcome {
         page.push_str("<ul class=\"reasons\">");
         for reason in reasons {
             let _ = write!(page, "<li>{}</li>", Text(reason));
@@ -88,7 +88,7 @@ fn header(page: &mut String, run: &Run, summary: &Summary) {
     page.push_str("</header>\n");
 }
 
-fn legend(page: &mut String, run: &Run) {
+fn legend(page: &mut String, run: &TraceRun) {
     page.push_str("<section class=\"legend\"><p><b>Paths</b>");
     for path in 0..=run.path_max().min(15) {
         let _ = write!(page, " <span><i class=\"dot p{}\"></i>{path}</span>", path % 8);
@@ -98,7 +98,7 @@ fn legend(page: &mut String, run: &Run) {
         let _ = write!(page, " <span><i class=\"bar s-{state}\"></i>{state}</span>");
     }
     page.push_str(
-        "</p><p><b>Faults</b> <span><i class=\"bar f-block\"></i>nothing gets through</span> \
+        "</p><p><b>Disturbances</b> <span><i class=\"bar f-block\"></i>nothing gets through</span> \
          <span><i class=\"bar f-node\"></i>a node is down, paused or mute</span> \
          <span><i class=\"bar f-change\"></i>something changed</span> <span><i class=\"bar f-heal\"></i>healed</span></p>\
          <p><b>Lines</b> <span><i class=\"line rtt\"></i>round trip</span> \
@@ -107,7 +107,7 @@ fn legend(page: &mut String, run: &Run) {
     );
 }
 
-fn chart(page: &mut String, run: &Run, trace: &Trace, summary: &Summary) {
+fn chart(page: &mut String, run: &TraceRun, trace: &Trace, summary: &Summary) {
     let _ =
         write!(page, "<section id=\"chart\" data-duration=\"{}\">\n<div class=\"over\" id=\"grid\">", Ms(run.duration));
     for at in ticks(run.duration) {
@@ -118,7 +118,7 @@ fn chart(page: &mut String, run: &Run, trace: &Trace, summary: &Summary) {
         let _ = write!(page, "<span style=\"left:{}%\">{}</span>", percent(at, run.duration), span(at));
     }
     page.push_str("</div></div>\n");
-    faults(page, run);
+    disturbances(page, run);
     remarks(page, run, trace, summary);
     for (key, session) in &run.sessions {
         let SessionKey { node, life, session: number } = key;
@@ -132,8 +132,8 @@ fn chart(page: &mut String, run: &Run, trace: &Trace, summary: &Summary) {
     page.push_str("<div class=\"over\"><div id=\"cursor\" hidden><span></span></div><div id=\"chosen\" hidden></div></div>\n</section>\n");
 }
 
-/// A lane with the name of every fault, in as many rows as they need.
-fn faults(page: &mut String, run: &Run) {
+/// A lane with the name of every disturbance, in as many rows as they need.
+fn disturbances(page: &mut String, run: &TraceRun) {
     const ROWS: usize = 12;
     const ROW_HEIGHT: usize = 20;
     /// About what a letter takes of the width, in percent.
@@ -157,7 +157,7 @@ fn faults(page: &mut String, run: &Run) {
         used = used.max(row + 1);
         let _ = writeln!(
             labels,
-            "<div class=\"fault {class}\" data-at=\"{at}\" data-end=\"{end_at}\" style=\"left:{left:.3}%;width:{width:.3}%;top:{top}px\" \
+            "<div class=\"disturbance {class}\" data-at=\"{at}\" data-end=\"{end_at}\" style=\"left:{left:.3}%;width:{width:.3}%;top:{top}px\" \
              title=\"{title}, {when}\"><span>{name}</span></div>",
             class = mark.sort.class(),
             at = Ms(mark.at),
@@ -171,7 +171,7 @@ fn faults(page: &mut String, run: &Run) {
     }
     let _ = writeln!(
         page,
-        "<div class=\"lane\"><div class=\"label\"><b>Faults</b></div><div class=\"strip\" style=\"height:{}px\">\n{labels}</div>\
+        "<div class=\"lane\"><div class=\"label\"><b>Disturbances</b></div><div class=\"strip\" style=\"height:{}px\">\n{labels}</div>\
          <div class=\"scale\"></div></div>",
         used * ROW_HEIGHT
     );
@@ -181,8 +181,8 @@ fn duration_of(at: Duration, end: Option<Duration>) -> String {
     end.map_or_else(|| moment(at), |end| format!("{} to {}", moment(at), moment(end)))
 }
 
-/// A lane with a tick for every note, and for what sessions told besides streams.
-fn remarks(page: &mut String, run: &Run, trace: &Trace, summary: &Summary) {
+/// A lane with a tick for every note, and for every event of a session that is not about streams.
+fn remarks(page: &mut String, run: &TraceRun, trace: &Trace, summary: &Summary) {
     const TICKS_MAX: usize = 1000;
     let mut ticks = String::new();
     let is_remark = |kind: &TraceKind| match kind {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Summary;
-use super::faults::Mark;
+use super::disturbances::Mark;
 use crate::node::NodeId;
 use crate::trace::{Trace, TraceKind};
 
@@ -73,18 +73,18 @@ fn millis(span: Duration) -> f64 {
 fn describe(at: Duration, kind: &TraceKind) -> (&'static str, Value) {
     let datagram = |bytes: usize| json!([{ "length": bytes }]);
     match kind {
-        TraceKind::Sent { to, bytes, fate } => (
+        TraceKind::Sent { to, bytes, delivery } => (
             "transport:datagrams_sent",
-            json!({ "count": 1, "raw": datagram(*bytes), "to": to.to_string(), "fate": fate.name() }),
+            json!({ "count": 1, "raw": datagram(*bytes), "to": to.to_string(), "delivery": delivery.name() }),
         ),
         TraceKind::Arrived { from, bytes } => {
             ("transport:datagrams_received", json!({ "count": 1, "raw": datagram(*bytes), "from": from.to_string() }))
         }
         TraceKind::Session { session, text } => ("kwik:session_event", json!({ "session": session, "event": text })),
-        TraceKind::Fault { fault } => {
-            let marks = Mark::all(&[(at, (**fault).clone())], at);
+        TraceKind::Disturbance { disturbance } => {
+            let marks = Mark::all(&[(at, (**disturbance).clone())], at);
             let text = marks.first().map(Mark::text).unwrap_or_default();
-            ("kwik:fault", json!({ "text": text, "fault": format!("{fault:?}") }))
+            ("kwik:disturbance", json!({ "text": text, "disturbance": format!("{disturbance:?}") }))
         }
         TraceKind::Path { session, path, server, state, bytes, rtt } => (
             "kwik:path_state",

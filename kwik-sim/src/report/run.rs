@@ -1,12 +1,12 @@
-//! A trace sorted by what it is about: sessions, their paths and streams, faults, losses.
+//! A trace sorted by what it is about: sessions, their paths and streams, disturbances, losses.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
 use super::Summary;
-use super::faults::Mark;
-use crate::faults::{Fault, Memory};
+use super::disturbances::Mark;
+use crate::disturbance::{Disturbance, RestartState};
 use crate::node::NodeId;
 use crate::trace::{Trace, TraceKind};
 
@@ -20,7 +20,7 @@ pub(super) struct SessionKey {
 
 /// What a trace says of a run.
 #[derive(Debug, Default)]
-pub(super) struct Run {
+pub(super) struct TraceRun {
     pub(super) duration: Duration,
     pub(super) hash: u64,
     pub(super) events: u64,
@@ -66,11 +66,11 @@ pub(super) struct Supply {
     pub(super) range: Range<u64>,
 }
 
-impl Run {
+impl TraceRun {
     pub(super) fn new(trace: &Trace, summary: &Summary) -> Self {
         let mut run = Self { hash: trace.hash(), events: trace.len(), ..Self::default() };
         let mut lives: BTreeMap<NodeId, u32> = BTreeMap::new();
-        let mut faults: Vec<(Duration, Fault)> = Vec::new();
+        let mut disturbances: Vec<(Duration, Disturbance)> = Vec::new();
         let mut kept = 0;
         run.duration = summary.duration;
         for event in trace.events() {
@@ -79,14 +79,14 @@ impl Run {
             let life = lives.get(&event.node).copied().unwrap_or_default();
             let key = |session| SessionKey { node: event.node, life, session };
             match &event.kind {
-                TraceKind::Sent { to, fate, .. } if fate.is_loss() => {
+                TraceKind::Sent { to, delivery, .. } if delivery.is_loss() => {
                     run.losses.entry((event.node, *to)).or_default().push(event.at);
                 }
-                TraceKind::Fault { fault } => {
-                    if let Fault::Restart { node, state: Memory::Lost } = **fault {
+                TraceKind::Disturbance { disturbance } => {
+                    if let Disturbance::Restart { node, state: RestartState::Lost } = **disturbance {
                         *lives.entry(node).or_default() += 1;
                     }
-                    faults.push((event.at, (**fault).clone()));
+                    disturbances.push((event.at, (**disturbance).clone()));
                 }
                 TraceKind::Path { session, path, server, state, bytes, rtt } => {
                     let known = run.sessions.entry(key(*session)).or_default().paths.entry(*path).or_default();
@@ -110,7 +110,7 @@ impl Run {
             }
         }
         run.dropped = run.events - kept;
-        run.marks = Mark::all(&faults, run.duration);
+        run.marks = Mark::all(&disturbances, run.duration);
         run
     }
 

@@ -9,7 +9,7 @@ use kwik_core::{Dir, Side, StreamId};
 
 use super::Summary;
 use super::chart::{Ms, Number, Text, bytes, moment};
-use super::run::{Run, SessionKey, SessionRun, Supply, pieces};
+use super::run::{SessionKey, SessionRun, Supply, TraceRun, pieces};
 
 /// Into how many steps a lane is divided.
 const STEPS: u32 = 1500;
@@ -22,7 +22,13 @@ const HIGH_LANES: usize = 12;
 const MAP_PIECES: f64 = 600.0;
 
 /// The lanes of a session's streams.
-pub(super) fn stream_lanes(page: &mut String, run: &Run, summary: &Summary, key: SessionKey, session: &SessionRun) {
+pub(super) fn stream_lanes(
+    page: &mut String,
+    run: &TraceRun,
+    summary: &Summary,
+    key: SessionKey,
+    session: &SessionRun,
+) {
     let mut high = 0;
     for (stream, supplies) in &session.streams {
         let pieces = pieces(supplies);
@@ -30,7 +36,8 @@ pub(super) fn stream_lanes(page: &mut String, run: &Run, summary: &Summary, key:
         let is_high = total >= HIGH_BYTES && high < HIGH_LANES;
         high += usize::from(is_high);
         let end = pieces.last().map_or(1, |(_, range)| range.end).max(1);
-        let lane = Lane { run, key, session, stream: StreamId(*stream), height: if is_high { HIGH } else { LOW }, end };
+        let lane =
+            StreamLane { run, key, session, stream: StreamId(*stream), height: if is_high { HIGH } else { LOW }, end };
         lane.label(page, summary, &pieces, total);
         lane.plot(page, supplies);
         lane.map(page, &pieces);
@@ -38,8 +45,8 @@ pub(super) fn stream_lanes(page: &mut String, run: &Run, summary: &Summary, key:
     }
 }
 
-struct Lane<'a> {
-    run: &'a Run,
+struct StreamLane<'a> {
+    run: &'a TraceRun,
     key: SessionKey,
     session: &'a SessionRun,
     stream: StreamId,
@@ -57,7 +64,7 @@ struct Stretch {
     bytes: u64,
 }
 
-impl Lane<'_> {
+impl StreamLane<'_> {
     fn label(&self, page: &mut String, summary: &Summary, pieces: &[(u32, Range<u64>)], total: u64) {
         let SessionKey { node, life, session } = self.key;
         let shares = self.shares(summary, pieces, total);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::Summary;
 use super::chart::{Ms, Text};
-use super::faults::Mark;
+use super::disturbances::Mark;
 use crate::trace::{Trace, TraceKind};
 
 /// Rows beyond are left out; so many a reader does not read.
@@ -12,7 +12,7 @@ const ROWS_MAX: usize = 5000;
 
 /// What a row is about. Some are hidden until asked for.
 pub(super) const SORTS: [(&str, &str, bool); 6] = [
-    ("fault", "faults", true),
+    ("disturbance", "disturbances", true),
     ("path", "paths", true),
     ("session", "sessions", true),
     ("note", "notes", true),
@@ -22,7 +22,7 @@ pub(super) const SORTS: [(&str, &str, bool); 6] = [
 
 /// A row, or several of one kind that follow each other.
 #[derive(PartialEq, Eq)]
-struct Row {
+struct TableRow {
     sort: &'static str,
     node: usize,
     text: String,
@@ -31,14 +31,14 @@ struct Row {
 /// Writes the table's rows. Returns how many were left out.
 pub(super) fn rows(page: &mut String, trace: &Trace, summary: &Summary) -> usize {
     let mut states = std::collections::BTreeMap::new();
-    let mut rows: Vec<(std::time::Duration, Row, usize)> = Vec::new();
+    let mut rows: Vec<(std::time::Duration, TableRow, usize)> = Vec::new();
     let mut left_out = 0;
     for event in trace.events() {
         let node = event.node.index();
         let (sort, text) = match &event.kind {
-            TraceKind::Fault { fault } => {
-                let marks = Mark::all(&[(event.at, (**fault).clone())], event.at);
-                ("fault", marks.first().map(Mark::text).unwrap_or_default())
+            TraceKind::Disturbance { disturbance } => {
+                let marks = Mark::all(&[(event.at, (**disturbance).clone())], event.at);
+                ("disturbance", marks.first().map(Mark::text).unwrap_or_default())
             }
             TraceKind::Path { session, path, server, state, .. } => {
                 if states.insert((node, *session, *path), state.clone()).as_ref() == Some(state) {
@@ -53,12 +53,12 @@ pub(super) fn rows(page: &mut String, trace: &Trace, summary: &Summary) -> usize
                 (sort, format!("session {session}: {text}"))
             }
             TraceKind::Note { text } => ("note", text.clone()),
-            TraceKind::Sent { to, bytes, fate } if fate.is_loss() => {
-                ("loss", format!("{bytes} bytes to {}: {}", summary.node_name(to.index()), fate.name()))
+            TraceKind::Sent { to, bytes, delivery } if delivery.is_loss() => {
+                ("loss", format!("{bytes} bytes to {}: {}", summary.node_name(to.index()), delivery.name()))
             }
             TraceKind::Sent { .. } | TraceKind::Arrived { .. } | TraceKind::Supplied { .. } => continue,
         };
-        let row = Row { sort, node, text };
+        let row = TableRow { sort, node, text };
         let is_full = rows.len() >= ROWS_MAX;
         match rows.last_mut() {
             Some((_, last, count)) if *last == row => *count += 1,
@@ -66,7 +66,7 @@ pub(super) fn rows(page: &mut String, trace: &Trace, summary: &Summary) -> usize
             _ => rows.push((event.at, row, 1)),
         }
     }
-    for (at, Row { sort, node, text }, count) in rows {
+    for (at, TableRow { sort, node, text }, count) in rows {
         let times = if count > 1 { format!(" <em>×{count}</em>") } else { String::new() };
         let _ = writeln!(
             page,

@@ -1,14 +1,14 @@
 use std::time::Duration;
 
-use kwik_core::{Dir, SessionHandle, StreamHandle};
 use serde_json::Value;
 
-use super::{Outcome, Summary, html, qlog, write_html, write_qlog};
-use crate::faults::{Fault, Memory};
+use super::{Ending, Summary, html, qlog, write_html, write_qlog};
+use crate::apps::bulk::Bulk;
+use crate::disturbance::{Disturbance, RestartState};
 use crate::link::Link;
 use crate::node::NodeId;
 use crate::swarm::{self, Options};
-use crate::trace::{Fate, Trace, TraceKind};
+use crate::trace::{Delivery, Trace, TraceKind};
 use crate::world::{World, WorldConfig};
 
 const CLIENT: NodeId = NodeId(0);
@@ -27,7 +27,7 @@ fn supplied(session: u64, stream: u64, start: u64, end: u64, path: u32) -> Trace
     TraceKind::Supplied { session, stream, start, end, path }
 }
 
-/// Two sessions, three paths, three streams, a fault of every sort.
+/// Two sessions, three paths, three streams, a disturbance of every sort.
 fn trace() -> Trace {
     let mut trace = Trace::default();
     trace.keep(1000);
@@ -35,25 +35,25 @@ fn trace() -> Trace {
     push(0, CLIENT, path(0, 0, SERVER, "Connecting", 0));
     push(10, CLIENT, path(0, 0, SERVER, "Active", 0));
     push(12, CLIENT, path(0, 1, OTHER, "Active", 0));
-    push(20, CLIENT, TraceKind::Sent { to: SERVER, bytes: 1200, fate: Fate::Arrives });
-    push(21, CLIENT, TraceKind::Sent { to: OTHER, bytes: 1200, fate: Fate::Blocked });
+    push(20, CLIENT, TraceKind::Sent { to: SERVER, bytes: 1200, delivery: Delivery::Arrives });
+    push(21, CLIENT, TraceKind::Sent { to: OTHER, bytes: 1200, delivery: Delivery::Blocked });
     push(30, SERVER, TraceKind::Arrived { from: CLIENT, bytes: 1200 });
     push(40, CLIENT, supplied(0, 0, 0, 1_000, 0));
     push(41, CLIENT, supplied(0, 0, 2_000, 3_000, 1));
     push(42, CLIENT, supplied(0, 0, 1_000, 2_000, 0));
     push(43, CLIENT, supplied(0, 7, 0, 100_000, 1));
     push(50, CLIENT, path(0, 0, SERVER, "Suspect", 2_000));
-    let faults = [
-        Fault::Link { from: OTHER, to: CLIENT, link: Link::with_rate(2_000_000, ms(5)) },
-        Fault::Blackhole { from: SERVER, to: CLIENT },
-        Fault::Blackhole { from: CLIENT, to: SERVER },
-        Fault::Pause { node: OTHER, span: ms(10) },
-        Fault::Crash { node: CLIENT },
-        Fault::Restart { node: CLIENT, state: Memory::Lost },
-        Fault::HealAll,
+    let disturbances = [
+        Disturbance::Link { from: OTHER, to: CLIENT, link: Link::with_rate(2_000_000, ms(5)) },
+        Disturbance::Blackhole { from: SERVER, to: CLIENT },
+        Disturbance::Blackhole { from: CLIENT, to: SERVER },
+        Disturbance::Pause { node: OTHER, span: ms(10) },
+        Disturbance::Crash { node: CLIENT },
+        Disturbance::Restart { node: CLIENT, state: RestartState::Lost },
+        Disturbance::HealAll,
     ];
-    for fault in faults {
-        push(60, CLIENT, TraceKind::Fault { fault: Box::new(fault) });
+    for disturbance in disturbances {
+        push(60, CLIENT, TraceKind::Disturbance { disturbance: Box::new(disturbance) });
     }
     push(70, CLIENT, path(0, 0, SERVER, "Active", 0));
     push(80, CLIENT, supplied(0, 4, 0, 10, 0));
@@ -65,10 +65,10 @@ fn trace() -> Trace {
 fn summary() -> Summary {
     Summary {
         seed: 42,
-        options: vec![("liar".into(), "<b>none</b>".into())],
+        options: vec![("byzantine".into(), "<b>none</b>".into())],
         details: "two\nlines".into(),
         nodes: vec!["client".into(), "server <1>".into()],
-        outcome: Outcome::Failed(vec!["a < b".into()]),
+        outcome: Ending::Failed(vec!["a < b".into()]),
         duration: ms(100),
     }
 }
@@ -177,46 +177,22 @@ fn every_event_of_a_node_is_a_qlog_record() {
     let named = |name: &str| client.iter().filter(|record| record["name"] == name).count();
     assert_eq!(named("kwik:path_state"), 5);
     assert_eq!(named("kwik:supplied"), 5);
-    assert_eq!(named("kwik:fault"), 7);
+    assert_eq!(named("kwik:disturbance"), 7);
     assert_eq!(named("transport:datagrams_sent"), 2);
 }
 
-/// A download of `bytes` with a little loss.
+/// A download with a little loss.
 fn run(sample: Option<Duration>) -> World {
     let mut config = WorldConfig::new(5);
     config.sample_paths = sample;
-    let mut world = World::with_config(config);
-    world.trace_mut().keep(100_000);
-    let pki = world.pki("example.test");
-    let client = world.add_client("10.0.0.1:5000".parse().unwrap()).unwrap();
-    let server = world.add_server("10.0.0.2:4433".parse().unwrap(), pki.server(1)).unwrap();
     let link = Link { loss: 0.02, ..Link::with_rate(20_000_000, ms(10)) };
-    world.set_link_both(client, server, link);
-    let session = world.dial(client, server, pki.client(), "example.test").unwrap();
-    let stream = world.session_mut(client, session).unwrap().open_stream(Dir::Bi).unwrap();
-    let mut seat: Option<(SessionHandle, StreamHandle)> = None;
-    let (mut left, mut read) = (BYTES, 0);
-    assert!(world.run_until(ms(60_000), |world| {
-        while let Some((session, _)) = world.poll_event(server) {
-            seat = seat.or_else(|| Some((session, world.session_mut(server, session)?.accept_stream(Dir::Bi)?)));
-            let Some((session, stream)) = seat else { continue };
-            let mut session = world.session_mut(server, session).unwrap();
-            while left > 0 {
-                let Ok(taken) = session.stream_mut(stream).write(&vec![7; left.min(10_000)]) else { break };
-                left -= taken;
-            }
-        }
-        while world.poll_event(client).is_some() {
-            while let Ok(chunk) = world.session_mut(client, session).unwrap().stream_mut(stream).read(usize::MAX) {
-                read += chunk.data.len();
-            }
-        }
-        read == BYTES
-    }));
-    world
+    let mut download = Bulk::new(config, BYTES, &[link]);
+    download.fleet.world.trace_mut().keep(100_000);
+    assert!(download.run(ms(60_000)));
+    download.fleet.world
 }
 
-const BYTES: usize = 200_000;
+const BYTES: u64 = 200_000;
 
 #[test]
 fn being_watched_changes_nothing() {
@@ -251,7 +227,7 @@ fn world_tells_who_supplied_every_byte() {
         assert_eq!(*start, at, "each byte once");
         *end
     });
-    assert_eq!(end, BYTES as u64);
+    assert_eq!(end, BYTES);
     let states: Vec<_> = world
         .trace()
         .events()

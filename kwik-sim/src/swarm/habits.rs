@@ -5,11 +5,11 @@ use std::time::Duration;
 use kwik_core::Limits;
 use kwik_core::limits::Extreme;
 
-use super::options::{ClientOptions, many_jobs};
-use crate::apps::{GiveUp, Header, Job, ReadStyle};
+use super::options::{ClientOptions, many_requests};
+use crate::apps::{GiveUp, Header, ReadStyle, Request};
 use crate::rng::SimRng;
 
-/// Something that the programs of a world do, or are told, all the time.
+/// Something that the programs of a world do, or are configured to, all the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Habit {
     /// Readers take a part of what comes and then nothing for up to a minute.
@@ -18,7 +18,7 @@ pub enum Habit {
     Cancels,
     /// More than a thousand streams at once.
     Crowd,
-    /// Strangers of one network dial the first server without end.
+    /// A host that never authenticates dials the first server without end.
     Flooded,
     /// Limits at their extremes.
     Extreme,
@@ -92,25 +92,27 @@ impl Habit {
     /// Has the clients follow the habit.
     pub(super) fn apply(self, seed: u64, clients: &mut [ClientOptions]) {
         let rng = &mut SimRng::new(seed, &[0x4842]);
-        let visits = clients.iter_mut().flat_map(|client| &mut client.visits);
+        let sessions = clients.iter_mut().flat_map(|client| &mut client.sessions);
         match self {
-            Self::Pauses => visits.flat_map(|visit| &mut visit.jobs).take(4).for_each(|job| pause(rng, job)),
-            Self::Cancels => visits.for_each(|visit| {
-                let job = visit.jobs.first().cloned();
-                visit.jobs.extend(job.into_iter().cycle().take(30));
-                for job in visit.jobs.iter_mut().skip(1) {
-                    cancel(rng, job);
+            Self::Pauses => {
+                sessions.flat_map(|session| &mut session.requests).take(4).for_each(|request| pause(rng, request))
+            }
+            Self::Cancels => sessions.for_each(|session| {
+                let request = session.requests.first().cloned();
+                session.requests.extend(request.into_iter().cycle().take(30));
+                for request in session.requests.iter_mut().skip(1) {
+                    cancel(rng, request);
                 }
-                visit.parallel = 50;
-                visit.give_up = match rng.below(3) {
+                session.parallel = 50;
+                session.give_up = match rng.below(3) {
                     0 => None,
                     1 => Some(GiveUp::Every(Duration::from_millis(20 + rng.below(800)))),
                     _ => Some(GiveUp::AtAnAnswer),
                 };
             }),
-            Self::Crowd => visits.take(1).for_each(|visit| {
-                visit.jobs = (0..25).flat_map(|_| many_jobs(rng)).collect();
-                visit.parallel = visit.jobs.len();
+            Self::Crowd => sessions.take(1).for_each(|session| {
+                session.requests = (0..25).flat_map(|_| many_requests(rng)).collect();
+                session.parallel = session.requests.len();
             }),
             Self::Flooded | Self::Extreme => {}
         }
@@ -127,7 +129,7 @@ impl Habit {
                 let rng = &mut SimRng::new(seed, &[0x4843]);
                 for _ in 0..1 + rng.below(FREE.len() as u64) {
                     let name = rng.pick(FREE).copied().unwrap_or_default();
-                    let extreme = [Extreme::Least, Extreme::Small, Extreme::Huge, Extreme::Most][index(rng, 4)];
+                    let extreme = [Extreme::Least, Extreme::Small, Extreme::Huge, Extreme::Most][rng.index(4)];
                     let mut changed = limits.clone();
                     let field = changed.fields_mut().into_iter().find(|(known, _)| *known == name);
                     field.into_iter().for_each(|(_, field)| field.set(extreme));
@@ -143,24 +145,20 @@ impl Habit {
     }
 }
 
-fn index(rng: &mut SimRng, end: u64) -> usize {
-    usize::try_from(rng.below(end)).unwrap_or(0)
-}
-
 /// Reads up to a quarter of a megabyte, and nothing for a long time.
-fn pause(rng: &mut SimRng, job: &mut Job) {
-    (job.up, job.down) = (job.up.max(Header::LEN as u64), 100_000 + rng.below(1_500_000));
-    let after = (job.down / 3).max(1) + rng.below(200_000);
+fn pause(rng: &mut SimRng, request: &mut Request) {
+    (request.up, request.down) = (request.up.max(Header::LEN as u64), 100_000 + rng.below(1_500_000));
+    let after = (request.down / 3).max(1) + rng.below(200_000);
     let span = Duration::from_secs(1 + rng.below(60));
-    job.read = ReadStyle { pause: Some((after, span)), stop: None, ..job.read };
-    (job.reset_answer, job.reset_upload) = (None, None);
+    request.read = ReadStyle { pause: Some((after, span)), stop: None, ..request.read };
+    (request.reset_answer, request.reset_upload) = (None, None);
 }
 
 /// Wants the answer no more when a part of it came, or nothing; or does not finish its question.
-fn cancel(rng: &mut SimRng, job: &mut Job) {
+fn cancel(rng: &mut SimRng, request: &mut Request) {
     match rng.below(4) {
         0 => {}
-        1 => job.reset_upload = Some(1 + rng.below(job.up)),
-        _ => (job.read.stop, job.pushes) = (Some((rng.below(job.down + 1), 7)), 0),
+        1 => request.reset_upload = Some(1 + rng.below(request.up)),
+        _ => (request.read.stop, request.pushes) = (Some((rng.below(request.down + 1), 7)), 0),
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use kwik_core::limits::RAW_BYTES_MAX;
 use kwik_core::{Congestion, Dir, Limits, TransportCode};
 
-use super::faults::{self, FaultPlan};
+use super::disturbances::{self, DisturbancePlan};
 use super::habits::Habit;
-use crate::apps::{GiveUp, Header, Job, ReadStyle, Reliability, ServerPlan};
-use crate::byzantine::{Behaviour, Cost, Pair, Part};
+use crate::apps::{Header, ReadStyle, Reliability, Request, ServerPlan, SessionPlan};
+use crate::byzantine::{Behaviour, Cost, Pair, PeerRole};
 use crate::link::{Ecn, Link};
 use crate::node::NodeId;
 use crate::rng::SimRng;
@@ -35,11 +35,11 @@ pub struct Options {
     /// What is scarce.
     pub tight: Tight,
     /// What goes wrong.
-    pub faults: FaultPlan,
+    pub disturbances: DisturbancePlan,
     /// A path that every primary asks for and that cannot be.
-    pub stranger: Option<Stranger>,
+    pub invalid_path: Option<InvalidPath>,
     /// A node that speaks as it likes, or two.
-    pub liar: Option<Liar>,
+    pub byzantine: Option<ByzantinePeers>,
     /// What its applications have a habit of.
     pub habit: Option<Habit>,
 }
@@ -50,29 +50,12 @@ pub struct ClientOptions {
     /// How many addresses it has.
     pub addresses: usize,
     /// Its sessions.
-    pub visits: Vec<VisitOptions>,
+    pub sessions: Vec<SessionPlan>,
 }
 
-/// One session of a client.
+/// A node that keeps no rules, alone or with another one.
 #[derive(Debug, Clone)]
-pub struct VisitOptions {
-    /// The server it dials.
-    pub primary: usize,
-    /// What it does.
-    pub jobs: Vec<Job>,
-    /// How much of it at the same time.
-    pub parallel: usize,
-    /// Whether it opens streams before the handshake is done.
-    pub early: bool,
-    /// When it begins.
-    pub begin_after: Duration,
-    /// When it gives up what it can do without.
-    pub give_up: Option<GiveUp>,
-}
-
-/// A node that speaks as it likes, alone or with another one.
-#[derive(Debug, Clone)]
-pub struct Liar {
+pub struct ByzantinePeers {
     /// How.
     pub behaviour: Behaviour,
     /// The secondary that is one of a pair with it.
@@ -81,19 +64,19 @@ pub struct Liar {
     pub seed: u64,
 }
 
-impl Liar {
+impl ByzantinePeers {
     /// What it is in the table of what was reached.
     pub(super) fn kind(&self) -> String {
         match self.accomplice {
-            Some(accomplice) => format!("liars: {:?}", Pair { members: [self.behaviour, accomplice] }),
-            None => format!("liar: {:?}", self.behaviour.part),
+            Some(accomplice) => format!("byzantine: {:?}", Pair { members: [self.behaviour, accomplice] }),
+            None => format!("byzantine: {:?}", self.behaviour.role),
         }
     }
 }
 
 /// A path that cannot be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stranger {
+pub enum InvalidPath {
     /// Nobody is at its address.
     Nowhere,
     /// The server there has another identity.
@@ -104,7 +87,7 @@ pub enum Stranger {
     Forbidden,
 }
 
-impl Stranger {
+impl InvalidPath {
     pub(super) const ALL: [Self; 4] = [Self::Nowhere, Self::OtherIdentity, Self::OtherName, Self::Forbidden];
 }
 
@@ -148,7 +131,7 @@ impl Tight {
         match self {
             Self::Raw => limits.raw_packets_max = 1,
             Self::Paths => limits.paths_max = 2,
-            // A client's endpoint needs one for each of its visits.
+            // A client's endpoint needs one for each of its sessions.
             Self::Sessions => limits.sessions_max = Limits::default().sessions_max,
             _ => {}
         }
@@ -191,14 +174,14 @@ impl Options {
     pub fn from_seed(seed: u64) -> Self {
         let rng = &mut SimRng::new(seed, &[0x5357]);
         let lies = rng.below(4) == 0;
-        // A liar needs a number that others trust as a primary.
-        let servers = 1 + count(rng, if lies { 7 } else { 8 });
-        let links: Vec<Vec<Link>> = (0..1 + count(rng, 3)).map(|_| (0..servers).map(|_| link(rng)).collect()).collect();
+        // A byzantine server needs a number that others trust as a primary.
+        let servers = 1 + rng.index(if lies { 7 } else { 8 });
+        let links: Vec<Vec<Link>> = (0..1 + rng.index(3)).map(|_| (0..servers).map(|_| link(rng)).collect()).collect();
         let tls = if rng.below(10) == 0 { TlsMode::Real } else { TlsMode::Null };
         let congestion = if rng.below(4) == 0 { Congestion::Bbr } else { Congestion::Cubic };
         let tight = if rng.below(3) == 0 { *rng.pick(&Tight::ALL).unwrap_or(&Tight::Nothing) } else { Tight::Nothing };
-        let liar = lies.then(|| liar(rng)).flatten();
-        let stranger = if rng.below(6) == 0 { rng.pick(&Stranger::ALL).copied() } else { None };
+        let byzantine = lies.then(|| byzantine(rng)).flatten();
+        let invalid_path = if rng.below(6) == 0 { rng.pick(&InvalidPath::ALL).copied() } else { None };
         let mut clients: Vec<ClientOptions> = links.iter().map(|_| client(rng, servers)).collect();
         let plan = plan(rng, lies);
         let nodes = |first: usize, count: usize| (first..first + count).map(NodeId).collect::<Vec<_>>();
@@ -206,13 +189,26 @@ impl Options {
         // Nothing honest ends a session, whatever its habit.
         let may_be_severe = habit.is_none();
         let (servers_at, clients_at) = (nodes(0, servers), nodes(servers, clients.len()));
-        let faults = faults::draw(rng, &servers_at, &clients_at, &links, may_be_severe, |client| {
+        let disturbances = disturbances::draw(rng, &servers_at, &clients_at, &links, may_be_severe, |client| {
             clients.get(client).is_some_and(|client| client.addresses > 1)
         });
         if let Some(habit) = habit {
             habit.apply(seed, &mut clients);
         }
-        Self { seed, tls, congestion, servers, clients, links, plan, tight, faults, stranger, liar, habit }
+        Self {
+            seed,
+            tls,
+            congestion,
+            servers,
+            clients,
+            links,
+            plan,
+            tight,
+            disturbances,
+            invalid_path,
+            byzantine,
+            habit,
+        }
     }
 
     /// The limits of every server, of its sessions and its endpoint.
@@ -237,8 +233,13 @@ impl Options {
     /// Bytes that the applications carry, at least.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let of_job = |job: &Job| job.up + job.down + u64::from(job.pushes) * job.push_size;
-        self.clients.iter().flat_map(|client| &client.visits).flat_map(|visit| &visit.jobs).map(of_job).sum()
+        let of_request = |request: &Request| request.up + request.down + u64::from(request.pushes) * request.push_size;
+        self.clients
+            .iter()
+            .flat_map(|client| &client.sessions)
+            .flat_map(|session| &session.requests)
+            .map(of_request)
+            .sum()
     }
 
     /// How long everything may take once all is well again: time to notice what is dead, to dial again, and to carry
@@ -246,19 +247,20 @@ impl Options {
     #[must_use]
     pub fn patience(&self) -> Duration {
         let slowest = self.links.iter().flatten().filter_map(|link| link.rate).min().unwrap_or(1_000_000);
-        let pauses: u64 = self.clients.iter().map(|client| client.visits.len() as u64).sum();
+        let pauses: u64 = self.clients.iter().map(|client| client.sessions.len() as u64).sum();
         let carrying = Duration::from_secs(self.bytes() * 8 * 20 / slowest.max(1));
-        let jobs: usize = self.clients.iter().flat_map(|client| &client.visits).map(|visit| visit.jobs.len()).sum();
-        // One who lies may have to be waited for, job by job.
-        let waiting = if self.liar.is_some() { 4 * jobs as u64 } else { 0 };
+        let requests: usize =
+            self.clients.iter().flat_map(|client| &client.sessions).map(|session| session.requests.len()).sum();
+        // A byzantine peer may have to be waited for, request by request.
+        let waiting = if self.byzantine.is_some() { 4 * requests as u64 } else { 0 };
         Duration::from_secs(60 + 5 * pauses + waiting) + carrying + self.resting()
     }
 
     /// How long the applications themselves pause while they read, about.
     fn resting(&self) -> Duration {
-        let all = self.clients.iter().flat_map(|client| &client.visits).flat_map(|visit| &visit.jobs);
-        let of_job = |job: &Job| job.read.pauses(job.down) + self.plan.read.pauses(job.up);
-        all.map(of_job).sum()
+        let all = self.clients.iter().flat_map(|client| &client.sessions).flat_map(|session| &session.requests);
+        let of_request = |request: &Request| request.read.pauses(request.down) + self.plan.read.pauses(request.up);
+        all.map(of_request).sum()
     }
 }
 
@@ -276,10 +278,6 @@ fn differences<T: fmt::Debug>(value: &T, usual: &T) -> String {
     };
     let usual = fields(&usual);
     fields(&text).into_iter().filter(|field| !usual.contains(field)).collect::<Vec<_>>().join(", ")
-}
-
-fn count(rng: &mut SimRng, end: u64) -> usize {
-    usize::try_from(rng.below(end)).unwrap_or(0)
 }
 
 /// Few bytes often, many sometimes.
@@ -312,21 +310,26 @@ fn link(rng: &mut SimRng) -> Link {
 }
 
 fn client(rng: &mut SimRng, servers: usize) -> ClientOptions {
-    let visit = |rng: &mut SimRng| VisitOptions {
-        primary: count(rng, servers as u64),
-        jobs: if rng.below(12) == 0 { many_jobs(rng) } else { (0..=rng.below(8)).map(|_| job(rng)).collect() },
-        parallel: if rng.below(6) == 0 { 1 + count(rng, 100) } else { 1 + count(rng, 8) },
+    let session = |rng: &mut SimRng| SessionPlan {
+        primary: rng.index(servers),
+        requests: if rng.below(12) == 0 {
+            many_requests(rng)
+        } else {
+            (0..=rng.below(8)).map(|_| request(rng)).collect()
+        },
+        parallel: if rng.below(6) == 0 { 1 + rng.index(100) } else { 1 + rng.index(8) },
         early: rng.below(3) == 0,
         begin_after: Duration::from_millis(rng.below(3000)),
         give_up: None,
+        patience: None,
     };
-    let visits = (0..=rng.below(3)).map(|_| visit(rng)).collect();
-    ClientOptions { addresses: if rng.below(6) == 0 { 2 } else { 1 }, visits }
+    let sessions = (0..=rng.below(3)).map(|_| session(rng)).collect();
+    ClientOptions { addresses: if rng.below(6) == 0 { 2 } else { 1 }, sessions }
 }
 
 /// More streams than a session may have open, with little on them.
-pub(super) fn many_jobs(rng: &mut SimRng) -> Vec<Job> {
-    let small = |rng: &mut SimRng| Job {
+pub(super) fn many_requests(rng: &mut SimRng) -> Vec<Request> {
+    let small = |rng: &mut SimRng| Request {
         dir: if rng.below(4) == 0 { Dir::Uni } else { Dir::Bi },
         up: Header::LEN as u64 + rng.below(100),
         down: rng.below(500),
@@ -340,16 +343,16 @@ pub(super) fn many_jobs(rng: &mut SimRng) -> Vec<Job> {
     (0..30 + rng.below(40)).map(|_| small(rng)).collect()
 }
 
-fn job(rng: &mut SimRng) -> Job {
+fn request(rng: &mut SimRng) -> Request {
     let dir = if rng.below(5) == 0 { Dir::Uni } else { Dir::Bi };
     let (up, down) = (size(rng).max(Header::LEN as u64), if dir == Dir::Bi { size(rng) } else { 0 });
     let partly = |rng: &mut SimRng, size: u64| (rng.below(12) == 0).then(|| rng.below(size.max(1)));
     let pause = (rng.below(8) == 0).then(|| (1 + rng.below(64 * 1024), Duration::from_millis(1 + rng.below(500))));
     let stop = partly(rng, down).map(|after| (after, 7));
     let reset_upload = partly(rng, up).map(|after| after.max(1));
-    let chunk = if rng.below(4) == 0 { 1 + count(rng, 2000) } else { usize::MAX };
+    let chunk = if rng.below(4) == 0 { 1 + rng.index(2000) } else { usize::MAX };
     let pushes = if rng.below(4) == 0 && reset_upload.is_none() { 1 + rng.below(20) } else { 0 };
-    Job {
+    Request {
         dir,
         up,
         down,
@@ -365,7 +368,7 @@ fn job(rng: &mut SimRng) -> Job {
 fn plan(rng: &mut SimRng, lies: bool) -> ServerPlan {
     let percent = |rng: &mut SimRng, most: u64| u32::try_from(rng.below(most + 1)).unwrap_or(0);
     let rarely = |rng: &mut SimRng, most: u64| if rng.below(3) == 0 { percent(rng, most) } else { 0 };
-    // A secondary that keeps the rules finishes its part or dies; only a liar must not be waited for.
+    // A secondary that keeps the rules finishes what it was granted or dies; only a byzantine one must not be waited for.
     let patience = (lies || rng.below(2) == 0).then_some(Duration::from_secs(3));
     ServerPlan {
         others: Vec::new(),
@@ -378,7 +381,7 @@ fn plan(rng: &mut SimRng, lies: bool) -> ServerPlan {
         raw_queries: percent(rng, 5),
         reliability: Reliability { short: rarely(rng, 30), reset: rarely(rng, 30), late: rarely(rng, 50) },
         read: ReadStyle {
-            chunk: if rng.below(4) == 0 { 1 + count(rng, 4000) } else { usize::MAX },
+            chunk: if rng.below(4) == 0 { 1 + rng.index(4000) } else { usize::MAX },
             ordered: rng.below(4) != 0,
             pause: (rng.below(6) == 0).then(|| (1 + rng.below(64 * 1024), Duration::from_millis(1 + rng.below(300)))),
             stop: None,
@@ -386,14 +389,15 @@ fn plan(rng: &mut SimRng, lies: bool) -> ServerPlan {
     }
 }
 
-/// So few of those who lie are pairs.
+/// So few of the byzantine peers are pairs.
 const PAIRS_ARE_ONE_IN: u64 = 3;
 
-fn liar(rng: &mut SimRng) -> Option<Liar> {
-    let part = *rng.pick(&[Part::Primary, Part::Secondary, Part::Secondary, Part::Client, Part::Joiner])?;
-    let mut behaviours = Behaviour::all(part);
+fn byzantine(rng: &mut SimRng) -> Option<ByzantinePeers> {
+    let role =
+        *rng.pick(&[PeerRole::Primary, PeerRole::Secondary, PeerRole::Secondary, PeerRole::Client, PeerRole::Joiner])?;
+    let mut behaviours = Behaviour::all(role);
     // What nobody granted is what a secondary must be kept from above all.
-    if rng.below(3) == 0 && part == Part::Secondary {
+    if rng.below(3) == 0 && role == PeerRole::Secondary {
         behaviours.retain(|behaviour| behaviour.cost == Cost::Code(TransportCode::GRANT_VIOLATION));
     }
     let behaviour = *rng.pick(&behaviours)?;
@@ -401,17 +405,18 @@ fn liar(rng: &mut SimRng) -> Option<Liar> {
     let rng = &mut SimRng::new(seed, &[0x5061]);
     if rng.below(PAIRS_ARE_ONE_IN) == 0 {
         let Pair { members: [behaviour, accomplice] } = *rng.pick(&Pair::all())?;
-        return Some(Liar { behaviour, accomplice: Some(accomplice), seed });
+        return Some(ByzantinePeers { behaviour, accomplice: Some(accomplice), seed });
     }
-    Some(Liar { behaviour, accomplice: None, seed })
+    Some(ByzantinePeers { behaviour, accomplice: None, seed })
 }
 
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, tls, congestion, servers, clients, links, plan, tight, faults, stranger, liar, habit } = self;
+        let Self { seed, tls, congestion, servers, clients, links, plan, tight, .. } = self;
+        let Self { disturbances, invalid_path, byzantine, habit, .. } = self;
         writeln!(
             f,
-            "seed {seed}: {tls:?} TLS, {congestion:?}, {servers} servers, scarce: {tight:?}, habit: {habit:?}, stranger: {stranger:?}, liar: {liar:?}"
+            "seed {seed}: {tls:?} TLS, {congestion:?}, {servers} servers, scarce: {tight:?}, habit: {habit:?}, invalid path: {invalid_path:?}, byzantine: {byzantine:?}"
         )?;
         if *habit == Some(Habit::Extreme) {
             writeln!(f, "  limits: {}", differences(&self.limits(), &self.tight.limits()))?;
@@ -422,17 +427,17 @@ impl fmt::Display for Options {
             for (server, link) in links.iter().enumerate() {
                 writeln!(f, "    to n{server}: {}", describe(link))?;
             }
-            for visit in &client.visits {
-                let VisitOptions { primary, jobs, parallel, early, begin_after, give_up } = visit;
+            for session in &client.sessions {
+                let SessionPlan { primary, requests, parallel, early, begin_after, give_up, .. } = session;
                 writeln!(
                     f,
-                    "    visits n{primary} at {begin_after:?}, early {early}, {parallel} at a time, gives up {give_up:?}"
+                    "    session with n{primary} at {begin_after:?}, early {early}, {parallel} at a time, gives up {give_up:?}"
                 )?;
-                for job in jobs {
-                    writeln!(f, "      {job:?}")?;
+                for request in requests {
+                    writeln!(f, "      {request:?}")?;
                 }
             }
         }
-        write!(f, "{faults}")
+        write!(f, "{disturbances}")
     }
 }

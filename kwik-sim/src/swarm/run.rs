@@ -8,20 +8,21 @@ use std::time::Duration;
 
 use kwik_core::{Limits, PathTarget};
 
-use super::faults::second_address;
+use super::disturbances::second_address;
 use super::habits::Habit;
-use super::options::{ClientOptions, Liar, Options, Stranger, Tight};
-use crate::apps::{ClientApp, ClientPlan, ServerApp, ServerPlan, Visit};
-use crate::byzantine::{Byzantine, Dialer, Flood, Part, Report};
-use crate::checks::{Coverage, Model, SharedModel, Watch};
-use crate::faults::{Fault, Memory};
-use crate::node::{NodeConfig, NodeId};
-use crate::pki::Pki;
+use super::options::{ByzantinePeers, InvalidPath, Options, Tight};
+use crate::apps::{ClientApp, ClientPlan, ServerApp, ServerPlan, SessionPlan};
+use crate::byzantine::{Byzantine, Dialer, Flood, PeerRole, Report};
+use crate::checks::{Coverage, FlowModel, SharedModel, Watch};
+use crate::disturbance::{Disturbance, RestartState};
+use crate::fleet::{Fleet, FleetBuilder};
+use crate::link::Link;
+use crate::node::NodeId;
 use crate::world::{World, WorldConfig};
 
 /// What became of a world.
 #[derive(Debug, Clone)]
-pub struct Outcome {
+pub struct WorldOutcome {
     /// Its seed.
     pub seed: u64,
     /// What must not have been; empty if all is well.
@@ -32,7 +33,7 @@ pub struct Outcome {
     pub events: u64,
     /// How much virtual time passed.
     pub elapsed: Duration,
-    /// How long everything took once the faults were over.
+    /// How long everything took once the disturbances were over.
     pub recovery: Duration,
     /// The last things that happened.
     pub tail: Vec<String>,
@@ -40,35 +41,36 @@ pub struct Outcome {
     pub coverage: Coverage,
 }
 
-/// The name in every certificate.
-const NAME: &str = "server.test";
-
 /// The number of a server that is not there.
-const STRANGER: u8 = 99;
+const INVALID_SERVER: usize = 99;
 
 /// How long closed sessions may linger: silent peers are forgotten after the idle timeout, and closed connections after
 /// three probe timeouts, which a pause of some seconds makes long.
 const LINGER: Duration = Duration::from_secs(600);
 
 /// A world in the making, and who is who in it.
-struct Stage {
-    world: World,
+struct SwarmWorld {
+    fleet: Fleet,
     model: SharedModel,
     clients: Vec<NodeId>,
-    servers: Vec<NodeId>,
-    liars: Vec<NodeId>,
+    byzantines: Vec<NodeId>,
     reports: Vec<Rc<RefCell<Report>>>,
     limits: Limits,
 }
 
 /// Runs a world. `keep` of its last events are kept, and the state of its paths is among them every `sample`; `look` is
 /// given the world at the end.
-pub fn run(options: &Options, keep: usize, sample: Option<Duration>, look: impl FnOnce(&World, &Outcome)) -> Outcome {
-    let mut stage = Stage::new(options, sample);
-    stage.world.trace_mut().keep(keep);
+pub fn run(
+    options: &Options,
+    keep: usize,
+    sample: Option<Duration>,
+    look: impl FnOnce(&World, &WorldOutcome),
+) -> WorldOutcome {
+    let mut swarm = SwarmWorld::new(options, sample);
+    swarm.fleet.world.trace_mut().keep(keep);
     let mut recovery = Duration::ZERO;
-    let caught = catch_unwind(AssertUnwindSafe(|| recovery = stage.play(options)));
-    let Stage { world, model, .. } = &stage;
+    let caught = catch_unwind(AssertUnwindSafe(|| recovery = swarm.play(options)));
+    let SwarmWorld { fleet: Fleet { world, .. }, model, .. } = &swarm;
     // A panic may have come in the middle of a change to the model.
     let mut violations: Vec<String> = caught.err().map(|panic| panic_text(&*panic)).into_iter().collect();
     let mut coverage = Coverage::default();
@@ -76,20 +78,20 @@ pub fn run(options: &Options, keep: usize, sample: Option<Duration>, look: impl 
         violations.extend(model.violations().iter().cloned());
         coverage = model.coverage.clone();
     }
-    options.faults.kinds.iter().for_each(|kind| coverage.fault(kind));
-    if let Some(liar) = &options.liar {
-        stage.cover_liars(liar, &mut coverage);
+    options.disturbances.kinds.iter().for_each(|kind| coverage.disturbance(kind));
+    if let Some(byzantine) = &options.byzantine {
+        swarm.cover_byzantine(byzantine, &mut coverage);
     }
     if let Some(habit) = options.habit {
-        coverage.fault(&format!("habit: {habit:?}"));
+        coverage.disturbance(&format!("habit: {habit:?}"));
         if coverage.work.contains_key("session done") {
             habit.result().into_iter().for_each(|result| coverage.work(result));
         }
     }
-    if let Some(stranger) = options.stranger {
-        coverage.fault(&format!("stranger: {stranger:?}"));
+    if let Some(invalid_path) = options.invalid_path {
+        coverage.disturbance(&format!("invalid path: {invalid_path:?}"));
     }
-    let outcome = Outcome {
+    let outcome = WorldOutcome {
         seed: options.seed,
         violations,
         hash: world.trace().hash(),
@@ -109,186 +111,168 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     format!("a panic: {text}")
 }
 
-impl Stage {
+impl SwarmWorld {
     fn new(options: &Options, sample: Option<Duration>) -> Self {
         let mut config = WorldConfig::new(options.seed);
         (config.tls, config.sample_paths) = (options.tls, sample);
-        let mut world = World::with_config(config);
-        let pki = world.pki(NAME);
-        let model = Model::shared(!options.faults.faults.is_empty(), options.faults.sessions_may_fail);
+        let model =
+            FlowModel::shared(!options.disturbances.disturbances.is_empty(), options.disturbances.sessions_may_fail);
         if options.tight == Tight::Sessions {
             model.borrow_mut().expect_refusals();
         }
-        let limits = options.limits();
-        let servers: Vec<NodeId> = (0..options.servers)
-            .map(|number| {
-                let mut node =
-                    NodeConfig::server(server_address(number), pki.server(small(number)).limits(limits.clone()));
-                node.congestion = options.congestion;
-                node.limits = limits.clone();
-                world.add_node(node).expect("the configuration is sound")
-            })
-            .collect();
-        let clients: Vec<NodeId> = options
-            .clients
-            .iter()
-            .enumerate()
-            .map(|(number, client)| {
-                let mut node = NodeConfig::client(client_address(number));
+        let (limits, client_limits) = (options.limits(), options.client_limits());
+        let mut builder = FleetBuilder::new(config).link(Link::default()).servers(options.servers, |_, node| {
+            node.congestion = options.congestion;
+            node.set_limits(&limits);
+        });
+        for (number, client) in options.clients.iter().enumerate() {
+            builder = builder.client(|node| {
                 node.addresses.extend((client.addresses > 1).then(|| second_address(number)));
                 node.congestion = options.congestion;
-                node.limits = options.client_limits();
-                world.add_node(node).expect("the configuration is sound")
-            })
-            .collect();
-        let mut stage = Self { world, model, clients, servers, liars: Vec::new(), reports: Vec::new(), limits };
-        stage.lay_links(options);
-        stage.add_liar(options, &pki);
+                node.set_limits(&client_limits);
+            });
+        }
+        let fleet = builder.build();
+        let clients = fleet.world.nodes().skip(options.servers).collect();
+        let mut swarm = Self { fleet, model, clients, byzantines: Vec::new(), reports: Vec::new(), limits };
+        swarm.lay_links(options);
+        swarm.add_byzantine(options);
         if options.habit == Some(Habit::Flooded) {
-            stage.add_flood(options, &pki);
+            swarm.add_flood(options);
         }
-        stage.set_apps(options, &pki);
-        for (at, fault) in &options.faults.faults {
-            stage.world.at(*at, fault.clone());
+        swarm.set_apps(options);
+        for (at, disturbance) in &options.disturbances.disturbances {
+            swarm.fleet.world.at(*at, disturbance.clone());
         }
-        stage
+        swarm
     }
 
     fn lay_links(&mut self, options: &Options) {
         for (client, links) in self.clients.iter().zip(&options.links) {
-            for (server, link) in self.servers.iter().zip(links) {
-                self.world.set_link_both(*client, *server, link.clone());
+            for (server, link) in self.fleet.servers.iter().zip(links) {
+                self.fleet.world.set_link_both(*client, *server, link.clone());
             }
         }
     }
 
-    fn add_liar(&mut self, options: &Options, pki: &Pki) {
-        let Some(liar) = &options.liar else { return };
-        if matches!(liar.behaviour.part, Part::Client | Part::Joiner) {
-            let server = self.world.address(self.servers[0]);
-            let node = Byzantine::client(&self.world, pki, server, liar.seed, liar.behaviour);
+    fn add_byzantine(&mut self, options: &Options) {
+        let Some(byzantine) = &options.byzantine else { return };
+        if matches!(byzantine.behaviour.role, PeerRole::Client | PeerRole::Joiner) {
+            let node = Byzantine::client(&self.fleet, byzantine.seed, byzantine.behaviour);
             self.model.borrow_mut().distrust_a_client();
-            return self.add_raw(client_address(options.clients.len()), node);
+            self.reports.push(node.report());
+            let address = ([10, 0, 2, small(options.clients.len()) + 1], 5000).into();
+            self.byzantines.push(self.fleet.world.add_raw_node(address, Box::new(node)));
+            return;
         }
         let (own, other) = (options.servers, options.servers + 1);
-        let partner = if liar.accomplice.is_some() { other } else { 0 };
-        let server = |number, behaviour| Byzantine::server(&self.world, pki, small(number), liar.seed, behaviour);
-        let node = server(own, liar.behaviour);
-        let node = node.partner(server_address(partner), NAME, pki.public_identity(small(partner)));
-        let accomplice = liar.accomplice.map(|behaviour| server(other, behaviour).together_with(&node));
+        let partner = if byzantine.accomplice.is_some() { other } else { 0 };
+        let server = |number, behaviour| Byzantine::server(&self.fleet, small(number), byzantine.seed, behaviour);
+        let partner = self.fleet.target(partner);
+        let node = server(own, byzantine.behaviour).partner(partner);
+        let accomplice = byzantine.accomplice.map(|behaviour| server(other, behaviour).together_with(&node));
         for (number, node) in std::iter::once((own, node)).chain(accomplice.map(|node| (other, node))) {
-            self.model.borrow_mut().distrust(pki.public_identity(small(number)));
-            self.add_raw(server_address(number), node);
+            self.model.borrow_mut().distrust(self.fleet.target(number).identity);
+            self.reports.push(node.report());
+            self.byzantines.push(self.fleet.add_raw_server(number, Box::new(node)));
         }
     }
 
-    fn add_raw(&mut self, address: std::net::SocketAddr, node: Byzantine) {
-        self.reports.push(node.report());
-        self.liars.push(self.world.add_raw_node(address, Box::new(node)));
-    }
-
-    /// What the liars came to do, and what they met.
-    fn cover_liars(&self, liar: &Liar, coverage: &mut Coverage) {
+    /// What the byzantine nodes came to do, and what they met.
+    fn cover_byzantine(&self, byzantine: &ByzantinePeers, coverage: &mut Coverage) {
         let reports: Vec<_> = self.reports.iter().map(|report| report.borrow()).collect();
         if reports.iter().all(|report| report.has_acted) {
-            coverage.fault(&liar.kind());
+            coverage.disturbance(&byzantine.kind());
         }
         let closed = reports.iter().flat_map(|report| &report.closed);
         closed.filter_map(|(_, code)| *code).for_each(|code| coverage.code(code));
     }
 
-    /// Strangers that dial the first server, all of one network.
-    fn add_flood(&mut self, options: &Options, pki: &Pki) {
+    /// A host that never authenticates, and dials the first server again and again.
+    fn add_flood(&mut self, options: &Options) {
         let dialer = [Dialer::Silent, Dialer::Forger, Dialer::Spoofed][usize::from(options.seed.to_le_bytes()[0] % 3)];
-        let (server, plan) = (self.world.address(self.servers[0]), (400, Duration::from_millis(2)));
-        let flood = Flood::new(&self.world, pki, server, options.seed, dialer, plan);
-        let address = std::net::SocketAddr::from(([10, 1, 0, 1], 7000));
-        self.world.add_raw_node(address, Box::new(flood));
+        let flood = Flood::new(&self.fleet, options.seed, dialer, (400, Duration::from_millis(2)));
+        self.fleet.world.add_raw_node(([10, 1, 0, 1], 7000).into(), Box::new(flood));
     }
 
-    fn set_apps(&mut self, options: &Options, pki: &Pki) {
-        let lies = |part: Part| options.liar.as_ref().is_some_and(|liar| liar.behaviour.part == part);
-        let target = |number: usize| PathTarget {
-            address: server_address(number),
-            server_name: NAME.to_owned(),
-            identity: pki.public_identity(small(number)),
-        };
-        let all = options.servers + if lies(Part::Secondary) { self.liars.len() } else { 0 };
-        for (number, node) in self.servers.iter().enumerate() {
-            let others =
-                (0..all).filter(|other| *other != number).map(target).chain(self.stranger(options, pki)).collect();
+    fn set_apps(&mut self, options: &Options) {
+        let has = |role: PeerRole| options.byzantine.as_ref().is_some_and(|byzantine| byzantine.behaviour.role == role);
+        let all = options.servers + if has(PeerRole::Secondary) { self.byzantines.len() } else { 0 };
+        for (number, node) in self.fleet.servers.iter().enumerate() {
+            let others = (0..all)
+                .filter(|other| *other != number)
+                .map(|other| self.fleet.target(other))
+                .chain(self.invalid_path(options))
+                .collect();
             let plan = ServerPlan { others, ..options.plan.clone() };
             let app = ServerApp::new(plan, options.seed ^ number as u64, self.model.clone());
-            self.world.set_app(*node, Box::new(app));
+            self.fleet.world.set_app(*node, Box::new(app));
         }
+        let servers: Vec<_> = (0..=options.servers).map(|number| self.fleet.server_address(number)).collect();
         for (number, (node, client)) in self.clients.iter().zip(&options.clients).enumerate() {
-            let mut visits = visits(client);
-            if lies(Part::Primary)
-                && let Some(visit) = visits.first().cloned()
+            let mut sessions = client.sessions.clone();
+            if has(PeerRole::Primary)
+                && let Some(session) = sessions.first().cloned()
             {
-                let patience = Some(Duration::from_secs(5));
-                visits.push(Visit { primary: server_address(options.servers), patience, ..visit });
+                sessions.push(SessionPlan {
+                    primary: options.servers,
+                    patience: Some(Duration::from_secs(5)),
+                    ..session
+                });
             }
-            let config = pki.client().limits(options.client_limits());
-            let plan = ClientPlan { number: u16::from(small(number)), config, visits };
-            self.world.set_app(*node, Box::new(ClientApp::new(plan, self.model.clone())));
+            let config = self.fleet.pki.client().limits(options.client_limits());
+            let plan = ClientPlan { number: u16::from(small(number)), config, sessions, servers: servers.clone() };
+            self.fleet.world.set_app(*node, Box::new(ClientApp::new(plan, self.model.clone())));
         }
     }
 
     /// A path that cannot be, if the world has one.
-    fn stranger(&self, options: &Options, pki: &Pki) -> Option<PathTarget> {
-        let stranger = options.stranger?;
-        let last = options.servers - 1;
-        let real = PathTarget {
-            address: server_address(last),
-            server_name: NAME.to_owned(),
-            identity: pki.public_identity(small(last)),
-        };
-        let other = pki.public_identity(STRANGER);
-        self.model.borrow_mut().expect_stranger(other);
-        Some(match stranger {
-            Stranger::Nowhere => PathTarget { address: server_address(usize::from(STRANGER)), identity: other, ..real },
-            Stranger::OtherIdentity => PathTarget { identity: other, ..real },
-            Stranger::OtherName => PathTarget { server_name: "other.test".to_owned(), identity: other, ..real },
-            Stranger::Forbidden => {
-                PathTarget { address: std::net::SocketAddr::from(([127, 0, 0, 1], 4433)), identity: other, ..real }
-            }
+    fn invalid_path(&self, options: &Options) -> Option<PathTarget> {
+        let invalid_path = options.invalid_path?;
+        let (real, nowhere) = (self.fleet.target(options.servers - 1), self.fleet.target(INVALID_SERVER));
+        let identity = nowhere.identity;
+        self.model.borrow_mut().expect_invalid_path(identity);
+        Some(match invalid_path {
+            InvalidPath::Nowhere => nowhere,
+            InvalidPath::OtherIdentity => PathTarget { identity, ..real },
+            InvalidPath::OtherName => PathTarget { server_name: "other.test".to_owned(), identity, ..real },
+            InvalidPath::Forbidden => PathTarget { address: ([127, 0, 0, 1], 4433).into(), identity, ..real },
         })
     }
 
-    /// The faults, the recovery, the end. Returns how long the recovery took.
+    /// The disturbances, the recovery, the end. Returns how long the recovery took.
     fn play(&mut self, options: &Options) -> Duration {
-        let mut watch = Watch::new(&mut self.world, self.model.clone(), self.limits.clone());
-        let end = options.faults.end;
-        if self.world.run_until(end, |world| !watch.look(world)) {
+        let mut watch = Watch::new(&mut self.fleet.world, self.model.clone(), self.limits.clone());
+        let end = options.disturbances.end;
+        if self.fleet.world.run_until(end, |world| !watch.look(world)) {
             return Duration::ZERO;
         }
         self.heal();
-        let healed = self.world.elapsed();
+        let healed = self.fleet.world.elapsed();
         let clients = self.clients.clone();
         let mut failed = false;
-        let done = self.world.run_until(options.patience(), |world| {
+        let done = self.fleet.world.run_until(options.patience(), |world| {
             failed = !watch.look(world);
             failed || clients.iter().all(|client| world.is_app_done(*client))
         });
-        let recovery = self.world.elapsed() - healed;
+        let recovery = self.fleet.world.elapsed() - healed;
         if failed {
             return recovery;
         }
         if !done {
             let open = self.model.borrow().open_flows();
-            let clients: Vec<_> = clients.iter().filter(|client| !self.world.is_app_done(**client)).collect();
+            let clients: Vec<_> = clients.iter().filter(|client| !self.fleet.world.is_app_done(**client)).collect();
             self.violate(format!(
                 "{clients:?} are not done {:?} after all was well again; open are {open:#?}",
                 options.patience()
             ));
             return recovery;
         }
-        for liar in self.liars.clone() {
-            self.world.crash(liar);
+        for byzantine in self.byzantines.clone() {
+            self.fleet.world.crash(byzantine);
         }
-        let honest: Vec<NodeId> = self.clients.iter().chain(&self.servers).copied().collect();
-        let quiet = self.world.run_until(LINGER, |world| {
+        let honest: Vec<NodeId> = self.clients.iter().chain(&self.fleet.servers).copied().collect();
+        let quiet = self.fleet.world.run_until(LINGER, |world| {
             failed = !watch.look(world);
             failed || honest.iter().all(|node| world.is_app_done(*node) && world.endpoint(*node).is_idle())
         });
@@ -296,14 +280,15 @@ impl Stage {
             return recovery;
         }
         self.check_quiet(&honest, quiet);
+        watch.audit_now(&self.fleet.world);
         recovery
     }
 
     fn heal(&mut self) {
-        self.world.inject(Fault::HealAll);
-        for node in self.world.nodes().collect::<Vec<_>>() {
-            if self.world.is_crashed(node) {
-                self.world.inject(Fault::Restart { node, state: Memory::Kept });
+        self.fleet.world.inject(Disturbance::HealAll);
+        for node in self.fleet.world.nodes().collect::<Vec<_>>() {
+            if self.fleet.world.is_crashed(node) {
+                self.fleet.world.inject(Disturbance::Restart { node, state: RestartState::Kept });
             }
         }
     }
@@ -311,16 +296,12 @@ impl Stage {
     /// Nothing is left: no stream, no session, no connection, no timer.
     fn check_quiet(&mut self, honest: &[NodeId], quiet: bool) {
         for node in honest {
-            let done = self.world.is_app_done(*node);
-            let sessions = self.world.sessions(*node);
+            let done = self.fleet.world.is_app_done(*node);
+            let sessions = self.fleet.world.sessions(*node);
             let left: Vec<_> =
-                sessions.into_iter().filter(|session| self.world.session(*node, *session).is_some()).collect();
-            self.world.run_for(Duration::ZERO);
-            let defects = self.world.defects(*node).to_vec();
-            if !defects.is_empty() {
-                self.violate(format!("{node} ran into a defect of its own: {defects:?}"));
-            }
-            let endpoint = self.world.endpoint(*node);
+                sessions.into_iter().filter(|session| self.fleet.world.session(*node, *session).is_some()).collect();
+            self.fleet.world.run_for(Duration::ZERO);
+            let endpoint = self.fleet.world.endpoint(*node);
             let (idle, timeout) = (endpoint.is_idle(), endpoint.poll_timeout());
             if !quiet || !idle || !left.is_empty() || timeout.is_some() {
                 self.violate(format!(
@@ -338,28 +319,34 @@ impl Stage {
     }
 }
 
-fn visits(client: &ClientOptions) -> Vec<Visit> {
-    let visit = |visit: &super::options::VisitOptions| Visit {
-        primary: server_address(visit.primary),
-        server_name: NAME.to_owned(),
-        jobs: visit.jobs.clone(),
-        parallel: visit.parallel,
-        early: visit.early,
-        begin_after: visit.begin_after,
-        give_up: visit.give_up,
-        patience: None,
-    };
-    client.visits.iter().map(visit).collect()
-}
-
-fn server_address(number: usize) -> std::net::SocketAddr {
-    std::net::SocketAddr::from(([10, 0, 1, small(number) + 1], 4433))
-}
-
-fn client_address(number: usize) -> std::net::SocketAddr {
-    std::net::SocketAddr::from(([10, 0, 2, small(number) + 1], 5000))
-}
-
 fn small(number: usize) -> u8 {
-    u8::try_from(number).unwrap_or(u8::MAX - 1)
+    u8::try_from(number).expect("few nodes")
+}
+
+#[cfg(test)]
+mod tests {
+    use kwik_core::{ProtocolEventKind, SessionError, TransportCode};
+
+    use super::*;
+
+    #[test]
+    fn honest_world_in_which_an_operator_sees_an_error_fails() {
+        let options = (0..).map(Options::from_seed).find(|options| options.byzantine.is_none()).unwrap();
+        let fault = |code| ProtocolEventKind::Fault { code, detail: String::new() };
+        let error = SessionError::Transport { code: TransportCode::INTERNAL, detail: String::new() };
+        for (kind, fails) in [
+            (fault(TransportCode::INTERNAL), true),
+            (ProtocolEventKind::SessionEnded { error }, true),
+            (fault(TransportCode::CONTROL_FLOOD), false),
+        ] {
+            let mut swarm = SwarmWorld::new(&options, None);
+            swarm.fleet.world.run_for(Duration::from_secs(5));
+            let server = swarm.fleet.servers[0];
+            let mut event = swarm.fleet.world.take_protocol_events(server).remove(0);
+            event.kind = kind;
+            swarm.fleet.world.nodes[server.0].note(event);
+            swarm.play(&options);
+            assert_eq!(swarm.model.borrow().violations().is_empty(), !fails, "{:?}", swarm.model.borrow().violations());
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::options::Options;
-use super::run::{Outcome, run};
+use super::run::{WorldOutcome, run};
 use crate::checks::Coverage;
 
 /// What a sweep found.
@@ -23,7 +23,7 @@ pub struct Swarm {
     /// What was reached.
     pub coverage: Coverage,
     /// Worlds in which something was that must not have been.
-    pub failures: Vec<Outcome>,
+    pub failures: Vec<WorldOutcome>,
 }
 
 /// How a sweep is run.
@@ -72,7 +72,7 @@ pub fn sweep(sweep: Sweep, progress: impl Fn(usize) + Sync) -> Swarm {
 }
 
 /// Runs the world of a seed; again, with its last events kept, if something is wrong.
-fn run_seed(seed: u64) -> Outcome {
+fn run_seed(seed: u64) -> WorldOutcome {
     let options = Options::from_seed(seed);
     let outcome = run(&options, 0, None, |_, _| ());
     if outcome.violations.is_empty() { outcome } else { run(&options, TAIL, None, |_, _| ()) }
@@ -84,7 +84,7 @@ fn now() -> Instant {
 }
 
 impl Swarm {
-    fn add(&mut self, outcome: Outcome) {
+    fn add(&mut self, outcome: WorldOutcome) {
         self.worlds += 1;
         self.events += outcome.events;
         self.virtual_time += outcome.elapsed;

@@ -5,10 +5,10 @@ use std::fmt::Write;
 
 use kwik_core::TransportCode;
 
-use super::faults::KINDS;
+use super::disturbances::KINDS;
 use super::habits::Habit;
-use super::options::Stranger;
-use crate::byzantine::{Pair, Part};
+use super::options::InvalidPath;
+use crate::byzantine::{Pair, PeerRole};
 use crate::checks::{Coverage, name_of};
 
 /// Limits that the applications run into.
@@ -31,7 +31,10 @@ const OUT_OF_REACH: &[(TransportCode, &str)] = &[
     (TransportCode::NO_ERROR, "it tells of no error"),
     (TransportCode::INTERNAL, "a defect of the implementation"),
     (TransportCode::SLOW_PEER, "nothing gives it"),
-    (TransportCode::UNANSWERED, "it takes a minute, and only a client that is at fault leaves a command unanswered"),
+    (
+        TransportCode::UNANSWERED,
+        "it takes a minute, and only a client that is at disturbance leaves a command unanswered",
+    ),
     (TransportCode::ENDED_HERE, "kwik-tokio tells it to its application"),
 ];
 
@@ -39,15 +42,9 @@ const OUT_OF_REACH: &[(TransportCode, &str)] = &[
 #[must_use]
 pub fn coverage_table(coverage: &Coverage) -> String {
     let mut text = String::new();
-    let sections = [
-        ("faults", with_zeros(&coverage.faults, fault_names())),
-        ("codes", with_zeros(&coverage.codes, code_names())),
-        ("limits", with_zeros(&owned(&coverage.limits), LIMITS.iter().map(ToString::to_string))),
-        ("work", with_zeros(&owned(&coverage.work), RESULTS.iter().map(ToString::to_string))),
-    ];
-    for (title, counts) in sections {
+    for (kind, counts) in counts(coverage) {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{title}");
+        let _ = writeln!(text, "{kind}");
         for (name, count) in counts {
             let _ = writeln!(text, "  {count:>9}  {name}");
         }
@@ -58,26 +55,29 @@ pub fn coverage_table(coverage: &Coverage) -> String {
 /// What was never reached and could have been.
 #[must_use]
 pub fn coverage_gaps(coverage: &Coverage) -> Vec<String> {
-    let faults = with_zeros(&coverage.faults, fault_names());
-    let codes = with_zeros(&coverage.codes, code_names());
-    let limits = with_zeros(&owned(&coverage.limits), LIMITS.iter().map(ToString::to_string));
-    let mut results = with_zeros(&owned(&coverage.work), RESULTS.iter().map(ToString::to_string));
-    results.retain(|name, _| RESULTS.contains(&name.as_str()));
-    [("fault", faults), ("code", codes), ("limit", limits), ("result", results)]
-        .into_iter()
-        .flat_map(|(kind, counts)| {
-            counts.into_iter().filter(|(_, count)| *count == 0).map(move |(name, _)| format!("{kind} {name}"))
-        })
-        .collect()
+    let never = |(kind, counts): (&'static str, BTreeMap<String, u64>)| {
+        counts.into_iter().filter(|(_, count)| *count == 0).map(move |(name, _)| format!("{kind}: {name}"))
+    };
+    counts(coverage).into_iter().flat_map(never).collect()
 }
 
-fn fault_names() -> impl Iterator<Item = String> {
-    let liars = [Part::Primary, Part::Secondary, Part::Client, Part::Joiner];
-    let liars = liars.into_iter().map(|part| format!("liar: {part:?}"));
-    let liars = liars.chain(Pair::all().into_iter().map(|pair| format!("liars: {pair:?}")));
-    let strangers = Stranger::ALL.into_iter().map(|stranger| format!("stranger: {stranger:?}"));
+/// What was reached and could have been, by kind.
+fn counts(coverage: &Coverage) -> [(&'static str, BTreeMap<String, u64>); 4] {
+    [
+        ("disturbances", with_zeros(&coverage.disturbances, disturbance_names())),
+        ("codes", with_zeros(&coverage.codes, code_names())),
+        ("limits", with_zeros(&owned(&coverage.limits), LIMITS.iter().map(ToString::to_string))),
+        ("work", with_zeros(&owned(&coverage.work), RESULTS.iter().map(ToString::to_string))),
+    ]
+}
+
+fn disturbance_names() -> impl Iterator<Item = String> {
+    let byzantines = [PeerRole::Primary, PeerRole::Secondary, PeerRole::Client, PeerRole::Joiner];
+    let byzantines = byzantines.into_iter().map(|role| format!("byzantine: {role:?}"));
+    let byzantines = byzantines.chain(Pair::all().into_iter().map(|pair| format!("byzantine: {pair:?}")));
+    let invalid_paths = InvalidPath::ALL.into_iter().map(|invalid_path| format!("invalid path: {invalid_path:?}"));
     let habits = Habit::ALL.into_iter().map(|habit| format!("habit: {habit:?}"));
-    KINDS.iter().map(|(kind, _)| (*kind).to_owned()).chain(liars).chain(strangers).chain(habits)
+    KINDS.iter().map(|(kind, _)| (*kind).to_owned()).chain(byzantines).chain(invalid_paths).chain(habits)
 }
 
 fn code_names() -> impl Iterator<Item = String> {

@@ -34,7 +34,7 @@ impl crypto::ClientConfig for NullClient {
         server_name: &str,
         params: &TransportParameters,
     ) -> Result<Box<dyn crypto::Session>, ConnectError> {
-        let step = Step::SendClientHello;
+        let step = HandshakeStep::SendClientHello;
         Ok(Box::new(NullSession::new(Side::Client, step, server_name, &self.entropy, params)))
     }
 }
@@ -61,14 +61,14 @@ impl crypto::ServerConfig for NullServer {
     }
 
     fn start_session(self: Arc<Self>, _version: u32, params: &TransportParameters) -> Box<dyn crypto::Session> {
-        let step = Step::AwaitClientHello;
+        let step = HandshakeStep::AwaitClientHello;
         Box::new(NullSession::new(Side::Server, step, &self.name, &self.entropy, params))
     }
 }
 
 /// What a session does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum HandshakeStep {
     SendClientHello,
     AwaitServerHello,
     TakeHandshakeKeys,
@@ -83,7 +83,7 @@ enum Step {
 
 struct NullSession {
     side: Side,
-    step: Step,
+    step: HandshakeStep,
     /// The server's name: as wanted by the client, as given by the server.
     name: String,
     random: [u8; 32],
@@ -97,7 +97,7 @@ struct NullSession {
 }
 
 impl NullSession {
-    fn new(side: Side, step: Step, name: &str, entropy: &Mutex<SimRng>, params: &TransportParameters) -> Self {
+    fn new(side: Side, step: HandshakeStep, name: &str, entropy: &Mutex<SimRng>, params: &TransportParameters) -> Self {
         let random = entropy.lock().unwrap_or_else(PoisonError::into_inner).seed();
         let mut encoded = Vec::new();
         params.write(&mut encoded);
@@ -117,21 +117,21 @@ impl NullSession {
     /// Takes one message; returns whether the peer's parameters became known.
     fn on_message(&mut self, message: &[u8]) -> Result<bool, TransportError> {
         match self.step {
-            Step::AwaitClientHello => {
+            HandshakeStep::AwaitClientHello => {
                 let (random, rest) = split(message, 32)?;
                 let (_, params) = split_prefixed(rest)?;
                 self.read_params(params)?;
                 self.secret = agree(random, &self.random);
-                self.step = Step::SendServerHello;
+                self.step = HandshakeStep::SendServerHello;
                 Ok(true)
             }
-            Step::AwaitServerHello => {
+            HandshakeStep::AwaitServerHello => {
                 let (random, _) = split(message, 32)?;
                 self.secret = agree(&self.random, random);
-                self.step = Step::TakeHandshakeKeys;
+                self.step = HandshakeStep::TakeHandshakeKeys;
                 Ok(false)
             }
-            Step::AwaitServerParams => {
+            HandshakeStep::AwaitServerParams => {
                 let (name, params) = split_prefixed(message)?;
                 if name != self.name.as_bytes() {
                     return Err(error(
@@ -140,11 +140,11 @@ impl NullSession {
                     ));
                 }
                 self.read_params(params)?;
-                self.step = Step::SendFinished;
+                self.step = HandshakeStep::SendFinished;
                 Ok(true)
             }
-            Step::AwaitFinished if message == self.secret.to_le_bytes() => {
-                self.step = Step::Done;
+            HandshakeStep::AwaitFinished if message == self.secret.to_le_bytes() => {
+                self.step = HandshakeStep::Done;
                 Ok(false)
             }
             _ => Err(violation("a handshake message nobody waits for")),
@@ -192,7 +192,7 @@ impl crypto::Session for NullSession {
     }
 
     fn is_handshaking(&self) -> bool {
-        self.step != Step::Done
+        self.step != HandshakeStep::Done
     }
 
     fn read_handshake(&mut self, buf: &[u8]) -> Result<bool, TransportError> {
@@ -215,35 +215,35 @@ impl crypto::Session for NullSession {
 
     fn write_handshake(&mut self, buf: &mut Vec<u8>) -> Option<Keys> {
         match self.step {
-            Step::SendClientHello => {
+            HandshakeStep::SendClientHello => {
                 write_message(buf, &[&self.random, &prefixed(&self.name), &self.params]);
-                self.step = Step::AwaitServerHello;
+                self.step = HandshakeStep::AwaitServerHello;
                 None
             }
-            Step::TakeHandshakeKeys => {
-                self.step = Step::AwaitServerParams;
+            HandshakeStep::TakeHandshakeKeys => {
+                self.step = HandshakeStep::AwaitServerParams;
                 Some(self.keys(HANDSHAKE))
             }
-            Step::SendFinished => {
+            HandshakeStep::SendFinished => {
                 write_message(buf, &[&self.secret.to_le_bytes()]);
-                self.step = Step::Done;
+                self.step = HandshakeStep::Done;
                 Some(self.keys(ONE_RTT))
             }
-            Step::SendServerHello => {
+            HandshakeStep::SendServerHello => {
                 write_message(buf, &[&self.random]);
-                self.step = Step::SendServerParams;
+                self.step = HandshakeStep::SendServerParams;
                 Some(self.keys(HANDSHAKE))
             }
-            Step::SendServerParams => {
+            HandshakeStep::SendServerParams => {
                 write_message(buf, &[&prefixed(&self.name), &self.params]);
-                self.step = Step::AwaitFinished;
+                self.step = HandshakeStep::AwaitFinished;
                 Some(self.keys(ONE_RTT))
             }
-            Step::AwaitServerHello
-            | Step::AwaitServerParams
-            | Step::AwaitClientHello
-            | Step::AwaitFinished
-            | Step::Done => None,
+            HandshakeStep::AwaitServerHello
+            | HandshakeStep::AwaitServerParams
+            | HandshakeStep::AwaitClientHello
+            | HandshakeStep::AwaitFinished
+            | HandshakeStep::Done => None,
         }
     }
 

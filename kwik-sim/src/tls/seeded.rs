@@ -54,7 +54,7 @@ impl SupportedKxGroup for SeededX25519 {
         let mut secret = [0; 32];
         self.0.draw(&mut secret);
         let public = x25519_dalek::x25519(secret, x25519_dalek::X25519_BASEPOINT_BYTES);
-        Ok(Box::new(Exchange { secret, public }))
+        Ok(Box::new(X25519Exchange { secret, public }))
     }
 
     fn name(&self) -> NamedGroup {
@@ -62,12 +62,12 @@ impl SupportedKxGroup for SeededX25519 {
     }
 }
 
-struct Exchange {
+struct X25519Exchange {
     secret: [u8; 32],
     public: [u8; 32],
 }
 
-impl ActiveKeyExchange for Exchange {
+impl ActiveKeyExchange for X25519Exchange {
     fn complete(self: Box<Self>, peer_pub_key: &[u8]) -> Result<SharedSecret, Error> {
         let invalid = || Error::from(PeerMisbehaved::InvalidKeyShare);
         let peer = <[u8; 32]>::try_from(peer_pub_key).map_err(|_| invalid())?;

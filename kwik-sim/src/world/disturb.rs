@@ -1,10 +1,10 @@
-//! How faults happen.
+//! How disturbances happen.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use super::World;
-use crate::faults::{Fault, Memory, Rebind};
+use crate::disturbance::{Disturbance, Rebind, RestartState};
 use crate::node::NodeId;
 use crate::trace::TraceKind;
 
@@ -13,37 +13,37 @@ impl World {
     ///
     /// # Panics
     /// If a node cannot restart with the configuration it began with, which cannot be.
-    pub fn inject(&mut self, fault: Fault) {
-        let node = fault.node();
-        self.record(node, TraceKind::Fault { fault: Box::new(fault.clone()) });
+    pub fn inject(&mut self, disturbance: Disturbance) {
+        let node = disturbance.node();
+        self.record(node, TraceKind::Disturbance { disturbance: Box::new(disturbance.clone()) });
         let now = self.clock.now();
-        match fault {
-            Fault::Link { from, to, link } => {
+        match disturbance {
+            Disturbance::Link { from, to, link } => {
                 self.each_wire(from, to, |wire| wire.change(|own| *own = link.clone()));
             }
-            Fault::Mtu { a, b, mtu } => {
+            Disturbance::Mtu { a, b, mtu } => {
                 self.each_wire(a, b, |wire| wire.change(|link| link.mtu = mtu));
                 self.each_wire(b, a, |wire| wire.change(|link| link.mtu = mtu));
             }
-            Fault::Partition { left, right } => {
+            Disturbance::Partition { left, right } => {
                 for (a, b) in left.iter().flat_map(|a| right.iter().map(move |b| (*a, *b))) {
                     self.each_wire(a, b, |wire| wire.blocked = true);
                     self.each_wire(b, a, |wire| wire.blocked = true);
                 }
             }
-            Fault::Blackhole { from, to } => self.each_wire(from, to, |wire| wire.blocked = true),
-            Fault::Heal { a, b } => {
+            Disturbance::Blackhole { from, to } => self.each_wire(from, to, |wire| wire.blocked = true),
+            Disturbance::Heal { a, b } => {
                 self.each_wire(a, b, super::Wire::heal);
                 self.each_wire(b, a, super::Wire::heal);
             }
-            Fault::HealAll => self.heal_all(now),
-            Fault::Rebind { node, to } => self.rebind(node, to),
-            Fault::Prefer { node, address } => self.prefer(node, address),
-            Fault::Crash { node } => self.nodes[node.0].crash(),
-            Fault::Restart { node, state } => self.restart(node, state),
-            Fault::Pause { node, span } => self.nodes[node.0].paused_until = now.checked_add(span),
-            Fault::SendErrors { node, span } => self.nodes[node.0].send_errors_until = now.checked_add(span),
-            Fault::ClockOffset { node, millis } => {
+            Disturbance::HealAll => self.heal_all(now),
+            Disturbance::Rebind { node, to } => self.rebind(node, to),
+            Disturbance::Prefer { node, address } => self.prefer(node, address),
+            Disturbance::Crash { node } => self.nodes[node.0].crash(),
+            Disturbance::Restart { node, state } => self.restart(node, state),
+            Disturbance::Pause { node, span } => self.nodes[node.0].paused_until = now.checked_add(span),
+            Disturbance::SendErrors { node, span } => self.nodes[node.0].send_errors_until = now.checked_add(span),
+            Disturbance::ClockOffset { node, millis } => {
                 let (elapsed, node) = (self.clock.elapsed(), &mut self.nodes[node.0]);
                 node.config.clock_offset_ms = millis;
                 node.endpoint.handle_wall_clock(now, node.config.wall_clock(elapsed));
@@ -63,11 +63,13 @@ impl World {
     }
 
     /// A node that never crashed may restart too: then it crashes at this moment.
-    fn restart(&mut self, id: NodeId, state: Memory) {
+    fn restart(&mut self, id: NodeId, state: RestartState) {
         let node = &self.nodes[id.0];
         let fresh = match state {
-            Memory::Kept => None,
-            Memory::Lost => Some(self.new_endpoint(id, &node.config, node.lives + 1).expect("it could begin before")),
+            RestartState::Kept => None,
+            RestartState::Lost => {
+                Some(self.new_endpoint(id, &node.config, node.lives + 1).expect("it could begin before"))
+            }
         };
         let node = &mut self.nodes[id.0];
         node.crash();
@@ -119,7 +121,7 @@ impl World {
     }
 }
 
-impl Fault {
+impl Disturbance {
     /// The node it is about, or the first of them.
     fn node(&self) -> NodeId {
         match self {

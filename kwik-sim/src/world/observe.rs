@@ -1,10 +1,12 @@
-//! What goes into the trace of the sessions of clients, as seen from outside.
+//! What goes into the trace of a world that is watched: what the protocol's events tell of paths and streams, and what is
+//! measured of paths from time to time.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::time::Duration;
 
-use kwik_core::{PathId, PathState, Role, SessionHandle, StreamId};
+use kwik_core::{
+    PathId, PathState, PathStats, ProtocolEvent, ProtocolEventKind as Kind, Role, SessionHandle, StreamId,
+};
 
 use super::World;
 use crate::node::NodeId;
@@ -14,55 +16,70 @@ use crate::trace::TraceKind;
 type Received = (SessionHandle, StreamId, PathId, Range<u64>);
 
 impl World {
-    /// Notes what arrived since the last time and which paths changed their states; if `all`, where every path stands.
-    /// Does nothing in a world that is not to be observed.
-    pub(super) fn observe(&mut self, id: NodeId, all: bool) {
+    /// Notes what the endpoint of a node did since the last time, if the world is watched.
+    pub(super) fn observe(&mut self, id: NodeId) {
         let node = &mut self.nodes[id.0];
-        if self.config.sample_paths.is_none() || node.crashed {
+        if node.crashed || node.unobserved.is_none() {
             return;
         }
-        let at = self.clock.elapsed();
         node.take_protocol_events();
-        let received = std::mem::take(&mut node.received);
-        for (session, stream, path, range) in joined(received) {
-            let kind = TraceKind::Supplied {
-                session: session.index(),
-                stream: stream.0,
-                start: range.start,
-                end: range.end,
-                path: path.0,
+        let events = node.unobserved.as_mut().map(std::mem::take).unwrap_or_default();
+        let mut received = Vec::new();
+        for ProtocolEvent { session, path, kind, .. } in events {
+            let Some(session) = session else { continue };
+            let path = path.unwrap_or(PathId::PRIMARY);
+            let state = match kind {
+                Kind::SessionBegun { .. } | Kind::PathAdded { .. } => PathState::Connecting,
+                Kind::PathRefused { reason, .. } => PathState::Dead(reason),
+                Kind::PathChanged { state } => state,
+                Kind::StreamReceived { stream, range } => {
+                    received.push((session, stream, path, range));
+                    continue;
+                }
+                _ => continue,
             };
-            self.trace.push(at, id, kind);
+            let stats = self.paths_of_client(id, session).into_iter().find(|stats| stats.id == path);
+            if let Some(stats) = stats {
+                self.record_path(id, session, PathStats { state, ..stats });
+            }
         }
-        let sessions = std::mem::take(&mut self.nodes[id.0].sessions);
-        for session in &sessions {
-            self.observe_session(id, *session, at, all);
+        for (session, stream, path, Range { start, end }) in joined(received) {
+            let (session, stream, path) = (session.index(), stream.0, path.0);
+            self.record(id, TraceKind::Supplied { session, stream, start, end, path });
         }
-        self.nodes[id.0].sessions = sessions;
     }
 
-    fn observe_session(&mut self, id: NodeId, session: SessionHandle, at: Duration, all: bool) {
-        let node = &mut self.nodes[id.0];
-        let Some(view) = node.endpoint.session(session).filter(|view| view.role() == Role::Client) else { return };
-        for path in view.stats().paths {
-            let before = node.states.insert((session, path.id), path.state.clone());
-            if !all && before.as_ref() == Some(&path.state) {
-                continue;
-            }
-            let state = match &path.state {
-                PathState::Dead(reason) => format!("Dead {}", reason.code),
-                state => format!("{state:?}"),
-            };
-            let kind = TraceKind::Path {
-                session: session.index(),
-                path: path.id.0,
-                server: self.by_address.get(&path.address).map(|(server, _)| *server),
-                state,
-                bytes: path.bytes_received.saturating_add(path.bytes_sent),
-                rtt: path.rtt,
-            };
-            self.trace.push(at, id, kind);
+    /// Notes where every path of a node's clients stands.
+    pub(super) fn sample(&mut self, id: NodeId) {
+        if self.nodes[id.0].crashed {
+            return;
         }
+        for session in self.sessions(id) {
+            for stats in self.paths_of_client(id, session) {
+                self.record_path(id, session, stats);
+            }
+        }
+    }
+
+    fn paths_of_client(&self, id: NodeId, session: SessionHandle) -> Vec<PathStats> {
+        let session = self.session(id, session).filter(|session| session.role() == Role::Client);
+        session.map(|session| session.stats().paths).unwrap_or_default()
+    }
+
+    fn record_path(&mut self, id: NodeId, session: SessionHandle, path: PathStats) {
+        let state = match &path.state {
+            PathState::Dead(reason) => format!("Dead {}", reason.code),
+            state => format!("{state:?}"),
+        };
+        let kind = TraceKind::Path {
+            session: session.index(),
+            path: path.id.0,
+            server: self.by_address.get(&path.address).map(|(server, _)| *server),
+            state,
+            bytes: path.bytes_received.saturating_add(path.bytes_sent),
+            rtt: path.rtt,
+        };
+        self.record(id, kind);
     }
 }
 

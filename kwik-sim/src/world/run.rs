@@ -8,7 +8,7 @@ use kwik_core::Transmit;
 use super::World;
 use crate::app::Context;
 use crate::node::{Arrival, NodeId};
-use crate::trace::{Fate, TraceKind};
+use crate::trace::{Delivery, TraceKind};
 
 /// Something that is due at a moment. The earliest is the greatest, as a heap wants it.
 pub(super) struct Due<T> {
@@ -77,20 +77,20 @@ impl World {
     /// When the next thing happens.
     fn next_time(&self) -> Option<Instant> {
         let arrival = self.arrivals.peek().map(|due| due.at);
-        let fault = self.schedule.keys().next().map(|(at, _)| *at);
+        let disturbance = self.schedule.keys().next().map(|(at, _)| *at);
         let nodes = self.nodes.iter().filter_map(|node| node.next_time());
         // Samples alone do not keep a world going.
-        let next = nodes.chain(arrival).chain(fault).min()?;
+        let next = nodes.chain(arrival).chain(disturbance).min()?;
         Some(self.next_sample.map_or(next, |sample| sample.min(next)))
     }
 
-    /// Lets happen all that is due at `at`: faults, then arrivals, then timers.
+    /// Lets happen all that is due at `at`: disturbances, then arrivals, then timers.
     fn step(&mut self, at: Instant) {
         self.clock.advance_to(at);
         let now = self.clock.now();
         while let Some(entry) = self.schedule.first_entry().filter(|entry| entry.key().0 <= now) {
-            let fault = entry.remove();
-            self.inject(fault);
+            let disturbance = entry.remove();
+            self.inject(disturbance);
         }
         self.resume(now);
         while self.arrivals.peek().is_some_and(|due| due.at <= now) {
@@ -109,7 +109,7 @@ impl World {
         if self.next_sample.is_some_and(|sample| sample <= now) {
             self.next_sample = self.config.sample_paths.map(|every| now + every);
             for id in self.nodes() {
-                self.observe(id, true);
+                self.sample(id);
             }
         }
     }
@@ -138,8 +138,8 @@ impl World {
         }
         let (to, bytes) = (arrival.to, arrival.data.len());
         let kind = TraceKind::Arrived { from: arrival.from, bytes };
-        if let Some(book) = &mut self.amplification {
-            book.on_received(to, arrival.from, &arrival.data);
+        if let Some(counts) = &mut self.amplification {
+            counts.on_received(to, arrival.from, &arrival.data);
         }
         if node.runs(now) {
             node.receive(now, &arrival);
@@ -173,7 +173,7 @@ impl World {
             assert!(turns < Self::TURNS_MAX, "{id} never comes to rest");
             self.drain_transmits(id, now);
             // Before the application can let go of a session.
-            self.observe(id, false);
+            self.observe(id);
             if self.drain_events(id, now) {
                 just_ran = false;
                 continue;
@@ -254,15 +254,15 @@ impl World {
         };
         let bytes = data.len();
         if node.send_errors_until.is_some_and(|until| now < until) {
-            self.record(from, TraceKind::Sent { to, bytes, fate: Fate::SendError });
+            self.record(from, TraceKind::Sent { to, bytes, delivery: Delivery::SendError });
             return;
         }
-        if let Some(book) = &mut self.amplification {
-            book.on_sent(from, to, bytes);
+        if let Some(counts) = &mut self.amplification {
+            counts.on_sent(from, to, bytes);
         }
         let port = self.nodes[to.0].interfaces[interface].port;
         let passage = self.wire(own.port, port).send(now, bytes, transmit.ecn);
-        self.record(from, TraceKind::Sent { to, bytes, fate: passage.fate });
+        self.record(from, TraceKind::Sent { to, bytes, delivery: passage.delivery });
         let Some(at) = passage.at else { return };
         let arrival = |data: Vec<u8>| Arrival {
             from,
@@ -276,12 +276,12 @@ impl World {
         let mut copy = self.spare.pop().unwrap_or_default();
         copy.clear();
         copy.extend_from_slice(data);
-        if passage.fate == Fate::Corrupted {
+        if passage.delivery == Delivery::Corrupted {
             self.corrupt(&mut copy);
         }
         self.queue(at, arrival(copy));
         if let Some(again) = passage.again {
-            self.record(from, TraceKind::Sent { to, bytes, fate: Fate::Duplicate });
+            self.record(from, TraceKind::Sent { to, bytes, delivery: Delivery::Duplicate });
             self.queue(again, arrival(data.to_vec()));
         }
     }
@@ -300,7 +300,7 @@ impl World {
     /// Flips one to eight bits.
     fn corrupt(&mut self, data: &mut [u8]) {
         for _ in 0..=self.rng.below(8) {
-            let bit = usize::try_from(self.rng.below(data.len() as u64 * 8)).unwrap_or(0);
+            let bit = self.rng.index(data.len() * 8);
             if let Some(byte) = data.get_mut(bit / 8) {
                 *byte ^= 1 << (bit % 8);
             }

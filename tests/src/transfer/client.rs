@@ -13,14 +13,14 @@ use kwik_core::{
 };
 use kwik_sim::{App, Context};
 
-use super::book::{Book, Download};
 use super::bytes_of;
-use crate::NAME;
+use super::recorder::{DownloadRecord, Recorder};
+use crate::SERVER_NAME;
 
-pub(super) struct Client {
+pub(super) struct TransferClient {
     config: ClientConfig,
     primary: SocketAddr,
-    book: Rc<RefCell<Book>>,
+    recorder: Rc<RefCell<Recorder>>,
     session: Option<SessionHandle>,
     opened: u32,
     /// Everything was read in this session.
@@ -30,12 +30,12 @@ pub(super) struct Client {
 
 /// What the client asks of the primary, and the primary of a secondary: the stream's number and its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Request {
+pub(super) struct StreamRequest {
     pub(super) stream: u32,
     pub(super) bytes: u64,
 }
 
-impl Request {
+impl StreamRequest {
     const LEN: usize = 12;
 
     pub(super) fn encode(self) -> Bytes {
@@ -53,28 +53,28 @@ impl Request {
     }
 }
 
-impl Client {
+impl TransferClient {
     const REDIAL_AFTER: Duration = Duration::from_millis(100);
 
-    pub(super) fn new(config: ClientConfig, primary: SocketAddr, book: Rc<RefCell<Book>>) -> Self {
-        Self { config, primary, book, session: None, opened: 0, done: false, reading: BTreeMap::new() }
+    pub(super) fn new(config: ClientConfig, primary: SocketAddr, recorder: Rc<RefCell<Recorder>>) -> Self {
+        Self { config, primary, recorder, session: None, opened: 0, done: false, reading: BTreeMap::new() }
     }
 
     fn dial(&mut self, cx: &mut Context<'_>) {
-        let session = cx.dial(self.config.clone(), self.primary, NAME).expect("the configuration is sound");
+        let session = cx.dial(self.config.clone(), self.primary, SERVER_NAME).expect("the configuration is sound");
         self.session = Some(session);
         self.opened = 0;
         self.done = false;
         self.reading.clear();
-        let mut book = self.book.borrow_mut();
-        book.session = Some(session);
-        book.downloads.clear();
+        let mut recorder = self.recorder.borrow_mut();
+        recorder.session = Some(session);
+        recorder.downloads.clear();
     }
 
     fn open(&mut self, now: std::time::Instant, session: &mut SessionMut<'_>) {
         let (streams, bytes) = {
-            let book = self.book.borrow();
-            (book.plan.streams, book.plan.bytes)
+            let recorder = self.recorder.borrow();
+            (recorder.plan.streams, recorder.plan.bytes)
         };
         while self.opened < streams {
             let stream = match session.open_stream(Dir::Bi) {
@@ -83,13 +83,13 @@ impl Client {
                 Err(error) => panic!("a stream was not opened: {error}"),
             };
             let mut view = session.stream_mut(stream);
-            let request = Request { stream: self.opened, bytes };
-            assert_eq!(view.write_chunk(request.encode()), Ok(Request::LEN));
+            let request = StreamRequest { stream: self.opened, bytes };
+            assert_eq!(view.write_chunk(request.encode()), Ok(StreamRequest::LEN));
             view.finish().expect("nobody stopped it");
             view.release_send();
-            let mut book = self.book.borrow_mut();
-            let begun = Download::new(book.time(now));
-            book.downloads.insert(self.opened, begun);
+            let mut recorder = self.recorder.borrow_mut();
+            let begun = DownloadRecord::new(recorder.time(now));
+            recorder.downloads.insert(self.opened, begun);
             self.reading.insert(stream, self.opened);
             self.opened += 1;
         }
@@ -97,16 +97,16 @@ impl Client {
 
     fn read(&mut self, now: std::time::Instant, session: &mut SessionMut<'_>, stream: StreamHandle) {
         let Some(number) = self.reading.get(&stream).copied() else { return };
-        let mut book = self.book.borrow_mut();
+        let mut recorder = self.recorder.borrow_mut();
         loop {
             let mut view = session.stream_mut(stream);
-            let read = if book.plan.ordered { view.read(usize::MAX) } else { view.read_unordered(usize::MAX) };
+            let read = if recorder.plan.ordered { view.read(usize::MAX) } else { view.read_unordered(usize::MAX) };
             match read {
                 Ok(chunk) => {
                     let range = chunk.offset.0..chunk.offset.0 + chunk.data.len() as u64;
                     let is_right = chunk.data == bytes_of(number, range.clone());
                     assert!(is_right, "wrong bytes in {range:?} of stream {number}, from {:?}", chunk.source);
-                    book.on_read(number, now, chunk.source, range);
+                    recorder.on_read(number, now, chunk.source, range);
                 }
                 Err(ReadError::Blocked) => return,
                 Err(ReadError::Finished) => break,
@@ -114,8 +114,8 @@ impl Client {
                 Err(error) => panic!("stream {number} could not be read: {error}"),
             }
         }
-        let (ended, bytes) = (book.time(now), book.plan.bytes);
-        if let Some(download) = book.downloads.get_mut(&number) {
+        let (ended, bytes) = (recorder.time(now), recorder.plan.bytes);
+        if let Some(download) = recorder.downloads.get_mut(&number) {
             assert_eq!(download.received, bytes, "stream {number} ended too early or too late");
             download.ended = Some(ended);
         }
@@ -124,29 +124,29 @@ impl Client {
     }
 
     fn end_if_done(&mut self, now: std::time::Instant, session: &mut SessionMut<'_>) {
-        let mut book = self.book.borrow_mut();
-        if self.opened < book.plan.streams || !self.reading.is_empty() || self.done {
+        let mut recorder = self.recorder.borrow_mut();
+        if self.opened < recorder.plan.streams || !self.reading.is_empty() || self.done {
             return;
         }
         self.done = true;
-        book.sessions_done += 1;
-        if !book.is_done() {
+        recorder.sessions_done += 1;
+        if !recorder.is_done() {
             session.close(now, 0, "done");
         }
     }
 
     fn on_closed(&mut self, cx: &mut Context<'_>, error: SessionError) {
-        let mut book = self.book.borrow_mut();
+        let mut recorder = self.recorder.borrow_mut();
         let was_meant = error == SessionError::LocallyClosed;
-        if !was_meant && !book.plan.redials {
-            let at = book.time(cx.now());
-            book.closed = Some((at, error));
+        if !was_meant && !recorder.plan.redials {
+            let at = recorder.time(cx.now());
+            recorder.closed = Some((at, error));
             return;
         }
         if !was_meant {
-            book.failures.push(error);
+            recorder.failures.push(error);
         }
-        drop(book);
+        drop(recorder);
         if let Some(session) = self.session.take() {
             cx.release(session);
         }
@@ -154,7 +154,7 @@ impl Client {
     }
 }
 
-impl App for Client {
+impl App for TransferClient {
     fn on_start(&mut self, cx: &mut Context<'_>) {
         self.dial(cx);
     }
@@ -185,6 +185,6 @@ impl App for Client {
     }
 
     fn is_done(&self) -> bool {
-        self.book.borrow().is_done()
+        self.recorder.borrow().is_done()
     }
 }

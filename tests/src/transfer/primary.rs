@@ -11,14 +11,14 @@ use kwik_core::{
     StreamEvent, StreamHandle, StreamOffset, WriteError,
 };
 
-use super::book::{Book, Loss};
 use super::bytes_of;
-use super::client::Request;
+use super::client::StreamRequest;
+use super::recorder::{Loss, Recorder};
 use super::server::PIECE;
 
 /// One session.
-pub(super) struct Primary {
-    book: Rc<RefCell<Book>>,
+pub(super) struct TransferPrimary {
+    recorder: Rc<RefCell<Recorder>>,
     others: Vec<Other>,
     uploads: BTreeMap<StreamHandle, Upload>,
     grants: BTreeMap<GrantId, (PathId, StreamHandle, Range<u64>)>,
@@ -35,7 +35,7 @@ struct Other {
 #[derive(Default)]
 struct Upload {
     asked: Vec<u8>,
-    request: Option<Request>,
+    request: Option<StreamRequest>,
     /// Everything below was given to somebody.
     cursor: u64,
     lost: VecDeque<Range<u64>>,
@@ -44,10 +44,10 @@ struct Upload {
     is_finished: bool,
 }
 
-impl Primary {
-    pub(super) fn new(book: Rc<RefCell<Book>>, others: Vec<PathTarget>) -> Self {
+impl TransferPrimary {
+    pub(super) fn new(recorder: Rc<RefCell<Recorder>>, others: Vec<PathTarget>) -> Self {
         let others = others.into_iter().map(|target| Other { target, path: None, add_at: None }).collect();
-        Self { book, others, uploads: BTreeMap::new(), grants: BTreeMap::new() }
+        Self { recorder, others, uploads: BTreeMap::new(), grants: BTreeMap::new() }
     }
 
     pub(super) fn wake_at(&self) -> Option<Instant> {
@@ -80,9 +80,9 @@ impl Primary {
             SessionEvent::Path(event) => self.on_path(now, event, session),
             SessionEvent::Delegation(grant) => self.on_delegation(now, *grant, session),
             SessionEvent::Closed(error) => {
-                let mut book = self.book.borrow_mut();
-                let at = book.time(now);
-                book.closed_at_primary = Some((at, error.clone()));
+                let mut recorder = self.recorder.borrow_mut();
+                let at = recorder.time(now);
+                recorder.closed_at_primary = Some((at, error.clone()));
                 return;
             }
             _ => return,
@@ -113,23 +113,23 @@ impl Primary {
         while let Ok(chunk) = view.read(usize::MAX) {
             upload.asked.extend_from_slice(&chunk.data);
         }
-        if let (None, Some(request)) = (upload.request, Request::decode(&upload.asked)) {
+        if let (None, Some(request)) = (upload.request, StreamRequest::decode(&upload.asked)) {
             upload.request = Some(request);
             view.release_recv();
         }
     }
 
     fn on_path(&mut self, now: Instant, event: &PathEvent, session: &mut SessionMut<'_>) {
-        let mut book = self.book.borrow_mut();
-        let at = book.time(now);
-        book.paths.push((at, event.clone()));
+        let mut recorder = self.recorder.borrow_mut();
+        let at = recorder.time(now);
+        recorder.paths.push((at, event.clone()));
         match event {
             PathEvent::Dead { path, .. } => {
                 let Some(other) = self.others.iter_mut().find(|other| other.path == Some(*path)) else { return };
                 other.path = None;
-                other.add_at = book.plan.rejoin.map(|span| now + span);
+                other.add_at = recorder.plan.rejoin.map(|span| now + span);
             }
-            PathEvent::Suspect(path) if book.plan.revokes => {
+            PathEvent::Suspect(path) if recorder.plan.revokes => {
                 for (grant, _) in self.grants.iter().filter(|(_, (of, ..))| of == path) {
                     let _ = session.revoke(*grant);
                 }
@@ -145,22 +145,22 @@ impl Primary {
         }
         session.forget_delegation(grant);
         let Some((path, stream, range)) = self.grants.remove(&grant) else { return };
-        let mut book = self.book.borrow_mut();
+        let mut recorder = self.recorder.borrow_mut();
         let Some(GrantStatus::Lost { code, missing }) = state else {
-            book.delivered += 1;
+            recorder.delivered += 1;
             return;
         };
         let Some(upload) = self.uploads.get_mut(&stream) else { return };
         upload.lost.extend(missing.iter().cloned());
-        let (at, stream) = (book.time(now), upload.request.map_or(0, |request| request.stream));
-        book.losses.push(Loss { at, path, code, stream, range, missing });
+        let (at, stream) = (recorder.time(now), upload.request.map_or(0, |request| request.stream));
+        recorder.losses.push(Loss { at, path, code, stream, range, missing });
     }
 
     // ---- who writes what
 
     fn pump(&mut self, session: &mut SessionMut<'_>) {
         let (ahead, range, primary_writes) = {
-            let plan = &self.book.borrow().plan;
+            let plan = &self.recorder.borrow().plan;
             (plan.ahead, plan.range, plan.primary_writes)
         };
         let active = session.active_paths();
@@ -231,7 +231,7 @@ impl Upload {
             }
             let begin = self.own.start;
             let data = bytes_of(request.stream, begin..self.own.end.min(begin + PIECE));
-            match session.stream_mut(stream).write_at(StreamOffset(begin), data.into()) {
+            match session.stream_mut(stream).write_at(StreamOffset(begin), data) {
                 Ok(taken) => self.own.start += taken as u64,
                 Err(WriteError::Blocked | WriteError::SessionClosed) => return,
                 Err(error) => panic!("the primary could not write at {begin}: {error}"),

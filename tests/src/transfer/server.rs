@@ -8,26 +8,26 @@ use std::time::Instant;
 use kwik_core::{Dir, PathTarget, Role, SessionEvent, SessionHandle, SessionMut, StreamEvent, StreamHandle};
 use kwik_sim::{App, Context};
 
-use super::book::Book;
 use super::bytes_of;
-use super::client::Request;
-use super::primary::Primary;
+use super::client::StreamRequest;
+use super::primary::TransferPrimary;
+use super::recorder::Recorder;
 
-pub(super) struct Server {
+pub(super) struct TransferServer {
     number: usize,
     others: Vec<PathTarget>,
-    book: Rc<RefCell<Book>>,
-    seats: BTreeMap<SessionHandle, Seat>,
+    recorder: Rc<RefCell<Recorder>>,
+    played: BTreeMap<SessionHandle, PlayedPart>,
 }
 
-enum Seat {
-    Primary(Box<Primary>),
-    Secondary(BTreeMap<StreamHandle, Part>),
+enum PlayedPart {
+    Primary(Box<TransferPrimary>),
+    Secondary(BTreeMap<StreamHandle, GrantWrite>),
 }
 
 /// A range that this server writes for another.
 #[derive(Debug, Default)]
-struct Part {
+struct GrantWrite {
     request: Vec<u8>,
     written: u64,
 }
@@ -35,48 +35,50 @@ struct Part {
 /// Pieces in which bytes are written.
 pub(super) const PIECE: u64 = 16 * 1024;
 
-impl Server {
-    pub(super) fn new(number: usize, others: Vec<PathTarget>, book: Rc<RefCell<Book>>) -> Self {
-        Self { number, others, book, seats: BTreeMap::new() }
+impl TransferServer {
+    pub(super) fn new(number: usize, others: Vec<PathTarget>, recorder: Rc<RefCell<Recorder>>) -> Self {
+        Self { number, others, recorder, played: BTreeMap::new() }
     }
 
     fn rearm(&self, cx: &mut Context<'_>) {
         let now = cx.now();
-        let wake_at = |seat: &Seat| match seat {
-            Seat::Primary(primary) => primary.wake_at(),
-            Seat::Secondary(_) => None,
+        let wake_at = |played: &PlayedPart| match played {
+            PlayedPart::Primary(primary) => primary.wake_at(),
+            PlayedPart::Secondary(_) => None,
         };
-        if let Some(at) = self.seats.values().filter_map(wake_at).min() {
+        if let Some(at) = self.played.values().filter_map(wake_at).min() {
             cx.wake_in(at.saturating_duration_since(now));
         }
     }
 }
 
-impl App for Server {
+impl App for TransferServer {
     fn on_start(&mut self, _: &mut Context<'_>) {
-        self.seats.clear();
+        self.played.clear();
     }
 
     fn on_event(&mut self, cx: &mut Context<'_>, handle: SessionHandle, event: SessionEvent) {
         let now = cx.now();
         let Some(mut session) = cx.session_mut(handle) else { return };
         if event == SessionEvent::Incoming {
-            let seat = match session.role() {
-                Role::Primary => Seat::Primary(Box::new(Primary::new(self.book.clone(), self.others.clone()))),
+            let played = match session.role() {
+                Role::Primary => {
+                    PlayedPart::Primary(Box::new(TransferPrimary::new(self.recorder.clone(), self.others.clone())))
+                }
                 Role::Secondary | Role::Client => {
-                    self.book.borrow_mut().joined.push((self.number, handle));
-                    Seat::Secondary(BTreeMap::new())
+                    self.recorder.borrow_mut().joined.push((self.number, handle));
+                    PlayedPart::Secondary(BTreeMap::new())
                 }
             };
-            self.seats.insert(handle, seat);
+            self.played.insert(handle, played);
         }
-        match self.seats.get_mut(&handle) {
-            Some(Seat::Primary(primary)) => primary.on_event(now, &event, &mut session),
-            Some(Seat::Secondary(parts)) => on_part(parts, &event, &mut session),
+        match self.played.get_mut(&handle) {
+            Some(PlayedPart::Primary(primary)) => primary.on_event(now, &event, &mut session),
+            Some(PlayedPart::Secondary(granted)) => on_granted(granted, &event, &mut session),
             None => {}
         }
         if matches!(event, SessionEvent::Closed(_)) {
-            self.seats.remove(&handle);
+            self.played.remove(&handle);
             cx.release(handle);
         }
         self.rearm(cx);
@@ -84,8 +86,8 @@ impl App for Server {
 
     fn on_wake(&mut self, cx: &mut Context<'_>) {
         let now: Instant = cx.now();
-        for (handle, seat) in &mut self.seats {
-            if let (Seat::Primary(primary), Some(mut session)) = (seat, cx.session_mut(*handle)) {
+        for (handle, played) in &mut self.played {
+            if let (PlayedPart::Primary(primary), Some(mut session)) = (played, cx.session_mut(*handle)) {
                 primary.wake(now, &mut session);
             }
         }
@@ -93,18 +95,18 @@ impl App for Server {
     }
 }
 
-fn on_part(parts: &mut BTreeMap<StreamHandle, Part>, event: &SessionEvent, session: &mut SessionMut<'_>) {
+fn on_granted(grants: &mut BTreeMap<StreamHandle, GrantWrite>, event: &SessionEvent, session: &mut SessionMut<'_>) {
     let SessionEvent::Stream(event) = event else { return };
     match event {
         StreamEvent::Opened { .. } => {
             while let Some(stream) = session.accept_stream(Dir::Bi) {
-                parts.insert(stream, Part::default());
-                write_part(parts, stream, session);
+                grants.insert(stream, GrantWrite::default());
+                write_granted(grants, stream, session);
             }
         }
-        StreamEvent::Readable(stream) | StreamEvent::Writable(stream) => write_part(parts, *stream, session),
+        StreamEvent::Readable(stream) | StreamEvent::Writable(stream) => write_granted(grants, *stream, session),
         StreamEvent::Stopped { stream, .. } => {
-            parts.remove(stream);
+            grants.remove(stream);
             session.stream_mut(*stream).release_send();
             session.stream_mut(*stream).release_recv();
         }
@@ -112,26 +114,26 @@ fn on_part(parts: &mut BTreeMap<StreamHandle, Part>, event: &SessionEvent, sessi
     }
 }
 
-fn write_part(parts: &mut BTreeMap<StreamHandle, Part>, handle: StreamHandle, session: &mut SessionMut<'_>) {
-    let Some(part) = parts.get_mut(&handle) else { return };
+fn write_granted(grants: &mut BTreeMap<StreamHandle, GrantWrite>, handle: StreamHandle, session: &mut SessionMut<'_>) {
+    let Some(granted) = grants.get_mut(&handle) else { return };
     let mut stream = session.stream_mut(handle);
     while let Ok(chunk) = stream.read(usize::MAX) {
-        part.request.extend_from_slice(&chunk.data);
+        granted.request.extend_from_slice(&chunk.data);
     }
-    let (Some(request), Some(grant)) = (Request::decode(&part.request), stream.view().grant()) else { return };
+    let (Some(request), Some(grant)) = (StreamRequest::decode(&granted.request), stream.view().grant()) else { return };
     loop {
-        let begin = grant.range.start + part.written;
+        let begin = grant.range.start + granted.written;
         if begin == grant.range.end {
             break;
         }
         let data = bytes_of(request.stream, begin..grant.range.end.min(begin + PIECE));
-        match stream.write_chunk(data.into()) {
-            Ok(taken) => part.written += taken as u64,
+        match stream.write_chunk(data) {
+            Ok(taken) => granted.written += taken as u64,
             Err(_) => return,
         }
     }
     let _ = stream.finish();
     stream.release_send();
     stream.release_recv();
-    parts.remove(&handle);
+    grants.remove(&handle);
 }

@@ -1,4 +1,5 @@
-//! What every stream must contain, kept beside the world: who wrote or may write which bytes, where a stream ends, and
+//! The reference model: a second oracle beside the checks of the simulator, written apart from them and from the core, since
+//! what two agree on is right. It says what every stream must contain: who wrote or may write which bytes, where a stream ends, and
 //! how far it was read. Every byte follows from its stream, its side and its offset, so that a byte in the wrong place
 //! names the place it belongs to.
 
@@ -7,17 +8,17 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use kwik_core::{Chunk, DelegateError, ErrorCode, PathId, ReadError, Side, StreamId, TransportCode, WriteError};
-use kwik_sim::apps::bytes_at;
+use kwik_sim::content::bytes_at;
 
 /// One direction of one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Flow {
+pub(crate) struct StreamHalf {
     pub(crate) stream: StreamId,
     /// The side whose bytes these are.
     pub(crate) writer: Side,
 }
 
-impl Flow {
+impl StreamHalf {
     pub(crate) fn bytes(self, range: Range<u64>) -> Bytes {
         bytes_at(self.stream.0 * 2 + u64::from(self.writer == Side::Server) + 1, range)
     }
@@ -25,14 +26,14 @@ impl Flow {
 
 /// How reading ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReadEnd {
+pub(crate) enum HalfEnd {
     Finished,
     Reset(ErrorCode),
 }
 
 /// What is known of one flow.
 #[derive(Debug, Default)]
-pub(crate) struct Record {
+pub(crate) struct HalfRecord {
     /// Who ever had leave to write what.
     pub(crate) leave: BTreeMap<PathId, Spans>,
     /// What was written or is left to somebody now.
@@ -46,32 +47,32 @@ pub(crate) struct Record {
     pub(crate) stop: Option<u32>,
     read: Spans,
     pub(crate) read_unordered: bool,
-    pub(crate) read_end: Option<ReadEnd>,
+    pub(crate) read_end: Option<HalfEnd>,
 }
 
 /// Every flow of the session.
 #[derive(Debug, Default)]
-pub(crate) struct Model {
-    flows: BTreeMap<Flow, Record>,
+pub(crate) struct StreamModel {
+    flows: BTreeMap<StreamHalf, HalfRecord>,
     /// Paths whose server writes what it likes.
-    liars: BTreeSet<PathId>,
+    byzantines: BTreeSet<PathId>,
 }
 
-impl Model {
+impl StreamModel {
     pub(crate) fn distrust(&mut self, path: PathId) {
-        self.liars.insert(path);
+        self.byzantines.insert(path);
     }
 
-    pub(crate) fn is_liar(&self, path: PathId) -> bool {
-        self.liars.contains(&path)
+    pub(crate) fn is_byzantine(&self, path: PathId) -> bool {
+        self.byzantines.contains(&path)
     }
 
-    pub(crate) fn begins(&mut self, flow: Flow) {
-        assert!(self.flows.insert(flow, Record::default()).is_none(), "{flow:?} began twice");
+    pub(crate) fn begins(&mut self, half: StreamHalf) {
+        assert!(self.flows.insert(half, HalfRecord::default()).is_none(), "{half:?} began twice");
     }
 
-    pub(crate) fn record(&mut self, flow: Flow) -> &mut Record {
-        self.flows.get_mut(&flow).unwrap_or_else(|| panic!("{flow:?} never began"))
+    pub(crate) fn record(&mut self, half: StreamHalf) -> &mut HalfRecord {
+        self.flows.get_mut(&half).unwrap_or_else(|| panic!("{half:?} never began"))
     }
 
     // ---- writing
@@ -79,52 +80,55 @@ impl Model {
     /// Judges what a write of `len` bytes at the cursor or at `at` came to, and takes note of it.
     pub(crate) fn wrote(
         &mut self,
-        flow: Flow,
+        half: StreamHalf,
         at: Option<u64>,
         len: u64,
         result: Result<usize, WriteError>,
         over: bool,
     ) {
-        let may_stop = |code| self.may_stop(flow, code);
+        let may_stop = |code| self.may_stop(half, code);
         if let Err(WriteError::Stopped(code)) = result {
-            assert!(may_stop(code), "the writer of {flow:?} was stopped with {code}");
+            assert!(may_stop(code), "the writer of {half:?} was stopped with {code}");
             return;
         }
-        let record = self.record(flow);
+        let record = self.record(half);
         let start = at.unwrap_or(record.cursor);
         let range = start..start + len;
         match result {
             Ok(0) if len == 0 => {}
             Ok(taken) => {
                 let taken = taken as u64;
-                assert!(taken > 0 && taken <= len && !over, "{taken} of {len} bytes of {flow:?} were taken");
-                assert!(record.reset.is_none(), "{flow:?} was written after its reset");
+                assert!(taken > 0 && taken <= len && !over, "{taken} of {len} bytes of {half:?} were taken");
+                assert!(record.reset.is_none(), "{half:?} was written after its reset");
                 assert!(
                     record.size.is_none_or(|size| at.is_some() && range.end <= size),
-                    "{flow:?} grew after its end"
+                    "{half:?} grew after its end"
                 );
-                assert!(!record.covered.overlaps(&range), "{range:?} of {flow:?} was written twice");
+                assert!(!record.covered.overlaps(&range), "{range:?} of {half:?} was written twice");
                 record.covers(PathId::PRIMARY, start..start + taken, at.is_none());
             }
             Err(WriteError::Blocked) => assert!(len > 0 && record.size.is_none_or(|_| at.is_some()) && !over),
-            Err(WriteError::Finished) => assert!(record.size.is_some(), "{flow:?} is not finished"),
-            Err(WriteError::Reset) => assert!(record.reset.is_some(), "{flow:?} was not reset"),
+            Err(WriteError::Finished) => assert!(record.size.is_some(), "{half:?} is not finished"),
+            Err(WriteError::Reset) => assert!(record.reset.is_some(), "{half:?} was not reset"),
             Err(WriteError::Overlap { start, end }) => {
-                let told = start..end;
-                assert!(record.covered.covers(&told) && told.start < range.end && range.start < told.end, "{told:?}");
+                let notified = start..end;
+                assert!(
+                    record.covered.covers(&notified) && notified.start < range.end && range.start < notified.end,
+                    "{notified:?}"
+                );
             }
             Err(WriteError::SessionClosed) => assert!(over, "the session is open"),
-            error => panic!("writing {range:?} of {flow:?}: {error:?}"),
+            error => panic!("writing {range:?} of {half:?}: {error:?}"),
         }
     }
 
     /// Judges a refused delegation of `range`.
-    pub(crate) fn refused(&mut self, flow: Flow, range: &Range<u64>, error: &DelegateError) {
+    pub(crate) fn refused(&mut self, half: StreamHalf, range: &Range<u64>, error: &DelegateError) {
         if let DelegateError::Stopped(code) = error {
-            assert!(self.may_stop(flow, *code), "the writer of {flow:?} was stopped with {code}");
+            assert!(self.may_stop(half, *code), "the writer of {half:?} was stopped with {code}");
             return;
         }
-        let record = self.record(flow);
+        let record = self.record(half);
         let is_right = match error {
             DelegateError::Overlap { start, end } => {
                 record.covered.covers(&(*start..*end)) && record.covered.overlaps(range)
@@ -134,99 +138,99 @@ impl Model {
             DelegateError::ClosedStream => record.reset.is_some(),
             _ => false,
         };
-        assert!(is_right, "{range:?} of {flow:?} was not delegated: {error}");
+        assert!(is_right, "{range:?} of {half:?} was not delegated: {error}");
     }
 
     /// The owner of a flow left a range to a path.
-    pub(crate) fn delegated(&mut self, flow: Flow, path: PathId, range: Range<u64>, at_cursor: bool) {
-        let record = self.record(flow);
-        assert!(record.reset.is_none(), "{flow:?} was delegated after its reset");
-        assert!(record.size.is_none_or(|size| !at_cursor && range.end <= size), "{flow:?} grew after its end");
-        assert!(!record.covered.overlaps(&range), "{range:?} of {flow:?} was delegated twice");
-        assert!(!at_cursor || record.cursor == range.start, "{range:?} of {flow:?} is not at {}", record.cursor);
+    pub(crate) fn delegated(&mut self, half: StreamHalf, path: PathId, range: Range<u64>, at_cursor: bool) {
+        let record = self.record(half);
+        assert!(record.reset.is_none(), "{half:?} was delegated after its reset");
+        assert!(record.size.is_none_or(|size| !at_cursor && range.end <= size), "{half:?} grew after its end");
+        assert!(!record.covered.overlaps(&range), "{range:?} of {half:?} was delegated twice");
+        assert!(!at_cursor || record.cursor == range.start, "{range:?} of {half:?} is not at {}", record.cursor);
         record.covers(path, range, at_cursor);
     }
 
-    /// Whether the writer of a flow may be told such a code.
-    pub(crate) fn may_stop(&self, flow: Flow, code: ErrorCode) -> bool {
-        let record = &self.flows[&flow];
+    /// Whether the writer of a flow may be notified of such a code.
+    pub(crate) fn may_stop(&self, half: StreamHalf, code: ErrorCode) -> bool {
+        let record = &self.flows[&half];
         record.stop.map(ErrorCode::Application) == Some(code) || self.may_be_spoilt(record, code)
     }
 
-    /// A liar that may write into a stream can end it.
-    fn may_be_spoilt(&self, record: &Record, code: ErrorCode) -> bool {
+    /// A byzantine server that may write into a stream can end it.
+    fn may_be_spoilt(&self, record: &HalfRecord, code: ErrorCode) -> bool {
         let ends = [TransportCode::RANGE_CONFLICT, TransportCode::REASSEMBLY_LIMIT].map(ErrorCode::from);
-        ends.contains(&code) && record.leave.keys().any(|path| self.is_liar(*path))
+        ends.contains(&code) && record.leave.keys().any(|path| self.is_byzantine(*path))
     }
 
     // ---- reading
 
-    pub(crate) fn read(&mut self, flow: Flow, chunk: &Chunk, ordered: bool) {
+    pub(crate) fn read(&mut self, half: StreamHalf, chunk: &Chunk, ordered: bool) {
         let range = chunk.offset.0..chunk.offset.0 + chunk.data.len() as u64;
-        // Bytes that several brought may hold a liar's.
-        let is_liar = chunk.source.is_none_or(|source| self.is_liar(source));
-        let record = self.record(flow);
-        assert!(!range.is_empty() && record.read_end.is_none() && record.stop.is_none(), "{flow:?} brought {range:?}");
-        assert!(!ordered || range.start == record.read.total(), "{range:?} of {flow:?} is not next: {:?}", record.read);
-        assert!(!record.read.overlaps(&range), "{range:?} of {flow:?} was read twice");
+        // Bytes that several brought may hold those of a byzantine server.
+        let is_byzantine = chunk.source.is_none_or(|source| self.is_byzantine(source));
+        let record = self.record(half);
+        assert!(!range.is_empty() && record.read_end.is_none() && record.stop.is_none(), "{half:?} brought {range:?}");
+        assert!(!ordered || range.start == record.read.total(), "{range:?} of {half:?} is not next: {:?}", record.read);
+        assert!(!record.read.overlaps(&range), "{range:?} of {half:?} was read twice");
         if let Some(source) = chunk.source {
             let leave = record.leave.get(&source);
             assert!(
                 leave.is_some_and(|leave| leave.covers(&range)),
-                "{source} had no leave to write {range:?} of {flow:?}"
+                "{source} had no leave to write {range:?} of {half:?}"
             );
         }
-        assert!(record.size.is_none_or(|size| range.end <= size), "{flow:?} goes on at {range:?}, beyond its end");
+        assert!(record.size.is_none_or(|size| range.end <= size), "{half:?} goes on at {range:?}, beyond its end");
         record.read.insert(range.clone());
-        if !is_liar && flow.bytes(range.clone()) != chunk.data {
+        if !is_byzantine && half.bytes(range.clone()) != chunk.data {
             let found = self.place_of(&chunk.data);
             let source = chunk.source;
-            panic!("{range:?} of {flow:?}, from {source:?}, holds other bytes than were written: {found}");
+            panic!("{range:?} of {half:?}, from {source:?}, holds other bytes than were written: {found}");
         }
     }
 
     /// Judges why a read brought nothing. `over` says whether the session ended.
-    pub(crate) fn read_ended(&mut self, flow: Flow, error: ReadError, over: bool) {
-        let spoilt = matches!(error, ReadError::Reset(code) if self.may_be_spoilt(&self.flows[&flow], code));
-        let record = self.record(flow);
+    pub(crate) fn read_ended(&mut self, half: StreamHalf, error: ReadError, over: bool) {
+        let spoilt = matches!(error, ReadError::Reset(code) if self.may_be_spoilt(&self.flows[&half], code));
+        let record = self.record(half);
         match error {
             ReadError::Blocked => assert!(!over, "nothing more can come"),
             ReadError::Finished => {
                 let (read, size) = (record.read.total(), record.size);
-                assert_eq!(Some(read), size, "{flow:?} ended after {read} bytes");
-                record.read_end = Some(ReadEnd::Finished);
+                assert_eq!(Some(read), size, "{half:?} ended after {read} bytes");
+                record.read_end = Some(HalfEnd::Finished);
             }
             ReadError::Reset(code) => {
                 let of_writer = record.reset.map(ErrorCode::Application) == Some(code);
                 let abandoned = record.abandoned && code == TransportCode::SOURCE_LOST.into();
-                assert!(of_writer || abandoned || spoilt, "{flow:?} was reset with {code}: {record:?}");
-                record.read_end = Some(ReadEnd::Reset(code));
+                assert!(of_writer || abandoned || spoilt, "{half:?} was reset with {code}: {record:?}");
+                record.read_end = Some(HalfEnd::Reset(code));
             }
-            ReadError::ClosedStream => assert!(record.stop.is_some(), "{flow:?} is closed for its reader"),
-            ReadError::IllegalOrderedRead => assert!(record.read_unordered, "{flow:?} was read in order only"),
+            ReadError::ClosedStream => assert!(record.stop.is_some(), "{half:?} is closed for its reader"),
+            ReadError::IllegalOrderedRead => assert!(record.read_unordered, "{half:?} was read in order only"),
             ReadError::SessionClosed => assert!(over, "the session is open"),
         }
     }
 
     /// Whether nothing more is to be read.
-    pub(crate) fn is_read(&mut self, flow: Flow) -> bool {
-        let record = self.record(flow);
+    pub(crate) fn is_read(&mut self, half: StreamHalf) -> bool {
+        let record = self.record(half);
         record.read_end.is_some() || record.stop.is_some()
     }
 
     /// The flow and offset where some bytes belong, if they do anywhere.
     fn place_of(&self, data: &[u8]) -> String {
         let sample = &data[..data.len().min(16)];
-        let places = self.flows.iter().flat_map(|(flow, record)| {
-            let all = flow.bytes(0..record.covered.end());
+        let places = self.flows.iter().flat_map(|(half, record)| {
+            let all = half.bytes(0..record.covered.end());
             let found = all.windows(sample.len()).position(|window| window == sample);
-            found.map(|at| format!("the first {} belong at {at} of {flow:?}", sample.len()))
+            found.map(|at| format!("the first {} belong at {at} of {half:?}", sample.len()))
         });
         places.collect::<Vec<_>>().join("; ")
     }
 }
 
-impl Record {
+impl HalfRecord {
     fn covers(&mut self, path: PathId, range: Range<u64>, at_cursor: bool) {
         self.leave.entry(path).or_default().insert(range.clone());
         self.covered.insert(range.clone());

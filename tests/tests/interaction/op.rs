@@ -19,12 +19,12 @@ pub(crate) struct Setup {
     /// Whether the first operation finds a path to every other server and an open stream in slot 0.
     pub(crate) warm: bool,
     /// The behaviour of one more server, which keeps no rules: a number among those a secondary may have.
-    pub(crate) liar: Option<usize>,
+    pub(crate) byzantine: Option<usize>,
 }
 
 /// Where in a stream.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Place {
+pub(crate) enum StreamPlace {
     /// The first offset that nobody is to write.
     Gap,
     /// So many bytes behind the cursor.
@@ -35,7 +35,7 @@ pub(crate) enum Place {
 
 /// Who sends a raw packet.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Sender {
+pub(crate) enum RawParty {
     /// The primary.
     Primary,
     /// The server of a path.
@@ -57,7 +57,7 @@ pub(crate) enum Op {
     Open { end: Side, slot: usize, dir: Dir },
     Accept { end: Side, slot: usize, dir: Dir },
     Write { end: Side, slot: usize, len: u64 },
-    WriteAt { end: Side, slot: usize, place: Place, len: u64 },
+    WriteAt { end: Side, slot: usize, place: StreamPlace, len: u64 },
     Read { end: Side, slot: usize, max: usize },
     ReadUnordered { end: Side, slot: usize, max: usize },
     Finish { end: Side, slot: usize },
@@ -70,10 +70,10 @@ pub(crate) enum Op {
     AddPath { server: usize },
     RemovePath { path: usize },
     Delegate { slot: usize, path: usize, len: u64 },
-    DelegateRange { slot: usize, path: usize, place: Place, len: u64 },
+    DelegateRange { slot: usize, path: usize, place: StreamPlace, len: u64 },
     Revoke { nth: usize },
-    SendRaw { from: Sender, to: Sender, len: usize },
-    RecvRaw { at: Sender },
+    SendRaw { from: RawParty, to: RawParty, len: usize },
+    RecvRaw { at: RawParty },
 
     AcceptPart { path: usize },
     WritePart { path: usize, part: usize, len: u64 },
@@ -96,15 +96,11 @@ pub(crate) enum Op {
     Run { ms: u64 },
 }
 
-/// An honest world, or one with a liar, and what happens in it.
-pub(crate) fn run(with_liar: bool) -> impl Strategy<Value = (Setup, Vec<Op>)> {
-    let liar = if with_liar { (0..1000usize).prop_map(Some).boxed() } else { Just(None).boxed() };
-    let setup = (0..8u64, 2..=5usize, prop::bool::weighted(0.8), liar).prop_map(|(seed, servers, warm, liar)| Setup {
-        seed,
-        servers,
-        warm,
-        liar,
-    });
+/// An honest world, or one with a byzantine server, and what happens in it.
+pub(crate) fn run(with_byzantine: bool) -> impl Strategy<Value = (Setup, Vec<Op>)> {
+    let byzantine = if with_byzantine { (0..1000usize).prop_map(Some).boxed() } else { Just(None).boxed() };
+    let setup = (0..8u64, 2..=5usize, prop::bool::weighted(0.8), byzantine)
+        .prop_map(|(seed, servers, warm, byzantine)| Setup { seed, servers, warm, byzantine });
     (setup, vec(op(), 0..200))
 }
 
@@ -144,12 +140,12 @@ fn len() -> impl Strategy<Value = u64> {
     prop_oneof![5 => 0..40u64, 4 => 40..3000u64, 3 => 3000..40_000u64, 1 => 40_000..300_000u64]
 }
 
-fn place() -> impl Strategy<Value = Place> {
+fn place() -> impl Strategy<Value = StreamPlace> {
     prop_oneof![
-        3 => Just(Place::Gap),
-        2 => (0..5000u64).prop_map(Place::Ahead),
-        2 => (0..5000u64).prop_map(Place::At),
-        1 => (0..400_000u64).prop_map(Place::At),
+        3 => Just(StreamPlace::Gap),
+        2 => (0..5000u64).prop_map(StreamPlace::Ahead),
+        2 => (0..5000u64).prop_map(StreamPlace::At),
+        1 => (0..400_000u64).prop_map(StreamPlace::At),
     ]
 }
 
@@ -178,8 +174,8 @@ fn stream_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn sender() -> impl Strategy<Value = Sender> {
-    prop_oneof![1 => Just(Sender::Primary), 2 => path().prop_map(Sender::Path)]
+fn sender() -> impl Strategy<Value = RawParty> {
+    prop_oneof![1 => Just(RawParty::Primary), 2 => path().prop_map(RawParty::Path)]
 }
 
 fn primary_op() -> impl Strategy<Value = Op> {

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use kwik_core::{Dir, FinishError, OpenError, ReadError, Side, StreamOffset, WriteError};
-use kwik_sim::{Fault, Link, Memory, Rebind};
+use kwik_sim::{Disturbance, Link, Rebind, RestartState};
 
-use crate::model::Flow;
-use crate::op::{Op, Place, Setup};
-use crate::stage::{Slot, Stage, reason_of};
+use crate::fixture::{Fixture, Slot, reason_of};
+use crate::model::StreamHalf;
+use crate::op::{Op, Setup, StreamPlace};
 
-impl Stage {
+impl Fixture {
     /// Brings a world to where its operations begin.
     pub(crate) fn begin(&mut self, setup: &Setup) {
         if !setup.warm {
@@ -18,7 +18,7 @@ impl Stage {
         self.perform(&Op::Open { end: Side::Client, slot: 0, dir: Dir::Bi });
         self.run_for(Duration::from_millis(100));
         self.perform(&Op::Accept { end: Side::Server, slot: 0, dir: Dir::Bi });
-        for server in 1..setup.servers + usize::from(setup.liar.is_some()) {
+        for server in 1..setup.servers + usize::from(setup.byzantine.is_some()) {
             self.perform(&Op::AddPath { server });
         }
         self.run_for(Duration::from_millis(200));
@@ -139,13 +139,13 @@ impl Stage {
         at: Option<u64>,
         len: u64,
     ) -> Option<Result<usize, WriteError>> {
-        let flow = Flow { stream: slot.stream, writer: side };
+        let half = StreamHalf { stream: slot.stream, writer: side };
         let start = match at {
             Some(at) => at,
-            None if slot.sends => self.model.record(flow).cursor,
+            None if slot.sends => self.model.record(half).cursor,
             None => 0,
         };
-        let data = flow.bytes(start..start + len);
+        let data = half.bytes(start..start + len);
         let mut session = self.session_at(side)?;
         let mut stream = session.stream_mut(slot.handle);
         let result = match at {
@@ -154,7 +154,7 @@ impl Stage {
         };
         let over = session.close_reason().is_some();
         if slot.sends {
-            self.model.wrote(flow, at, len, result, over);
+            self.model.wrote(half, at, len, result, over);
         } else {
             let expected = if over { WriteError::SessionClosed } else { WriteError::WrongDirection };
             assert_eq!(result, Err(expected));
@@ -162,20 +162,20 @@ impl Stage {
         Some(result)
     }
 
-    pub(crate) fn offset(&mut self, side: Side, slot: Slot, place: Place) -> Option<u64> {
+    pub(crate) fn offset(&mut self, side: Side, slot: Slot, place: StreamPlace) -> Option<u64> {
         if !slot.sends {
             return None;
         }
-        let record = self.model.record(Flow { stream: slot.stream, writer: side });
+        let record = self.model.record(StreamHalf { stream: slot.stream, writer: side });
         Some(match place {
-            Place::Gap => record.first_gap().start,
-            Place::Ahead(bytes) => record.cursor + bytes,
-            Place::At(offset) => offset,
+            StreamPlace::Gap => record.first_gap().start,
+            StreamPlace::Ahead(bytes) => record.cursor + bytes,
+            StreamPlace::At(offset) => offset,
         })
     }
 
     pub(crate) fn read(&mut self, side: Side, slot: Slot, max: usize, ordered: bool) -> Option<Result<(), ReadError>> {
-        let flow = Flow { stream: slot.stream, writer: side.peer() };
+        let half = StreamHalf { stream: slot.stream, writer: side.peer() };
         let mut session = self.session_at(side)?;
         let mut stream = session.stream_mut(slot.handle);
         let result = if ordered { stream.read(max) } else { stream.read_unordered(max) };
@@ -184,28 +184,28 @@ impl Stage {
             assert!(result.is_err());
             return None;
         }
-        if !ordered && !self.model.is_read(flow) {
-            self.model.record(flow).read_unordered = true;
+        if !ordered && !self.model.is_read(half) {
+            self.model.record(half).read_unordered = true;
         }
         Some(match result {
             Ok(chunk) if max == 0 => {
-                assert!(chunk.data.is_empty() && !self.model.is_read(flow));
+                assert!(chunk.data.is_empty() && !self.model.is_read(half));
                 Ok(())
             }
             Ok(chunk) => {
                 assert!(chunk.data.len() <= max);
-                self.model.read(flow, &chunk, ordered);
+                self.model.read(half, &chunk, ordered);
                 Ok(())
             }
             Err(error) => {
-                self.model.read_ended(flow, error, over);
+                self.model.read_ended(half, error, over);
                 Err(error)
             }
         })
     }
 
     pub(crate) fn finish(&mut self, side: Side, slot: Slot) -> Option<Result<(), FinishError>> {
-        let flow = Flow { stream: slot.stream, writer: side };
+        let half = StreamHalf { stream: slot.stream, writer: side };
         let mut session = self.session_at(side)?;
         let result = session.stream_mut(slot.handle).finish();
         let over = session.close_reason().is_some();
@@ -213,13 +213,13 @@ impl Stage {
             assert_eq!(result, Err(FinishError::ClosedStream));
             return None;
         }
-        let may_stop = matches!(result, Err(FinishError::Stopped(code)) if self.model.may_stop(flow, code));
-        let record = self.model.record(flow);
+        let may_stop = matches!(result, Err(FinishError::Stopped(code)) if self.model.may_stop(half, code));
+        let record = self.model.record(half);
         match result {
             Ok(()) => record.size = Some(record.end()),
-            Err(FinishError::Stopped(code)) => assert!(may_stop, "the writer of {flow:?} was stopped with {code}"),
+            Err(FinishError::Stopped(code)) => assert!(may_stop, "the writer of {half:?} was stopped with {code}"),
             Err(FinishError::ClosedStream) => {
-                assert!(over || record.reset.is_some(), "{flow:?} is not open: {record:?}")
+                assert!(over || record.reset.is_some(), "{half:?} is not open: {record:?}")
             }
         }
         Some(result)
@@ -233,7 +233,7 @@ impl Stage {
             assert!(result.is_err());
             return Some(());
         }
-        let record = self.model.record(Flow { stream: slot.stream, writer: side });
+        let record = self.model.record(StreamHalf { stream: slot.stream, writer: side });
         if result.is_ok() {
             record.reset.get_or_insert(code);
         } else {
@@ -251,9 +251,9 @@ impl Stage {
         let is_over =
             is_over || matches!(end, Err(ReadError::ClosedStream | ReadError::Finished | ReadError::Reset(_)));
         assert!(if is_stopped { slot.receives } else { is_over }, "{end:?}");
-        let flow = Flow { stream: slot.stream, writer: side.peer() };
-        if is_stopped && !self.model.is_read(flow) {
-            self.model.record(flow).stop = Some(code);
+        let half = StreamHalf { stream: slot.stream, writer: side.peer() };
+        if is_stopped && !self.model.is_read(half) {
+            self.model.record(half).stop = Some(code);
         }
         Some(())
     }
@@ -263,13 +263,13 @@ impl Stage {
         session.stream_mut(slot.handle).release_send();
         session.stream_mut(slot.handle).release_recv();
         if slot.sends {
-            let record = self.model.record(Flow { stream: slot.stream, writer: side });
+            let record = self.model.record(StreamHalf { stream: slot.stream, writer: side });
             record.size = Some(record.end());
             record.abandoned = true;
         }
-        let flow = Flow { stream: slot.stream, writer: side.peer() };
-        if slot.receives && !self.model.is_read(flow) {
-            self.model.record(flow).stop = Some(0);
+        let half = StreamHalf { stream: slot.stream, writer: side.peer() };
+        if slot.receives && !self.model.is_read(half) {
+            self.model.record(half).stop = Some(0);
         }
         self.end(side).slots[at] = None;
         Some(())
@@ -287,52 +287,52 @@ impl Stage {
     fn perform_on_network(&mut self, op: &Op) -> Option<()> {
         let (client, servers) = (self.client, self.servers.clone());
         let far = |server: usize| servers.get(server).copied();
-        let (concerned, faults) = match *op {
+        let (concerned, disturbances) = match *op {
             Op::Link { server, delay_ms, loss_percent, kbit } => {
                 let server = far(server)?;
                 let delay = Duration::from_millis(delay_ms);
                 let link = kbit.map_or_else(|| Link::with_delay(delay), |kbit| Link::with_rate(kbit * 1000, delay));
                 let link = Link { loss: f64::from(loss_percent) / 100.0, ..link };
-                let fault = |from, to| Fault::Link { from, to, link: link.clone() };
-                (vec![server], vec![fault(client, server), fault(server, client)])
+                let disturbance = |from, to| Disturbance::Link { from, to, link: link.clone() };
+                (vec![server], vec![disturbance(client, server), disturbance(server, client)])
             }
             Op::Blackhole { server, to_client } => {
                 let server = far(server)?;
                 let (from, to) = if to_client { (server, client) } else { (client, server) };
-                (vec![server], vec![Fault::Blackhole { from, to }])
+                (vec![server], vec![Disturbance::Blackhole { from, to }])
             }
             Op::Partition { server } => {
                 let server = far(server)?;
-                (vec![server], vec![Fault::Partition { left: vec![client], right: vec![server] }])
+                (vec![server], vec![Disturbance::Partition { left: vec![client], right: vec![server] }])
             }
-            Op::Heal { server } => (vec![], vec![Fault::Heal { a: client, b: far(server)? }]),
+            Op::Heal { server } => (vec![], vec![Disturbance::Heal { a: client, b: far(server)? }]),
             Op::Rebind { address } => {
                 let to = if address { Rebind::Address } else { Rebind::Port };
-                (vec![client], vec![Fault::Rebind { node: client, to }])
+                (vec![client], vec![Disturbance::Rebind { node: client, to }])
             }
-            Op::Crash { who } => (vec![self.node(who)?], vec![Fault::Crash { node: self.node(who)? }]),
+            Op::Crash { who } => (vec![self.node(who)?], vec![Disturbance::Crash { node: self.node(who)? }]),
             Op::Restart { who, forgets } => {
                 let node = self.node(who)?;
-                let state = if forgets { Memory::Lost } else { Memory::Kept };
-                (vec![node], vec![Fault::Restart { node, state }])
+                let state = if forgets { RestartState::Lost } else { RestartState::Kept };
+                (vec![node], vec![Disturbance::Restart { node, state }])
             }
             Op::Pause { who, ms } => {
                 let (node, span) = (self.node(who)?, Duration::from_millis(ms));
                 self.paused.insert(node, self.world.now() + span);
-                (vec![node], vec![Fault::Pause { node, span }])
+                (vec![node], vec![Disturbance::Pause { node, span }])
             }
             Op::SendErrors { who, ms } => {
                 let (node, span) = (self.node(who)?, Duration::from_millis(ms));
-                (vec![node], vec![Fault::SendErrors { node, span }])
+                (vec![node], vec![Disturbance::SendErrors { node, span }])
             }
             _ => return None,
         };
         self.may_fail |= concerned.contains(&client) || concerned.contains(&self.servers[0]);
-        for fault in faults {
-            if let Fault::Restart { node, state: Memory::Lost } = fault {
+        for disturbance in disturbances {
+            if let Disturbance::Restart { node, state: RestartState::Lost } = disturbance {
                 self.forget_node(node);
             }
-            self.world.inject(fault);
+            self.world.inject(disturbance);
         }
         Some(())
     }

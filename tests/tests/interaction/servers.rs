@@ -9,14 +9,14 @@ use kwik_core::{
 };
 use kwik_sim::NodeId;
 
-use crate::model::{Flow, Spans};
-use crate::op::{Op, Place, Sender};
-use crate::stage::{Delegated, Part, Stage, raw_payload, reason_of};
+use crate::fixture::{AcceptedGrant, DelegatedRange, Fixture, raw_payload, reason_of};
+use crate::model::{Spans, StreamHalf};
+use crate::op::{Op, RawParty, StreamPlace};
 
 /// A path id that no session of a run comes to.
 const NO_PATH: PathId = PathId(77);
 
-impl Stage {
+impl Fixture {
     pub(crate) fn perform_at_primary(&mut self, op: &Op) {
         match *op {
             Op::AddPath { server } => self.add_path(server),
@@ -38,14 +38,14 @@ impl Stage {
     fn add_path(&mut self, server: usize) {
         let now = self.world.now();
         let is_closing = self.ends.iter().any(|end| end.closed.is_some() || end.over.is_some());
-        let is_liar = server >= self.servers.len();
+        let is_byzantine = server >= self.servers.len();
         let Some(target) = self.target(server) else { return };
         let Some(mut session) = self.primary() else { return };
         let live = session.all_paths().iter().filter(|path| !path.state.is_dead()).count();
         match session.add_path(now, target) {
             Ok(path) => {
                 self.paths.push(path);
-                if is_liar {
+                if is_byzantine {
                     self.model.distrust(path);
                 }
             }
@@ -61,7 +61,7 @@ impl Stage {
         Some(())
     }
 
-    fn delegate(&mut self, slot: usize, path: usize, place: Option<Place>, len: u64) -> Option<()> {
+    fn delegate(&mut self, slot: usize, path: usize, place: Option<StreamPlace>, len: u64) -> Option<()> {
         let slot = (*self.ends[1].slots.get(slot)?)?;
         let offset = match place {
             Some(place) => Some(self.offset(Side::Server, slot, place)?),
@@ -72,7 +72,7 @@ impl Stage {
             .get(path)
             .copied()
             .unwrap_or_else(|| if path.is_multiple_of(2) { PathId::PRIMARY } else { NO_PATH });
-        let flow = Flow { stream: slot.stream, writer: Side::Server };
+        let half = StreamHalf { stream: slot.stream, writer: Side::Server };
         let is_closing = self.ends.iter().any(|end| end.closed.is_some() || end.over.is_some());
         let active = self.delegations.values().filter(|delegated| delegated.is_active).count();
         let request = Bytes::from(format!("{len} bytes, please, {}", "now ".repeat(active)));
@@ -87,13 +87,13 @@ impl Stage {
             assert!(result.is_err());
             return None;
         }
-        let start = offset.unwrap_or_else(|| self.model.record(flow).cursor);
+        let start = offset.unwrap_or_else(|| self.model.record(half).cursor);
         let range = start..start + len;
         match result {
             Ok(info) => {
                 assert_eq!(info.range, range);
-                self.model.delegated(flow, path, range.clone(), offset.is_none());
-                let delegated = Delegated { flow, path, range, request, is_active: true };
+                self.model.delegated(half, path, range.clone(), offset.is_none());
+                let delegated = DelegatedRange { half, path, range, request, is_active: true };
                 assert!(self.delegations.insert(info.grant, delegated).is_none());
             }
             Err(DelegateError::OwnPath) => assert!(path.is_primary()),
@@ -101,7 +101,7 @@ impl Stage {
             Err(DelegateError::PathDead(_)) => assert!(is_dead, "{path} lives"),
             Err(DelegateError::SessionClosed) => assert!(is_closing, "the session is open"),
             Err(DelegateError::TooMany) => assert!(active >= 16, "{active} are not many"),
-            Err(error) => self.model.refused(flow, &range, &error),
+            Err(error) => self.model.refused(half, &range, &error),
         }
         Some(())
     }
@@ -116,11 +116,11 @@ impl Stage {
         Some(())
     }
 
-    fn send_raw(&mut self, from: Sender, to: Sender, len: usize) -> Option<()> {
+    fn send_raw(&mut self, from: RawParty, to: RawParty, len: usize) -> Option<()> {
         let (path, node, session) = self.server_at(from)?;
         let to = match to {
-            Sender::Primary => PathId::PRIMARY,
-            Sender::Path(nth) => self.paths.get(nth).copied().unwrap_or(NO_PATH),
+            RawParty::Primary => PathId::PRIMARY,
+            RawParty::Path(nth) => self.paths.get(nth).copied().unwrap_or(NO_PATH),
         };
         let sequence = self.raw_next.get(&(path, to)).copied().unwrap_or(0);
         let waiting = self.raw_sent.range((path, to, 0)..=(path, to, u64::MAX)).count();
@@ -144,7 +144,7 @@ impl Stage {
         Some(())
     }
 
-    pub(crate) fn recv_raw(&mut self, at: Sender) -> Option<()> {
+    pub(crate) fn recv_raw(&mut self, at: RawParty) -> Option<()> {
         let (path, node, session) = self.server_at(at)?;
         let packet = self.session_mut(node, session)?.recv_raw()?;
         self.received_raw(path, &packet);
@@ -196,17 +196,18 @@ impl Stage {
         let handle = view.accept_stream(Dir::Bi)?;
         let stream = view.stream(handle);
         let (Some(id), Some(grant)) = (stream.id(), stream.grant()) else { panic!("it is no part of a stream") };
-        let flow = Flow { stream: id, writer: Side::Server };
+        let half = StreamHalf { stream: id, writer: Side::Server };
         if let Some(delegated) = self.delegations.get(&grant.grant) {
-            assert_eq!((delegated.flow, delegated.path), (flow, path));
+            assert_eq!((delegated.half, delegated.path), (half, path));
             assert_eq!(delegated.range, grant.range);
         } else {
             // The primary lost its memory, but nobody grants what was never delegated.
-            panic!("{path} was granted {:?} of {flow:?}, which nobody delegated", grant.range);
+            panic!("{path} was granted {:?} of {half:?}, which nobody delegated", grant.range);
         }
         let parts = &mut self.secondaries[at].parts;
         let cursor = grant.range.start;
-        let part = Part { handle, flow, range: grant.range, cursor, written: Spans::default(), is_over: false };
+        let part =
+            AcceptedGrant { handle, half, range: grant.range, cursor, written: Spans::default(), is_over: false };
         // What is over makes room for operations to name the new one.
         let place = parts.iter().position(|part| part.is_over).unwrap_or(parts.len());
         let old = (place < parts.len()).then(|| parts[place].handle);
@@ -232,13 +233,13 @@ impl Stage {
     ) -> Option<Result<usize, WriteError>> {
         let (node, session, _) = self.where_is(at);
         let part = self.secondaries[at].parts.get(part)?;
-        let (handle, flow) = (part.handle, part.flow);
+        let (handle, half) = (part.handle, part.half);
         let range = offset.unwrap_or(part.cursor)..offset.unwrap_or(part.cursor) + len;
         let mut view = self.session_mut(node, session)?;
         let mut stream = view.stream_mut(handle);
         let result = match offset {
-            Some(offset) => stream.write_at(StreamOffset(offset), flow.bytes(range.clone())),
-            None => stream.write_chunk(flow.bytes(range.clone())),
+            Some(offset) => stream.write_at(StreamOffset(offset), half.bytes(range.clone())),
+            None => stream.write_chunk(half.bytes(range.clone())),
         };
         let over = view.close_reason().is_some();
         let part = self.secondaries[at].parts.iter_mut().find(|part| part.handle == handle)?;
@@ -272,7 +273,7 @@ impl Stage {
         let mut view = self.session_mut(node, session)?;
         let chunk = view.stream_mut(handle).read(usize::MAX);
         let is_granted = |request: &Bytes| {
-            let same = |delegated: &&Delegated| delegated.path == path && delegated.range == range;
+            let same = |delegated: &&DelegatedRange| delegated.path == path && delegated.range == range;
             self.delegations.values().filter(same).any(|delegated| delegated.request == *request)
         };
         match chunk {

@@ -4,40 +4,40 @@
 use std::time::Duration;
 
 use kwik_core::{Dir, PathId, SessionHandle, Side, WriteError};
-use kwik_sim::{Fault, Memory, NodeId};
+use kwik_sim::{Disturbance, NodeId, RestartState};
 
-use crate::model::Flow;
-use crate::op::Sender;
-use crate::stage::{Slot, Stage, Wake};
+use crate::fixture::{Fixture, Slot, Wake};
+use crate::model::StreamHalf;
+use crate::op::RawParty;
 
 /// Longer than silence, retries and transfers take all together.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// How long closed connections may linger.
 const LINGER: Duration = Duration::from_secs(600);
 
-impl Stage {
+impl Fixture {
     /// Heals the world and plays every application to its end.
     pub(crate) fn settle(&mut self) {
         self.heal();
         self.wake_everybody();
-        let done = self.run_until(PATIENCE, |stage| {
-            stage.serve_all();
-            stage.open_work().is_none()
+        let done = self.run_until(PATIENCE, |fixture| {
+            fixture.serve_all();
+            fixture.open_work().is_none()
         });
         assert!(done, "{PATIENCE:?} after all is well, something is open: {:?}", self.open_work());
         self.close_all();
     }
 
     fn heal(&mut self) {
-        self.world.inject(Fault::HealAll);
+        self.world.inject(Disturbance::HealAll);
         self.paused.clear();
         for node in self.world.nodes().collect::<Vec<_>>() {
             if self.world.is_crashed(node) {
-                self.world.inject(Fault::Restart { node, state: Memory::Kept });
+                self.world.inject(Disturbance::Restart { node, state: RestartState::Kept });
             }
         }
-        let liars: Vec<_> = self.paths.iter().copied().filter(|path| self.model.is_liar(*path)).collect();
-        for path in liars {
+        let byzantines: Vec<_> = self.paths.iter().copied().filter(|path| self.model.is_byzantine(*path)).collect();
+        for path in byzantines {
             self.remove_path(path);
         }
         self.run_for(Duration::ZERO);
@@ -68,8 +68,8 @@ impl Stage {
                     let nth = |path| self.paths.iter().position(|known| *known == path);
                     let secondary = self.secondaries.iter().find(|it| (it.node, it.session) == (node, session));
                     let at = match secondary {
-                        Some(secondary) => nth(secondary.path).map(Sender::Path),
-                        None => (self.ends[1].session == Some(session)).then_some(Sender::Primary),
+                        Some(secondary) => nth(secondary.path).map(RawParty::Path),
+                        None => (self.ends[1].session == Some(session)).then_some(RawParty::Primary),
                     };
                     while at.is_some_and(|at| self.recv_raw(at).is_some()) {}
                 }
@@ -87,8 +87,8 @@ impl Stage {
                         self.serve_part(at, part);
                     }
                 }
-                Wake::Delegation(flow) => {
-                    let slot = self.ends[1].slots.iter().flatten().find(|slot| slot.stream == flow.stream);
+                Wake::Delegation(half) => {
+                    let slot = self.ends[1].slots.iter().flatten().find(|slot| slot.stream == half.stream);
                     if let Some(slot) = slot.copied() {
                         self.serve(Side::Server, slot);
                     }
@@ -102,7 +102,7 @@ impl Stage {
             self.ends.iter().find(|end| (end.node, end.session) == (at.0, Some(at.1))).map(|end| end.side)
         {
             for dir in Dir::ALL {
-                let next = |stage: &mut Self| stage.session_at(side).and_then(|mut it| it.accept_stream(dir));
+                let next = |fixture: &mut Self| fixture.session_at(side).and_then(|mut it| it.accept_stream(dir));
                 while let Some(handle) = next(self) {
                     let stream = self.session_at(side).and_then(|session| session.stream(handle).id());
                     let stream = stream.expect("just accepted");
@@ -122,12 +122,12 @@ impl Stage {
 
     /// Reads what there is, ends the stream, and writes what nobody else writes.
     fn serve(&mut self, side: Side, slot: Slot) {
-        let incoming = Flow { stream: slot.stream, writer: side.peer() };
+        let incoming = StreamHalf { stream: slot.stream, writer: side.peer() };
         if slot.receives && !self.model.is_read(incoming) {
             let ordered = !self.model.record(incoming).read_unordered;
             while self.read(side, slot, usize::MAX, ordered) == Some(Ok(())) {}
         }
-        let outgoing = Flow { stream: slot.stream, writer: side };
+        let outgoing = StreamHalf { stream: slot.stream, writer: side };
         if !slot.sends || self.model.record(outgoing).reset.is_some() {
             return;
         }
@@ -174,14 +174,14 @@ impl Stage {
                 return Some(format!("the session of the {side:?}, whose peer is gone"));
             }
             for slot in self.ends[at].slots.clone().into_iter().flatten() {
-                let flow = Flow { stream: slot.stream, writer: side.peer() };
-                if slot.receives && !self.model.is_read(flow) {
-                    return Some(format!("{flow:?}, which is not read: {:?}", self.model.record(flow)));
+                let half = StreamHalf { stream: slot.stream, writer: side.peer() };
+                if slot.receives && !self.model.is_read(half) {
+                    return Some(format!("{half:?}, which is not read: {:?}", self.model.record(half)));
                 }
                 let is_sent = self.session_at(side).is_none_or(|it| it.stream(slot.handle).is_send_done());
                 if slot.sends && !is_sent {
-                    let flow = Flow { stream: slot.stream, writer: side };
-                    return Some(format!("{flow:?}, which is not acknowledged: {:?}", self.model.record(flow)));
+                    let half = StreamHalf { stream: slot.stream, writer: side };
+                    return Some(format!("{half:?}, which is not acknowledged: {:?}", self.model.record(half)));
                 }
             }
         }
@@ -202,18 +202,18 @@ impl Stage {
 
     /// Every session ends, and leaves nothing.
     fn close_all(&mut self) {
-        if let Some(liar) = self.liar {
-            self.world.crash(liar);
+        if let Some(byzantine) = self.byzantine {
+            self.world.crash(byzantine);
         }
-        let is_open = |end: &crate::stage::End| end.session.is_some() && end.over.is_none();
+        let is_open = |end: &crate::fixture::SessionEnd| end.session.is_some() && end.over.is_none();
         let closer = self.ends.iter().find(|end| is_open(end)).map(|end| end.side);
         if let Some(side) = closer {
             self.close(side, 3);
         }
-        let over = self.run_until(LINGER, |stage| {
-            stage.wakes.clear();
-            let ends = stage.ends.iter().all(|end| end.session.is_none() || end.over.is_some());
-            ends && stage.secondaries.iter().all(|secondary| secondary.over.is_some())
+        let over = self.run_until(LINGER, |fixture| {
+            fixture.wakes.clear();
+            let ends = fixture.ends.iter().all(|end| end.session.is_none() || end.over.is_some());
+            ends && fixture.secondaries.iter().all(|secondary| secondary.over.is_some())
         });
         let left = || self.secondaries.iter().filter(|it| it.over.is_none()).map(|it| it.path).collect::<Vec<_>>();
         assert!(over, "sessions go on: {:?}, {:?}", self.ends.iter().map(|end| &end.over).collect::<Vec<_>>(), left());

@@ -1,8 +1,8 @@
 //! How sessions and paths begin over bad networks.
 
 use kwik_core::SessionEvent;
-use kwik_sim::{Fault, Link, Rebind, TlsMode};
-use kwik_tests::transfer::{Place, Plan, Transfer};
+use kwik_sim::{Disturbance, Link, Rebind, TlsMode};
+use kwik_tests::transfer::{LinksOf, Plan, Transfer};
 
 use super::{bursts_of_three, millis, secs};
 
@@ -13,12 +13,12 @@ fn fifty() -> Plan {
 
 /// Nearly a third of all datagrams is spoilt, and every session carries its bytes in the end.
 fn fifty_sessions(change: impl Fn(&mut Link)) {
-    for place in Place::EACH {
+    for place in LinksOf::EACH {
         let mut transfer = Transfer::new(fifty());
         transfer.change(place, &change);
         // Fifty connections within 300 s, or a hundred within twice as much.
-        transfer.run(if place == Place::All { secs(600) } else { secs(300) });
-        assert_eq!(transfer.book().sessions_done, 50);
+        transfer.run(if place == LinksOf::All { secs(600) } else { secs(300) });
+        assert_eq!(transfer.recorder().sessions_done, 50);
         let (up, down) = (transfer.up(place), transfer.down(place));
         let spoilt = up.lost + up.corrupted + down.lost + down.corrupted;
         assert!(spoilt * 4 > up.sent + down.sent, "{place:?}: {up:?} {down:?}");
@@ -62,7 +62,7 @@ fn address_that_must_be_proved_first_costs_one_round_trip_on_each_path() {
         assert!(extra >= millis(30) && extra < millis(33), "{extra:?}");
         let joined = |transfer: &mut Transfer| {
             transfer.run(secs(10));
-            let joined = transfer.book().paths.iter().map(|(at, _)| *at).collect::<Vec<_>>();
+            let joined = transfer.recorder().paths.iter().map(|(at, _)| *at).collect::<Vec<_>>();
             assert_eq!(joined.len(), 2);
             joined[1]
         };
@@ -82,7 +82,7 @@ fn client_that_comes_back_makes_the_whole_handshake_again() {
     for session in 1..=5 {
         let before = transfer.world.link_stats(server, client).sent_bytes;
         let begun = transfer.world.elapsed();
-        let done = |transfer: &Transfer| transfer.book().sessions_done >= session;
+        let done = |transfer: &Transfer| transfer.recorder().sessions_done >= session;
         while !done(&transfer) {
             transfer.world.run_for(millis(1));
             assert!(transfer.world.elapsed() < secs(20), "session {session} does not end");
@@ -107,7 +107,7 @@ fn client_that_moves_during_its_handshake_is_served_in_the_end() {
         let mut transfer = Transfer::new(Plan::default());
         let node = transfer.client;
         // The first datagram is at the server, and its answer is on its way.
-        transfer.world.at(millis(20), Fault::Rebind { node, to });
+        transfer.world.at(millis(20), Disturbance::Rebind { node, to });
         let took = transfer.run(secs(20));
         assert!(took > secs(5), "{to:?}: {took:?}");
     }
@@ -118,14 +118,14 @@ fn client_that_moves_during_its_handshake_is_served_in_the_end() {
 fn server_sends_three_times_what_it_got_until_the_client_proves_its_address() {
     for tls in [TlsMode::Null, TlsMode::Real] {
         let mut transfer = Transfer::new(Plan { tls, secondaries: 1, primary_writes: false, ..Plan::default() });
-        for place in [Place::Primary, Place::Secondary] {
+        for place in [LinksOf::Primary, LinksOf::Secondary] {
             // The first datagram to the server arrives, the next six do not.
             let (client, server) = (transfer.client, transfer.at(place)[0]);
             let up = |world: &kwik_sim::World| world.link_stats(client, server).sent;
             assert!(transfer.world.run_until(secs(5), |world| up(world) == 1), "{place:?}");
             let received = transfer.up(place).sent_bytes;
             assert_eq!(received, 1_200);
-            transfer.world.inject(Fault::Blackhole { from: client, to: server });
+            transfer.world.inject(Disturbance::Blackhole { from: client, to: server });
             let dropped = transfer.world.run_until(secs(5), |world| up(world) >= 7);
             assert!(dropped, "{place:?}: {:?}", transfer.up(place));
             transfer.world.run_for(secs(1));
@@ -133,7 +133,7 @@ fn server_sends_three_times_what_it_got_until_the_client_proves_its_address() {
             assert!(sent > received, "{place:?}: {sent} bytes reach no limit");
             // A datagram that begins below the limit may end beyond it.
             assert!(sent < 3 * received + 1_200, "{place:?}: {sent} bytes to an address that sent {received}");
-            transfer.world.inject(Fault::Heal { a: client, b: server });
+            transfer.world.inject(Disturbance::Heal { a: client, b: server });
         }
         transfer.run(secs(20));
         assert_eq!(transfer.shares(), [0, 2_000_000]);

@@ -2,18 +2,18 @@
 
 use kwik_core::PathEvent;
 use kwik_sim::{Ecn, Link, TlsMode};
-use kwik_tests::transfer::{Place, Plan, Transfer};
+use kwik_tests::transfer::{LinksOf, Plan, Transfer};
 
 use super::{at_each_place, bursts_of_three, millis, secs};
 
 /// Loses or damages 2 % of all datagrams in mid-transfer; no path may die of that.
-fn two_percent(change: impl Fn(&mut Link), happened: impl Fn(&Transfer, Place) -> u64) {
+fn two_percent(change: impl Fn(&mut Link), happened: impl Fn(&Transfer, LinksOf) -> u64) {
     let plan = Plan { bytes: 4_000_000, ..Plan::default() };
     at_each_place(&plan, secs(10), change, |transfer, place, _| {
         let spoilt = happened(transfer, place);
         assert!(spoilt >= 5, "{place:?}: only {spoilt} datagrams were spoilt");
-        assert_eq!(transfer.book().count(|event| matches!(event, PathEvent::Dead { .. })), 0, "{place:?}");
-        assert_eq!(transfer.book().losses, [], "{place:?}");
+        assert_eq!(transfer.recorder().count(|event| matches!(event, PathEvent::Dead { .. })), 0, "{place:?}");
+        assert_eq!(transfer.recorder().losses, [], "{place:?}");
     });
 }
 
@@ -37,13 +37,13 @@ fn corruption_of_two_percent_costs_no_range() {
 #[test]
 fn congestion_that_is_marked_costs_no_datagram() {
     let plan = Plan { bytes: 4_000_000, ..Plan::default() };
-    let drops = |ecn: Ecn, place: Place| {
+    let drops = |ecn: Ecn, place: LinksOf| {
         let mut transfer = Transfer::new(plan.clone());
         transfer.change(place, |link| link.ecn = ecn);
         let took = transfer.run(secs(20));
         (transfer.down(place), took)
     };
-    for place in Place::EACH {
+    for place in LinksOf::EACH {
         let (unmarked, usual) = drops(Ecn::Pass, place);
         let (marked, took) = drops(Ecn::MarkAfter(millis(5)), place);
         assert!(marked.marked > 0 && unmarked.marked == 0, "{place:?}");
@@ -65,6 +65,6 @@ fn keys_change_under_loss_and_corruption() {
             assert!(sent > 1_000, "{place:?}: {sent} packets are too few to need other keys");
         }
         assert!(transfer.down(place).corrupted > 5, "{place:?}");
-        assert_eq!(transfer.book().count(|event| matches!(event, PathEvent::Dead { .. })), 0, "{place:?}");
+        assert_eq!(transfer.recorder().count(|event| matches!(event, PathEvent::Dead { .. })), 0, "{place:?}");
     });
 }

@@ -1,8 +1,8 @@
 //! Links that carry nothing for a while, and clients that move.
 
 use kwik_core::{DeadReason, PathEvent, SessionError, TransportCode};
-use kwik_sim::{Fault, Link, Rebind, TlsMode};
-use kwik_tests::transfer::{Place, Plan, Transfer, line};
+use kwik_sim::{Disturbance, Link, Rebind, TlsMode};
+use kwik_tests::transfer::{LinksOf, Plan, Transfer, line};
 
 use super::{at_each_place, millis, secs};
 
@@ -17,7 +17,7 @@ fn slow_plan(bytes: u64) -> Plan {
 
 #[test]
 fn black_holes_of_two_seconds_every_seven_are_waited_out() {
-    for place in Place::EACH {
+    for place in LinksOf::EACH {
         let mut transfer = Transfer::new(slow_plan(9_000_000));
         for round in 0..6 {
             transfer.cut(place, secs(5 + 7 * round), secs(2));
@@ -26,7 +26,7 @@ fn black_holes_of_two_seconds_every_seven_are_waited_out() {
         assert!(took > secs(12), "{place:?}: over before the second black hole, after {took:?}");
         let stats = transfer.down(place);
         assert!(stats.lost > stats.queue_full, "{place:?}: {stats:?}");
-        assert_eq!(transfer.book().count(is_dead), 0, "{place:?}");
+        assert_eq!(transfer.recorder().count(is_dead), 0, "{place:?}");
     }
 }
 
@@ -35,23 +35,23 @@ fn primary_that_is_gone_for_two_seconds_stops_nothing_that_was_granted() {
     let mut transfer = Transfer::new(Plan { ahead: 15, ordered: false, primary_writes: false, ..slow_plan(2_000_000) });
     transfer.run_to(50_000);
     let begin = transfer.world.elapsed();
-    transfer.cut(Place::Primary, begin, secs(2));
+    transfer.cut(LinksOf::Primary, begin, secs(2));
     transfer.world.run_for(secs(2));
-    let meanwhile = transfer.book().received();
+    let meanwhile = transfer.recorder().received();
     transfer.run(secs(20));
     assert!(meanwhile > 600_000, "only {meanwhile} bytes came without the primary");
-    assert_eq!(transfer.book().losses, []);
+    assert_eq!(transfer.recorder().losses, []);
 }
 
 #[test]
 fn secondary_that_is_gone_for_two_seconds_keeps_its_ranges() {
     let mut transfer = Transfer::new(slow_plan(3_000_000));
-    transfer.cut(Place::Secondary, secs(2), secs(2));
+    transfer.cut(LinksOf::Secondary, secs(2), secs(2));
     transfer.run(secs(20));
-    let book = transfer.book();
-    assert_eq!(book.count(|event| matches!(event, PathEvent::Suspect(_))), 1);
-    assert_eq!(book.count(|event| matches!(event, PathEvent::Recovered(_))), 1);
-    assert_eq!(book.losses, []);
+    let recorder = transfer.recorder();
+    assert_eq!(recorder.count(|event| matches!(event, PathEvent::Suspect(_))), 1);
+    assert_eq!(recorder.count(|event| matches!(event, PathEvent::Recovered(_))), 1);
+    assert_eq!(recorder.losses, []);
 }
 
 #[test]
@@ -60,15 +60,15 @@ fn one_path_that_lives_is_enough() {
     transfer.run_to(200_000);
     let begin = transfer.world.elapsed();
     let right = transfer.servers[1..].to_vec();
-    transfer.world.inject(Fault::Partition { left: vec![transfer.client], right });
+    transfer.world.inject(Disturbance::Partition { left: vec![transfer.client], right });
     transfer.run(secs(30));
-    let book = transfer.book();
-    let dead = book.paths.iter().filter(|(_, event)| is_dead(event));
+    let recorder = transfer.recorder();
+    let dead = recorder.paths.iter().filter(|(_, event)| is_dead(event));
     for (at, _) in dead.clone() {
         assert!(*at - begin < millis(3_500), "noticed after {:?}", *at - begin);
     }
     assert_eq!(dead.count(), 2);
-    assert!(!book.losses.is_empty(), "nothing was under way on the paths that died");
+    assert!(!recorder.losses.is_empty(), "nothing was under way on the paths that died");
 }
 
 #[test]
@@ -77,9 +77,9 @@ fn no_path_that_lives_is_an_error_and_no_silence() {
     transfer.run_to(200_000);
     let begin = transfer.world.elapsed();
     let right = transfer.servers.clone();
-    transfer.world.inject(Fault::Partition { left: vec![transfer.client], right });
+    transfer.world.inject(Disturbance::Partition { left: vec![transfer.client], right });
     transfer.world.run_for(secs(60));
-    let (at, error) = transfer.book().closed.clone().expect("an end");
+    let (at, error) = transfer.recorder().closed.clone().expect("an end");
     assert_eq!(error, SessionError::TimedOut);
     let took = at - begin;
     assert!((secs(28)..secs(33)).contains(&took), "{took:?}");
@@ -95,16 +95,16 @@ fn paths_that_clog_in_turn_pass_the_transfer_on() {
         let (client, servers) = (transfer.client, transfer.servers.clone());
         for (turn, server) in (0..).zip(clog) {
             let right = vec![servers[server]];
-            transfer.world.at(millis(1_500 + 1_000 * turn), Fault::Partition { left: vec![client], right });
+            transfer.world.at(millis(1_500 + 1_000 * turn), Disturbance::Partition { left: vec![client], right });
         }
         for (turn, server) in (0..).zip(unclog) {
-            transfer.world.at(millis(5_000 + 1_000 * turn), Fault::Heal { a: client, b: servers[server] });
+            transfer.world.at(millis(5_000 + 1_000 * turn), Disturbance::Heal { a: client, b: servers[server] });
         }
         let took = transfer.run(secs(30));
         assert!(took > secs(5), "over before all paths were clogged, after {took:?}");
-        let book = transfer.book();
-        assert!(book.longest_stall() > secs(1), "{:?}", book.longest_stall());
-        assert!(book.longest_stall() < secs(6), "{:?}", book.longest_stall());
+        let recorder = transfer.recorder();
+        assert!(recorder.longest_stall() > secs(1), "{:?}", recorder.longest_stall());
+        assert!(recorder.longest_stall() < secs(6), "{:?}", recorder.longest_stall());
     }
 }
 
@@ -112,16 +112,16 @@ fn rebind(plan: Plan, to: Rebind, first: u64, every: u64, least: u64) {
     let mut transfer = Transfer::new(plan);
     let node = transfer.client;
     for round in 0..20 {
-        transfer.world.at(millis(first + every * round), Fault::Rebind { node, to });
+        transfer.world.at(millis(first + every * round), Disturbance::Rebind { node, to });
     }
     let before = transfer.world.address(node);
     let took = transfer.run(secs(40));
     let after = transfer.world.address(node);
     assert!(took > millis(first + every * (least - 1)), "the client moved too seldom within {took:?}");
     assert_eq!(before.ip() == after.ip(), to == Rebind::Port);
-    let book = transfer.book();
-    assert_eq!(book.count(is_dead), 0, "{:?}", book.paths);
-    assert!(book.longest_stall() < secs(1), "{:?}", book.longest_stall());
+    let recorder = transfer.recorder();
+    assert_eq!(recorder.count(is_dead), 0, "{:?}", recorder.paths);
+    assert!(recorder.longest_stall() < secs(1), "{:?}", recorder.longest_stall());
 }
 
 #[test]
@@ -143,12 +143,12 @@ fn client_that_moves_every_second_keeps_its_session() {
 #[test]
 fn secondaries_that_were_gone_for_long_join_again() {
     let mut transfer = Transfer::new(slow_plan(8_000_000));
-    transfer.cut(Place::Secondary, secs(2), secs(6));
+    transfer.cut(LinksOf::Secondary, secs(2), secs(6));
     transfer.run(secs(40));
-    let book = transfer.book();
+    let recorder = transfer.recorder();
     let timed_out = |event: &PathEvent| matches!(event, PathEvent::Dead { reason: DeadReason { code, .. }, .. } if *code == TransportCode::TIMED_OUT.into());
-    assert_eq!(book.count(timed_out), 1);
-    assert_eq!(book.count(|event| matches!(event, PathEvent::Joined(_))), 3);
+    assert_eq!(recorder.count(timed_out), 1);
+    assert_eq!(recorder.count(|event| matches!(event, PathEvent::Joined(_))), 3);
 }
 
 #[test]
@@ -159,6 +159,6 @@ fn jitter_and_reordering_cost_no_range() {
     };
     at_each_place(&Plan::default(), secs(10), change, |transfer, place, _| {
         assert!(transfer.down(place).reordered > 10, "{place:?}");
-        assert_eq!(transfer.book().losses, [], "{place:?}");
+        assert_eq!(transfer.recorder().losses, [], "{place:?}");
     });
 }

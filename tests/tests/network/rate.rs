@@ -2,7 +2,7 @@
 
 use kwik_core::{Limits, PathEvent, PathId};
 use kwik_sim::{Link, TlsMode};
-use kwik_tests::transfer::{Place, Plan, Transfer, line};
+use kwik_tests::transfer::{LinksOf, Plan, Transfer, line};
 
 use super::{at_each_place, millis, secs};
 
@@ -16,7 +16,7 @@ fn every_server_takes_its_part_of_a_transfer() {
             let shares = transfer.shares();
             assert_eq!(shares.iter().sum::<u64>(), 2_000_000, "{shares:?}");
             assert!(shares.iter().all(|share| *share > 300_000), "{shares:?}");
-            assert_eq!(transfer.book().losses, []);
+            assert_eq!(transfer.recorder().losses, []);
         }
     }
 }
@@ -42,10 +42,10 @@ fn round_trip_of_a_second_and_a_half_delays_and_breaks_nothing() {
         |link| link.delay = millis(750),
         |transfer, place, took| {
             // The handshake and one answer at least, wherever the primary is far away.
-            assert!(place == Place::Secondary || took > secs(3), "{place:?}: {took:?}");
+            assert!(place == LinksOf::Secondary || took > secs(3), "{place:?}: {took:?}");
             let slow = transfer.paths().iter().filter(|path| path.rtt > secs(1)).count();
             assert_eq!(slow, transfer.at(place).len(), "{place:?}");
-            assert_eq!(transfer.book().count(|event| matches!(event, PathEvent::Dead { .. })), 0, "{place:?}");
+            assert_eq!(transfer.recorder().count(|event| matches!(event, PathEvent::Dead { .. })), 0, "{place:?}");
         },
     );
 }
@@ -60,8 +60,8 @@ fn six_hundred_streams_pass_through_a_limit_of_256() {
         secs(20),
         |link| link.loss = 0.01,
         |transfer, place, _| {
-            assert_eq!(transfer.book().downloads.len(), 600);
-            let ends: Vec<_> = transfer.book().downloads.values().filter_map(|download| download.ended).collect();
+            assert_eq!(transfer.recorder().downloads.len(), 600);
+            let ends: Vec<_> = transfer.recorder().downloads.values().filter_map(|download| download.ended).collect();
             assert!(ends[0] < ends[599], "{place:?}: the first stream waited for the last");
             assert!(transfer.shares().iter().all(|share| *share > 0), "{place:?}: {:?}", transfer.shares());
         },
@@ -88,10 +88,10 @@ fn path_at_a_hundredth_of_the_rate_holds_up_its_own_range_only() {
     let plan =
         Plan { streams: 12, bytes: 300_000, range: 16 * 1024, ahead: 8, primary_writes: false, ..Plan::default() };
     let mut transfer = Transfer::new(plan);
-    transfer.change(Place::Secondary, |link| link.rate = Some(100_000));
+    transfer.change(LinksOf::Secondary, |link| link.rate = Some(100_000));
     transfer.run(secs(20));
     let shares = transfer.shares();
-    let mut ends: Vec<_> = transfer.book().downloads.values().filter_map(|download| download.ended).collect();
+    let mut ends: Vec<_> = transfer.recorder().downloads.values().filter_map(|download| download.ended).collect();
     ends.sort();
     assert!(shares[1] > 0 && shares[1] * 10 < shares[2], "{shares:?}");
     // 3.6 MB at 10 Mbit/s are 2.9 s: all but the streams that the slow server has a part of end by then.
@@ -101,8 +101,8 @@ fn path_at_a_hundredth_of_the_rate_holds_up_its_own_range_only() {
 #[test]
 fn slow_primary_does_not_hold_up_its_secondaries() {
     let mut transfer = Transfer::new(Plan { primary_writes: false, ..Plan::default() });
-    transfer.change(Place::Primary, |link| link.rate = Some(100_000));
+    transfer.change(LinksOf::Primary, |link| link.rate = Some(100_000));
     let took = transfer.run(secs(20));
     assert!(took < secs(5), "{took:?}");
-    assert_eq!(transfer.book().count(|event| matches!(event, PathEvent::Suspect(PathId(1 | 2)))), 0);
+    assert_eq!(transfer.recorder().count(|event| matches!(event, PathEvent::Suspect(PathId(1 | 2)))), 0);
 }

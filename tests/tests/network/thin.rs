@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kwik_core::limits::REQUEST_BYTES_MAX;
 use kwik_core::{Dir, SessionEvent};
-use kwik_sim::{Fault, Link};
+use kwik_sim::{Disturbance, Link};
 use kwik_tests::Fleet;
 
 use super::{millis, secs};
@@ -29,8 +29,8 @@ fn much_on_the_control_plane_of_a_thin_line_with_holes_takes_its_time_and_no_mor
     for round in 0..300 {
         let (left, right) = (vec![client], vec![primary]);
         let begin = fleet.world.elapsed() + secs(5 + 7 * round);
-        fleet.world.at(begin, Fault::Partition { left, right });
-        fleet.world.at(begin + secs(2), Fault::Heal { a: client, b: primary });
+        fleet.world.at(begin, Disturbance::Partition { left, right });
+        fleet.world.at(begin + secs(2), Disturbance::Heal { a: client, b: primary });
     }
     let mut accepted = 0;
     fleet.world.run_until(secs(2_000), |world| {

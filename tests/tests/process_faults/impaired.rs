@@ -1,20 +1,20 @@
 //! Paths that carry less than they did, or not what they were given.
 
 use kwik_core::PathId;
-use kwik_sim::{Ecn, Fault, Link};
-use kwik_tests::transfer::{Place, Plan, Transfer, line};
+use kwik_sim::{Disturbance, Ecn, Link};
+use kwik_tests::transfer::{LinksOf, Plan, Transfer, line};
 
 use super::{is_dead, millis, secs, slow_plan};
 
 #[test]
 fn largest_datagram_may_shrink_in_mid_transfer() {
-    for place in Place::EACH {
+    for place in LinksOf::EACH {
         let mut transfer = Transfer::new(slow_plan(4_000_000));
         transfer.run_to(1_000_000);
         let paths = transfer.paths();
         assert!(paths.iter().all(|path| path.mtu == 1_452), "{paths:?}");
         for server in transfer.at(place).to_vec() {
-            transfer.world.inject(Fault::Mtu { a: transfer.client, b: server, mtu: 1_280 });
+            transfer.world.inject(Disturbance::Mtu { a: transfer.client, b: server, mtu: 1_280 });
         }
         let before = transfer.down(place);
         transfer.run(secs(20));
@@ -22,8 +22,8 @@ fn largest_datagram_may_shrink_in_mid_transfer() {
         let dropped = (after.lost - after.queue_full) - (before.lost - before.queue_full);
         assert!(dropped > 5, "{place:?}: {dropped} datagrams were too large");
         assert!(dropped < 100 * transfer.at(place).len() as u64, "{place:?}: {dropped} datagrams were too large");
-        assert_eq!(transfer.book().count(is_dead), 0, "{place:?}");
-        assert!(transfer.book().longest_stall() < secs(3), "{place:?}: {:?}", transfer.book().longest_stall());
+        assert_eq!(transfer.recorder().count(is_dead), 0, "{place:?}");
+        assert!(transfer.recorder().longest_stall() < secs(3), "{place:?}: {:?}", transfer.recorder().longest_stall());
     }
 }
 
@@ -60,7 +60,7 @@ fn paths_that_mangle_datagrams_are_only_slower() {
             transfer.world.set_link_both(transfer.client, server, link);
         }
         let took = transfer.run(secs(60));
-        let stats = transfer.down(Place::All);
+        let stats = transfer.down(LinksOf::All);
         assert!(stats.reordered > 10 && stats.duplicated > 10 && stats.corrupted > 10, "seed {seed}: {stats:?}");
         assert_eq!(transfer.shares().iter().sum::<u64>(), 2_000_000, "seed {seed}");
         assert!(took >= usual, "seed {seed}: {took:?}, and {usual:?} undisturbed");
@@ -73,18 +73,18 @@ fn path_that_flaps_every_second_for_ten_minutes_costs_few_grants() {
     let plan = Plan { link, range: 16 * 1024, ..Plan::default() };
     let mut transfer = Transfer::new(Plan { bytes: 40_000_000, ..plan });
     for turn in 2..602 {
-        transfer.cut(Place::Secondary, secs(turn), millis(500));
+        transfer.cut(LinksOf::Secondary, secs(turn), millis(500));
     }
     transfer.world.run_for(secs(602));
     let shares = transfer.shares();
-    let book = transfer.book();
-    assert_eq!(book.closed, None);
+    let recorder = transfer.recorder();
+    assert_eq!(recorder.closed, None);
     // Half of all probes are lost, and a path dies that loses some in a row. It comes back.
-    let deaths = book.count(is_dead);
+    let deaths = recorder.count(is_dead);
     assert!(deaths < 20, "{deaths}");
-    assert!(book.losses.len() <= 2 * deaths, "{} losses, {deaths} deaths", book.losses.len());
+    assert!(recorder.losses.len() <= 2 * deaths, "{} losses, {deaths} deaths", recorder.losses.len());
     assert!(shares[1] * 3 > shares[2], "{shares:?}");
-    assert!(book.longest_stall() < secs(5), "{:?}", book.longest_stall());
+    assert!(recorder.longest_stall() < secs(5), "{:?}", recorder.longest_stall());
 }
 
 #[test]
@@ -92,13 +92,13 @@ fn path_that_dies_every_ten_seconds_costs_what_was_under_way_on_it() {
     let link = Link { rate: Some(200_000), ..line() };
     let mut transfer = Transfer::new(Plan { link, range: 16 * 1024, bytes: 20_000_000, ..Plan::default() });
     for round in 0..30 {
-        transfer.cut(Place::Secondary, secs(10 * round + 5), secs(5));
+        transfer.cut(LinksOf::Secondary, secs(10 * round + 5), secs(5));
     }
     transfer.world.run_for(secs(300));
-    let book = transfer.book();
-    let deaths = book.count(is_dead);
+    let recorder = transfer.recorder();
+    let deaths = recorder.count(is_dead);
     assert!(deaths > 20, "{deaths}");
-    assert!(book.losses.len() <= 2 * deaths, "{} losses, {deaths} deaths", book.losses.len());
-    assert_eq!(book.closed, None);
-    assert!(book.longest_stall() < secs(5), "{:?}", book.longest_stall());
+    assert!(recorder.losses.len() <= 2 * deaths, "{} losses, {deaths} deaths", recorder.losses.len());
+    assert_eq!(recorder.closed, None);
+    assert!(recorder.longest_stall() < secs(5), "{:?}", recorder.longest_stall());
 }

@@ -1,8 +1,8 @@
 //! Paths that are added and removed faster than anybody can follow, and addresses that do not answer.
 
-use kwik_core::{Dir, ErrorCode, PathId, PathState, PathTarget, SessionEvent, SessionHandle, TransportCode};
-use kwik_sim::{NodeConfig, NodeId};
-use kwik_tests::{Ends, Fleet, NAME};
+use kwik_core::{Dir, ErrorCode, PathId, PathState, SessionEvent, SessionHandle, TransportCode};
+use kwik_sim::{Link, NodeId};
+use kwik_tests::{Ends, Fleet, SERVER_NAME};
 
 use super::{millis, secs};
 
@@ -66,19 +66,14 @@ fn paths_added_and_removed_at_once_come_to_rest() {
 #[test]
 fn silent_address_gets_five_datagrams_of_each_dial_and_eight_dials_a_minute() {
     let mut fleet = Fleet::new(1);
-    let victim = fleet.world.add_client("10.0.9.9:4433".parse().unwrap()).unwrap();
+    let victim = fleet.add_server(fleet.pki.server(1));
+    let (target, victim) = (fleet.target(victim), fleet.servers[victim]);
     fleet.world.crash(victim);
-    let target = PathTarget {
-        address: fleet.world.address(victim),
-        server_name: NAME.to_owned(),
-        identity: fleet.pki.public_identity(5),
-    };
     let primary = fleet.servers[0];
     let (clients, sessions): (Vec<NodeId>, Vec<SessionHandle>) = (1..=20)
         .map(|number| {
-            let address = format!("10.0.2.{number}:5000").parse().unwrap();
-            let client = fleet.world.add_node(NodeConfig::client(address)).unwrap();
-            fleet.world.dial(client, primary, fleet.pki.client(), NAME).unwrap();
+            let client = fleet.add_client(&format!("10.0.3.{number}:5000"), &Link::default());
+            fleet.world.dial(client, primary, fleet.pki.client(), SERVER_NAME).unwrap();
             (client, fleet.await_incoming(0))
         })
         .unzip();

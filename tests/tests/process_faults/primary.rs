@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use kwik_core::{Dir, ReadError, SessionError, SessionEvent};
-use kwik_sim::{Fault, Memory, TlsMode};
+use kwik_sim::{Disturbance, RestartState, TlsMode};
 use kwik_tests::transfer::{Plan, Transfer};
 use kwik_tests::{Ends, Fleet, pattern};
 
@@ -85,7 +85,7 @@ fn primary_that_dies_in_mid_transfer_ends_it_with_an_error() {
         let (primary, begin) = (transfer.servers[0], transfer.world.elapsed());
         transfer.world.crash(primary);
         transfer.world.run_for(secs(40));
-        let (at, error) = transfer.book().closed.clone().expect("an end");
+        let (at, error) = transfer.recorder().closed.clone().expect("an end");
         assert_eq!(error, SessionError::TimedOut);
         assert!((secs(28)..secs(33)).contains(&(at - begin)), "{:?}", at - begin);
         let nodes = [transfer.client, transfer.servers[1], transfer.servers[2]];
@@ -102,10 +102,10 @@ fn primary_that_hears_or_is_heard_no_more_ends_the_session() {
         transfer.run_to(500_000);
         let (client, primary, begin) = (transfer.client, transfer.servers[0], transfer.world.elapsed());
         let (from, to) = if is_heard { (client, primary) } else { (primary, client) };
-        transfer.world.inject(Fault::Blackhole { from, to });
+        transfer.world.inject(Disturbance::Blackhole { from, to });
         transfer.world.run_for(secs(100));
-        let book = transfer.book();
-        let ends = [book.closed.clone().expect("an end"), book.closed_at_primary.clone().expect("another")];
+        let recorder = transfer.recorder();
+        let ends = [recorder.closed.clone().expect("an end"), recorder.closed_at_primary.clone().expect("another")];
         for (at, _) in ends {
             assert!((secs(28)..secs(65)).contains(&(at - begin)), "heard {is_heard}: {:?}", at - begin);
         }
@@ -118,8 +118,8 @@ fn primary_that_comes_back_without_its_memory_ends_the_session() {
     let mut transfer = Transfer::new(slow_plan(3_000_000));
     transfer.run_to(500_000);
     let (node, begin) = (transfer.servers[0], transfer.world.elapsed());
-    transfer.world.inject(Fault::Restart { node, state: Memory::Lost });
+    transfer.world.inject(Disturbance::Restart { node, state: RestartState::Lost });
     transfer.world.run_for(secs(40));
-    let (at, _) = transfer.book().closed.clone().expect("an end");
+    let (at, _) = transfer.recorder().closed.clone().expect("an end");
     assert!(at - begin < secs(33), "{:?}", at - begin);
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use kwik_core::{PathEvent, PathId, SessionError};
-use kwik_sim::{Fault, Memory};
-use kwik_tests::transfer::{Book, Plan, Transfer};
+use kwik_sim::{Disturbance, RestartState};
+use kwik_tests::transfer::{Plan, Recorder, Transfer};
 
 use super::{is_dead, is_joined, millis, secs, slow_plan};
 
@@ -15,18 +15,18 @@ fn big_ranges() -> Plan {
 }
 
 /// What is told to be missing of each lost range, and what came of it, are the range.
-fn losses_are_exact(book: &Book) {
-    for loss in &book.losses {
+fn losses_are_exact(recorder: &Recorder) {
+    for loss in &recorder.losses {
         let missing: u64 = loss.missing.iter().map(|part| part.end - part.start).sum();
-        let came = book.brought_of(loss.path, loss.stream, &loss.range);
+        let came = recorder.brought_of(loss.path, loss.stream, &loss.range);
         assert_eq!(came + missing, loss.range.end - loss.range.start, "{loss:?}");
-        let twice: u64 = loss.missing.iter().map(|part| book.brought_of(loss.path, loss.stream, part)).sum();
+        let twice: u64 = loss.missing.iter().map(|part| recorder.brought_of(loss.path, loss.stream, part)).sum();
         assert_eq!(twice, 0, "{loss:?}");
     }
 }
 
-fn first_death(book: &Book) -> Duration {
-    book.paths.iter().find(|(_, event)| is_dead(event)).expect("a path that died").0
+fn first_death(recorder: &Recorder) -> Duration {
+    recorder.paths.iter().find(|(_, event)| is_dead(event)).expect("a path that died").0
 }
 
 // [P-8.16] [P-9.3]
@@ -34,18 +34,18 @@ fn first_death(book: &Book) -> Duration {
 fn secondary_that_crashes_before_its_first_byte_loses_all_of_its_range() {
     let mut transfer = Transfer::new(big_ranges());
     let server = transfer.servers[1];
-    let granted = |transfer: &Transfer| transfer.book().count(is_joined) == 2;
+    let granted = |transfer: &Transfer| transfer.recorder().count(is_joined) == 2;
     while !granted(&transfer) {
         transfer.world.run_for(millis(1));
     }
     let before = transfer.world.elapsed();
     transfer.world.crash(server);
     transfer.run(secs(30));
-    let book = transfer.book();
-    losses_are_exact(&book);
-    assert_eq!(book.losses.len(), 1);
-    assert!(book.losses[0].missing.iter().eq([&(0..300_000)]), "{:?}", book.losses);
-    assert!(book.losses[0].at - before <= millis(3_500), "{:?}", book.losses[0].at - before);
+    let recorder = transfer.recorder();
+    losses_are_exact(&recorder);
+    assert_eq!(recorder.losses.len(), 1);
+    assert!(recorder.losses[0].missing.iter().eq([&(0..300_000)]), "{:?}", recorder.losses);
+    assert!(recorder.losses[0].at - before <= millis(3_500), "{:?}", recorder.losses[0].at - before);
 }
 
 // [P-8.16] [P-9.3]
@@ -54,18 +54,18 @@ fn secondary_that_crashes_in_mid_range_loses_the_rest_of_it() {
     for written in [1_000, 100_000, 200_000, 400_000] {
         let mut transfer = Transfer::new(big_ranges());
         let server = transfer.servers[1];
-        while transfer.book().brought_of(PathId(1), 0, &(0..u64::MAX)) < written {
+        while transfer.recorder().brought_of(PathId(1), 0, &(0..u64::MAX)) < written {
             transfer.world.run_for(millis(1));
         }
         let before = transfer.world.elapsed();
         transfer.world.crash(server);
         transfer.run(secs(30));
-        let book = transfer.book();
-        losses_are_exact(&book);
-        assert_eq!(book.losses.len(), 1, "{written}");
-        let came = book.brought_of(PathId(1), 0, &book.losses[0].range);
+        let recorder = transfer.recorder();
+        losses_are_exact(&recorder);
+        assert_eq!(recorder.losses.len(), 1, "{written}");
+        let came = recorder.brought_of(PathId(1), 0, &recorder.losses[0].range);
         assert!(came > 0 && came < 300_000, "{written}: {came} bytes of the lost range came");
-        assert!(book.losses[0].at - before <= millis(3_500), "{:?}", book.losses[0].at - before);
+        assert!(recorder.losses[0].at - before <= millis(3_500), "{:?}", recorder.losses[0].at - before);
     }
 }
 
@@ -76,14 +76,14 @@ fn secondary_that_crashes_after_its_last_byte_lost_nothing() {
     let server = transfer.servers[1];
     // The client has it all, and what says so is on its way.
     transfer.run_to(300_000);
-    assert_eq!(transfer.book().delivered, 0);
+    assert_eq!(transfer.recorder().delivered, 0);
     transfer.world.crash(server);
     transfer.run(secs(10));
     transfer.world.run_for(secs(4));
-    let book = transfer.book();
-    assert_eq!((book.losses.len(), book.delivered), (0, 1));
-    assert_eq!(book.count(is_dead), 1);
-    assert_eq!(book.closed, None);
+    let recorder = transfer.recorder();
+    assert_eq!((recorder.losses.len(), recorder.delivered), (0, 1));
+    assert_eq!(recorder.count(is_dead), 1);
+    assert_eq!(recorder.closed, None);
 }
 
 /// What a hole in one direction costs: `(the affected path's gap, the other's, when the path died)`.
@@ -94,13 +94,17 @@ fn one_way(to_client: bool) -> (Duration, Duration, Duration) {
     let (client, server) = (transfer.client, transfer.servers[1]);
     let (from, to) = if to_client { (server, client) } else { (client, server) };
     let begin = transfer.world.elapsed();
-    transfer.world.inject(Fault::Blackhole { from, to });
+    transfer.world.inject(Disturbance::Blackhole { from, to });
     transfer.run(secs(60));
     assert!(transfer.world.link_stats(from, to).lost > transfer.world.link_stats(from, to).queue_full);
-    let book = transfer.book();
-    losses_are_exact(&book);
-    assert!(book.losses.iter().all(|loss| loss.path == PathId(1)) && !book.losses.is_empty(), "{:?}", book.losses);
-    (book.gap(PathId(1)), book.gap(PathId(2)), first_death(&book) - begin)
+    let recorder = transfer.recorder();
+    losses_are_exact(&recorder);
+    assert!(
+        recorder.losses.iter().all(|loss| loss.path == PathId(1)) && !recorder.losses.is_empty(),
+        "{:?}",
+        recorder.losses
+    );
+    (recorder.gap(PathId(1)), recorder.gap(PathId(2)), first_death(&recorder) - begin)
 }
 
 #[test]
@@ -124,15 +128,15 @@ fn rolling_restart_of_all_secondaries_loses_no_byte() {
     let plan = Plan { secondaries: 3, streams: 4, rejoin: Some(secs(2)), ..slow_plan(3_000_000) };
     let mut transfer = Transfer::new(plan);
     for (turn, server) in (0..).zip(transfer.servers[1..].to_vec()) {
-        transfer.world.at(secs(2 + 4 * turn), Fault::Crash { node: server });
-        transfer.world.at(secs(4 + 4 * turn), Fault::Restart { node: server, state: Memory::Lost });
+        transfer.world.at(secs(2 + 4 * turn), Disturbance::Crash { node: server });
+        transfer.world.at(secs(4 + 4 * turn), Disturbance::Restart { node: server, state: RestartState::Lost });
     }
     transfer.run(secs(60));
-    let book = transfer.book();
-    losses_are_exact(&book);
-    assert_eq!(book.count(is_dead), 3);
-    assert_eq!(book.count(is_joined), 6);
-    assert!(!book.losses.is_empty());
+    let recorder = transfer.recorder();
+    losses_are_exact(&recorder);
+    assert_eq!(recorder.count(is_dead), 3);
+    assert_eq!(recorder.count(is_joined), 6);
+    assert!(!recorder.losses.is_empty());
 }
 
 // [P-12.4]
@@ -142,15 +146,15 @@ fn rolling_close_of_all_secondaries_loses_no_byte() {
     let mut transfer = Transfer::new(plan);
     for server in 1..=3 {
         transfer.world.run_for(secs(2));
-        let (_, session) = transfer.book().joined.iter().rfind(|(of, _)| *of == server).copied().unwrap();
+        let (_, session) = transfer.recorder().joined.iter().rfind(|(of, _)| *of == server).copied().unwrap();
         let (node, now) = (transfer.servers[server], transfer.world.now());
         transfer.world.session_mut(node, session).unwrap().close(now, 7, "restarting");
     }
     transfer.run(secs(60));
-    let book = transfer.book();
-    losses_are_exact(&book);
-    assert_eq!(book.count(is_dead), 3);
-    assert_eq!(book.count(is_joined), 6);
-    let told = |event: &PathEvent| matches!(event, PathEvent::Dead { reason, .. } if SessionError::from(reason.clone()).to_string().contains('7'));
-    assert_eq!(book.count(told), 3, "{:?}", book.paths);
+    let recorder = transfer.recorder();
+    losses_are_exact(&recorder);
+    assert_eq!(recorder.count(is_dead), 3);
+    assert_eq!(recorder.count(is_joined), 6);
+    let notified = |event: &PathEvent| matches!(event, PathEvent::Dead { reason, .. } if SessionError::from(reason.clone()).to_string().contains('7'));
+    assert_eq!(recorder.count(notified), 3, "{:?}", recorder.paths);
 }

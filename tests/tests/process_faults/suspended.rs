@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kwik_core::{PathEvent, SessionError};
-use kwik_sim::{Fate, Fault, NodeId, TraceKind};
+use kwik_sim::{Delivery, Disturbance, NodeId, TraceKind};
 use kwik_tests::transfer::{Plan, Transfer};
 
 use super::{is_dead, is_joined, millis, secs, slow_plan};
@@ -13,7 +13,7 @@ const HOUR: Duration = secs(60 * 60);
 /// Suspends a node in mid-transfer; returns when that was.
 fn suspend(transfer: &mut Transfer, node: NodeId, span: Duration) -> Duration {
     transfer.run_to(500_000);
-    transfer.world.inject(Fault::Pause { node, span });
+    transfer.world.inject(Disturbance::Pause { node, span });
     transfer.world.elapsed()
 }
 
@@ -25,9 +25,9 @@ fn client_that_slept_for_ten_seconds_blames_nobody() {
     let begin = suspend(&mut transfer, client, secs(10));
     let took = transfer.run(secs(40));
     assert!(took > begin + secs(10), "{took:?}");
-    let book = transfer.book();
-    assert_eq!(book.count(is_dead), 0, "{:?}", book.paths);
-    assert_eq!(book.losses, []);
+    let recorder = transfer.recorder();
+    assert_eq!(recorder.count(is_dead), 0, "{:?}", recorder.paths);
+    assert_eq!(recorder.losses, []);
 }
 
 #[test]
@@ -36,9 +36,9 @@ fn client_that_slept_for_an_hour_finds_its_session_over() {
     let client = transfer.client;
     let begin = suspend(&mut transfer, client, HOUR);
     transfer.world.run_for(HOUR + secs(60));
-    let (at, _) = transfer.book().closed.clone().expect("an end");
+    let (at, _) = transfer.recorder().closed.clone().expect("an end");
     assert!(at - begin >= HOUR && at - begin < HOUR + secs(1), "{:?}", at - begin);
-    let (at, error) = transfer.book().closed_at_primary.clone().expect("an end at the primary too");
+    let (at, error) = transfer.recorder().closed_at_primary.clone().expect("an end at the primary too");
     assert_eq!(error, SessionError::TimedOut);
     assert!(at - begin < secs(33), "{:?}", at - begin);
     for node in transfer.world.nodes().collect::<Vec<_>>() {
@@ -53,8 +53,8 @@ fn primary_that_slept_for_ten_seconds_goes_on() {
     let begin = suspend(&mut transfer, primary, secs(10));
     let took = transfer.run(secs(40));
     assert!(took > begin + secs(10), "{took:?}");
-    assert_eq!(transfer.book().count(is_dead), 0);
-    assert_eq!(transfer.book().losses, []);
+    assert_eq!(transfer.recorder().count(is_dead), 0);
+    assert_eq!(transfer.recorder().losses, []);
 }
 
 #[test]
@@ -63,10 +63,10 @@ fn primary_that_slept_for_an_hour_finds_its_session_over() {
     let primary = transfer.servers[0];
     let begin = suspend(&mut transfer, primary, HOUR);
     transfer.world.run_for(HOUR + secs(60));
-    let (at, error) = transfer.book().closed.clone().expect("an end");
+    let (at, error) = transfer.recorder().closed.clone().expect("an end");
     assert_eq!(error, SessionError::TimedOut);
     assert!((secs(28)..secs(33)).contains(&(at - begin)), "{:?}", at - begin);
-    let (at, _) = transfer.book().closed_at_primary.clone().expect("an end at the primary too");
+    let (at, _) = transfer.recorder().closed_at_primary.clone().expect("an end at the primary too");
     assert!(at - begin < HOUR + secs(1), "{:?}", at - begin);
     for node in transfer.world.nodes().collect::<Vec<_>>() {
         assert!(transfer.world.endpoint(node).is_idle(), "{node}");
@@ -81,14 +81,14 @@ fn secondary_that_slept_is_replaced_and_joins_again() {
         let begin = suspend(&mut transfer, node, span);
         transfer.run(secs(60));
         transfer.world.run_for(span + secs(60));
-        let book = transfer.book();
-        let (at, _) = book.paths.iter().find(|(_, event)| is_dead(event)).expect("it died");
+        let recorder = transfer.recorder();
+        let (at, _) = recorder.paths.iter().find(|(_, event)| is_dead(event)).expect("it died");
         assert!(*at - begin < millis(3_500), "{:?}", *at - begin);
-        assert!(!book.losses.is_empty());
-        assert!(book.count(is_joined) > 2, "{span:?}: it never came back");
+        assert!(!recorder.losses.is_empty());
+        assert!(recorder.count(is_joined) > 2, "{span:?}: it never came back");
         let others = |event: &PathEvent| matches!(event, PathEvent::Dead { path, .. } if path.0 == 2);
-        assert_eq!(book.count(others), 0);
-        assert_eq!(book.closed, None);
+        assert_eq!(recorder.count(others), 0);
+        assert_eq!(recorder.closed, None);
     }
 }
 
@@ -99,12 +99,12 @@ fn node_that_cannot_send_for_a_second_loses_nothing() {
         transfer.world.trace_mut().keep(usize::MAX);
         let node = [transfer.client, transfer.servers[0], transfer.servers[1]][index];
         transfer.run_to(500_000);
-        transfer.world.inject(Fault::SendErrors { node, span: secs(1) });
+        transfer.world.inject(Disturbance::SendErrors { node, span: secs(1) });
         transfer.run(secs(20));
-        let refused = |kind: &TraceKind| matches!(kind, TraceKind::Sent { fate: Fate::SendError, .. });
+        let refused = |kind: &TraceKind| matches!(kind, TraceKind::Sent { delivery: Delivery::SendError, .. });
         let count = transfer.world.trace().events().filter(|event| refused(&event.kind)).count();
         assert!(count > 3, "{node}: {count}");
-        assert_eq!(transfer.book().count(is_dead), 0, "{node}");
-        assert_eq!(transfer.book().losses, [], "{node}");
+        assert_eq!(transfer.recorder().count(is_dead), 0, "{node}");
+        assert_eq!(transfer.recorder().losses, [], "{node}");
     }
 }

@@ -6,17 +6,18 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kwik_core::{Dir, PathId, SessionMut, StreamHandle, StreamOffset};
 
+use super::SEND_BUFFER_BYTES;
 use super::open::Open;
-use super::source::{Source, Speed, bytes_in, time_for};
-use super::{Content, SEND_BUFFER_BYTES};
+use super::source::{RangeSource, Speed, bytes_in, time_for};
+use crate::content::RepeatedContent;
 use std::ops::Range;
 
-/// The primary's part.
+/// What the primary does.
 pub(super) struct Shares {
-    content: Content,
+    content: RepeatedContent,
     stream: Option<StreamHandle>,
     open: Open,
-    sources: Vec<Source>,
+    sources: Vec<RangeSource>,
     own: Speed,
     own_chunk: Range<u64>,
     rtt: Duration,
@@ -34,17 +35,22 @@ impl Shares {
     /// Well within the window that a stream grows to.
     const LEAD_MAX: u64 = 4 * 1024 * 1024;
 
-    pub(super) fn new(bytes: u64, content: Content, paths: impl Iterator<Item = PathId>) -> Self {
+    pub(super) fn new(bytes: u64, content: RepeatedContent) -> Self {
         Self {
             content,
             stream: None,
             open: Open::new(bytes),
-            sources: paths.map(Source::new).collect(),
+            sources: Vec::new(),
             own: Speed::default(),
             own_chunk: 0..0,
             rtt: Duration::ZERO,
             is_finished: false,
         }
+    }
+
+    /// A further server may write.
+    pub(super) fn add_path(&mut self, path: PathId) {
+        self.sources.push(RangeSource::new(path));
     }
 
     /// Something happened in the session: hands out what can be.
@@ -131,7 +137,7 @@ impl Shares {
     }
 
     fn bytes_per_second(&self) -> u64 {
-        self.own.bytes_per_second() + self.sources.iter().map(Source::bytes_per_second).sum::<u64>()
+        self.own.bytes_per_second() + self.sources.iter().map(RangeSource::bytes_per_second).sum::<u64>()
     }
 }
 

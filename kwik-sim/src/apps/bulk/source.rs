@@ -40,7 +40,7 @@ impl Speed {
 
 /// A secondary.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct RangeSource {
     pub(super) path: PathId,
     speed: Speed,
     grants: VecDeque<GrantInfo>,
@@ -52,7 +52,7 @@ pub(super) struct Source {
     is_alive: bool,
 }
 
-impl Source {
+impl RangeSource {
     /// What it owes beyond what is on its way: as much as it brings in so long, and not less than that many bytes.
     const SPARE_TIME: Duration = Duration::from_millis(50);
     const SPARE_BYTES: u64 = 128 * 1024;
@@ -73,9 +73,9 @@ impl Source {
         self.grants.retain(|GrantInfo { grant, range }| {
             let bytes = range.end - range.start;
             match session.delegation(*grant) {
-                Some(GrantStatus::Progress { delivered: part }) => {
-                    owes += bytes - part;
-                    delivered += part;
+                Some(GrantStatus::Progress { delivered: so_far }) => {
+                    owes += bytes - so_far;
+                    delivered += so_far;
                     return true;
                 }
                 Some(GrantStatus::Lost { missing, .. }) => {

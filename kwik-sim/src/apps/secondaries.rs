@@ -8,10 +8,10 @@ use super::server::Tools;
 
 /// The secondaries of one session.
 #[derive(Debug)]
-pub(super) struct Fleet(Vec<Member>);
+pub(super) struct Secondaries(Vec<SecondaryPath>);
 
 #[derive(Debug)]
-struct Member {
+struct SecondaryPath {
     target: PathTarget,
     path: Option<PathId>,
     tries_left: u32,
@@ -19,9 +19,9 @@ struct Member {
     remove_at: Option<Instant>,
 }
 
-impl Fleet {
+impl Secondaries {
     pub(super) fn new(tools: &Tools<'_>) -> Self {
-        let member = |target: &PathTarget| Member {
+        let member = |target: &PathTarget| SecondaryPath {
             target: target.clone(),
             path: None,
             tries_left: 1 + tools.plan.path_retries,
@@ -97,7 +97,7 @@ impl Fleet {
     }
 }
 
-impl Member {
+impl SecondaryPath {
     fn add(&mut self, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
         self.tries_left = self.tries_left.saturating_sub(1);
         match session.add_path(tools.now, self.target.clone()) {

@@ -7,12 +7,12 @@ use crate::node::NodeId;
 /// Bytes each node sent to and got from each peer that spoke to it first.
 #[derive(Debug, Default)]
 pub(crate) struct Amplification {
-    exchanges: BTreeMap<(NodeId, NodeId), Exchange>,
+    proofs: BTreeMap<(NodeId, NodeId), AddressProof>,
     violations: Vec<String>,
 }
 
 #[derive(Debug)]
-enum Exchange {
+enum AddressProof {
     /// Nothing proves that the peer is where it says.
     Unproven { received: u64, sent: u64 },
     /// The node spoke first, or the peer proved an address.
@@ -26,17 +26,18 @@ impl Amplification {
     const DATAGRAM: u64 = 1472;
 
     pub(crate) fn on_received(&mut self, node: NodeId, from: NodeId, data: &[u8]) {
-        let exchange = self.exchanges.entry((node, from)).or_insert(Exchange::Unproven { received: 0, sent: 0 });
-        if let Exchange::Unproven { received, .. } = exchange {
+        let proof = self.proofs.entry((node, from)).or_insert(AddressProof::Unproven { received: 0, sent: 0 });
+        if let AddressProof::Unproven { received, .. } = proof {
             *received += data.len() as u64;
             if has_proof(data) {
-                *exchange = Exchange::Proven;
+                *proof = AddressProof::Proven;
             }
         }
     }
 
     pub(crate) fn on_sent(&mut self, node: NodeId, to: NodeId, bytes: usize) {
-        let Exchange::Unproven { received, sent } = self.exchanges.entry((node, to)).or_insert(Exchange::Proven) else {
+        let AddressProof::Unproven { received, sent } = self.proofs.entry((node, to)).or_insert(AddressProof::Proven)
+        else {
             return;
         };
         *sent += bytes as u64;
@@ -119,15 +120,15 @@ mod tests {
     #[test]
     fn the_fourth_part_is_too_much() {
         let (node, peer) = (NodeId(0), NodeId(7));
-        let mut book = Amplification::default();
-        book.on_received(node, peer, INITIAL);
-        book.on_sent(node, peer, 3 * INITIAL.len() + 1472);
-        assert!(book.take_violations().is_empty());
-        book.on_sent(node, peer, 1);
-        assert_eq!(book.take_violations().len(), 1);
-        book.on_received(node, peer, &[0x40]);
-        book.on_sent(node, peer, 10_000);
-        book.on_sent(NodeId(1), peer, 10_000);
-        assert!(book.take_violations().is_empty());
+        let mut counts = Amplification::default();
+        counts.on_received(node, peer, INITIAL);
+        counts.on_sent(node, peer, 3 * INITIAL.len() + 1472);
+        assert!(counts.take_violations().is_empty());
+        counts.on_sent(node, peer, 1);
+        assert_eq!(counts.take_violations().len(), 1);
+        counts.on_received(node, peer, &[0x40]);
+        counts.on_sent(node, peer, 10_000);
+        counts.on_sent(NodeId(1), peer, 10_000);
+        assert!(counts.take_violations().is_empty());
     }
 }

@@ -6,16 +6,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::options::describe;
-use crate::faults::{Fault, Memory, Rebind};
+use crate::disturbance::{Disturbance, Rebind, RestartState};
 use crate::link::{Bursts, Ecn, Link};
 use crate::node::NodeId;
 use crate::rng::SimRng;
 
-/// The faults of one world.
+/// The disturbances of one world.
 #[derive(Debug, Clone, Default)]
-pub struct FaultPlan {
+pub struct DisturbancePlan {
     /// By time.
-    pub faults: Vec<(Duration, Fault)>,
+    pub disturbances: Vec<(Duration, Disturbance)>,
     /// Their kinds.
     pub kinds: Vec<&'static str>,
     /// When everything heals.
@@ -24,7 +24,7 @@ pub struct FaultPlan {
     pub sessions_may_fail: bool,
 }
 
-/// Every kind of fault, and whether it may cost a session.
+/// Every kind of disturbance, and whether it may cost a session.
 pub(super) const KINDS: &[(&str, bool)] = &[
     ("loss", false),
     ("heavy loss", true),
@@ -63,15 +63,15 @@ struct Draw<'a> {
     rng: &'a mut SimRng,
     servers: &'a [NodeId],
     clients: &'a [NodeId],
-    /// As they are at the time of the fault.
+    /// As they are at the time of the disturbance.
     links: BTreeMap<(usize, usize), Link>,
     has_two_addresses: &'a dyn Fn(usize) -> bool,
     at: Duration,
     end: Duration,
-    faults: Vec<(Duration, Fault)>,
+    disturbances: Vec<(Duration, Disturbance)>,
 }
 
-/// Draws the faults of a world. Severe ones may cost a session.
+/// Draws the disturbances of a world. Severe ones may cost a session.
 pub(super) fn draw(
     rng: &mut SimRng,
     servers: &[NodeId],
@@ -79,9 +79,9 @@ pub(super) fn draw(
     links: &[Vec<Link>],
     may_be_severe: bool,
     has_two_addresses: impl Fn(usize) -> bool,
-) -> FaultPlan {
+) -> DisturbancePlan {
     if rng.below(8) == 0 {
-        return FaultPlan::default();
+        return DisturbancePlan::default();
     }
     let end = Duration::from_millis(3000 + rng.below(9000));
     let may_be_severe = rng.below(3) != 0 && may_be_severe;
@@ -106,16 +106,16 @@ pub(super) fn draw(
         has_two_addresses: &has_two_addresses,
         at: Duration::ZERO,
         end,
-        faults: Vec::new(),
+        disturbances: Vec::new(),
     };
     for (at, kind) in moments {
         draw.at = at;
         draw.add(kind);
     }
-    let mut faults = draw.faults;
-    faults.sort_by_key(|(at, _)| *at);
-    FaultPlan {
-        faults,
+    let mut disturbances = draw.disturbances;
+    disturbances.sort_by_key(|(at, _)| *at);
+    DisturbancePlan {
+        disturbances,
         kinds: kinds.iter().map(|(kind, _)| *kind).collect(),
         end,
         sessions_may_fail: kinds.iter().any(|(_, severe)| *severe),
@@ -145,7 +145,7 @@ impl Draw<'_> {
             }),
             "short queue" => self.change(|rng, link| {
                 link.rate = link.rate.or(Some(20_000_000));
-                link.queue_bytes = 8_000 + usize::try_from(rng.below(30_000)).unwrap_or(0);
+                link.queue_bytes = 8_000 + rng.index(30_000);
             }),
             "ecn" => self.change(|rng, link| {
                 link.ecn = if rng.below(2) == 0 { Ecn::Bleach } else { Ecn::Mark(some(rng, 0.5)) };
@@ -159,45 +159,45 @@ impl Draw<'_> {
         }
     }
 
-    /// Faults of a node.
+    /// Disturbances of a node.
     fn strike(&mut self, kind: &'static str) {
         let client = self.client();
         let (node, any) = (self.clients[client], self.any());
         let span = |rng: &mut SimRng, least: u64, most: u64| Duration::from_millis(least + rng.below(most - least));
         match kind {
-            "rebind port" => self.push(Fault::Rebind { node, to: Rebind::Port }),
-            "rebind address" => self.push(Fault::Rebind { node, to: Rebind::Address }),
+            "rebind port" => self.push(Disturbance::Rebind { node, to: Rebind::Port }),
+            "rebind address" => self.push(Disturbance::Rebind { node, to: Rebind::Address }),
             "other interface" if (self.has_two_addresses)(client) => {
-                self.push(Fault::Prefer { node, address: second_address(client) });
+                self.push(Disturbance::Prefer { node, address: second_address(client) });
             }
-            "crash and resume" => self.crash(any, Memory::Kept),
-            "crash and restart" => self.crash(any, Memory::Lost),
+            "crash and resume" => self.crash(any, RestartState::Kept),
+            "crash and restart" => self.crash(any, RestartState::Lost),
             "hiccup" => {
                 let span = span(self.rng, 10, 400);
-                self.push(Fault::Pause { node: any, span });
+                self.push(Disturbance::Pause { node: any, span });
             }
             "suspend" => {
                 let span = span(self.rng, 500, 10_000);
-                self.push(Fault::Pause { node: any, span });
+                self.push(Disturbance::Pause { node: any, span });
             }
             "send errors" => {
                 let span = span(self.rng, 10, 400);
-                self.push(Fault::SendErrors { node: any, span });
+                self.push(Disturbance::SendErrors { node: any, span });
             }
             "long send errors" => {
                 let span = span(self.rng, 500, 6000);
-                self.push(Fault::SendErrors { node: any, span });
+                self.push(Disturbance::SendErrors { node: any, span });
             }
             "clock offset" => {
                 let millis = i64::try_from(self.rng.below(160_000)).unwrap_or(0) - 80_000;
-                self.push(Fault::ClockOffset { node: any, millis });
+                self.push(Disturbance::ClockOffset { node: any, millis });
             }
             _ => {}
         }
     }
 
-    fn push(&mut self, fault: Fault) {
-        self.faults.push((self.at, fault));
+    fn push(&mut self, disturbance: Disturbance) {
+        self.disturbances.push((self.at, disturbance));
     }
 
     /// Changes one link in one direction, or in both.
@@ -209,17 +209,17 @@ impl Draw<'_> {
         let (a, b) = (self.clients[client], self.servers[server]);
         let directions = self.rng.below(3);
         if directions != 0 {
-            self.push(Fault::Link { from: a, to: b, link: link.clone() });
+            self.push(Disturbance::Link { from: a, to: b, link: link.clone() });
         }
         if directions != 1 {
-            self.push(Fault::Link { from: b, to: a, link });
+            self.push(Disturbance::Link { from: b, to: a, link });
         }
     }
 
-    fn mtu(&mut self, least: u64, more: u64) {
+    fn mtu(&mut self, least: usize, more: usize) {
         let (client, server) = self.pair();
-        let mtu = usize::try_from(least + self.rng.below(more)).unwrap_or(1200);
-        self.push(Fault::Mtu { a: self.clients[client], b: self.servers[server], mtu });
+        let mtu = least + self.rng.index(more);
+        self.push(Disturbance::Mtu { a: self.clients[client], b: self.servers[server], mtu });
     }
 
     /// Separates some clients from some servers for a while, in milliseconds.
@@ -232,10 +232,10 @@ impl Draw<'_> {
         };
         let (left, right) = (some_of(self.rng, self.clients), some_of(self.rng, self.servers));
         let until = self.later(least, most);
-        self.push(Fault::Partition { left: left.clone(), right: right.clone() });
+        self.push(Disturbance::Partition { left: left.clone(), right: right.clone() });
         for a in &left {
             for b in &right {
-                self.faults.push((until, Fault::Heal { a: *a, b: *b }));
+                self.disturbances.push((until, Disturbance::Heal { a: *a, b: *b }));
             }
         }
     }
@@ -245,14 +245,14 @@ impl Draw<'_> {
         let (a, b) = (self.clients[client], self.servers[server]);
         let until = self.later(200, 8000);
         let (from, to) = if self.rng.below(2) == 0 { (a, b) } else { (b, a) };
-        self.push(Fault::Blackhole { from, to });
-        self.faults.push((until, Fault::Heal { a, b }));
+        self.push(Disturbance::Blackhole { from, to });
+        self.disturbances.push((until, Disturbance::Heal { a, b }));
     }
 
-    fn crash(&mut self, node: NodeId, state: Memory) {
+    fn crash(&mut self, node: NodeId, state: RestartState) {
         let until = self.later(10, 8000);
-        self.push(Fault::Crash { node });
-        self.faults.push((until, Fault::Restart { node, state }));
+        self.push(Disturbance::Crash { node });
+        self.disturbances.push((until, Disturbance::Restart { node, state }));
     }
 
     fn later(&mut self, least: u64, most: u64) -> Duration {
@@ -260,11 +260,11 @@ impl Draw<'_> {
     }
 
     fn client(&mut self) -> usize {
-        usize::try_from(self.rng.below(self.clients.len() as u64)).unwrap_or(0)
+        self.rng.index(self.clients.len())
     }
 
     fn pair(&mut self) -> (usize, usize) {
-        let server = usize::try_from(self.rng.below(self.servers.len() as u64)).unwrap_or(0);
+        let server = self.rng.index(self.servers.len());
         (self.client(), server)
     }
 
@@ -279,13 +279,13 @@ fn some(rng: &mut SimRng, most: f64) -> f64 {
     most * rng.below(1000) as f64 / 1000.0
 }
 
-impl fmt::Display for FaultPlan {
+impl fmt::Display for DisturbancePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { faults, kinds, end, sessions_may_fail } = self;
-        writeln!(f, "  faults until {end:?}, sessions may fail: {sessions_may_fail}, kinds: {kinds:?}")?;
-        faults.iter().try_for_each(|(at, fault)| match fault {
-            Fault::Link { from, to, link } => writeln!(f, "    {at:?} {from} to {to}: {}", describe(link)),
-            fault => writeln!(f, "    {at:?} {fault:?}"),
+        let Self { disturbances, kinds, end, sessions_may_fail } = self;
+        writeln!(f, "  disturbances until {end:?}, sessions may fail: {sessions_may_fail}, kinds: {kinds:?}")?;
+        disturbances.iter().try_for_each(|(at, disturbance)| match disturbance {
+            Disturbance::Link { from, to, link } => writeln!(f, "    {at:?} {from} to {to}: {}", describe(link)),
+            disturbance => writeln!(f, "    {at:?} {disturbance:?}"),
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::node::NodeId;
 
 /// Something that happens to the world at a moment. See [`World::at`](crate::World::at).
 #[derive(Debug, Clone, PartialEq)]
-pub enum Fault {
+pub enum Disturbance {
     /// One direction between two nodes is different from now on.
     Link {
         /// From this node.
@@ -75,7 +75,7 @@ pub enum Fault {
         /// The node.
         node: NodeId,
         /// With what.
-        state: Memory,
+        state: RestartState,
     },
     /// The node is suspended: its timers fire late, and what arrives waits as far as the socket's buffer goes.
     Pause {
@@ -102,7 +102,7 @@ pub enum Fault {
 
 /// What a node that restarts remembers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Memory {
+pub enum RestartState {
     /// Everything: as if it had been unreachable.
     Kept,
     /// Its address, its configuration and its identity: a new process.

@@ -4,20 +4,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kwik_core::{
-    ClientConfig, Dir, OpenError, SessionEvent, SessionHandle, SessionMut, Side, StreamEvent, StreamHandle,
-};
+use kwik_core::{Dir, OpenError, SessionEvent, SessionHandle, SessionMut, Side, StreamEvent, StreamHandle};
 
-use super::client::{GiveUp, Job, Visit};
+use super::client::{ClientPlan, GiveUp, Request, SessionPlan};
 use super::message::Header;
-use super::reader::{ReadStyle, Reader};
-use super::writer::{WriteEnd, Writer};
+use super::reader::{ReadStyle, StreamReader};
+use super::writer::{StreamWriter, WriteEnd};
 use crate::app::Context;
-use crate::checks::{Flow, Model, ReadEnd};
+use crate::checks::{Flow, FlowModel, ReadEnd};
+use crate::fleet::SERVER_NAME;
 
-/// A visit under way.
-pub(super) struct VisitState {
-    plan: Visit,
+/// A session of a client under way.
+pub(super) struct ClientSession {
+    plan: SessionPlan,
     client: u64,
     index: u64,
     attempt: u64,
@@ -34,24 +33,24 @@ pub(super) struct VisitState {
     connected: bool,
     closing: bool,
     done: bool,
-    /// Jobs that are not running and not done.
+    /// Requests that are not under way and not done.
     waiting: VecDeque<usize>,
-    running: BTreeMap<StreamHandle, Running>,
+    running: BTreeMap<StreamHandle, RequestState>,
     /// Readers of streams that the server opened.
-    pushed: BTreeMap<StreamHandle, Reader>,
+    pushed: BTreeMap<StreamHandle, StreamReader>,
     /// Such streams that were asked for, and those that came to an end.
     pushes_due: u64,
     pushes_over: u64,
 }
 
-/// A job under way.
-struct Running {
-    job: usize,
-    reader: Option<Reader>,
-    writer: Option<Writer>,
+/// A request under way.
+struct RequestState {
+    request: usize,
+    reader: Option<StreamReader>,
+    writer: Option<StreamWriter>,
 }
 
-impl VisitState {
+impl ClientSession {
     const RETRY_AFTER: Duration = Duration::from_secs(1);
     /// The code of answers that are not wanted any more.
     const GIVEN_UP: u32 = 56;
@@ -60,9 +59,9 @@ impl VisitState {
     /// The code of uploads that are reset.
     const UPLOAD_RESET: u32 = 55;
 
-    pub(super) fn new(plan: Visit, client: u16, index: u64) -> Self {
+    pub(super) fn new(plan: SessionPlan, client: u16, index: u64) -> Self {
         Self {
-            waiting: (0..plan.jobs.len()).collect(),
+            waiting: (0..plan.requests.len()).collect(),
             plan,
             client: client.into(),
             index,
@@ -103,14 +102,19 @@ impl VisitState {
 
     pub(super) fn wake_at(&self) -> Option<Instant> {
         let readers = self.running.values().filter_map(|running| running.reader.as_ref()).chain(self.pushed.values());
-        readers.filter_map(Reader::paused_until).chain(self.dial_at).chain(self.leave_at).chain(self.give_up_at).min()
+        readers
+            .filter_map(StreamReader::paused_until)
+            .chain(self.dial_at)
+            .chain(self.leave_at)
+            .chain(self.give_up_at)
+            .min()
     }
 
-    pub(super) fn wake(&mut self, cx: &mut Context<'_>, config: &ClientConfig, model: &mut Model) {
+    pub(super) fn wake(&mut self, cx: &mut Context<'_>, client: &ClientPlan, model: &mut FlowModel) {
         let now = cx.now();
         if self.dial_at.is_some_and(|at| at <= now) {
             self.dial_at = None;
-            self.dial(cx, config, model);
+            self.dial(cx, client, model);
         }
         let gives_up = self.give_up_at.is_some_and(|at| at <= now);
         if gives_up {
@@ -132,14 +136,14 @@ impl VisitState {
         cx: &mut Context<'_>,
         handle: SessionHandle,
         event: SessionEvent,
-        model: &mut Model,
+        model: &mut FlowModel,
     ) {
         let now = cx.now();
         let Some(mut session) = cx.session_mut(handle) else { return };
         match event {
             SessionEvent::Connected => {
                 self.connected = true;
-                self.start_jobs(now, &mut session, model);
+                self.start_requests(now, &mut session, model);
             }
             SessionEvent::Welcomed => {
                 model.welcomed(self.token);
@@ -166,11 +170,11 @@ impl VisitState {
         self.close_when_done(now, &mut session, model);
     }
 
-    fn dial(&mut self, cx: &mut Context<'_>, config: &ClientConfig, model: &mut Model) {
+    fn dial(&mut self, cx: &mut Context<'_>, client: &ClientPlan, model: &mut FlowModel) {
         self.token = (self.client + 1) << 40 | self.index << 32 | self.attempt;
         self.attempt += 1;
         let now = cx.now();
-        match cx.dial(config.clone(), self.plan.primary, &self.plan.server_name) {
+        match cx.dial(client.config.clone(), client.servers[self.plan.primary], SERVER_NAME) {
             Ok(handle) => {
                 model.coverage.work("dial");
                 model.began(self.token, self.plan.patience.is_none());
@@ -178,7 +182,7 @@ impl VisitState {
                 self.give_up_at = self.next_give_up(now);
                 self.handle = Some(handle);
                 if let Some(mut session) = cx.session_mut(handle).filter(|_| self.plan.early) {
-                    self.start_jobs(now, &mut session, model);
+                    self.start_requests(now, &mut session, model);
                 }
             }
             Err(error) => model.violate(format!("a dial failed at once: {error}")),
@@ -188,7 +192,7 @@ impl VisitState {
     /// What was under way has to be done again in another session.
     fn forget_session(&mut self) {
         let interrupted = std::mem::take(&mut self.running);
-        self.waiting.extend(interrupted.into_values().map(|running| running.job));
+        self.waiting.extend(interrupted.into_values().map(|running| running.request));
         self.pushed.clear();
         (self.pushes_due, self.pushes_over) = (0, 0);
         self.handle = None;
@@ -198,18 +202,18 @@ impl VisitState {
         self.closing = false;
     }
 
-    fn start_jobs(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut Model) {
+    fn start_requests(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         while !self.closing && (self.connected || self.plan.early) && self.running.len() < self.plan.parallel {
             let Some(index) = self.waiting.front().copied() else { return };
-            let job = self.plan.jobs[index].clone();
-            let stream = match session.open_stream(job.dir) {
+            let request = self.plan.requests[index].clone();
+            let stream = match session.open_stream(request.dir) {
                 Ok(stream) => stream,
                 Err(OpenError::LimitReached { .. }) => return model.coverage.limit("streams"),
                 Err(OpenError::BudgetTaken) => return model.coverage.limit("receive budget"),
                 Err(OpenError::NotAllowed | OpenError::SessionClosed) => return,
             };
             self.waiting.pop_front();
-            self.begin(now, index, &job, stream, session, model);
+            self.begin(now, index, &request, stream, session, model);
         }
     }
 
@@ -217,42 +221,43 @@ impl VisitState {
         &mut self,
         now: Instant,
         index: usize,
-        job: &Job,
+        request: &Request,
         stream: StreamHandle,
         session: &mut SessionMut<'_>,
-        model: &mut Model,
+        model: &mut FlowModel,
     ) {
         let Some(id) = session.stream(stream).id() else { return };
         let flow = Flow { token: self.token, stream: id, writer: Side::Client };
-        let (head, size) = self.header(job);
-        let reset = job.reset_upload.map(|after| (after, Self::UPLOAD_RESET));
-        let writer = Writer::new(stream, flow, head, size, reset, model);
-        let reader = (job.dir == Dir::Bi).then(|| Reader::of(stream, Flow { writer: Side::Server, ..flow }, job.read));
-        if job.priority != 0 && session.stream_mut(stream).set_priority(job.priority).is_err() {
+        let (head, size) = self.header(request);
+        let reset = request.reset_upload.map(|after| (after, Self::UPLOAD_RESET));
+        let writer = StreamWriter::new(stream, flow, head, size, reset, model);
+        let reader = (request.dir == Dir::Bi)
+            .then(|| StreamReader::of(stream, Flow { writer: Side::Server, ..flow }, request.read));
+        if request.priority != 0 && session.stream_mut(stream).set_priority(request.priority).is_err() {
             model.violate(format!("{id} took no priority right after it was opened"));
         }
-        self.running.insert(stream, Running { job: index, reader, writer: Some(writer) });
+        self.running.insert(stream, RequestState { request: index, reader, writer: Some(writer) });
         self.open_most = self.open_most.max(self.running.len());
         self.write(now, stream, session, model);
     }
 
-    fn header(&self, job: &Job) -> (Bytes, u64) {
-        let size = job.up.max(Header::LEN as u64);
+    fn header(&self, request: &Request) -> (Bytes, u64) {
+        let size = request.up.max(Header::LEN as u64);
         let header = Header {
             token: self.token,
             size,
-            answer: job.down,
-            reset_after: job.reset_answer,
-            pushes: job.pushes,
-            push_size: job.push_size,
+            answer: request.down,
+            reset_after: request.reset_answer,
+            pushes: request.pushes,
+            push_size: request.push_size,
         };
         (header.encode(), size)
     }
 
-    fn on_stream(&mut self, now: Instant, event: StreamEvent, session: &mut SessionMut<'_>, model: &mut Model) {
+    fn on_stream(&mut self, now: Instant, event: StreamEvent, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         match event {
             StreamEvent::Opened { .. } => self.accept(now, session, model),
-            StreamEvent::Available { .. } => self.start_jobs(now, session, model),
+            StreamEvent::Available { .. } => self.start_requests(now, session, model),
             StreamEvent::Readable(stream) => self.read(now, stream, session, model),
             StreamEvent::Writable(stream) | StreamEvent::Stopped { stream, .. } => {
                 self.write(now, stream, session, model);
@@ -266,15 +271,15 @@ impl VisitState {
         }
     }
 
-    fn accept(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut Model) {
+    fn accept(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         while let Some(stream) = session.accept_stream(Dir::Uni) {
             let Some(id) = session.stream(stream).id() else { continue };
-            self.pushed.insert(stream, Reader::of_header(stream, id, Side::Server, ReadStyle::default()));
+            self.pushed.insert(stream, StreamReader::of_header(stream, id, Side::Server, ReadStyle::default()));
             self.read(now, stream, session, model);
         }
     }
 
-    fn read(&mut self, now: Instant, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut Model) {
+    fn read(&mut self, now: Instant, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         if let Some(reader) = self.pushed.get_mut(&stream) {
             reader.pump(now, session, model);
             if reader.end().is_some() {
@@ -288,7 +293,7 @@ impl VisitState {
         }
     }
 
-    fn write(&mut self, now: Instant, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut Model) {
+    fn write(&mut self, now: Instant, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         let Some(running) = self.running.get_mut(&stream) else { return };
         if let Some(writer) = &mut running.writer {
             writer.pump(session, model);
@@ -306,10 +311,10 @@ impl VisitState {
         self.settle(now, stream, session, model);
     }
 
-    /// Lets go of a stream when both halves are over, and goes on with the next job.
-    fn settle(&mut self, now: Instant, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut Model) {
+    /// Lets go of a stream when both halves are over, and goes on with the next request.
+    fn settle(&mut self, now: Instant, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         let Some(running) = self.running.get_mut(&stream) else { return };
-        let end = running.reader.as_ref().and_then(Reader::end);
+        let end = running.reader.as_ref().and_then(StreamReader::end);
         if end.is_some() {
             running.reader = None;
             session.stream_mut(stream).release_recv();
@@ -321,21 +326,21 @@ impl VisitState {
         if running.reader.is_some() || running.writer.is_some() {
             return;
         }
-        let job = &self.plan.jobs[running.job];
-        if job.reset_upload.is_none() {
-            self.pushes_due += u64::from(job.pushes);
+        let request = &self.plan.requests[running.request];
+        if request.reset_upload.is_none() {
+            self.pushes_due += u64::from(request.pushes);
         }
         session.stream_mut(stream).release_send();
         self.running.remove(&stream);
-        self.start_jobs(now, session, model);
+        self.start_requests(now, session, model);
     }
 
     /// Wants nothing more of all that is under way and that it can do without, all at once. Half of it is reset and stopped,
     /// of the other half it lets go.
-    fn give_up(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut Model) {
+    fn give_up(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         let mut streams = Vec::new();
         for (stream, running) in &mut self.running {
-            if !self.plan.jobs[running.job].is_optional() {
+            if !self.plan.requests[running.request].is_optional() {
                 continue;
             }
             if let Some(mut writer) = running.writer.take() {
@@ -364,7 +369,7 @@ impl VisitState {
         }
     }
 
-    fn close_when_done(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut Model) {
+    fn close_when_done(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         if self.leave_at.is_some_and(|at| at <= now) {
             self.leave_at = None;
             self.closing = true;
@@ -386,7 +391,7 @@ impl VisitState {
         }
     }
 
-    fn drain(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut Model) {
+    fn drain(&mut self, now: Instant, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         let readers = self.running.values_mut().filter_map(|running| running.reader.as_mut());
         for reader in readers.chain(self.pushed.values_mut()) {
             reader.drain(now, session, model);

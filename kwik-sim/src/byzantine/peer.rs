@@ -1,5 +1,8 @@
-//! What a behaviour stands on: one connection, what was learnt on it, and ways to say anything at all.
+//! What a behaviour works with: one connection, what was learnt on it, and ways to say anything at all.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes};
@@ -11,14 +14,30 @@ use quinn_proto::StreamId as QuicStreamId;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::behaviour::Part;
-use super::pair::Book;
-use super::quic::Link;
-use super::scripted::Script;
+use super::behaviour::PeerRole;
+use super::quic::PeerConnection;
+
+/// What the two know of each other: the grants of each, by session and path.
+pub(super) type PairGrants = Rc<RefCell<BTreeMap<(SessionId, PathId), Vec<GrantOpen>>>>;
+
+/// What is left to say.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Script(Vec<u8>);
+
+impl Script {
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
+    pub(super) fn take(&mut self, len: usize) -> Vec<u8> {
+        let rest = self.0.split_off(len.min(self.0.len()));
+        std::mem::replace(&mut self.0, rest)
+    }
+}
 
 /// What the node knows over all its connections.
 #[derive(Default)]
-pub(super) struct Shared {
+pub(super) struct PeerKnowledge {
     pub(super) session: Option<SessionId>,
     /// Paths a primary told this client to dial.
     pub(super) added: Vec<AddPath>,
@@ -27,8 +46,8 @@ pub(super) struct Shared {
 }
 
 /// What was learnt on one connection.
-pub(super) struct Scene {
-    pub(super) part: Part,
+pub(super) struct PeerState {
+    pub(super) role: PeerRole,
     pub(super) path: PathId,
     pub(super) exporter: [u8; 32],
     pub(super) client_key: Option<PublicIdentity>,
@@ -59,10 +78,10 @@ pub(super) struct Scene {
     pub(super) next_packet: u64,
 }
 
-impl Scene {
-    pub(super) fn new(part: Part, path: PathId) -> Self {
+impl PeerState {
+    pub(super) fn new(role: PeerRole, path: PathId) -> Self {
         Self {
-            part,
+            role,
             path,
             exporter: [0; 32],
             client_key: None,
@@ -84,26 +103,26 @@ impl Scene {
     }
 }
 
-/// The place of one act.
-pub(super) struct Stage<'a> {
+/// What one act of a behaviour works with.
+pub(super) struct PeerContext<'a> {
     pub(super) now: Instant,
     pub(super) wall: UnixTime,
-    pub(super) link: &'a mut Link,
-    pub(super) scene: &'a mut Scene,
-    pub(super) shared: &'a Shared,
+    pub(super) connection: &'a mut PeerConnection,
+    pub(super) state: &'a mut PeerState,
+    pub(super) knowledge: &'a PeerKnowledge,
     pub(super) rng: &'a mut StdRng,
     /// A server's identity, or a client's key.
     pub(super) key: &'a Identity,
     pub(super) content: fn(u64) -> u8,
     pub(super) script: &'a mut Script,
-    pub(super) book: &'a Book,
+    pub(super) pair_grants: &'a PairGrants,
     /// How often the act was called before.
     pub(super) tick: u32,
     /// Frames said so far.
     pub(super) said: &'a mut u64,
 }
 
-impl Stage<'_> {
+impl PeerContext<'_> {
     /// A frame in its proper form.
     pub(super) fn say(&mut self, frame: impl Into<Frame>) {
         let bytes = frame.into().encode();
@@ -113,31 +132,31 @@ impl Stage<'_> {
     /// Bytes on the control plane.
     pub(super) fn control(&mut self, bytes: &[u8]) {
         *self.said += 1;
-        self.link.control(bytes);
+        self.connection.control(bytes);
     }
 
     /// The carrier in use, with its header.
     pub(super) fn carrier(&mut self) -> Option<QuicStreamId> {
-        if self.scene.carrier.is_none() {
-            let stream = self.link.open_uni()?;
-            self.link.write(stream, &carrier_header());
-            self.scene.carrier = Some(stream);
+        if self.state.carrier.is_none() {
+            let stream = self.connection.open_uni()?;
+            self.connection.write(stream, &carrier_header());
+            self.state.carrier = Some(stream);
         }
-        self.scene.carrier
+        self.state.carrier
     }
 
     /// Bytes on the carrier in use.
     pub(super) fn carry(&mut self, bytes: &[u8]) {
         *self.said += 1;
         if let Some(carrier) = self.carrier() {
-            self.link.write(carrier, bytes);
+            self.connection.write(carrier, bytes);
         }
     }
 
     /// The next packet.
     pub(super) fn packet(&mut self, frames: &[u8]) {
-        let number = self.scene.next_packet;
-        self.scene.next_packet += 1;
+        let number = self.state.next_packet;
+        self.state.next_packet += 1;
         self.packet_numbered(number, frames);
     }
 
@@ -155,25 +174,25 @@ impl Stage<'_> {
 
     /// Acknowledges what came so far.
     pub(super) fn acknowledge(&mut self) {
-        if self.scene.packets > 0 {
-            self.say(PacketAck { ranges: std::iter::once(0..self.scene.packets).collect() });
+        if self.state.packets > 0 {
+            self.say(PacketAck { ranges: std::iter::once(0..self.state.packets).collect() });
         }
     }
 
     /// A stream, and where in it this node may write.
     pub(super) fn place(&self) -> Option<(StreamId, u64)> {
-        match self.scene.part {
-            Part::Secondary => self.scene.grants.first().map(|grant| (grant.stream, grant.start.0)),
-            Part::Primary | Part::Client => self.scene.stream.map(|stream| (stream, 0)),
-            Part::Joiner => None,
+        match self.state.role {
+            PeerRole::Secondary => self.state.grants.first().map(|grant| (grant.stream, grant.start.0)),
+            PeerRole::Primary | PeerRole::Client => self.state.stream.map(|stream| (stream, 0)),
+            PeerRole::Joiner => None,
         }
     }
 
     /// The side this node is on.
     pub(super) fn side(&self) -> Side {
-        match self.scene.part {
-            Part::Secondary | Part::Primary => Side::Server,
-            Part::Client | Part::Joiner => Side::Client,
+        match self.state.role {
+            PeerRole::Secondary | PeerRole::Primary => Side::Server,
+            PeerRole::Client | PeerRole::Joiner => Side::Client,
         }
     }
 
@@ -188,21 +207,21 @@ impl Stage<'_> {
     }
 
     pub(super) fn session(&self) -> SessionId {
-        self.scene.session.or(self.shared.session).unwrap_or(SessionId([0; 16]))
+        self.state.session.or(self.knowledge.session).unwrap_or(SessionId([0; 16]))
     }
 
     /// JOIN as an honest client would send it on this connection.
     pub(super) fn join(&self) -> Option<Join> {
-        let add = self.shared.added.iter().find(|add| add.path == self.scene.path)?;
-        let proof = join_proof(self.key, &self.scene.exporter, &add.ticket);
+        let add = self.knowledge.added.iter().find(|add| add.path == self.state.path)?;
+        let proof = join_proof(self.key, &self.state.exporter, &add.ticket);
         Some(Join { version: 1, params: params(), ticket: add.ticket.clone(), proof })
     }
 
     /// The paths of the session that lead to the other one of a pair, and the grants that came to them.
     pub(super) fn others(&self) -> Vec<(PathId, Vec<GrantOpen>)> {
-        let (own, session) = (self.scene.path, self.session());
-        let book = self.book.borrow();
-        let known = book.iter().filter(|((of, path), _)| *of == session && *path != own);
+        let (own, session) = (self.state.path, self.session());
+        let pair_grants = self.pair_grants.borrow();
+        let known = pair_grants.iter().filter(|((of, path), _)| *of == session && *path != own);
         known.map(|((_, path), grants)| (*path, grants.clone())).collect()
     }
 
@@ -225,7 +244,7 @@ impl Stage<'_> {
             issuer: self.key.public(),
             secondary,
             server_name: name.to_owned(),
-            client_key: self.scene.client_key?,
+            client_key: self.state.client_key?,
             issued_at: self.wall,
             expires_at: self.wall.saturating_add(Duration::from_secs(60)),
             lease: Duration::from_secs(3600),

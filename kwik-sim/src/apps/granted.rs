@@ -1,4 +1,4 @@
-//! A secondary's part of streams: it writes what it was granted, whole or not.
+//! What a secondary was granted of streams: it writes what it was granted, whole or not.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,29 +7,29 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use kwik_core::{ErrorCode, PathId, ReadError, SessionMut, Side, StreamHandle, StreamId, WriteError};
 
-use super::message::PartRequest;
-use super::pattern::bytes_at;
+use super::message::GrantRequest;
 use super::writer::PIECE_BYTES;
-use crate::checks::{Flow, Model};
+use crate::checks::{Flow, FlowModel};
+use crate::content::bytes_at;
 use crate::rng::SimRng;
 
-/// How reliable a secondary is, in percent of its parts.
+/// How reliable a secondary is, in percent of its grants.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reliability {
-    /// Parts ended short.
+    /// Grants ended short.
     pub short: u32,
-    /// Parts reset midway.
+    /// Grants reset midway.
     pub reset: u32,
-    /// Parts begun late.
+    /// Grants begun late.
     pub late: u32,
 }
 
-/// The parts of one session.
+/// What was granted in one session.
 #[derive(Debug, Default)]
-pub(super) struct Parts(BTreeMap<StreamHandle, Part>);
+pub(super) struct GrantedStreams(BTreeMap<StreamHandle, GrantedStream>);
 
 #[derive(Debug)]
-struct Part {
+struct GrantedStream {
     request: BytesMut,
     range: Range<u64>,
     /// Known once the request was read.
@@ -41,8 +41,8 @@ struct Part {
     begins_at: Option<Instant>,
 }
 
-impl Parts {
-    /// A part was accepted.
+impl GrantedStreams {
+    /// A granted stream was accepted.
     pub(super) fn accept(
         &mut self,
         now: Instant,
@@ -57,7 +57,7 @@ impl Parts {
         let stop_at = if ends_early { range.start + rng.below(range.end - range.start) } else { range.end };
         let late = rng.below(100) < u64::from(reliability.late);
         let delay = Duration::from_millis(1 + rng.below(500));
-        let part = Part {
+        let granted = GrantedStream {
             request: BytesMut::new(),
             cursor: range.start,
             range,
@@ -66,18 +66,18 @@ impl Parts {
             resets: ends_early && dice >= u64::from(reliability.short),
             begins_at: late.then(|| now + delay),
         };
-        self.0.insert(stream, part);
+        self.0.insert(stream, granted);
     }
 
-    /// The next moment at which a late part begins.
+    /// The next moment at which a late one begins.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        self.0.values().filter_map(|part| part.begins_at).min()
+        self.0.values().filter_map(|granted| granted.begins_at).min()
     }
 
-    /// Goes on with every part that was to begin by now.
-    pub(super) fn wake(&mut self, now: Instant, own: PathId, session: &mut SessionMut<'_>, model: &mut Model) {
-        let due: Vec<_> =
-            self.0.iter().filter(|(_, part)| part.begins_at.is_some_and(|at| at <= now)).map(|(id, _)| *id).collect();
+    /// Goes on with every granted stream that was to begin by now.
+    pub(super) fn wake(&mut self, now: Instant, own: PathId, session: &mut SessionMut<'_>, model: &mut FlowModel) {
+        let is_due = |granted: &GrantedStream| granted.begins_at.is_some_and(|at| at <= now);
+        let due: Vec<_> = self.0.iter().filter(|(_, granted)| is_due(granted)).map(|(stream, _)| *stream).collect();
         for stream in due {
             self.pump(now, own, stream, session, model);
         }
@@ -90,30 +90,30 @@ impl Parts {
         own: PathId,
         stream: StreamHandle,
         session: &mut SessionMut<'_>,
-        model: &mut Model,
+        model: &mut FlowModel,
     ) {
-        let Some(part) = self.0.get_mut(&stream) else { return };
-        if part.begins_at.is_some_and(|at| at > now) {
+        let Some(granted) = self.0.get_mut(&stream) else { return };
+        if granted.begins_at.is_some_and(|at| at > now) {
             return;
         }
-        part.begins_at = None;
-        if part.flow.is_none() {
-            part.read_request(own, stream, session, model);
+        granted.begins_at = None;
+        if granted.flow.is_none() {
+            granted.read_request(own, stream, session, model);
         }
-        if part.flow.is_some() && part.write(stream, session, model) {
+        if granted.flow.is_some() && granted.write(stream, session, model) {
             session.stream_mut(stream).release_send();
             session.stream_mut(stream).release_recv();
             self.0.remove(&stream);
         }
     }
 
-    /// The client, or the primary, wants no more of a part.
+    /// The client, or the primary, wants no more of a granted stream.
     pub(super) fn on_stopped(
         &mut self,
         stream: StreamHandle,
         code: ErrorCode,
         session: &mut SessionMut<'_>,
-        model: &mut Model,
+        model: &mut FlowModel,
     ) {
         model.coverage.code(code);
         if self.0.remove(&stream).is_some() {
@@ -123,8 +123,8 @@ impl Parts {
     }
 }
 
-impl Part {
-    fn read_request(&mut self, own: PathId, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut Model) {
+impl GrantedStream {
+    fn read_request(&mut self, own: PathId, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut FlowModel) {
         loop {
             match session.stream_mut(stream).read(usize::MAX) {
                 Ok(chunk) => self.request.extend_from_slice(&chunk.data),
@@ -132,11 +132,9 @@ impl Part {
                 Err(_) => return,
             }
         }
-        let (Some(request), Some(id)) = (PartRequest::decode(&self.request), session.stream(stream).id()) else {
-            return model.misgranted(
-                session.id(),
-                format!("{own} was granted {:?} with a request that nobody wrote", self.range),
-            );
+        let (Some(request), Some(id)) = (GrantRequest::decode(&self.request), session.stream(stream).id()) else {
+            let what = format!("{own} was granted {:?} with a request that nobody wrote", self.range);
+            return model.misgranted(session.id(), what);
         };
         let flow = Flow { token: request.token, stream: StreamId(request.stream), writer: Side::Server };
         if id != flow.stream {
@@ -145,12 +143,12 @@ impl Part {
         if let Some(session) = session.id() {
             model.granted(session, own, flow, &self.range);
         }
-        model.coverage.work("part");
+        model.coverage.work("grant served");
         self.flow = Some(flow);
     }
 
-    /// Returns whether the part is over.
-    fn write(&mut self, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut Model) -> bool {
+    /// Returns whether it is over.
+    fn write(&mut self, stream: StreamHandle, session: &mut SessionMut<'_>, model: &mut FlowModel) -> bool {
         let Some(flow) = self.flow else { return false };
         while self.cursor < self.stop_at {
             let bytes = bytes_at(flow.key(), self.cursor..self.stop_at.min(self.cursor + PIECE_BYTES));
@@ -168,12 +166,12 @@ impl Part {
             }
         }
         if self.resets {
-            model.coverage.work("part reset");
+            model.coverage.work("grant reset");
             // What was written may be stopped already.
             let _ = session.stream_mut(stream).reset(9);
         } else {
             if self.stop_at < self.range.end {
-                model.coverage.work("part short");
+                model.coverage.work("grant ended short");
             }
             let _ = session.stream_mut(stream).finish();
         }

@@ -10,13 +10,13 @@ use super::Plan;
 
 /// What happened in a transfer. Times are counted from the beginning of the world.
 #[derive(Debug)]
-pub struct Book {
+pub struct Recorder {
     start: Instant,
     pub(super) plan: Plan,
     /// The client's current session.
     pub session: Option<SessionHandle>,
     /// The streams of the current session, by number.
-    pub downloads: BTreeMap<u32, Download>,
+    pub downloads: BTreeMap<u32, DownloadRecord>,
     /// Sessions in which everything was read.
     pub sessions_done: u32,
     /// How sessions failed that were begun again.
@@ -41,7 +41,7 @@ pub struct Book {
 
 /// One stream at the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Download {
+pub struct DownloadRecord {
     /// Bytes read, all of them right.
     pub received: u64,
     /// When the last byte was read so far.
@@ -69,7 +69,7 @@ pub struct Loss {
     pub missing: Vec<Range<u64>>,
 }
 
-impl Book {
+impl Recorder {
     pub(super) fn new(start: Instant, plan: Plan) -> Self {
         Self {
             start,
@@ -123,7 +123,7 @@ impl Book {
     #[must_use]
     pub fn brought_of(&self, path: PathId, stream: u32, range: &Range<u64>) -> u64 {
         let of_it = self.brought.iter().filter(|(by, of, _)| (*by, *of) == (path, stream));
-        of_it.map(|(_, _, part)| part.end.min(range.end).saturating_sub(part.start.max(range.start))).sum()
+        of_it.map(|(_, _, granted)| granted.end.min(range.end).saturating_sub(granted.start.max(range.start))).sum()
     }
 
     pub(super) fn on_read(&mut self, stream: u32, now: Instant, source: Option<PathId>, range: Range<u64>) {
@@ -147,7 +147,7 @@ impl Book {
     }
 }
 
-impl Download {
+impl DownloadRecord {
     pub(super) fn new(now: Duration) -> Self {
         Self { received: 0, last: now, stall: Duration::ZERO, ended: None }
     }

@@ -10,15 +10,15 @@ use kwik_core::{
     AddPathError, DelegateError, Dir, GrantId, GrantStatus, Limits, PathEvent, PathId, PathTarget, RawError, ReadError,
     Role, SessionError, SessionEvent, SessionHandle, StreamHandle, StreamOffset, TransportCode, WriteError,
 };
-use kwik_sim::{Link, NodeConfig, NodeId, World, WorldConfig};
-use kwik_tests::{NAME, pattern};
+use kwik_sim::{Fleet, FleetBuilder, NodeConfig, NodeId, World, WorldConfig};
+use kwik_tests::{SERVER_NAME, pattern};
 
-/// Why a visit did not go as it should.
-pub(crate) type Outcome = Result<(), String>;
+/// Why a scenario did not go as it should.
+pub(crate) type ScenarioResult = Result<(), String>;
 
 /// What is drawn for one end.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct End {
+pub(crate) struct EndConfig {
     pub(crate) limits: Limits,
     /// The largest UDP payload; 0 for the default.
     pub(crate) mtu_max: u16,
@@ -43,19 +43,19 @@ const UPLOAD: u64 = 1000;
 /// A keep-alive and its answer on each of two paths, ten times a second from both ends, is 4,800 in a minute.
 const IDLE_DATAGRAMS_MAX: u64 = 6_000;
 
-pub(crate) fn play(ends: &[End; 3], wishes: Wishes) -> Outcome {
-    let mut visit = Visit::new(ends)?;
-    visit.connect()?;
-    visit.join(ends)?;
-    visit.download(wishes)?;
-    visit.upload()?;
-    visit.send_raw()?;
-    visit.idle()?;
-    visit.download(wishes)?;
-    visit.close(wishes)
+pub(crate) fn play(ends: &[EndConfig; 3], wishes: Wishes) -> ScenarioResult {
+    let mut scenario = Scenario::new(ends)?;
+    scenario.connect()?;
+    scenario.join(ends)?;
+    scenario.download(wishes)?;
+    scenario.upload()?;
+    scenario.send_raw()?;
+    scenario.idle()?;
+    scenario.download(wishes)?;
+    scenario.close(wishes)
 }
 
-struct Visit {
+struct Scenario {
     world: World,
     target: PathTarget,
     nodes: [NodeId; 3],
@@ -69,34 +69,26 @@ struct Visit {
     lease: Duration,
 }
 
-impl Visit {
-    fn new(ends: &[End; 3]) -> Result<Self, String> {
-        let mut world = World::with_config(WorldConfig::null_tls(1));
-        let pki = world.pki(NAME);
-        let mut nodes = Vec::new();
-        for (number, end) in (0_u8..).zip(ends) {
-            let address = ([10, 0, 0, number + 1], 4433).into();
-            let mut node = match number {
-                0 => NodeConfig::client(address),
-                _ => NodeConfig::server(address, pki.server(number).limits(end.limits.clone())),
-            };
-            node.limits = end.limits.clone();
+impl Scenario {
+    fn new(ends: &[EndConfig; 3]) -> Result<Self, String> {
+        let adjust = |number: usize, node: &mut NodeConfig| {
+            let end = &ends[number];
+            node.set_limits(&end.limits);
             if end.mtu_max > 0 {
                 node.mtu_max = end.mtu_max;
             }
             if end.bbr {
                 node.congestion = kwik_core::Congestion::Bbr;
             }
-            nodes.push(world.add_node(node).map_err(|error| format!("end {number}: {error}"))?);
-        }
-        let nodes = [nodes[0], nodes[1], nodes[2]];
-        for server in &nodes[1..] {
-            world.set_link_both(nodes[0], *server, Link::with_delay(Duration::from_millis(10)));
-        }
+        };
+        let builder = FleetBuilder::new(WorldConfig::null_tls(1)).client(|node| adjust(0, node));
+        let fleet = builder.servers(2, |number, node| adjust(number + 1, node)).build();
+        let target = fleet.target(1);
+        let Fleet { mut world, pki, client, servers, .. } = fleet;
+        let nodes = [client, servers[0], servers[1]];
         let config = pki.client().limits(ends[0].limits.clone());
-        let client = world.dial(nodes[0], nodes[1], config, NAME).map_err(|error| format!("no dial: {error}"))?;
-        let target =
-            PathTarget { address: world.address(nodes[2]), server_name: NAME.into(), identity: pki.public_identity(2) };
+        let client =
+            world.dial(nodes[0], nodes[1], config, SERVER_NAME).map_err(|error| format!("no dial: {error}"))?;
         Ok(Self {
             world,
             target,
@@ -113,7 +105,7 @@ impl Visit {
     }
 
     /// Runs until `done`, with the applications at work.
-    fn run_until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> Result<bool, String>) -> Outcome {
+    fn run_until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> Result<bool, String>) -> ScenarioResult {
         let end = self.world.elapsed() + PATIENCE;
         loop {
             self.serve();
@@ -149,7 +141,7 @@ impl Visit {
                 let mut stream = session.stream_mut(part);
                 let Some(grant) = stream.view().grant() else { continue };
                 // With a small buffer it is less than the whole; the primary writes the rest.
-                let _ = stream.write_chunk(pattern(grant.range).into());
+                let _ = stream.write_chunk(pattern(grant.range));
                 stream.release_send();
                 stream.release_recv();
             }
@@ -157,7 +149,7 @@ impl Visit {
     }
 
     /// Why an end of the session is closed, if it is.
-    fn check_open(&self) -> Outcome {
+    fn check_open(&self) -> ScenarioResult {
         for (node, session) in self.nodes.iter().zip(self.sessions) {
             if let Some(error) = self.closed.get(&(*node, session)) {
                 return Err(format!("{node} closed after {:?}: {error:?}", self.world.elapsed()));
@@ -171,17 +163,17 @@ impl Visit {
         self.path.is_some() && !self.paths.iter().any(dead)
     }
 
-    fn connect(&mut self) -> Outcome {
-        self.run_until("the session", |visit| {
-            visit.check_open()?;
-            let client = visit.nodes[0];
-            let welcomed = visit.world.saw(client, |event| *event == SessionEvent::Welcomed);
-            let primary = visit.world.session_mut(visit.nodes[1], visit.sessions[1]);
+    fn connect(&mut self) -> ScenarioResult {
+        self.run_until("the session", |scenario| {
+            scenario.check_open()?;
+            let client = scenario.nodes[0];
+            let welcomed = scenario.world.saw(client, |event| *event == SessionEvent::Welcomed);
+            let primary = scenario.world.session_mut(scenario.nodes[1], scenario.sessions[1]);
             Ok(welcomed && primary.is_some_and(|session| session.role() == Role::Primary))
         })
     }
 
-    fn join(&mut self, ends: &[End; 3]) -> Outcome {
+    fn join(&mut self, ends: &[EndConfig; 3]) -> ScenarioResult {
         let now = self.world.now();
         let target = self.target.clone();
         let Some(mut session) = self.world.session_mut(self.nodes[1], self.sessions[1]) else {
@@ -193,10 +185,10 @@ impl Visit {
             Err(error) => return Err(format!("no path: {error}")),
         };
         self.path = Some(path);
-        self.run_until("the path", |visit| {
-            visit.check_open()?;
+        self.run_until("the path", |scenario| {
+            scenario.check_open()?;
             let of_it = |event: &&PathEvent| event.path() == path;
-            Ok(visit.paths.iter().any(|event| of_it(&event)))
+            Ok(scenario.paths.iter().any(|event| of_it(&event)))
         })?;
         match &self.paths[0] {
             PathEvent::Joined(_) => Ok(()),
@@ -210,14 +202,14 @@ impl Visit {
     }
 
     /// The client asks, and gets its answer from both servers.
-    fn download(&mut self, wishes: Wishes) -> Outcome {
+    fn download(&mut self, wishes: Wishes) -> ScenarioResult {
         let (client, primary) = ((self.nodes[0], self.sessions[0]), (self.nodes[1], self.sessions[1]));
         let mut asked = None;
         let mut answer = None;
         let mut read = 0;
-        self.run_until("a download", |visit| {
-            visit.check_open()?;
-            let mut session = visit.world.session_mut(client.0, client.1).ok_or("no session")?;
+        self.run_until("a download", |scenario| {
+            scenario.check_open()?;
+            let mut session = scenario.world.session_mut(client.0, client.1).ok_or("no session")?;
             let Some(here) = asked.or_else(|| session.open_stream(Dir::Bi).ok()) else { return Ok(false) };
             if asked.is_none() {
                 asked = Some(here);
@@ -227,14 +219,14 @@ impl Visit {
                 stream.finish().map_err(|error| error.to_string())?;
             }
             if answer.is_none() {
-                let mut session = visit.world.session_mut(primary.0, primary.1).ok_or("no session")?;
-                answer = session.accept_stream(Dir::Bi).map(Answer::new);
+                let mut session = scenario.world.session_mut(primary.0, primary.1).ok_or("no session")?;
+                answer = session.accept_stream(Dir::Bi).map(PrimaryAnswer::new);
             }
-            let path = visit.path.filter(|_| visit.is_path_alive());
+            let path = scenario.path.filter(|_| scenario.is_path_alive());
             if let Some(answer) = &mut answer {
-                answer.write(&mut visit.world, primary, path, wishes)?;
+                answer.write(&mut scenario.world, primary, path, wishes)?;
             }
-            let mut session = visit.world.session_mut(client.0, client.1).ok_or("no session")?;
+            let mut session = scenario.world.session_mut(client.0, client.1).ok_or("no session")?;
             let mut stream = session.stream_mut(here);
             loop {
                 match stream.read(usize::MAX) {
@@ -255,11 +247,12 @@ impl Visit {
     }
 
     /// Many short streams, as many at a time as the primary takes.
-    fn upload(&mut self) -> Outcome {
+    fn upload(&mut self) -> ScenarioResult {
         let (mut sent, mut taken, mut open) = (0, 0, Vec::new());
-        self.run_until("uploads", |visit| {
-            visit.check_open()?;
-            let mut session = visit.world.session_mut(visit.nodes[0], visit.sessions[0]).ok_or("no session")?;
+        self.run_until("uploads", |scenario| {
+            scenario.check_open()?;
+            let mut session =
+                scenario.world.session_mut(scenario.nodes[0], scenario.sessions[0]).ok_or("no session")?;
             while sent < UPLOADS
                 && let Ok(stream) = session.open_stream(Dir::Uni)
             {
@@ -271,7 +264,8 @@ impl Visit {
                 }
                 stream.release_send();
             }
-            let mut session = visit.world.session_mut(visit.nodes[1], visit.sessions[1]).ok_or("no session")?;
+            let mut session =
+                scenario.world.session_mut(scenario.nodes[1], scenario.sessions[1]).ok_or("no session")?;
             open.extend(std::iter::from_fn(|| session.accept_stream(Dir::Uni)));
             open.retain(|handle| {
                 let mut stream = session.stream_mut(*handle);
@@ -291,18 +285,19 @@ impl Visit {
         })
     }
 
-    fn send_raw(&mut self) -> Outcome {
+    fn send_raw(&mut self) -> ScenarioResult {
         let Some(path) = self.path else { return Ok(()) };
         let mut sent = 0;
         // A small queue refuses some; they are sent again.
-        self.run_until("raw packets", |visit| {
-            visit.check_open()?;
-            if !visit.is_path_alive() {
+        self.run_until("raw packets", |scenario| {
+            scenario.check_open()?;
+            if !scenario.is_path_alive() {
                 return Ok(true);
             }
-            let mut session = visit.world.session_mut(visit.nodes[1], visit.sessions[1]).ok_or("no session")?;
-            let delivered = visit.receipts.iter().filter(|taken| **taken).count();
-            while sent - (visit.receipts.len() - delivered) < 3 {
+            let mut session =
+                scenario.world.session_mut(scenario.nodes[1], scenario.sessions[1]).ok_or("no session")?;
+            let delivered = scenario.receipts.iter().filter(|taken| **taken).count();
+            while sent - (scenario.receipts.len() - delivered) < 3 {
                 match session.send_raw(path, vec![0; RAW_BYTES_MAX].into()) {
                     Ok(_) => sent += 1,
                     Err(RawError::Blocked) => break,
@@ -314,11 +309,12 @@ impl Visit {
     }
 
     /// A minute in which nobody does anything.
-    fn idle(&mut self) -> Outcome {
-        let datagrams = |visit: &Self| -> u64 {
-            let [client, servers @ ..] = visit.nodes;
-            let both =
-                |server| visit.world.link_stats(client, server).sent + visit.world.link_stats(server, client).sent;
+    fn idle(&mut self) -> ScenarioResult {
+        let datagrams = |scenario: &Self| -> u64 {
+            let [client, servers @ ..] = scenario.nodes;
+            let both = |server| {
+                scenario.world.link_stats(client, server).sent + scenario.world.link_stats(server, client).sent
+            };
             servers.into_iter().map(both).sum()
         };
         let before = datagrams(self);
@@ -342,35 +338,35 @@ impl Visit {
         Ok(())
     }
 
-    fn close(&mut self, wishes: Wishes) -> Outcome {
+    fn close(&mut self, wishes: Wishes) -> ScenarioResult {
         let reason = "é".repeat(1000);
         let (client, primary) = ((self.nodes[0], self.sessions[0]), (self.nodes[1], self.sessions[1]));
         let now = self.world.now();
         self.world.session_mut(client.0, client.1).ok_or("no session")?.close(now, wishes.code, &reason);
-        self.run_until("the close", |visit| {
-            Ok(visit.closed.contains_key(&client) && visit.closed.contains_key(&primary))
+        self.run_until("the close", |scenario| {
+            Ok(scenario.closed.contains_key(&client) && scenario.closed.contains_key(&primary))
         })?;
         match (self.closed.get(&client), self.closed.get(&primary)) {
             (Some(SessionError::LocallyClosed), Some(SessionError::ClosedByPeer { code, .. }))
                 if *code == wishes.code => {}
             ends => return Err(format!("the session ended with {ends:?}")),
         }
-        self.run_until("all to be over", |visit| {
-            let now = visit.world.now();
+        self.run_until("all to be over", |scenario| {
+            let now = scenario.world.now();
             let sessions =
-                [client, primary].into_iter().chain(visit.secondaries.iter().map(|at| (visit.nodes[2], *at)));
+                [client, primary].into_iter().chain(scenario.secondaries.iter().map(|at| (scenario.nodes[2], *at)));
             for (node, session) in sessions.collect::<Vec<_>>() {
-                if visit.closed.contains_key(&(node, session)) {
-                    visit.world.endpoint(node).release(now, session);
+                if scenario.closed.contains_key(&(node, session)) {
+                    scenario.world.endpoint(node).release(now, session);
                 }
             }
-            Ok(visit.nodes.iter().all(|node| visit.world.endpoint(*node).is_idle()))
+            Ok(scenario.nodes.iter().all(|node| scenario.world.endpoint(*node).is_idle()))
         })
     }
 }
 
 /// What the primary does about one question.
-struct Answer {
+struct PrimaryAnswer {
     stream: StreamHandle,
     grant: Option<GrantId>,
     begun: bool,
@@ -379,7 +375,7 @@ struct Answer {
     finished: bool,
 }
 
-impl Answer {
+impl PrimaryAnswer {
     fn new(stream: StreamHandle) -> Self {
         Self { stream, grant: None, begun: false, own: Vec::new(), finished: false }
     }
@@ -390,7 +386,7 @@ impl Answer {
         (node, session): (NodeId, SessionHandle),
         path: Option<PathId>,
         wishes: Wishes,
-    ) -> Outcome {
+    ) -> ScenarioResult {
         let mut session = world.session_mut(node, session).ok_or("no session")?;
         if !self.begun {
             self.begun = true;
@@ -413,7 +409,7 @@ impl Answer {
         }
         let mut stream = session.stream_mut(self.stream);
         while let Some(range) = self.own.first_mut() {
-            match stream.write_at(StreamOffset(range.start), pattern(range.clone()).into()) {
+            match stream.write_at(StreamOffset(range.start), pattern(range.clone())) {
                 Ok(taken) => range.start += taken as u64,
                 Err(WriteError::Blocked) => break,
                 Err(error) => return Err(format!("not written: {error}")),

@@ -1,13 +1,13 @@
-//! Faults as a reader wants them: what, between whom, from when to when.
+//! Disturbances as a reader wants them: what, between whom, from when to when.
 
 use std::time::Duration;
 
 use super::chart::{rate, span};
-use crate::faults::{Fault, Memory, Rebind};
+use crate::disturbance::{Disturbance, Rebind, RestartState};
 use crate::link::{Ecn, Link};
 use crate::node::NodeId;
 
-/// A fault on a timeline.
+/// A disturbance on a timeline.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Mark {
     pub(super) at: Duration,
@@ -20,7 +20,7 @@ pub(super) struct Mark {
     pub(super) rate: Option<u64>,
 }
 
-/// What a fault does.
+/// What a disturbance does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sort {
     /// Nothing gets through.
@@ -33,7 +33,7 @@ pub(super) enum Sort {
     Heal,
 }
 
-/// Whom a fault is about.
+/// Whom a disturbance is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Scope {
     /// What one node sends to another.
@@ -82,12 +82,12 @@ impl Scope {
 }
 
 impl Mark {
-    /// The marks of all faults of a run, in order. The two directions of one fault become one.
-    pub(super) fn all(faults: &[(Duration, Fault)], duration: Duration) -> Vec<Self> {
+    /// The marks of all disturbances of a run, in order. The two directions of one disturbance become one.
+    pub(super) fn all(disturbances: &[(Duration, Disturbance)], duration: Duration) -> Vec<Self> {
         let mut marks: Vec<Self> = Vec::new();
-        for (index, (at, fault)) in faults.iter().enumerate() {
-            let later = faults.get(index + 1..).unwrap_or_default();
-            let mark = Self::new(*at, fault, later, duration);
+        for (index, (at, disturbance)) in disturbances.iter().enumerate() {
+            let later = disturbances.get(index + 1..).unwrap_or_default();
+            let mark = Self::new(*at, disturbance, later, duration);
             let twin =
                 marks.iter_mut().rev().take_while(|other| other.at == mark.at).find(|other| other.is_twin(&mark));
             match twin {
@@ -115,68 +115,71 @@ impl Mark {
         reversed && (self.end, &self.what) == (other.end, &other.what)
     }
 
-    fn new(at: Duration, fault: &Fault, later: &[(Duration, Fault)], duration: Duration) -> Self {
-        let until = |is_end: &dyn Fn(&Fault) -> bool| {
-            Some(later.iter().find(|(_, fault)| is_end(fault)).map_or(duration, |(at, _)| *at))
+    fn new(at: Duration, disturbance: &Disturbance, later: &[(Duration, Disturbance)], duration: Duration) -> Self {
+        let until = |is_end: &dyn Fn(&Disturbance) -> bool| {
+            Some(later.iter().find(|(_, disturbance)| is_end(disturbance)).map_or(duration, |(at, _)| *at))
         };
-        let healed_by = |later: &Fault, from: NodeId, to: NodeId| match later {
-            Fault::HealAll => true,
-            Fault::Heal { a, b } => (*a, *b) == (from, to) || (*a, *b) == (to, from),
+        let healed_by = |later: &Disturbance, from: NodeId, to: NodeId| match later {
+            Disturbance::HealAll => true,
+            Disturbance::Heal { a, b } => (*a, *b) == (from, to) || (*a, *b) == (to, from),
             _ => false,
         };
-        let over =
-            |span: Duration| until(&|fault| *fault == Fault::HealAll).map(|healed| healed.min(at.saturating_add(span)));
+        let over = |span: Duration| {
+            until(&|disturbance| *disturbance == Disturbance::HealAll).map(|healed| healed.min(at.saturating_add(span)))
+        };
         let mark = |sort, scope, what: String, end| Self { at, end, sort, what, scope, rate: None };
-        match fault {
-            Fault::Link { from, to, link } => {
-                let again = |fault: &Fault| {
-                    healed_by(fault, *from, *to)
-                        || matches!(fault, Fault::Link { from: a, to: b, .. } if (a, b) == (from, to))
+        match disturbance {
+            Disturbance::Link { from, to, link } => {
+                let again = |disturbance: &Disturbance| {
+                    healed_by(disturbance, *from, *to)
+                        || matches!(disturbance, Disturbance::Link { from: a, to: b, .. } if (a, b) == (from, to))
                 };
                 let sort = if link.up { Sort::Change } else { Sort::Block };
                 let mark = mark(sort, Scope::Way(*from, *to), describe(link), until(&again));
                 Self { rate: link.rate.filter(|_| link.up), ..mark }
             }
-            Fault::Mtu { a, b, mtu } => mark(Sort::Change, Scope::Pair(*a, *b), format!("MTU {mtu}"), None),
-            Fault::Partition { left, right } => {
+            Disturbance::Mtu { a, b, mtu } => mark(Sort::Change, Scope::Pair(*a, *b), format!("MTU {mtu}"), None),
+            Disturbance::Partition { left, right } => {
                 let some = left.first().zip(right.first()).map_or((NodeId(0), NodeId(0)), |(a, b)| (*a, *b));
-                let end = until(&|fault| healed_by(fault, some.0, some.1));
+                let end = until(&|disturbance| healed_by(disturbance, some.0, some.1));
                 mark(Sort::Block, Scope::Sides(left.clone(), right.clone()), "partition".to_owned(), end)
             }
-            Fault::Blackhole { from, to } => {
-                let end = until(&|fault| healed_by(fault, *from, *to));
+            Disturbance::Blackhole { from, to } => {
+                let end = until(&|disturbance| healed_by(disturbance, *from, *to));
                 mark(Sort::Block, Scope::Way(*from, *to), "blackhole".to_owned(), end)
             }
-            Fault::Heal { a, b } => mark(Sort::Heal, Scope::Pair(*a, *b), "heal".to_owned(), None),
-            Fault::HealAll => mark(Sort::Heal, Scope::World, "heal".to_owned(), None),
-            Fault::Rebind { node, to } => {
+            Disturbance::Heal { a, b } => mark(Sort::Heal, Scope::Pair(*a, *b), "heal".to_owned(), None),
+            Disturbance::HealAll => mark(Sort::Heal, Scope::World, "heal".to_owned(), None),
+            Disturbance::Rebind { node, to } => {
                 let to = match to {
                     Rebind::Port => "port",
                     Rebind::Address => "address",
                 };
                 mark(Sort::Change, Scope::Node(*node), format!("gets another {to} of its NAT"), None)
             }
-            Fault::Prefer { node, address } => {
+            Disturbance::Prefer { node, address } => {
                 mark(Sort::Change, Scope::Node(*node), format!("sends from {address}"), None)
             }
-            Fault::Crash { node } => {
-                let end = until(&|fault| matches!(fault, Fault::Restart { node: again, .. } if again == node));
+            Disturbance::Crash { node } => {
+                let end = until(
+                    &|disturbance| matches!(disturbance, Disturbance::Restart { node: again, .. } if again == node),
+                );
                 mark(Sort::Node, Scope::Node(*node), "crash".to_owned(), end)
             }
-            Fault::Restart { node, state } => {
+            Disturbance::Restart { node, state } => {
                 let what = match state {
-                    Memory::Kept => "restart, nothing forgotten",
-                    Memory::Lost => "restart, everything forgotten",
+                    RestartState::Kept => "restart, nothing forgotten",
+                    RestartState::Lost => "restart, everything forgotten",
                 };
                 mark(Sort::Heal, Scope::Node(*node), what.to_owned(), None)
             }
-            Fault::Pause { node, span: length } => {
+            Disturbance::Pause { node, span: length } => {
                 mark(Sort::Node, Scope::Node(*node), format!("pause of {}", span(*length)), over(*length))
             }
-            Fault::SendErrors { node, span: length } => {
+            Disturbance::SendErrors { node, span: length } => {
                 mark(Sort::Node, Scope::Node(*node), format!("cannot send for {}", span(*length)), over(*length))
             }
-            Fault::ClockOffset { node, millis } => {
+            Disturbance::ClockOffset { node, millis } => {
                 mark(Sort::Change, Scope::Node(*node), format!("clock {millis:+} ms"), None)
             }
         }

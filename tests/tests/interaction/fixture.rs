@@ -1,4 +1,4 @@
-//! The world of a run: who is in it, what each application holds, and what it is told.
+//! The world of a run: who is in it, what each application holds, and what it is notified of.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -9,13 +9,13 @@ use kwik_core::{
     Dir, ErrorCode, GrantId, GrantStatus, Limits, PathEvent, PathId, PathTarget, RawPacket, Role, SessionError,
     SessionEvent, SessionHandle, SessionMut, Side, StreamEvent, StreamHandle, StreamId, TransportCode,
 };
-use kwik_sim::byzantine::{Behaviour, Byzantine, Part as PartPlayed};
-use kwik_sim::checks::{Model as Audit, NEVER_HONEST, SharedModel, Watch};
-use kwik_sim::{Link, NodeId, Pki, World, WorldConfig};
-use kwik_tests::NAME;
+use kwik_sim::byzantine::{Behaviour, Byzantine, PeerRole};
+use kwik_sim::checks::{FlowModel as Audit, NEVER_HONEST, SharedModel, Watch};
+use kwik_sim::{Fleet, FleetBuilder, NodeConfig, NodeId, World, WorldConfig};
+use kwik_tests::SERVER_NAME;
 
-use crate::model::{Flow, Model, Spans};
-use crate::op::{SLOTS, Sender, Setup, Who};
+use crate::model::{Spans, StreamHalf, StreamModel};
+use crate::op::{RawParty, SLOTS, Setup, Who};
 
 /// A handle that an application of the client or the primary holds.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +28,7 @@ pub(crate) struct Slot {
 
 /// The client's or the primary's end of the session.
 #[derive(Debug)]
-pub(crate) struct End {
+pub(crate) struct SessionEnd {
     pub(crate) side: Side,
     pub(crate) node: NodeId,
     /// Absent before it begins, and after its node forgot it.
@@ -41,9 +41,9 @@ pub(crate) struct End {
 
 /// A part that a secondary accepted.
 #[derive(Debug)]
-pub(crate) struct Part {
+pub(crate) struct AcceptedGrant {
     pub(crate) handle: StreamHandle,
-    pub(crate) flow: Flow,
+    pub(crate) half: StreamHalf,
     pub(crate) range: Range<u64>,
     pub(crate) cursor: u64,
     pub(crate) written: Spans,
@@ -56,14 +56,14 @@ pub(crate) struct Secondary {
     pub(crate) node: NodeId,
     pub(crate) session: SessionHandle,
     pub(crate) path: PathId,
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<AcceptedGrant>,
     pub(crate) over: Option<SessionError>,
 }
 
 /// What the primary left to a path.
 #[derive(Debug)]
-pub(crate) struct Delegated {
-    pub(crate) flow: Flow,
+pub(crate) struct DelegatedRange {
+    pub(crate) half: StreamHalf,
     pub(crate) path: PathId,
     pub(crate) range: Range<u64>,
     pub(crate) request: Bytes,
@@ -77,72 +77,75 @@ pub(crate) enum Wake {
     Stream(NodeId, SessionHandle, StreamHandle),
     Raw(NodeId, SessionHandle),
     /// Something was lost, or is known of a stream of the primary's.
-    Delegation(Flow),
+    Delegation(StreamHalf),
 }
 
 /// A raw packet by sender, receiver and number.
-pub(crate) type RawKey = (PathId, PathId, u64);
+pub(crate) type RawPacketKey = (PathId, PathId, u64);
 
-pub(crate) struct Stage {
+pub(crate) struct Fixture {
     pub(crate) world: World,
-    pub(crate) model: Model,
+    pub(crate) model: StreamModel,
     pub(crate) client: NodeId,
     pub(crate) servers: Vec<NodeId>,
-    pub(crate) liar: Option<NodeId>,
+    pub(crate) byzantine: Option<NodeId>,
     /// The client's and the primary's.
-    pub(crate) ends: [End; 2],
+    pub(crate) ends: [SessionEnd; 2],
     /// In the order in which they joined.
     pub(crate) secondaries: Vec<Secondary>,
     /// In the order in which they were added.
     pub(crate) paths: Vec<PathId>,
-    pub(crate) delegations: BTreeMap<GrantId, Delegated>,
+    pub(crate) delegations: BTreeMap<GrantId, DelegatedRange>,
     /// Raw packets without a receipt.
-    pub(crate) raw_sent: BTreeSet<RawKey>,
+    pub(crate) raw_sent: BTreeSet<RawPacketKey>,
     /// The number of the next raw packet from one path to another.
     pub(crate) raw_next: BTreeMap<(PathId, PathId), u64>,
-    raw_received: BTreeSet<RawKey>,
+    raw_received: BTreeSet<RawPacketKey>,
     /// Streams by the end that has yet to accept them.
     pub(crate) offered: BTreeSet<(StreamId, Side)>,
     pub(crate) paused: BTreeMap<NodeId, Instant>,
     /// Whether something befell client or primary that can end the session.
     pub(crate) may_fail: bool,
     pub(crate) wakes: BTreeSet<Wake>,
-    pki: Pki,
+    targets: Vec<PathTarget>,
     watch: Watch,
     audit: SharedModel,
 }
 
-impl Stage {
+impl Fixture {
     pub(crate) fn new(setup: &Setup) -> Self {
-        let mut world = World::with_config(WorldConfig::null_tls(setup.seed));
-        let pki = world.pki(NAME);
-        let client = world.add_client("10.0.0.1:5000".parse().expect("an address")).expect("a client");
         let limits = limits();
-        let server = |number| pki.server(small(number)).limits(limits.clone());
-        let servers: Vec<NodeId> = (0..setup.servers)
-            .map(|number| world.add_server(address(number), server(number)).expect("a server"))
-            .collect();
-        let liar = setup.liar.map(|behaviour| {
-            let all = Behaviour::all(PartPlayed::Secondary);
-            let number = small(setup.servers);
-            let node = Byzantine::server(&world, &pki, number, setup.seed, all[behaviour % all.len()]);
-            world.add_raw_node(address(setup.servers), Box::new(node))
+        let limited = |_, node: &mut NodeConfig| node.adjust_server(|server| server.limits(limits.clone()));
+        let builder = FleetBuilder::new(WorldConfig::null_tls(setup.seed)).client(|_| ());
+        let mut fleet = builder.servers(setup.servers, limited).build();
+        let byzantine = setup.byzantine.map(|behaviour| {
+            let all = Behaviour::all(PeerRole::Secondary);
+            let number = u8::try_from(setup.servers).expect("few servers");
+            let node = Byzantine::server(&fleet, number, setup.seed, all[behaviour % all.len()]);
+            fleet.add_raw_server(setup.servers, Box::new(node))
         });
-        for server in servers.iter().copied().chain(liar) {
-            world.set_link_both(client, server, Link::with_delay(Duration::from_millis(10)));
-        }
+        let targets =
+            (0..setup.servers + usize::from(byzantine.is_some())).map(|number| fleet.target(number)).collect();
+        let Fleet { mut world, pki, client, servers, .. } = fleet;
         let audit = Audit::shared(true, true);
         let config = pki.client().limits(limits.clone());
-        let session = world.dial(client, servers[0], config, NAME).expect("dialled");
+        let session = world.dial(client, servers[0], config, SERVER_NAME).expect("dialled");
         let watch = Watch::new(&mut world, audit.clone(), limits);
-        let end = |side, node, session| End { side, node, session, slots: vec![None; SLOTS], closed: None, over: None };
+        let end = |side, node, session| SessionEnd {
+            side,
+            node,
+            session,
+            slots: vec![None; SLOTS],
+            closed: None,
+            over: None,
+        };
         Self {
             ends: [end(Side::Client, client, Some(session)), end(Side::Server, servers[0], None)],
             world,
-            model: Model::default(),
+            model: StreamModel::default(),
             client,
             servers,
-            liar,
+            byzantine,
             secondaries: Vec::new(),
             paths: Vec::new(),
             delegations: BTreeMap::new(),
@@ -153,7 +156,7 @@ impl Stage {
             paused: BTreeMap::new(),
             may_fail: false,
             wakes: BTreeSet::new(),
-            pki,
+            targets,
             watch,
             audit,
         }
@@ -161,7 +164,7 @@ impl Stage {
 
     // ---- who is who
 
-    pub(crate) fn end(&mut self, side: Side) -> &mut End {
+    pub(crate) fn end(&mut self, side: Side) -> &mut SessionEnd {
         &mut self.ends[usize::from(side == Side::Server)]
     }
 
@@ -172,14 +175,9 @@ impl Stage {
         }
     }
 
-    /// The server of this number as a path to add; behind the last honest one is the liar.
+    /// The server of this number as a path to add; behind the last honest one is the byzantine one.
     pub(crate) fn target(&self, number: usize) -> Option<PathTarget> {
-        let is_there = number < self.servers.len() + usize::from(self.liar.is_some());
-        is_there.then(|| PathTarget {
-            address: address(number),
-            server_name: NAME.to_owned(),
-            identity: self.pki.public_identity(small(number)),
-        })
+        self.targets.get(number).cloned()
     }
 
     pub(crate) fn secondary_of(&self, path: PathId) -> Option<usize> {
@@ -187,10 +185,10 @@ impl Stage {
     }
 
     /// The node and session of a server by its path.
-    pub(crate) fn server_at(&self, at: Sender) -> Option<(PathId, NodeId, SessionHandle)> {
+    pub(crate) fn server_at(&self, at: RawParty) -> Option<(PathId, NodeId, SessionHandle)> {
         match at {
-            Sender::Primary => Some((PathId::PRIMARY, self.ends[1].node, self.ends[1].session?)),
-            Sender::Path(nth) => {
+            RawParty::Primary => Some((PathId::PRIMARY, self.ends[1].node, self.ends[1].session?)),
+            RawParty::Path(nth) => {
                 let path = *self.paths.get(nth)?;
                 let secondary = &self.secondaries[self.secondary_of(path)?];
                 Some((path, secondary.node, secondary.session))
@@ -219,9 +217,9 @@ impl Stage {
         let is_opener = stream.initiator() == side;
         let both_ways = stream.dir() == Dir::Bi;
         if is_opener {
-            self.model.begins(Flow { stream, writer: side });
+            self.model.begins(StreamHalf { stream, writer: side });
             if both_ways {
-                self.model.begins(Flow { stream, writer: side.peer() });
+                self.model.begins(StreamHalf { stream, writer: side.peer() });
             }
             self.offered.insert((stream, side.peer()));
         } else {
@@ -244,7 +242,7 @@ impl Stage {
 
     // ---- time
 
-    /// Lets time pass, looks at the world after every step, and takes notice of what applications are told.
+    /// Lets time pass, looks at the world after every step, and handles the events of applications.
     pub(crate) fn run_for(&mut self, span: Duration) {
         let (watch, mut well) = (&mut self.watch, true);
         self.world.run_until(span, |world| {
@@ -269,25 +267,25 @@ impl Stage {
             }
             // What was done at this moment goes out, and then everything up to the next event of any application.
             let (watch, mut well) = (&mut self.watch, true);
-            let mut told = Vec::new();
+            let mut notified = Vec::new();
             let nodes: Vec<NodeId> = self.servers.iter().copied().chain([self.client]).collect();
             self.world.run_until(left, |world| {
                 well = watch.look(world);
                 for node in &nodes {
                     while let Some((session, event)) = world.poll_event(*node) {
-                        told.push((*node, session, event));
+                        notified.push((*node, session, event));
                     }
                 }
-                !well || !told.is_empty()
+                !well || !notified.is_empty()
             });
             assert!(well, "{:?}", self.audit.borrow().violations());
-            for (node, session, event) in told {
+            for (node, session, event) in notified {
                 self.on_event(node, session, event);
             }
         }
     }
 
-    /// Takes notice of what applications are told.
+    /// Handles the events of applications.
     pub(crate) fn take_events(&mut self) {
         for node in self.servers.iter().copied().chain([self.client]).collect::<Vec<_>>() {
             while let Some((session, event)) = self.world.poll_event(node) {
@@ -303,7 +301,7 @@ impl Stage {
             SessionEvent::Incoming => self.on_incoming(node, session),
             SessionEvent::Closed(error) => self.on_closed(node, session, error),
             SessionEvent::Path(PathEvent::Dead { path, reason }) => {
-                let judged = !self.model.is_liar(path);
+                let judged = !self.model.is_byzantine(path);
                 assert!(!judged || !is_never_honest(reason.code), "{path} died of {reason}, and its server is honest");
             }
             SessionEvent::Delegation(grant) => self.on_delegation(grant),
@@ -313,7 +311,7 @@ impl Stage {
                 assert!(is_awaited, "a receipt of packet {sequence} from {path} to {to}");
                 let lost = [TransportCode::PATH_UNKNOWN, TransportCode::RAW_LIMIT, TransportCode::SOURCE_LOST];
                 let honest = result.is_ok() || lost.into_iter().any(|lost| result == Err(lost.into()));
-                assert!(honest || self.model.is_liar(to), "packet {sequence} from {path} to {to}: {result:?}");
+                assert!(honest || self.model.is_byzantine(to), "packet {sequence} from {path} to {to}: {result:?}");
             }
             SessionEvent::Stream(event) => self.on_stream_event(node, session, event),
             SessionEvent::Path(_)
@@ -361,11 +359,11 @@ impl Stage {
 
     fn on_delegation(&mut self, grant: GrantId) {
         let Some(session) = self.ends[1].session else { return };
-        let view = self.world.session_mut(self.ends[1].node, session).expect("it was told of something");
+        let view = self.world.session_mut(self.ends[1].node, session).expect("it had an event");
         let state = view.delegation(grant).expect("the delegation is known");
         let is_open = view.close_reason().is_none();
         let delegated = self.delegations.get_mut(&grant).expect("it was delegated");
-        self.wakes.insert(Wake::Delegation(delegated.flow));
+        self.wakes.insert(Wake::Delegation(delegated.half));
         if !delegated.is_active {
             return;
         }
@@ -376,9 +374,9 @@ impl Stage {
             }
             GrantStatus::Delivered => {}
             GrantStatus::Lost { missing, code } => {
-                let judged = !self.model.is_liar(delegated.path);
+                let judged = !self.model.is_byzantine(delegated.path);
                 assert!(!judged || !is_never_honest(code), "{grant:?} was lost with {code}");
-                let record = self.model.record(delegated.flow);
+                let record = self.model.record(delegated.half);
                 for range in &missing {
                     let inside = delegated.range.start <= range.start && range.end <= delegated.range.end;
                     assert!(inside && !range.is_empty(), "{range:?} of {grant:?}, which is {:?}", delegated.range);
@@ -401,8 +399,8 @@ impl Stage {
                 let end = self.ends.iter().find(|end| (end.node, end.session) == (node, Some(session)));
                 let slot = end.and_then(|end| end.slots.iter().flatten().find(|slot| slot.handle == stream));
                 if let (Some(slot), Some(end)) = (slot, end) {
-                    let flow = Flow { stream: slot.stream, writer: end.side };
-                    assert!(self.model.may_stop(flow, code), "the writer of {flow:?} was stopped with {code}");
+                    let half = StreamHalf { stream: slot.stream, writer: end.side };
+                    assert!(self.model.may_stop(half, code), "the writer of {half:?} was stopped with {code}");
                 }
                 Wake::Stream(node, session, stream)
             }
@@ -414,7 +412,7 @@ impl Stage {
     // ---- raw packets
 
     pub(crate) fn received_raw(&mut self, own: PathId, packet: &RawPacket) {
-        if self.model.is_liar(packet.from) {
+        if self.model.is_byzantine(packet.from) {
             return;
         }
         let mut numbers = packet.data.chunks_exact(8).map(|word| u64::from_be_bytes(word.try_into().expect("8 bytes")));
@@ -453,12 +451,4 @@ pub(crate) fn reason_of(code: u32) -> String {
 
 fn is_never_honest(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::Transport(code) if NEVER_HONEST.contains(&code))
-}
-
-fn address(number: usize) -> std::net::SocketAddr {
-    ([10, 0, 1, small(number) + 1], 4433).into()
-}
-
-fn small(number: usize) -> u8 {
-    u8::try_from(number).expect("few servers")
 }
