@@ -24,7 +24,7 @@ use crate::{
 
 /// One endpoint, as its handles and its driver see it.
 pub(crate) struct Shared {
-    state: Mutex<State>,
+    state: Mutex<EndpointState>,
     /// A session can be accepted, or none ever will.
     pub(crate) incoming: Arc<Notify>,
     /// The driver ended and closed its socket.
@@ -33,7 +33,7 @@ pub(crate) struct Shared {
 }
 
 /// What the lock guards.
-pub(crate) struct State {
+pub(crate) struct EndpointState {
     pub(crate) core: Endpoint,
     sessions: BTreeMap<SessionHandle, Waiters>,
     incoming: VecDeque<SessionHandle>,
@@ -52,7 +52,7 @@ pub(crate) struct State {
 }
 
 /// What a listener finds when it looks for a session.
-pub(crate) enum Incoming {
+pub(crate) enum NextSession {
     Session(SessionHandle, Arc<Signals>),
     NoneYet,
     NoneEver,
@@ -64,7 +64,7 @@ impl Shared {
         let mut config = EndpointConfig::new(*os_seed()?, unix_now());
         config.limits = limits;
         config.event_detail = log::detail();
-        let state = State {
+        let state = EndpointState {
             core: Endpoint::new(config, now())?,
             sessions: BTreeMap::new(),
             incoming: VecDeque::new(),
@@ -81,7 +81,7 @@ impl Shared {
     }
 
     /// Runs `command` under the lock, then wakes the driver if the command gave it work.
-    pub(crate) fn with<R>(&self, command: impl FnOnce(&mut State) -> R) -> R {
+    pub(crate) fn with<R>(&self, command: impl FnOnce(&mut EndpointState) -> R) -> R {
         let (result, driver) = {
             let mut state = self.lock();
             let result = command(&mut state);
@@ -94,7 +94,7 @@ impl Shared {
     }
 
     /// The driver's way in: nobody is woken.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, EndpointState> {
         // The core holds its invariants between calls; a panic elsewhere under the lock does not spoil them.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -117,7 +117,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl EndpointState {
     /// Enters a new session; the driver lives at least until [`release`](Self::release).
     pub(crate) fn add_session(&mut self, session: SessionHandle) -> Arc<Signals> {
         Arc::clone(&self.waiters(session).0.signals)
@@ -159,11 +159,11 @@ impl State {
         self.stop_accepting()
     }
 
-    pub(crate) fn take_incoming(&mut self) -> Incoming {
+    pub(crate) fn take_incoming(&mut self) -> NextSession {
         match self.incoming.pop_front() {
-            Some(session) => Incoming::Session(session, self.add_session(session)),
-            None if self.is_open => Incoming::NoneYet,
-            None => Incoming::NoneEver,
+            Some(session) => NextSession::Session(session, self.add_session(session)),
+            None if self.is_open => NextSession::NoneYet,
+            None => NextSession::NoneEver,
         }
     }
 
@@ -239,7 +239,7 @@ pub(crate) struct ListenGuard(pub(crate) Arc<Shared>);
 
 impl Drop for ListenGuard {
     fn drop(&mut self) {
-        contained(|| drop(self.0.with(State::stop_accepting)));
+        contained(|| drop(self.0.with(EndpointState::stop_accepting)));
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::net::ToSocketAddrs;
 
 use crate::{
     driver::Driver,
-    endpoint::{Incoming, ListenGuard, Shared, StartError, State},
+    endpoint::{EndpointState, ListenGuard, NextSession, Shared, StartError},
     error::ListenError,
     server::ServerSession,
     session::SessionRef,
@@ -71,15 +71,15 @@ impl Listener {
     pub async fn accept(&self) -> Option<ServerSession> {
         loop {
             let notified = self.shared().incoming.notified();
-            match self.shared().with(State::take_incoming) {
-                Incoming::Session(handle, signals) => {
+            match self.shared().with(EndpointState::take_incoming) {
+                NextSession::Session(handle, signals) => {
                     let session = SessionRef::new(Arc::clone(self.shared()), handle, signals);
                     if let Some(session) = ServerSession::new(session) {
                         return Some(session);
                     }
                 }
-                Incoming::NoneYet => notified.await,
-                Incoming::NoneEver => return None,
+                NextSession::NoneYet => notified.await,
+                NextSession::NoneEver => return None,
             }
         }
     }

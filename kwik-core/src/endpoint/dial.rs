@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::gate::Network;
+use super::admission::Network;
 use super::{Endpoint, Key, Owner};
 use crate::address::Address;
 use crate::auth::Identity;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use quinn_proto::{ConnectionHandle, EndpointEvent};
 
-use super::gate::{Admission, Listener, Network, Place, TicketUse};
+use super::admission::{ListenConfig, Network, Place, TicketUse, Verdict};
 use super::{Endpoint, Key, Owner, exchange};
 use crate::VERSION;
 use crate::auth::{self, AuthError, PublicIdentity};
@@ -91,24 +91,24 @@ impl Endpoint {
 
     /// A client began a handshake.
     pub(super) fn on_incoming(&mut self, now: Instant, incoming: quinn_proto::Incoming) {
-        let Some(listener) = self.gate.listener.clone() else {
+        let Some(listener) = self.admission.listener.clone() else {
             self.quic.ignore(incoming);
             return;
         };
-        if !self.memory.has_room_for_stranger() {
+        if !self.memory.has_room_for_unauthenticated() {
             self.quic.ignore(incoming);
             return;
         }
         let network = Network::of(incoming.remote_address().ip());
         let validated = incoming.remote_address_validated();
         let mut buf = Vec::new();
-        match self.gate.judge(now, network, validated, &self.config.limits) {
-            Admission::Accept => {}
-            Admission::Ignore => {
+        match self.admission.judge(now, network, validated, &self.config.limits) {
+            Verdict::Accept => {}
+            Verdict::Ignore => {
                 self.quic.ignore(incoming);
                 return;
             }
-            Admission::Retry => {
+            Verdict::Retry => {
                 if let Ok(transmit) = self.quic.retry(incoming, &mut buf) {
                     self.respond(transmit, buf);
                 }
@@ -120,16 +120,16 @@ impl Endpoint {
         quic.transport_config(setup.transport());
         match self.quic.accept(incoming, now, &mut buf, Some(Arc::new(quic))) {
             Ok((handle, connection)) => {
-                if let Some(victim) = self.gate.evict(network, &self.config.limits) {
+                if let Some(victim) = self.admission.evict(network, &self.config.limits) {
                     self.refuse_peer(victim, Refusal::new(TransportCode::SERVER_BUSY, "its place is a newcomer's"));
                 }
                 let limits = &self.config.limits;
-                let place = self.gate.enter(now, network, (handle.0, validated), limits);
+                let place = self.admission.enter(now, network, (handle.0, validated), limits);
                 let mut path = Path::new(setup, handle, connection, now);
                 path.expect_move_by(now.checked_add(limits.auth_timeout));
                 let incoming = Incoming { path, network, place, ended: false, lost: false };
                 self.incoming.insert(handle.0, Box::new(incoming));
-                self.enter_stranger(handle.0, network);
+                self.enter_unauthenticated(handle.0, network);
                 self.owners.insert(handle.0, Owner::Incoming);
                 self.work.push(Key::Incoming(handle.0));
             }
@@ -148,7 +148,7 @@ impl Endpoint {
             match input {
                 PathInput::Connected => {
                     incoming.path.move_to_authenticating();
-                    self.gate.validate(incoming.network, &mut incoming.place);
+                    self.admission.validate(incoming.network, &mut incoming.place);
                 }
                 PathInput::Control(ControlFrame::Hello(hello)) => self.on_hello(connection, hello),
                 PathInput::Control(ControlFrame::Join(join)) => self.on_join(connection, &join),
@@ -183,7 +183,7 @@ impl Endpoint {
         incoming.ended = true;
         incoming.path.close(self.now, DeadReason::new(code, detail));
         self.work.push(Key::Incoming(connection));
-        if let Some(drained_enough) = self.gate.close(incoming.network, &mut incoming.place, &self.config.limits) {
+        if let Some(drained_enough) = self.admission.close(incoming.network, &mut incoming.place, &self.config.limits) {
             self.forget_incoming(drained_enough);
         }
     }
@@ -191,7 +191,7 @@ impl Endpoint {
     /// Lets go of a connection that has not authenticated, without a further word.
     pub(super) fn forget_incoming(&mut self, connection: usize) {
         let Some(incoming) = self.incoming.remove(&connection) else { return };
-        self.gate.leave(incoming.network, incoming.place);
+        self.admission.leave(incoming.network, incoming.place);
         self.timers.set(Key::Incoming(connection), None);
         self.give_back(Key::Incoming(connection));
         if self.owners.remove(&connection).is_some() {
@@ -229,7 +229,7 @@ impl Endpoint {
         let client_key = PublicIdentity::from_bytes(&hello.client_key)
             .map_err(|error| Refusal::new(TransportCode::AUTH_FAILED, format!("the key of the client: {error}")))?;
         let exporter = incoming.path.exporter().ok_or_else(Refusal::gone)?;
-        if !self.gate.admit_verification(self.now, incoming.network, &self.config.limits) {
+        if !self.admission.admit_verification(self.now, incoming.network, &self.config.limits) {
             return Err(Refusal::busy_verifying());
         }
         auth::verify_hello(&client_key, &hello.proof, &exporter)?;
@@ -264,21 +264,21 @@ impl Endpoint {
         let unverified = auth::read_join(&join.ticket, &me, moment.wall, trusts)?;
         let use_of = TicketUse::of(unverified.claims());
         let limits = &self.config.limits;
-        self.gate.check_ticket(use_of, moment.wall, limits).map_err(Refusal::of_ticket)?;
-        if !self.gate.admit_verification(self.now, incoming.network, limits) {
+        self.admission.check_ticket(use_of, moment.wall, limits).map_err(Refusal::of_ticket)?;
+        if !self.admission.admit_verification(self.now, incoming.network, limits) {
             return Err(Refusal::busy_verifying());
         }
         let ticket = unverified.verify(&join.proof, &exporter)?;
-        self.gate.redeem_ticket(use_of, ticket.expires_at.saturating_add(auth::CLOCK_SKEW));
+        self.admission.redeem_ticket(use_of, ticket.expires_at.saturating_add(auth::CLOCK_SKEW));
         let (identity, limits, path) = (server.identity.clone(), granted, ticket.path);
         let handle = self.next_session_handle();
         let new = NewSecondary { ticket, identity, limits, params: join.params, exporter };
         self.admit(connection, handle, path, |path| Session::new_secondary(moment, new, path))
     }
 
-    fn listener(&self) -> Result<Arc<Listener>, Refusal> {
+    fn listener(&self) -> Result<Arc<ListenConfig>, Refusal> {
         let closed = || Refusal::new(TransportCode::GOING_AWAY, "the server stopped accepting");
-        self.gate.listener.clone().ok_or_else(closed)
+        self.admission.listener.clone().ok_or_else(closed)
     }
 
     /// What is checked before anything else.
@@ -301,7 +301,7 @@ impl Endpoint {
         session: impl FnOnce(Path) -> Session,
     ) -> Result<(), Refusal> {
         let incoming = self.incoming.remove(&connection).ok_or_else(Refusal::gone)?;
-        self.gate.leave(incoming.network, incoming.place);
+        self.admission.leave(incoming.network, incoming.place);
         self.give_back(Key::Incoming(connection));
         self.sessions.insert(handle, Box::new(session(incoming.path)));
         self.enter_session(handle, incoming.network);

@@ -1,13 +1,13 @@
 //! The memory of an endpoint: who holds how much of it, and who may have more.
 //!
 //! A session is not asked to give back what its peer was promised. So what is left is dealt out with care: from the first half
-//! on, sessions begin small; a quarter is kept for those that are yet to come, a sixteenth of all for strangers; and no
+//! on, sessions begin small; a quarter is kept for those that are yet to come, a sixteenth of all for connections that have not authenticated; and no
 //! network takes more than it leaves to others.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::gate::Network;
+use super::admission::Network;
 use super::{Endpoint, Key, Queue};
 use crate::id::SessionHandle;
 use crate::limits::Limits;
@@ -70,9 +70,9 @@ impl Memory {
         Self { max, used: 0, claims, networks, loan: None, starved: Queue::new(), freed: 0, to_feed: 0 }
     }
 
-    /// How many strangers may have a place. As many again may be on their way out.
-    pub(super) fn strangers_max(max: u64) -> usize {
-        usize::try_from(max / 32 / Path::STRANGER_BYTES).unwrap_or(usize::MAX)
+    /// How many unauthenticated connections may have a place. As many again may be on their way out.
+    pub(super) fn unauthenticated_max(max: u64) -> usize {
+        usize::try_from(max / 32 / Path::UNAUTHENTICATED_BYTES).unwrap_or(usize::MAX)
     }
 
     /// What a session of this network may take to begin with all that its limits say.
@@ -103,9 +103,9 @@ impl Memory {
         bytes <= self.share(self.max - self.max / 16, network)
     }
 
-    /// Whether one more stranger may come. How many a network may have is the gate's to say.
-    pub(super) fn has_room_for_stranger(&self) -> bool {
-        self.used.saturating_add(Path::STRANGER_BYTES) <= self.max
+    /// Whether one more unauthenticated connection may come. How many a network may have, `admission` says.
+    pub(super) fn has_room_for_unauthenticated(&self) -> bool {
+        self.used.saturating_add(Path::UNAUTHENTICATED_BYTES) <= self.max
     }
 
     /// What a network may still take of the first `most` bytes: not more than it leaves.
@@ -237,10 +237,10 @@ impl Endpoint {
         self.memory.loan = None;
     }
 
-    /// A stranger comes, and what it costs counts.
-    pub(super) fn enter_stranger(&mut self, connection: usize, network: Network) {
+    /// A connection comes that has not authenticated, and what it costs counts.
+    pub(super) fn enter_unauthenticated(&mut self, connection: usize, network: Network) {
         self.call_in();
-        self.memory.enter(Key::Incoming(connection), network, Path::STRANGER_BYTES);
+        self.memory.enter(Key::Incoming(connection), network, Path::UNAUTHENTICATED_BYTES);
     }
 
     /// Somebody is gone.
@@ -287,9 +287,10 @@ impl Endpoint {
     #[doc(hidden)]
     pub fn assert_memory(&self) {
         self.sessions.values().for_each(|session| session.assert_claim());
-        let strangers = self.incoming.keys().map(|connection| (Key::Incoming(*connection), Path::STRANGER_BYTES));
+        let unauthenticated =
+            self.incoming.keys().map(|connection| (Key::Incoming(*connection), Path::UNAUTHENTICATED_BYTES));
         let sessions = self.sessions.iter().map(|(handle, session)| (Key::Session(*handle), Memory::counted(session)));
-        let (held, counted): (BTreeMap<_, _>, _) = (strangers.chain(sessions).collect(), &self.memory.claims);
+        let (held, counted): (BTreeMap<_, _>, _) = (unauthenticated.chain(sessions).collect(), &self.memory.claims);
         assert!(held.iter().eq(counted.iter().map(|(key, claim)| (key, &claim.bytes))), "{held:?} and {counted:?}");
         assert_eq!(self.memory.used, held.values().sum::<u64>(), "the sum");
         assert_eq!(self.memory.used, self.memory.networks.values().sum::<u64>(), "the sum of all networks");
@@ -330,7 +331,7 @@ mod tests {
         assert!(held[&3] > 0 && held[&3] < of(0..3), "the second network gets some: {held:?}");
         assert!(memory.has_room_for(network(9), MAX / 16), "a newcomer");
         assert!(!memory.has_room_for(network(1), MAX / 16), "but not of who has much");
-        assert!(memory.has_room_for_stranger());
+        assert!(memory.has_room_for_unauthenticated());
     }
 
     /// A client with many paths could not open a stream any more, for ever.
@@ -380,14 +381,16 @@ mod tests {
     }
 
     #[test]
-    fn places_of_strangers_take_a_sixteenth_with_those_on_their_way_out() {
-        assert_eq!(2 * Memory::strangers_max(MAX) as u64 * Path::STRANGER_BYTES, MAX / 16);
-        assert!(Memory::strangers_max(Limits::default().endpoint_memory_max) >= Limits::default().unauthenticated_max);
+    fn places_of_unauthenticated_connections_take_a_sixteenth_with_those_on_their_way_out() {
+        assert_eq!(2 * Memory::unauthenticated_max(MAX) as u64 * Path::UNAUTHENTICATED_BYTES, MAX / 16);
+        assert!(
+            Memory::unauthenticated_max(Limits::default().endpoint_memory_max) >= Limits::default().unauthenticated_max
+        );
         let mut memory = Memory::new(MAX);
-        memory.enter(session(0), network(1), MAX - Path::STRANGER_BYTES);
-        assert!(memory.has_room_for_stranger());
-        memory.set(session(0), MAX - Path::STRANGER_BYTES + 1);
-        assert!(!memory.has_room_for_stranger());
+        memory.enter(session(0), network(1), MAX - Path::UNAUTHENTICATED_BYTES);
+        assert!(memory.has_room_for_unauthenticated());
+        memory.set(session(0), MAX - Path::UNAUTHENTICATED_BYTES + 1);
+        assert!(!memory.has_room_for_unauthenticated());
         memory.set(session(0), u64::MAX);
         assert_eq!((memory.room_to_grow(network(2)), memory.has_room_for(network(2), 1)), (0, false));
     }

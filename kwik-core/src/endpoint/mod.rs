@@ -1,8 +1,8 @@
 //! The one public machine: QUIC's endpoint, the connections that have not authenticated, and the sessions.
 
+mod admission;
 mod coalesced;
 mod dial;
-mod gate;
 mod incoming;
 mod memory;
 mod seeded;
@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Transmit};
 
+use self::admission::{Admission, ListenConfig};
 pub use self::dial::ConnectError;
-use self::gate::{Gate, Listener};
 use self::incoming::Incoming;
 pub use self::memory::EndpointStats;
 use self::memory::Memory;
@@ -53,7 +53,7 @@ pub struct Endpoint {
     entropy: Entropy,
     ids: SeededIds,
     quic: quinn_proto::Endpoint,
-    gate: Gate,
+    admission: Admission,
     /// Who each connection belongs to.
     owners: BTreeMap<usize, Owner>,
     /// Connections that have not authenticated.
@@ -99,7 +99,8 @@ impl Endpoint {
     pub fn new(mut config: EndpointConfig, now: Instant) -> Result<Self, ConfigError> {
         config.limits.check()?;
         let limits = &mut config.limits;
-        limits.unauthenticated_max = limits.unauthenticated_max.min(Memory::strangers_max(limits.endpoint_memory_max));
+        limits.unauthenticated_max =
+            limits.unauthenticated_max.min(Memory::unauthenticated_max(limits.endpoint_memory_max));
         let mut entropy = Entropy::new(&config.rng_seed.take());
         let ids = entropy.connection_ids();
         let mut quic = quinn_proto::EndpointConfig::new(entropy.reset_key());
@@ -115,7 +116,7 @@ impl Endpoint {
             entropy,
             ids,
             quic,
-            gate: Gate::new(now, &config.limits),
+            admission: Admission::new(now, &config.limits),
             owners: BTreeMap::new(),
             incoming: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -144,12 +145,12 @@ impl Endpoint {
             Some(server) => {
                 server.limits.check()?;
                 let quic = self.quic_server_config(&server)?;
-                Some(Arc::new(Listener { server, quic }))
+                Some(Arc::new(ListenConfig { server, quic }))
             }
             None => None,
         };
         self.quic.set_server_config(listener.as_ref().map(|listener| Arc::new(listener.quic.clone())));
-        self.gate.listener = listener;
+        self.admission.listener = listener;
         Ok(())
     }
 
@@ -197,7 +198,7 @@ impl Endpoint {
     pub fn close_all(&mut self, now: Instant, code: u32, reason: &str) {
         self.advance(now);
         self.quic.set_server_config(None);
-        self.gate.listener = None;
+        self.admission.listener = None;
         for (handle, session) in &mut self.sessions {
             session.close(now, code, reason);
             self.work.push(Key::Session(*handle));

@@ -46,15 +46,15 @@ pub(crate) enum Access {
 pub(crate) struct GrantTable {
     grants_session_max: usize,
     grants_path_max: usize,
-    spans_max: usize,
+    ranges_max: usize,
     /// Open grants, and settled ones whose last status was not polled yet.
-    grants: BTreeMap<GrantId, Entry>,
+    grants: BTreeMap<GrantId, GrantEntry>,
     /// The open ones by position.
-    open: BTreeMap<StreamId, Lanes>,
+    open: BTreeMap<StreamId, IntervalIndex>,
     open_by_path: BTreeMap<PathId, usize>,
     writers: BTreeMap<(StreamId, PathId), Writer>,
-    /// Sum of [`Writer::spans`].
-    spans: usize,
+    /// Sum of [`Writer::ranges_held`].
+    ranges_held: usize,
     crossings: Crossings,
     /// Bytes of forgotten streams that each path may still send: they may be under way.
     late: BTreeMap<PathId, u64>,
@@ -69,12 +69,12 @@ impl GrantTable {
         Self {
             grants_session_max: GRANTS_SESSION_MAX,
             grants_path_max: GRANTS_PATH_MAX,
-            spans_max: limits.grant_spans_session,
+            ranges_max: limits.grant_spans_session,
             grants: BTreeMap::new(),
             open: BTreeMap::new(),
             open_by_path: BTreeMap::new(),
             writers: BTreeMap::new(),
-            spans: 0,
+            ranges_held: 0,
             crossings: Crossings::default(),
             late: BTreeMap::new(),
             due: VecDeque::new(),
@@ -93,7 +93,7 @@ impl GrantTable {
             let repeated = known.grant == grant;
             return if repeated { Ok(()) } else { Err(violation("a grant id was used twice")) };
         }
-        if self.spans >= self.spans_max {
+        if self.ranges_held >= self.ranges_max {
             // The primary cannot know what the application did not read yet.
             return self.refuse(grant, missing, TransportCode::REASSEMBLY_LIMIT.into());
         }
@@ -103,16 +103,16 @@ impl GrantTable {
             return Err(flood("a grant overlaps too many others"));
         }
         let writer = self.writers.entry((stream, path)).or_default();
-        let before = writer.spans();
+        let before = writer.ranges_held();
         writer.granted.insert(range.clone());
         writer.fenced.remove(range.clone());
         writer.open += 1;
         writer.left = writer.left.saturating_add(range.end - range.start);
-        self.spans = self.spans + writer.spans() - before;
+        self.ranges_held = self.ranges_held + writer.ranges_held() - before;
         *self.open_by_path.entry(path).or_default() += 1;
         self.crossings.on_granted(Some(path));
 
-        self.grants.insert(id, Entry::new(grant, missing));
+        self.grants.insert(id, GrantEntry::new(grant, missing));
         self.refresh(id);
         Ok(())
     }
@@ -125,8 +125,8 @@ impl GrantTable {
         self.admit(&grant)?;
         self.crossings.on_granted(None);
         let id = grant.id;
-        let mut entry = Entry::new(grant, missing);
-        let state = if missing.is_empty() { State::Delivered } else { State::Lost(code) };
+        let mut entry = GrantEntry::new(grant, missing);
+        let state = if missing.is_empty() { GrantState::Delivered } else { GrantState::Lost(code) };
         (entry.state, entry.is_due) = (state, true);
         self.grants.insert(id, entry);
         self.due.push_back(id);
@@ -163,15 +163,15 @@ impl GrantTable {
 
     /// Whether bytes of a grant are still awaited.
     pub(crate) fn is_open(&self, id: GrantId) -> bool {
-        self.grants.get(&id).is_some_and(Entry::is_open)
+        self.grants.get(&id).is_some_and(GrantEntry::is_open)
     }
 
     /// Bytes of `stream` arrived for the first time, from whatever source.
     pub(crate) fn on_new(&mut self, stream: StreamId, new: &[Range<u64>]) {
-        let Some(lanes) = self.open.get(&stream) else { return };
+        let Some(index) = self.open.get(&stream) else { return };
         let mut advanced = SmallVec::<[GrantId; 4]>::new();
         for range in new {
-            for id in lanes.overlapping(range) {
+            for id in index.overlapping(range) {
                 let Some(entry) = self.grants.get_mut(&id) else { continue };
                 entry.missing.remove(range.clone());
                 advanced.push(id);
@@ -187,7 +187,7 @@ impl GrantTable {
     pub(crate) fn revoke(&mut self, id: GrantId, epoch: Epoch) -> Option<Grant> {
         let entry = self.grants.get(&id).filter(|entry| entry.is_open() && entry.grant.epoch <= epoch)?;
         let grant = entry.grant.clone();
-        self.move_to(id, State::Lost(TransportCode::REVOKED.into()));
+        self.move_to(id, GrantState::Lost(TransportCode::REVOKED.into()));
         self.fence(&grant);
         Some(grant)
     }
@@ -229,15 +229,15 @@ impl GrantTable {
         let open = self.grants.iter().filter(|(_, entry)| entry.grant.path == path && entry.is_open());
         let lost: Vec<GrantId> = open.map(|(id, _)| *id).collect();
         for id in lost {
-            self.move_to(id, State::Lost(code));
+            self.move_to(id, GrantState::Lost(code));
         }
-        let spans = &mut self.spans;
+        let ranges_held = &mut self.ranges_held;
         self.late.remove(&path);
         self.crossings.ends.remove(&path);
         self.writers.retain(|(_, writer_path), writer| {
             let keep = *writer_path != path;
             if !keep {
-                *spans -= writer.spans();
+                *ranges_held -= writer.ranges_held();
             }
             keep
         });
@@ -245,10 +245,10 @@ impl GrantTable {
 
     /// A stream is reset, or no longer read: what its open grants miss is not wanted. Gives them, each with its path.
     pub(crate) fn stream_gone(&mut self, stream: StreamId, code: ErrorCode) -> Vec<(PathId, GrantId)> {
-        let open = self.open.get(&stream).into_iter().flat_map(Lanes::ids);
+        let open = self.open.get(&stream).into_iter().flat_map(IntervalIndex::ids);
         let gone: Vec<_> = open.filter_map(|id| Some((self.grants.get(&id)?.grant.path, id))).collect();
         for (_, id) in &gone {
-            self.move_to(*id, State::Lost(code));
+            self.move_to(*id, GrantState::Lost(code));
         }
         gone
     }
@@ -260,7 +260,7 @@ impl GrantTable {
         let paths: Vec<PathId> = self.writers_of(stream).map(|(path, _)| path).collect();
         for path in paths {
             if let Some(writer) = self.writers.remove(&(stream, path)) {
-                self.spans -= writer.spans();
+                self.ranges_held -= writer.ranges_held();
                 let late = self.late.entry(path).or_default();
                 *late = late.saturating_add(writer.left);
             }
@@ -271,9 +271,9 @@ impl GrantTable {
     /// may write there need not be known any more. Keeps the book of a long stream short.
     pub(crate) fn forget_below(&mut self, stream: StreamId, offset: u64) {
         for (_, writer) in self.writers.range_mut(stream_keys(stream)) {
-            let before = writer.spans();
+            let before = writer.ranges_held();
             writer.forget_below(offset);
-            self.spans = self.spans + writer.spans() - before;
+            self.ranges_held = self.ranges_held + writer.ranges_held() - before;
         }
     }
 
@@ -284,12 +284,12 @@ impl GrantTable {
         let entry = self.grants.get_mut(&id)?;
         entry.is_due = false;
         let report = match entry.state {
-            State::Open => {
+            GrantState::Open => {
                 entry.reported = entry.delivered();
                 return Some((id, GrantStatus::Progress { delivered: entry.reported }));
             }
-            State::Delivered => GrantStatus::Delivered,
-            State::Lost(code) => {
+            GrantState::Delivered => GrantStatus::Delivered,
+            GrantState::Lost(code) => {
                 GrantStatus::Lost { code, missing: merge(entry.missing.iter().collect(), MISSING_RANGES_MAX) }
             }
         };
@@ -329,7 +329,7 @@ impl GrantTable {
     fn refresh(&mut self, id: GrantId) {
         let Some(entry) = self.grants.get(&id).filter(|entry| entry.is_open()) else { return };
         let verdict = entry.verdict();
-        let lost = matches!(verdict, State::Lost(_)).then(|| entry.grant.clone());
+        let lost = matches!(verdict, GrantState::Lost(_)).then(|| entry.grant.clone());
         self.move_to(id, verdict);
         if let Some(grant) = lost {
             self.fence(&grant);
@@ -337,21 +337,21 @@ impl GrantTable {
     }
 
     /// Puts an open grant into its next state, and on the list of those with something to report if there is news.
-    fn move_to(&mut self, id: GrantId, state: State) {
+    fn move_to(&mut self, id: GrantId, state: GrantState) {
         let Some(entry) = self.grants.get_mut(&id).filter(|entry| entry.is_open()) else { return };
         entry.state = state;
         if entry.has_news() && !entry.is_due {
             entry.is_due = true;
             self.due.push_back(id);
         }
-        if state == State::Open {
+        if state == GrantState::Open {
             return;
         }
         let Grant { path, stream, ref range, .. } = entry.grant;
         self.settled.push((path, id));
-        if let Some(lanes) = self.open.get_mut(&stream) {
-            lanes.remove(range, id);
-            if lanes.is_empty() {
+        if let Some(index) = self.open.get_mut(&stream) {
+            index.remove(range, id);
+            if index.is_empty() {
                 self.open.remove(&stream);
             }
         }
@@ -369,10 +369,10 @@ impl GrantTable {
     /// Fences the range of a lost grant, except where an open grant of the same path still covers it.
     fn fence(&mut self, lost: &Grant) {
         let Some(writer) = self.writers.get_mut(&(lost.stream, lost.path)) else { return };
-        let before = writer.spans();
+        let before = writer.ranges_held();
         writer.fenced.insert(lost.range.clone());
-        if let Some(lanes) = self.open.get(&lost.stream) {
-            for id in lanes.overlapping(&lost.range) {
+        if let Some(index) = self.open.get(&lost.stream) {
+            for id in index.overlapping(&lost.range) {
                 if let Some(other) = self.grants.get(&id).filter(|other| other.grant.path == lost.path) {
                     writer.fenced.remove(other.grant.range.clone());
                 }
@@ -380,7 +380,7 @@ impl GrantTable {
         }
         // However large its windows are, an honest secondary has at most the grant under way.
         writer.fence_bytes_left = writer.fence_bytes_left.saturating_add(lost.range.end - lost.range.start);
-        self.spans = self.spans + writer.spans() - before;
+        self.ranges_held = self.ranges_held + writer.ranges_held() - before;
     }
 }
 
@@ -411,36 +411,36 @@ fn take_one(left: &mut u64) -> bool {
 
 /// One grant and how far it came.
 #[derive(Debug)]
-struct Entry {
+struct GrantEntry {
     grant: Grant,
     /// The parts of its range that did not arrive.
     missing: RangeSet,
     /// Where and why its secondary ended it.
     ended: Option<(u64, ErrorCode)>,
-    state: State,
+    state: GrantState,
     /// Delivered bytes the primary heard of.
     reported: u64,
     is_due: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum GrantState {
     Open,
     Delivered,
     Lost(ErrorCode),
 }
 
-impl Entry {
+impl GrantEntry {
     fn new(grant: Grant, missing: &[Range<u64>]) -> Self {
         let mut set = RangeSet::default();
         for range in missing {
             set.insert(range.clone());
         }
-        Self { grant, missing: set, ended: None, state: State::Open, reported: 0, is_due: false }
+        Self { grant, missing: set, ended: None, state: GrantState::Open, reported: 0, is_due: false }
     }
 
     fn is_open(&self) -> bool {
-        self.state == State::Open
+        self.state == GrantState::Open
     }
 
     fn delivered(&self) -> u64 {
@@ -452,13 +452,13 @@ impl Entry {
     }
 
     /// The state that what arrived and what was ended amount to.
-    fn verdict(&self) -> State {
+    fn verdict(&self) -> GrantState {
         if self.missing.is_empty() {
-            return State::Delivered;
+            return GrantState::Delivered;
         }
         match self.ended {
-            Some((end, code)) if !self.missing.intersects(&(self.grant.range.start..end)) => State::Lost(code),
-            _ => State::Open,
+            Some((end, code)) if !self.missing.intersects(&(self.grant.range.start..end)) => GrantState::Lost(code),
+            _ => GrantState::Open,
         }
     }
 }
@@ -502,22 +502,22 @@ impl Writer {
         self.fenced.remove(0..self.floor);
     }
 
-    fn spans(&self) -> usize {
+    fn ranges_held(&self) -> usize {
         self.granted.len() + self.fenced.len()
     }
 }
 
-/// The open grants of one stream by position. Within a lane they are disjoint, so that those at a place are found
-/// without a look at the others; an honest primary rarely needs a second lane.
+/// The open grants of one stream by position. Within a layer they are disjoint, so that those at a place are found
+/// without a look at the others; an honest primary rarely needs a second layer.
 #[derive(Debug, Default)]
-struct Lanes(SmallVec<[BTreeMap<u64, (u64, GrantId)>; 1]>);
+struct IntervalIndex(SmallVec<[BTreeMap<u64, (u64, GrantId)>; 1]>);
 
-impl Lanes {
+impl IntervalIndex {
     /// Whether there was room.
     fn insert(&mut self, range: &Range<u64>, id: GrantId) -> bool {
         let value = (range.end, id);
-        if let Some(lane) = self.0.iter_mut().find(|lane| lane_overlaps(lane, range).next().is_none()) {
-            lane.insert(range.start, value);
+        if let Some(layer) = self.0.iter_mut().find(|layer| layer_overlaps(layer, range).next().is_none()) {
+            layer.insert(range.start, value);
         } else if self.0.len() < GRANT_OVERLAP_MAX + 1 {
             self.0.push(BTreeMap::from([(range.start, value)]));
         } else {
@@ -528,13 +528,13 @@ impl Lanes {
 
     fn remove(&mut self, range: &Range<u64>, id: GrantId) {
         let value = (range.end, id);
-        if let Some(lane) = self.0.iter_mut().find(|lane| lane.get(&range.start) == Some(&value)) {
-            lane.remove(&range.start);
+        if let Some(layer) = self.0.iter_mut().find(|layer| layer.get(&range.start) == Some(&value)) {
+            layer.remove(&range.start);
         }
     }
 
     fn overlapping(&self, range: &Range<u64>) -> impl Iterator<Item = GrantId> {
-        self.0.iter().flat_map(|lane| lane_overlaps(lane, range))
+        self.0.iter().flat_map(|layer| layer_overlaps(layer, range))
     }
 
     fn ids(&self) -> impl Iterator<Item = GrantId> {
@@ -546,9 +546,9 @@ impl Lanes {
     }
 }
 
-fn lane_overlaps(lane: &BTreeMap<u64, (u64, GrantId)>, range: &Range<u64>) -> impl Iterator<Item = GrantId> {
+fn layer_overlaps(layer: &BTreeMap<u64, (u64, GrantId)>, range: &Range<u64>) -> impl Iterator<Item = GrantId> {
     let start = range.start;
-    lane.range(..range.end).rev().map(|(_, value)| *value).take_while(move |(end, _)| *end > start).map(|(_, id)| id)
+    layer.range(..range.end).rev().map(|(_, value)| *value).take_while(move |(end, _)| *end > start).map(|(_, id)| id)
 }
 
 /// Joins the ranges that are closest to each other until at most `max` are left. The last stays as it is, so that the

@@ -31,7 +31,7 @@ pub(crate) struct Delegations {
     grants_session_max: usize,
     grants_path_max: usize,
     next: u64,
-    known: BTreeMap<GrantId, Entry>,
+    known: BTreeMap<GrantId, DelegationEntry>,
     /// Grants of each path whose last status did not come yet. The client counts the same.
     outstanding: BTreeMap<PathId, usize>,
     /// Those of all paths.
@@ -72,7 +72,7 @@ impl Delegations {
         self.outstanding_total += 1;
         let state = GrantStatus::Progress { delivered: 0 };
         let (is_outstanding, is_revoked, is_forgotten) = (true, false, false);
-        self.known.insert(id, Entry { path, stream, range, state, is_outstanding, is_revoked, is_forgotten });
+        self.known.insert(id, DelegationEntry { path, stream, range, state, is_outstanding, is_revoked, is_forgotten });
         Ok(id)
     }
 
@@ -142,7 +142,7 @@ impl Delegations {
         }
     }
 
-    fn give_up(&mut self, code: ErrorCode, concerns: impl Fn(&Entry) -> bool) -> Vec<Change> {
+    fn give_up(&mut self, code: ErrorCode, concerns: impl Fn(&DelegationEntry) -> bool) -> Vec<Change> {
         let active = self.known.iter_mut().filter(|(_, entry)| entry.is_active() && concerns(entry));
         active
             .map(|(id, entry)| {
@@ -169,7 +169,7 @@ impl Delegations {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct DelegationEntry {
     path: PathId,
     stream: StreamId,
     range: Range<u64>,
@@ -180,7 +180,7 @@ struct Entry {
     is_forgotten: bool,
 }
 
-impl Entry {
+impl DelegationEntry {
     fn is_active(&self) -> bool {
         matches!(self.state, GrantStatus::Progress { .. })
     }

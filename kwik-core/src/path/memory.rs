@@ -35,9 +35,9 @@ impl Path {
     /// What a connection costs beside its windows, its control plane included.
     const CONNECTION_BYTES: u64 = 64 * 1024;
     /// What a connection costs until its peer has authenticated, in bytes.
-    pub(crate) const STRANGER_BYTES: u64 = Self::CONNECTION_BYTES + Windows::RECEIVE_MIN;
+    pub(crate) const UNAUTHENTICATED_BYTES: u64 = Self::CONNECTION_BYTES + Windows::RECEIVE_MIN;
     /// The least that a path costs, in bytes.
-    pub(crate) const LEAST_BYTES: u64 = Self::STRANGER_BYTES + Windows::SEND_MIN;
+    pub(crate) const LEAST_BYTES: u64 = Self::UNAUTHENTICATED_BYTES + Windows::SEND_MIN;
 
     /// What a path with these limits may cost before it sends, in bytes.
     pub(crate) fn usual_bytes(limits: &Limits) -> u64 {

@@ -19,12 +19,12 @@ pub(super) struct Paths {
     main: PathId,
     connected: BTreeMap<PathId, Box<Path>>,
     closed: VecDeque<PathStats>,
-    windows: Windows,
+    windows: WindowTotals,
 }
 
 /// What the windows of all paths hold together.
 #[derive(Default)]
-struct Windows {
+struct WindowTotals {
     bytes: u64,
     /// Whether some path should have a larger window to receive into.
     are_small: bool,
@@ -38,7 +38,7 @@ impl Paths {
 
     pub(super) fn new(main: PathId, path: Path) -> Self {
         let connected = BTreeMap::from([(main, Box::new(path))]);
-        let mut paths = Self { main, connected, closed: VecDeque::new(), windows: Windows::default() };
+        let mut paths = Self { main, connected, closed: VecDeque::new(), windows: WindowTotals::default() };
         paths.count_windows();
         paths
     }
@@ -179,7 +179,7 @@ impl Paths {
             return;
         }
         let main = self.main;
-        self.windows = Windows::default();
+        self.windows = WindowTotals::default();
         for (id, path) in &mut self.connected {
             let is_sending = || (*id == main && streams.has_sendable()) || is_relaying(*id);
             let before = path.claim();
@@ -191,7 +191,7 @@ impl Paths {
 
     /// A path came or went.
     fn count_windows(&mut self) {
-        self.windows = Windows { are_due: true, ..Windows::default() };
+        self.windows = WindowTotals { are_due: true, ..WindowTotals::default() };
         self.connected.values().for_each(|path| self.windows.count(path));
     }
 
@@ -202,7 +202,7 @@ impl Paths {
     }
 }
 
-impl Windows {
+impl WindowTotals {
     fn count(&mut self, path: &Path) {
         self.bytes += path.claim();
         self.are_small |= path.wants_window();

@@ -29,8 +29,8 @@ pub(super) struct RawEnd {
     forged_max: (u32, u32),
     /// How much more all paths together may have than one.
     paths_max: usize,
-    lanes: BTreeMap<PathId, Lane>,
-    senders: BTreeMap<PathId, Sender>,
+    outbound: BTreeMap<PathId, Outbound>,
+    inbound: BTreeMap<PathId, Inbound>,
     /// Packets that did not prove who their sender is.
     forged_tickets: Allowance,
     queue: VecDeque<RawPacket>,
@@ -42,14 +42,14 @@ pub(super) struct RawEnd {
 
 /// What was sent to one path and has no receipt yet.
 #[derive(Default)]
-struct Lane {
+struct Outbound {
     next: u64,
-    waiting: BTreeMap<u64, Waiting>,
+    waiting: BTreeMap<u64, Unacknowledged>,
     waiting_bytes: usize,
 }
 
 /// A packet without a receipt.
-struct Waiting {
+struct Unacknowledged {
     len: usize,
     is_sent: bool,
     /// Until when the receipt must have come, once the packet was handed to the control plane.
@@ -57,7 +57,7 @@ struct Waiting {
 }
 
 /// What is known of a server that sends here.
-struct Sender {
+struct Inbound {
     identity: PublicIdentity,
     window: ReplayWindow,
     /// Signatures that were not this sender's.
@@ -66,7 +66,7 @@ struct Sender {
     queued_bytes: usize,
 }
 
-impl Lane {
+impl Outbound {
     /// When the oldest packet's receipt is overdue.
     fn due(&self) -> Option<Instant> {
         self.waiting.values().next().and_then(|sent| sent.due)
@@ -86,8 +86,8 @@ impl RawEnd {
             answer_timeout: limits.answer_timeout,
             forged_max,
             paths_max: limits.paths_max,
-            lanes: BTreeMap::new(),
-            senders: BTreeMap::new(),
+            outbound: BTreeMap::new(),
+            inbound: BTreeMap::new(),
             forged_tickets: Allowance::new(now, forged_max.0, forged_max.1),
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -104,17 +104,17 @@ impl RawEnd {
         if to == self.own {
             return Err(RawError::OwnPath(to));
         }
-        let lane = self.lanes.entry(to).or_default();
-        let full = lane.waiting.len() >= self.packets_max
-            || lane.waiting_bytes.saturating_add(payload.len()) > self.bytes_max
+        let flow = self.outbound.entry(to).or_default();
+        let full = flow.waiting.len() >= self.packets_max
+            || flow.waiting_bytes.saturating_add(payload.len()) > self.bytes_max
             || self.packets.len() >= self.packets_max.saturating_mul(self.paths_max);
         if full {
             return Err(RawError::Blocked);
         }
-        let sequence = lane.next;
-        lane.next += 1;
-        lane.waiting.insert(sequence, Waiting { len: payload.len(), is_sent: false, due: None });
-        lane.waiting_bytes += payload.len();
+        let sequence = flow.next;
+        flow.next += 1;
+        flow.waiting.insert(sequence, Unacknowledged { len: payload.len(), is_sent: false, due: None });
+        flow.waiting_bytes += payload.len();
         let context = SignatureContext { session: self.session, from: self.own, to, sequence };
         let signature = auth::sign_raw(&self.identity, context, &payload);
         self.packets.push_back(Raw { to, signed: SignedPayload { sequence, payload, signature } });
@@ -124,7 +124,7 @@ impl RawEnd {
     pub(super) fn recv(&mut self) -> Option<RawPacket> {
         let packet = self.queue.pop_front()?;
         self.queued_bytes -= packet.data.len();
-        if let Some(sender) = self.senders.get_mut(&packet.from) {
+        if let Some(sender) = self.inbound.get_mut(&packet.from) {
             sender.queued -= 1;
             sender.queued_bytes -= packet.data.len();
         }
@@ -145,8 +145,8 @@ impl RawEnd {
             return Some(answer.into());
         }
         let packet = self.packets.pop_front()?;
-        let lane = self.lanes.get_mut(&packet.to);
-        if let Some(waiting) = lane.and_then(|lane| lane.waiting.get_mut(&packet.signed.sequence)) {
+        let flow = self.outbound.get_mut(&packet.to);
+        if let Some(waiting) = flow.and_then(|flow| flow.waiting.get_mut(&packet.signed.sequence)) {
             (waiting.is_sent, waiting.due) = (true, now.checked_add(self.answer_timeout));
         }
         Some(packet.into())
@@ -154,7 +154,7 @@ impl RawEnd {
 
     /// When the next receipt is overdue.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.lanes.values().filter_map(Lane::due).min()
+        self.outbound.values().filter_map(Outbound::due).min()
     }
 
     /// A packet that was not acknowledged for too long may or may not have arrived: nothing more is waited for.
@@ -166,20 +166,20 @@ impl RawEnd {
     }
 
     fn poll_overdue(&mut self, now: Instant) -> Option<(PathId, u64)> {
-        let (to, lane) = self.lanes.iter_mut().find(|(_, lane)| lane.due().is_some_and(|due| now >= due))?;
-        let (sequence, packet) = lane.waiting.pop_first()?;
-        lane.waiting_bytes -= packet.len;
+        let (to, flow) = self.outbound.iter_mut().find(|(_, flow)| flow.due().is_some_and(|due| now >= due))?;
+        let (sequence, packet) = flow.waiting.pop_first()?;
+        flow.waiting_bytes -= packet.len;
         Some((*to, sequence))
     }
 
     /// A path is over: packets for it that were not sent need not be. Returns their sequence numbers.
     pub(super) fn on_path_lost(&mut self, to: PathId) -> Vec<u64> {
-        let Some(lane) = self.lanes.get_mut(&to) else { return Vec::new() };
+        let Some(flow) = self.outbound.get_mut(&to) else { return Vec::new() };
         self.packets.retain(|packet| packet.to != to);
         let unsent: Vec<u64> =
-            lane.waiting.iter().filter(|(_, packet)| !packet.is_sent).map(|(sequence, _)| *sequence).collect();
+            flow.waiting.iter().filter(|(_, packet)| !packet.is_sent).map(|(sequence, _)| *sequence).collect();
         for sequence in &unsent {
-            lane.waiting_bytes -= lane.waiting.remove(sequence).map_or(0, |packet| packet.len);
+            flow.waiting_bytes -= flow.waiting.remove(sequence).map_or(0, |packet| packet.len);
         }
         unsent
     }
@@ -218,10 +218,10 @@ impl RawEnd {
 
     /// `None` if nothing that was sent is waiting for it.
     fn settle(&mut self, status: &RawStatus) -> Option<Result<(), ErrorCode>> {
-        let lane = self.lanes.get_mut(&status.to)?;
-        let len = lane.waiting.get(&status.sequence).filter(|packet| packet.is_sent)?.len;
-        lane.waiting.remove(&status.sequence);
-        lane.waiting_bytes -= len;
+        let flow = self.outbound.get_mut(&status.to)?;
+        let len = flow.waiting.get(&status.sequence).filter(|packet| packet.is_sent)?.len;
+        flow.waiting.remove(&status.sequence);
+        flow.waiting_bytes -= len;
         let delivered = status.code == TransportCode::NO_ERROR.into();
         Some(if delivered { Ok(()) } else { Err(status.code) })
     }
@@ -238,8 +238,8 @@ impl RawEnd {
         if from == self.own {
             return Err(TransportCode::PATH_UNKNOWN);
         }
-        let is_full = self.senders.len() >= limits::RAW_SENDERS_MAX;
-        let sender = match self.senders.entry(from) {
+        let is_full = self.inbound.len() >= limits::RAW_SENDERS_MAX;
+        let sender = match self.inbound.entry(from) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(_) if is_full => return Err(TransportCode::RAW_LIMIT),
             Entry::Vacant(_) if !self.forged_tickets.has(now) => return Err(TransportCode::AUTH_FAILED),
@@ -249,7 +249,7 @@ impl RawEnd {
                     return Err(TransportCode::AUTH_FAILED);
                 };
                 let forged = Allowance::new(now, self.forged_max.0, self.forged_max.1);
-                vacant.insert(Sender { identity, window: ReplayWindow::default(), forged, queued: 0, queued_bytes: 0 })
+                vacant.insert(Inbound { identity, window: ReplayWindow::default(), forged, queued: 0, queued_bytes: 0 })
             }
         };
         let SignedPayload { sequence, payload, signature } = forward.signed;

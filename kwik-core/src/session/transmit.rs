@@ -55,7 +55,7 @@ impl Transmit {
                 }
                 continue;
             }
-            let packet = Packet::fill(streams, stream, path.packet_bytes());
+            let packet = PacketBuilder::fill(streams, stream, path.packet_bytes());
             if packet.len > 0 {
                 let number = path.submit_packet(carrier, packet.into_chunks(path.next_packet()));
                 self.packets.insert(number, stream);
@@ -152,13 +152,13 @@ fn note_blocked(path: &mut Path, streams: &StreamTable, stream: StreamHandle, by
 
 /// The frames of one packet of one stream.
 #[derive(Default)]
-struct Packet {
+struct PacketBuilder {
     chunks: SmallVec<[Bytes; 4]>,
     gathered: BytesMut,
     len: usize,
 }
 
-impl Packet {
+impl PacketBuilder {
     /// Space in a packet below which no further frame is begun.
     const SPACE_MIN: usize = 512;
 

@@ -57,7 +57,7 @@ pub(crate) struct Overflow {
 const UNCOUNTED_SPANS: usize = 8;
 
 #[derive(Debug)]
-enum State {
+enum RecvState {
     /// Bytes are kept for the application.
     Open,
     /// The application wants no more; bytes are counted and dropped.
@@ -79,7 +79,7 @@ pub(super) struct RecvStream {
     highest: u64,
     final_size: Option<u64>,
     reads_in_order: bool,
-    state: State,
+    state: RecvState,
 }
 
 impl RecvStream {
@@ -91,7 +91,7 @@ impl RecvStream {
             highest: 0,
             final_size: None,
             reads_in_order: false,
-            state: State::Open,
+            state: RecvState::Open,
         }
     }
 
@@ -109,7 +109,7 @@ impl RecvStream {
             highest: len,
             final_size: Some(len),
             reads_in_order: false,
-            state: State::Open,
+            state: RecvState::Open,
         }
     }
 
@@ -136,12 +136,12 @@ impl RecvStream {
         }
         let is_empty = data.is_empty();
         let inserted = match self.state {
-            State::Open => match self.assembly.insert(from, offset, data) {
+            RecvState::Open => match self.assembly.insert(from, offset, data) {
                 Ok(inserted) => inserted,
                 Err(conflict) => return Ok(DataOutcome { conflict: Some(conflict), ..DataOutcome::default() }),
             },
-            State::Stopped => self.assembly.insert_discarded(from, offset..end),
-            State::Finished | State::Failed(_) => Inserted::default(),
+            RecvState::Stopped => self.assembly.insert_discarded(from, offset..end),
+            RecvState::Finished | RecvState::Failed(_) => Inserted::default(),
         };
         // A frame without bytes says nothing of how far the stream goes: anyone may send it anywhere. Nor does one that was
         // not taken.
@@ -156,7 +156,7 @@ impl RecvStream {
     pub(super) fn on_reset(&mut self, code: ErrorCode, final_size: u64) -> Result<(), Fault> {
         let is_complete = self.has_all();
         self.on_final_size(final_size)?;
-        if matches!(self.state, State::Open) && !is_complete {
+        if matches!(self.state, RecvState::Open) && !is_complete {
             self.fail(code);
         }
         Ok(())
@@ -176,28 +176,28 @@ impl RecvStream {
     /// Ends the stream early: nothing more is kept, and the reader is told the code.
     pub(super) fn fail(&mut self, code: ErrorCode) {
         self.assembly = Reassembly::default();
-        if matches!(self.state, State::Open | State::Stopped) {
-            self.state = State::Failed(code);
+        if matches!(self.state, RecvState::Open | RecvState::Stopped) {
+            self.state = RecvState::Failed(code);
         }
     }
 
     /// The application wants no more. Returns whether the peer is to be told.
     pub(super) fn stop(&mut self) -> bool {
-        if !matches!(self.state, State::Open) {
+        if !matches!(self.state, RecvState::Open) {
             return false;
         }
         let complete = self.has_all();
         self.assembly.discard();
-        self.state = State::Stopped;
+        self.state = RecvState::Stopped;
         !complete
     }
 
     pub(super) fn read(&mut self, max: usize, ordered: bool) -> Result<Chunk, ReadError> {
         match self.state {
-            State::Open => {}
-            State::Stopped => return Err(ReadError::ClosedStream),
-            State::Failed(code) => return Err(ReadError::Reset(code)),
-            State::Finished => return Err(ReadError::Finished),
+            RecvState::Open => {}
+            RecvState::Stopped => return Err(ReadError::ClosedStream),
+            RecvState::Failed(code) => return Err(ReadError::Reset(code)),
+            RecvState::Finished => return Err(ReadError::Finished),
         }
         if max == 0 && !self.is_consumed() {
             return Ok(self.assembly.empty_chunk());
@@ -212,7 +212,7 @@ impl RecvStream {
             return Ok(chunk);
         }
         if self.is_consumed() {
-            self.state = State::Finished;
+            self.state = RecvState::Finished;
             return Err(ReadError::Finished);
         }
         Err(ReadError::Blocked)
@@ -232,7 +232,7 @@ impl RecvStream {
     /// window.
     pub(super) fn advance(&mut self, budget: &mut Budget, rules: WindowRules) -> bool {
         let in_use = self.opened_here || self.highest > 0;
-        if !in_use || self.final_size.is_some() || !matches!(self.state, State::Open) {
+        if !in_use || self.final_size.is_some() || !matches!(self.state, RecvState::Open) {
             return false;
         }
         let consumed = self.assembly.consumed();
@@ -243,12 +243,12 @@ impl RecvStream {
     pub(super) fn needed(&self) -> u64 {
         match self.state {
             // A request came whole and is no part of the session's credit.
-            State::Open if self.window.is_none() => 0,
-            State::Open => {
+            RecvState::Open if self.window.is_none() => 0,
+            RecvState::Open => {
                 let end = self.limit().min(self.final_size.unwrap_or(u64::MAX));
                 end.saturating_sub(self.assembly.consumed())
             }
-            State::Stopped | State::Failed(_) | State::Finished => 0,
+            RecvState::Stopped | RecvState::Failed(_) | RecvState::Finished => 0,
         }
     }
 
@@ -265,27 +265,27 @@ impl RecvStream {
     /// Whether a read would not be blocked.
     pub(super) fn is_readable(&self) -> bool {
         match self.state {
-            State::Open => {
+            RecvState::Open => {
                 let head = self.assembly.is_readable();
                 head || (!self.reads_in_order && self.assembly.buffered_bytes() > 0) || self.is_consumed()
             }
-            State::Failed(_) => true,
-            State::Stopped | State::Finished => false,
+            RecvState::Failed(_) => true,
+            RecvState::Stopped | RecvState::Finished => false,
         }
     }
 
     /// Whether nothing more can come of this half: late bytes may be ignored.
     pub(super) fn is_done(&self) -> bool {
         match self.state {
-            State::Open => false,
-            State::Finished => true,
-            State::Stopped | State::Failed(_) => self.final_size.is_some(),
+            RecvState::Open => false,
+            RecvState::Finished => true,
+            RecvState::Stopped | RecvState::Failed(_) => self.final_size.is_some(),
         }
     }
 
     /// Whether bytes are still wanted.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self.state, State::Open)
+        matches!(self.state, RecvState::Open)
     }
 
     /// Whether every byte up to the final size arrived.

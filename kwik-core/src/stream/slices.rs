@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 /// What may have come over a path since its oldest slice, beside its slices and three eighths of them, bytes.
 const SLACK_BYTES: u64 = 64 * 1024;
 /// Paths of which nothing waits are forgotten when there are more of them.
-const IDLE_LANES_MAX: usize = 16;
+const IDLE_PATHS_MAX: usize = 16;
 
 /// How many bytes of a stream wait as slices, by the path that brought them.
 pub(super) type SliceBytes = SmallVec<[(PathId, usize); 4]>;
@@ -19,14 +19,14 @@ pub(super) type SliceBytes = SmallVec<[(PathId, usize); 4]>;
 /// The slices of a session.
 #[derive(Debug, Default)]
 pub(super) struct Slices {
-    lanes: Vec<Lane>,
+    paths: Vec<PathSlices>,
     /// Whether something came that was not all handled.
     has_arrived: bool,
 }
 
 /// The slices that one path brought, the oldest first. Those that were read in the meantime are still among them.
 #[derive(Debug)]
-struct Lane {
+struct PathSlices {
     path: PathId,
     queue: VecDeque<Slice>,
     /// Bytes of datagrams that came, and how many they were when all that they brought was last handled.
@@ -48,31 +48,31 @@ impl Slices {
     /// Datagrams of so many bytes came over a path; what they brought comes next.
     pub(super) fn on_arrived(&mut self, path: PathId, bytes: u64) {
         self.has_arrived = true;
-        let lane = self.lane(path);
-        lane.arrived = lane.arrived.saturating_add(bytes);
-        if lane.bytes == 0 {
+        let path_slices = self.of_path(path);
+        path_slices.arrived = path_slices.arrived.saturating_add(bytes);
+        if path_slices.bytes == 0 {
             // As most often, everything was read.
-            lane.queue.clear();
+            path_slices.queue.clear();
         }
     }
 
     /// All that they brought was handled.
     pub(super) fn on_handled(&mut self) {
         self.has_arrived = false;
-        for lane in &mut self.lanes {
-            lane.handled = lane.arrived;
-            if lane.queue.capacity() > 64 + 4 * lane.queue.len() {
-                lane.queue.shrink_to(2 * lane.queue.len());
+        for path_slices in &mut self.paths {
+            path_slices.handled = path_slices.arrived;
+            if path_slices.queue.capacity() > 64 + 4 * path_slices.queue.len() {
+                path_slices.queue.shrink_to(2 * path_slices.queue.len());
             }
         }
-        if self.lanes.len() > IDLE_LANES_MAX {
-            self.lanes.retain(|lane| lane.bytes > 0);
+        if self.paths.len() > IDLE_PATHS_MAX {
+            self.paths.retain(|path_slices| path_slices.bytes > 0);
         }
     }
 
     pub(super) fn push(&mut self, path: PathId, stream: StreamHandle, end: u64) {
-        let lane = self.lane(path);
-        lane.queue.push_back(Slice { stream, end, born: lane.handled });
+        let path_slices = self.of_path(path);
+        path_slices.queue.push_back(Slice { stream, end, born: path_slices.handled });
     }
 
     /// What waits of one stream was `before` and is `after`.
@@ -80,13 +80,13 @@ impl Slices {
         // As most often, the same paths as before, and one of them with more bytes or fewer.
         if before.len() == after.len() && before.iter().zip(after).all(|(before, after)| before.0 == after.0) {
             for ((path, before), (_, after)) in before.iter().zip(after).filter(|(before, after)| before != after) {
-                let lane = self.lane(*path);
-                lane.bytes = lane.bytes - before + after;
+                let path_slices = self.of_path(*path);
+                path_slices.bytes = path_slices.bytes - before + after;
             }
             return;
         }
-        after.iter().for_each(|(path, bytes)| self.lane(*path).bytes += bytes);
-        before.iter().for_each(|(path, bytes)| self.lane(*path).bytes -= bytes);
+        after.iter().for_each(|(path, bytes)| self.of_path(*path).bytes += bytes);
+        before.iter().for_each(|(path, bytes)| self.of_path(*path).bytes -= bytes);
     }
 
     /// The next slice that may not wait any longer. None is any more once all was handled, until more arrives.
@@ -94,30 +94,34 @@ impl Slices {
         if !self.has_arrived {
             return None;
         }
-        self.lanes.iter_mut().find_map(Lane::pop_old)
+        self.paths.iter_mut().find_map(PathSlices::pop_old)
     }
 
     /// What slices keep beside their own bytes at most, if `waits` tells which of them are still there.
     pub(super) fn memory_bytes(&self, waits: impl Fn(&Slice) -> bool) -> usize {
-        self.lanes.iter().filter(|lane| lane.bytes > 0).map(|lane| lane.memory_bytes(&waits)).sum()
+        self.paths
+            .iter()
+            .filter(|path_slices| path_slices.bytes > 0)
+            .map(|path_slices| path_slices.memory_bytes(&waits))
+            .sum()
     }
 
     /// Bytes that wait as slices.
     #[cfg(any(test, feature = "__test_exports"))]
     pub(super) fn bytes(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.bytes).sum()
+        self.paths.iter().map(|path_slices| path_slices.bytes).sum()
     }
 
-    fn lane(&mut self, path: PathId) -> &mut Lane {
-        let index = self.lanes.iter().position(|lane| lane.path == path).unwrap_or_else(|| {
-            self.lanes.push(Lane { path, queue: VecDeque::new(), arrived: 0, handled: 0, bytes: 0 });
-            self.lanes.len() - 1
+    fn of_path(&mut self, path: PathId) -> &mut PathSlices {
+        let index = self.paths.iter().position(|path_slices| path_slices.path == path).unwrap_or_else(|| {
+            self.paths.push(PathSlices { path, queue: VecDeque::new(), arrived: 0, handled: 0, bytes: 0 });
+            self.paths.len() - 1
         });
-        &mut self.lanes[index]
+        &mut self.paths[index]
     }
 }
 
-impl Lane {
+impl PathSlices {
     fn pop_old(&mut self) -> Option<Slice> {
         let kept = self.bytes as u64;
         let allowed = (kept + kept / 8 * 3).saturating_add(SLACK_BYTES);
@@ -140,7 +144,7 @@ mod tests {
     const PATH: PathId = PathId(1);
 
     fn set(slices: &mut Slices, bytes: usize) {
-        slices.lane(PATH).bytes = bytes;
+        slices.of_path(PATH).bytes = bytes;
     }
 
     fn arrive(slices: &mut Slices, datagram: u64, slice: usize, end: u64) {
@@ -158,7 +162,7 @@ mod tests {
             slices.on_arrived(PathId(2), 100_000);
             assert!(slices.pop_old().is_none());
         }
-        let queue = slices.lane(PATH).queue.capacity() * size_of::<Slice>();
+        let queue = slices.of_path(PATH).queue.capacity() * size_of::<Slice>();
         assert_eq!(slices.memory_bytes(|_| true) - queue, 10_000 * 100);
         assert_eq!(slices.memory_bytes(|slice| slice.end > 1400 * 9_000) - queue, 0);
     }
@@ -186,11 +190,11 @@ mod tests {
         arrive(&mut slices, 1500, 1400, 1400);
         set(&mut slices, 0);
         slices.on_arrived(PATH, 1500);
-        assert!(slices.lane(PATH).queue.is_empty() && slices.memory_bytes(|_| true) == 0);
+        assert!(slices.of_path(PATH).queue.is_empty() && slices.memory_bytes(|_| true) == 0);
         for number in 0..1000 {
             slices.on_arrived(PathId(number), 1);
             slices.on_handled();
         }
-        assert!(slices.lanes.len() <= IDLE_LANES_MAX + 1);
+        assert!(slices.paths.len() <= IDLE_PATHS_MAX + 1);
     }
 }

@@ -3,10 +3,10 @@
 //! A decoded frame is legal in itself: its fields are inside their limits and its body was used up exactly. Whether a
 //! frame may come from this peer, on this path, at this time, is not known here.
 
+mod chunk_buffer;
 mod coding;
 mod control;
 mod data;
-mod feed;
 mod frame;
 mod params;
 mod reader;

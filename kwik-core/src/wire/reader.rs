@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use super::{
     WireError,
+    chunk_buffer::{ChunkBuffer, Overrun},
     coding::{Decoder, Field},
     data::{CARRIER_HEADER, CarrierItem},
-    feed::{Feed, Overrun},
     frame::{ControlFrame, ControlType, DataType},
 };
 use crate::{
@@ -22,7 +22,7 @@ const STREAM_FIELDS_BYTES_MAX: usize = 16;
 /// Between calls it keeps one unfinished frame at most, besides chunks that were pushed and not asked for.
 #[derive(Debug, Default)]
 pub(crate) struct ControlReader {
-    feed: Feed,
+    buffer: ChunkBuffer,
     state: ControlState,
     failed: Option<WireError>,
 }
@@ -47,7 +47,7 @@ impl ControlReader {
     /// Takes the next chunk. After an error it is dropped.
     pub(crate) fn push(&mut self, chunk: Bytes) {
         if self.failed.is_none() {
-            self.feed.push(chunk);
+            self.buffer.push(chunk);
         }
     }
 
@@ -62,33 +62,33 @@ impl ControlReader {
         }
         self.advance().inspect_err(|error| {
             self.failed = Some(*error);
-            self.feed = Feed::default();
+            self.buffer = ChunkBuffer::default();
         })
     }
 
     /// Whether the bytes so far end where a frame ends, and each of those frames was returned.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.feed.is_empty() && matches!(self.state, ControlState::Type)
+        self.buffer.is_empty() && matches!(self.state, ControlState::Type)
     }
 
     fn advance(&mut self) -> Result<Option<ControlFrame>, WireError> {
         loop {
             self.state = match self.state {
                 ControlState::Type => {
-                    let Some((frame_type, _)) = self.feed.varint() else { return Ok(None) };
+                    let Some((frame_type, _)) = self.buffer.varint() else { return Ok(None) };
                     ControlState::Length { frame_type }
                 }
                 ControlState::Length { frame_type } => {
-                    let Some((len, _)) = self.feed.varint() else { return Ok(None) };
+                    let Some((len, _)) = self.buffer.varint() else { return Ok(None) };
                     self.begin_body(frame_type, len)?
                 }
                 ControlState::Body { frame_type, len } => {
-                    let Some(body) = self.feed.body(len) else { return Ok(None) };
+                    let Some(body) = self.buffer.body(len) else { return Ok(None) };
                     self.state = ControlState::Type;
                     return ControlFrame::decode(frame_type, &body).map(Some);
                 }
-                ControlState::Skip { left } => match self.feed.skip(left) {
+                ControlState::Skip { left } => match self.buffer.skip(left) {
                     0 => ControlState::Type,
                     left => {
                         self.state = ControlState::Skip { left };
@@ -101,7 +101,7 @@ impl ControlReader {
 
     fn begin_body(&mut self, frame_type: u64, len: u64) -> Result<ControlState, WireError> {
         let Some(frame_type) = ControlType::from_wire(frame_type) else {
-            self.feed.admit_unknown(len)?;
+            self.buffer.admit_unknown(len)?;
             return Ok(ControlState::Skip { left: len });
         };
         let len = body_len(frame_type.name(), len, CONTROL_FRAME_BYTES_MAX)?;
@@ -121,7 +121,7 @@ fn body_len(frame: &'static str, len: u64, max: usize) -> Result<usize, WireErro
 /// not asked for. Payload of streams is passed on as it arrives.
 #[derive(Debug, Default)]
 pub(crate) struct CarrierReader {
-    feed: Feed,
+    buffer: ChunkBuffer,
     state: CarrierState,
     packet: Packet,
     failed: Option<WireError>,
@@ -180,7 +180,7 @@ struct Payload {
 }
 
 /// What one step of the reader led to.
-enum Step {
+enum ReadStep {
     To(CarrierState),
     Yield(CarrierState, CarrierItem),
     Starved,
@@ -194,7 +194,7 @@ impl CarrierReader {
     /// Takes the next chunk. After an error it is dropped.
     pub(crate) fn push(&mut self, chunk: Bytes) {
         if self.failed.is_none() {
-            self.feed.push(chunk);
+            self.buffer.push(chunk);
         }
     }
 
@@ -209,13 +209,13 @@ impl CarrierReader {
         }
         self.advance().inspect_err(|error| {
             self.failed = Some(*error);
-            self.feed = Feed::default();
+            self.buffer = ChunkBuffer::default();
         })
     }
 
     /// Bytes of unknown frames passed over so far.
     pub(crate) fn unknown_bytes(&self) -> u64 {
-        self.feed.unknown_bytes()
+        self.buffer.unknown_bytes()
     }
 
     /// Tells whether the carrier may end here. To be asked when [`Self::next`] has nothing more.
@@ -228,7 +228,7 @@ impl CarrierReader {
             return Err(error);
         }
         let between_packets = matches!(self.state, CarrierState::CarrierHeader | CarrierState::PacketNumber);
-        if between_packets && self.feed.is_empty() {
+        if between_packets && self.buffer.is_empty() {
             Ok(())
         } else {
             Err(WireError::violation("PACKET", "the carrier ended inside a packet"))
@@ -248,67 +248,67 @@ impl CarrierReader {
                 CarrierState::Payload(payload) => self.read_payload(payload),
                 CarrierState::Grant { len } => self.read_body(DataType::Grant, len, CarrierItem::Grant)?,
                 CarrierState::Raw { len } => self.read_body(DataType::Raw, len, CarrierItem::Raw)?,
-                CarrierState::Skip { left } => match self.feed.skip(left) {
-                    0 => Step::To(CarrierState::FrameType),
+                CarrierState::Skip { left } => match self.buffer.skip(left) {
+                    0 => ReadStep::To(CarrierState::FrameType),
                     left => {
                         self.state = CarrierState::Skip { left };
-                        Step::Starved
+                        ReadStep::Starved
                     }
                 },
             };
             match step {
-                Step::To(state) => self.state = state,
-                Step::Yield(state, item) => {
+                ReadStep::To(state) => self.state = state,
+                ReadStep::Yield(state, item) => {
                     self.state = state;
                     return Ok(Some(item));
                 }
-                Step::Starved => return Ok(None),
+                ReadStep::Starved => return Ok(None),
             }
         }
     }
 
-    fn read_carrier_header(&mut self) -> Result<Step, WireError> {
-        match self.feed.varint() {
-            None => Ok(Step::Starved),
-            Some((CARRIER_HEADER, _)) => Ok(Step::To(CarrierState::PacketNumber)),
+    fn read_carrier_header(&mut self) -> Result<ReadStep, WireError> {
+        match self.buffer.varint() {
+            None => Ok(ReadStep::Starved),
+            Some((CARRIER_HEADER, _)) => Ok(ReadStep::To(CarrierState::PacketNumber)),
             Some(_) => Err(WireError::violation("CARRIER", "the stream is not a carrier")),
         }
     }
 
-    fn read_packet_number(&mut self) -> Result<Step, WireError> {
-        match self.feed.varint() {
-            None => Ok(Step::Starved),
+    fn read_packet_number(&mut self) -> Result<ReadStep, WireError> {
+        match self.buffer.varint() {
+            None => Ok(ReadStep::Starved),
             // A range of packets ends above its last number, and that end must fit a varint too.
             Some((VARINT_MAX, _)) => Err(WireError::violation("PACKET", "the packet number is too large")),
-            Some((number, _)) => Ok(Step::To(CarrierState::PacketLength { number: PacketNumber(number) })),
+            Some((number, _)) => Ok(ReadStep::To(CarrierState::PacketLength { number: PacketNumber(number) })),
         }
     }
 
-    fn read_packet_length(&mut self, number: PacketNumber) -> Result<Step, WireError> {
-        let Some((len, _)) = self.feed.varint() else { return Ok(Step::Starved) };
+    fn read_packet_length(&mut self, number: PacketNumber) -> Result<ReadStep, WireError> {
+        let Some((len, _)) = self.buffer.varint() else { return Ok(ReadStep::Starved) };
         if len == 0 {
             return Err(WireError::violation("PACKET", "the packet is empty"));
         }
         body_len("PACKET", len, PACKET_BYTES_MAX)?;
         self.packet = Packet { number, len, left: len };
-        Ok(Step::Yield(CarrierState::FrameType, CarrierItem::PacketStart { number, len }))
+        Ok(ReadStep::Yield(CarrierState::FrameType, CarrierItem::PacketStart { number, len }))
     }
 
-    fn read_frame_type(&mut self) -> Result<Step, WireError> {
+    fn read_frame_type(&mut self) -> Result<ReadStep, WireError> {
         let Packet { number, len, left } = self.packet;
         if left == 0 {
-            return Ok(Step::Yield(CarrierState::PacketNumber, CarrierItem::PacketEnd { number, len }));
+            return Ok(ReadStep::Yield(CarrierState::PacketNumber, CarrierItem::PacketEnd { number, len }));
         }
-        let Some((frame_type, size)) = self.feed.varint_within(left).map_err(packet_overrun)? else {
-            return Ok(Step::Starved);
+        let Some((frame_type, size)) = self.buffer.varint_within(left).map_err(packet_overrun)? else {
+            return Ok(ReadStep::Starved);
         };
         self.packet.left -= size;
-        Ok(Step::To(CarrierState::FrameLength { frame_type }))
+        Ok(ReadStep::To(CarrierState::FrameLength { frame_type }))
     }
 
-    fn read_frame_length(&mut self, frame_type: u64) -> Result<Step, WireError> {
-        let Some((len, size)) = self.feed.varint_within(self.packet.left).map_err(packet_overrun)? else {
-            return Ok(Step::Starved);
+    fn read_frame_length(&mut self, frame_type: u64) -> Result<ReadStep, WireError> {
+        let Some((len, size)) = self.buffer.varint_within(self.packet.left).map_err(packet_overrun)? else {
+            return Ok(ReadStep::Starved);
         };
         let state = match DataType::from_wire(frame_type) {
             Some(DataType::Stream) => begin_stream(false, len)?,
@@ -320,25 +320,25 @@ impl CarrierReader {
                 CarrierState::Raw { len: body_len(DataType::Raw.name(), len, CONTROL_FRAME_BYTES_MAX)? }
             }
             None => {
-                self.feed.admit_unknown(len)?;
+                self.buffer.admit_unknown(len)?;
                 CarrierState::Skip { left: len }
             }
         };
         let left = (self.packet.left - size).checked_sub(len);
         self.packet.left = left.ok_or(Overrun).map_err(packet_overrun)?;
-        Ok(Step::To(state))
+        Ok(ReadStep::To(state))
     }
 
-    fn read_stream_id(&mut self, fin: bool, left: u64) -> Result<Step, WireError> {
-        let Some((stream, size)) = self.feed.varint_within(left).map_err(stream_overrun)? else {
-            return Ok(Step::Starved);
+    fn read_stream_id(&mut self, fin: bool, left: u64) -> Result<ReadStep, WireError> {
+        let Some((stream, size)) = self.buffer.varint_within(left).map_err(stream_overrun)? else {
+            return Ok(ReadStep::Starved);
         };
-        Ok(Step::To(CarrierState::StreamOffset { fin, stream: StreamId(stream), left: left - size }))
+        Ok(ReadStep::To(CarrierState::StreamOffset { fin, stream: StreamId(stream), left: left - size }))
     }
 
-    fn read_stream_offset(&mut self, fin: bool, stream: StreamId, left: u64) -> Result<Step, WireError> {
-        let Some((offset, size)) = self.feed.varint_within(left).map_err(stream_overrun)? else {
-            return Ok(Step::Starved);
+    fn read_stream_offset(&mut self, fin: bool, stream: StreamId, left: u64) -> Result<ReadStep, WireError> {
+        let Some((offset, size)) = self.buffer.varint_within(left).map_err(stream_overrun)? else {
+            return Ok(ReadStep::Starved);
         };
         let offset = StreamOffset(offset);
         let len = left - size;
@@ -346,20 +346,20 @@ impl CarrierReader {
         let frame_end = offset.checked_add(len);
         let frame_end = frame_end
             .ok_or_else(|| WireError::violation(DataType::Stream.name(), "the payload ends above 2^62 - 1"))?;
-        Ok(Step::To(CarrierState::Payload(Payload { stream, offset, len, frame_end, fin })))
+        Ok(ReadStep::To(CarrierState::Payload(Payload { stream, offset, len, frame_end, fin })))
     }
 
-    fn read_payload(&mut self, payload: Payload) -> Step {
+    fn read_payload(&mut self, payload: Payload) -> ReadStep {
         let Payload { stream, offset, len, frame_end, fin } = payload;
-        let data = if len == 0 { Some(Bytes::new()) } else { self.feed.piece(len) };
-        let Some(data) = data else { return Step::Starved };
+        let data = if len == 0 { Some(Bytes::new()) } else { self.buffer.next_slice(len) };
+        let Some(data) = data else { return ReadStep::Starved };
         let read = data.len() as u64;
         let state = if read == len {
             CarrierState::FrameType
         } else {
             CarrierState::Payload(Payload { offset: StreamOffset(offset.0 + read), len: len - read, ..payload })
         };
-        Step::Yield(state, CarrierItem::Stream { stream, offset, data, frame_end, fin: fin && read == len })
+        ReadStep::Yield(state, CarrierItem::Stream { stream, offset, data, frame_end, fin: fin && read == len })
     }
 
     fn read_body<F: Field>(
@@ -367,12 +367,12 @@ impl CarrierReader {
         frame_type: DataType,
         len: usize,
         item: fn(F) -> CarrierItem,
-    ) -> Result<Step, WireError> {
-        let Some(body) = self.feed.body(len) else { return Ok(Step::Starved) };
+    ) -> Result<ReadStep, WireError> {
+        let Some(body) = self.buffer.body(len) else { return Ok(ReadStep::Starved) };
         let mut from = Decoder::new(frame_type.name(), &body);
         let frame = from.field()?;
         from.finish()?;
-        Ok(Step::Yield(CarrierState::FrameType, item(frame)))
+        Ok(ReadStep::Yield(CarrierState::FrameType, item(frame)))
     }
 }
 

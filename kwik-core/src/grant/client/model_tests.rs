@@ -288,10 +288,10 @@ fn assert_consistent(book: &GrantTable, model: &Model) -> Result<(), TestCaseErr
         let paths: BTreeSet<PathId> = open.map(|past| past.grant.path).collect();
         prop_assert_eq!(book.writers(stream).collect::<Vec<_>>(), paths.into_iter().collect::<Vec<_>>());
     }
-    prop_assert_eq!(book.spans, book.writers.values().map(Writer::spans).sum::<usize>());
+    prop_assert_eq!(book.ranges_held, book.writers.values().map(Writer::ranges_held).sum::<usize>());
     let open = model.history.iter().filter(|past| past.settled.is_none()).count();
     prop_assert_eq!(book.open_by_path.values().sum::<usize>(), open);
-    prop_assert_eq!(book.open.values().flat_map(Lanes::ids).count(), open);
+    prop_assert_eq!(book.open.values().flat_map(IntervalIndex::ids).count(), open);
     let kept = model.history.iter().filter(|past| past.settled.is_none() || past.report.is_some()).count();
     prop_assert_eq!(book.grants.len(), kept);
     Ok(())

@@ -270,7 +270,7 @@ fn stream_that_is_gone_settles_its_grants_and_is_forgotten() {
     assert_eq!(book.check(ONE, STREAM, 60..100, 1), Access::Allowed, "late bytes are no fault");
     book.forget_stream(STREAM);
     assert_eq!(book.writers.keys().copied().collect::<Vec<_>>(), [(SIBLING, ONE)]);
-    assert_eq!(book.spans, 1);
+    assert_eq!(book.ranges_held, 1);
 
     record(&mut book, grant(4, ONE, 0..10)).unwrap();
     book.forget_stream(STREAM);
@@ -377,7 +377,7 @@ fn book_of_a_long_stream_stays_short() {
         assert_eq!(reports(&mut book), [(index, GrantStatus::Delivered)]);
         book.forget_below(STREAM, range.start.saturating_sub(16 * PIECE));
     }
-    assert!(book.spans <= 32, "{} spans", book.spans);
+    assert!(book.ranges_held <= 32, "{} ranges", book.ranges_held);
     assert_eq!(book.check(ONE, STREAM, 1..2, 0), Access::Allowed, "was read, and is dropped unseen");
     assert_eq!(book.check(ONE, STREAM, 1..2, 1), Access::Excess, "every byte was sent");
     assert_eq!(book.check(PathId(5), STREAM, 1..2, 1), Access::Violation);
@@ -389,22 +389,22 @@ proptest! {
         operations in prop::collection::vec((0..40u64, 1..20u64, any::<bool>()), 1..60),
         probe in (0..60u64, 1..20u64),
     ) {
-        let (mut lanes, mut naive) = (Lanes::default(), BTreeMap::new());
+        let (mut index, mut naive) = (IntervalIndex::default(), BTreeMap::new());
         for (id, (start, len, remove)) in (0..).map(GrantId).zip(operations) {
             let range = start..start + len;
             if remove && let Some((old, range)) = naive.pop_first() {
-                lanes.remove(&range, old);
-            } else if lanes.insert(&range, id) {
+                index.remove(&range, old);
+            } else if index.insert(&range, id) {
                 naive.insert(id, range);
             } else {
                 let overlaps = naive.values().filter(|other| other.start < range.end && range.start < other.end);
                 prop_assert!(overlaps.count() > GRANT_OVERLAP_MAX);
             }
-            prop_assert_eq!(lanes.ids().collect::<BTreeSet<_>>(), naive.keys().copied().collect());
-            prop_assert_eq!(lanes.is_empty(), naive.is_empty());
+            prop_assert_eq!(index.ids().collect::<BTreeSet<_>>(), naive.keys().copied().collect());
+            prop_assert_eq!(index.is_empty(), naive.is_empty());
         }
         let probe = probe.0..probe.0 + probe.1;
-        let found: Vec<GrantId> = lanes.overlapping(&probe).collect();
+        let found: Vec<GrantId> = index.overlapping(&probe).collect();
         let scanned: BTreeSet<GrantId> = naive
             .iter()
             .filter(|(_, range)| range.start < probe.end && probe.start < range.end)

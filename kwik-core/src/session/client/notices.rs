@@ -12,12 +12,12 @@ use crate::wire::Lease;
 /// What waits to be told, by path.
 pub(super) struct Notices {
     endings_max: usize,
-    paths: BTreeMap<PathId, Waiting>,
+    paths: BTreeMap<PathId, PathNotices>,
 }
 
 /// What waits for one path.
 #[derive(Default)]
-struct Waiting {
+struct PathNotices {
     /// The newest renewal.
     leased: Option<Lease>,
     revoked: BTreeSet<GrantId>,
@@ -69,7 +69,7 @@ impl Notices {
 
     /// A path that was told so little of what ended that too much waits.
     pub(super) fn overfull(&self) -> Option<PathId> {
-        let endings = |waiting: &Waiting| waiting.revoked.len() + waiting.stopped.len();
+        let endings = |waiting: &PathNotices| waiting.revoked.len() + waiting.stopped.len();
         self.paths.iter().find(|(_, waiting)| endings(waiting) > self.endings_max).map(|(path, _)| *path)
     }
 

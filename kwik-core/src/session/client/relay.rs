@@ -29,15 +29,15 @@ pub(in crate::session) enum RelayRecord {
 
 /// What waits for each server, and the raw packets of each.
 pub(in crate::session) struct Relay {
-    caps: Caps,
+    caps: RelayCaps,
     /// What waits for a carrier, by receiver.
     routes: BTreeMap<PathId, Route>,
-    senders: BTreeMap<PathId, Sender>,
+    senders: BTreeMap<PathId, RawSender>,
 }
 
-struct Caps {
-    lane_packets: usize,
-    lane_bytes: usize,
+struct RelayCaps {
+    flow_packets: usize,
+    flow_bytes: usize,
     /// Raw packets of one sender, and to one receiver, whatever became of the paths they were for and came from.
     packets: usize,
     bytes: usize,
@@ -57,25 +57,25 @@ struct Route {
 
 /// The raw packets of one server, until it was told what became of them.
 #[derive(Default)]
-struct Sender {
-    lanes: BTreeMap<PathId, Lane>,
-    /// Packets of all lanes.
+struct RawSender {
+    flows: BTreeMap<PathId, Flow>,
+    /// Packets of all flows.
     packets: usize,
     answers: VecDeque<Answer>,
-    /// Answers about packets that were never in a lane.
+    /// Answers about packets that were never in a flow.
     refusals: usize,
 }
 
 /// Those for one receiver.
 #[derive(Default)]
-struct Lane {
-    packets: BTreeMap<u64, Stage>,
+struct Flow {
+    packets: BTreeMap<u64, RawProgress>,
     /// Of those that have no receipt.
     bytes: usize,
 }
 
 #[derive(Clone, Copy)]
-enum Stage {
+enum RawProgress {
     Waiting(usize),
     /// On its way to the receiver, or there.
     Carried(usize),
@@ -90,9 +90,9 @@ struct Answer {
 
 impl Relay {
     pub(in crate::session) fn new(limits: &Limits) -> Self {
-        let caps = Caps {
-            lane_packets: limits.raw_packets_max,
-            lane_bytes: limits.raw_queue_bytes_max,
+        let caps = RelayCaps {
+            flow_packets: limits.raw_packets_max,
+            flow_bytes: limits.raw_queue_bytes_max,
             packets: limits.raw_packets_max.saturating_mul(limits.paths_max),
             bytes: limits.raw_queue_bytes_max.saturating_mul(limits.paths_max),
             refusals: limits.control_queue_frames_max,
@@ -125,17 +125,17 @@ impl Relay {
         let (sequence, len) = (signed.sequence, signed.payload.len());
         let (caps, route) = (&self.caps, self.routes.entry(to).or_default());
         let sender = self.senders.entry(from).or_default();
-        let lane = sender.lanes.entry(to).or_default();
-        let fits = lane.packets.len() < caps.lane_packets
-            && lane.bytes.saturating_add(len) <= caps.lane_bytes
+        let flow = sender.flows.entry(to).or_default();
+        let fits = flow.packets.len() < caps.flow_packets
+            && flow.bytes.saturating_add(len) <= caps.flow_bytes
             && sender.packets < caps.packets
             && route.raw_packets < caps.packets
             && route.raw_bytes.saturating_add(len) <= caps.bytes;
-        if !fits || lane.packets.contains_key(&sequence) {
+        if !fits || flow.packets.contains_key(&sequence) {
             return self.refuse_raw(from, to, sequence, TransportCode::RAW_LIMIT);
         }
-        lane.packets.insert(sequence, Stage::Waiting(len));
-        lane.bytes += len;
+        flow.packets.insert(sequence, RawProgress::Waiting(len));
+        flow.bytes += len;
         sender.packets += 1;
         route.raw_packets += 1;
         route.raw_bytes += len;
@@ -165,9 +165,9 @@ impl Relay {
     /// A receipt came from the receiver. Returns whether a packet that was carried to it waits for one.
     pub(in crate::session) fn on_status(&mut self, status: RawStatus) -> bool {
         let Some(sender) = self.senders.get_mut(&status.from) else { return false };
-        let Some(lane) = sender.lanes.get_mut(&status.to) else { return false };
-        let Some(stage @ Stage::Carried(_)) = lane.packets.get_mut(&status.sequence) else { return false };
-        lane.bytes -= stage.settle();
+        let Some(flow) = sender.flows.get_mut(&status.to) else { return false };
+        let Some(progress @ RawProgress::Carried(_)) = flow.packets.get_mut(&status.sequence) else { return false };
+        flow.bytes -= progress.settle();
         sender.answers.push_back(Answer { status, is_refusal: false });
         true
     }
@@ -177,13 +177,15 @@ impl Relay {
         self.routes.remove(&path);
         self.senders.remove(&path);
         for (&from, sender) in &mut self.senders {
-            let Some(lane) = sender.lanes.get_mut(&path) else { continue };
-            if lane.packets.is_empty() {
-                sender.lanes.remove(&path);
+            let Some(flow) = sender.flows.get_mut(&path) else { continue };
+            if flow.packets.is_empty() {
+                sender.flows.remove(&path);
                 continue;
             }
-            for (&sequence, stage) in lane.packets.iter_mut().filter(|(_, stage)| !matches!(stage, Stage::Answered)) {
-                lane.bytes -= stage.settle();
+            for (&sequence, progress) in
+                flow.packets.iter_mut().filter(|(_, progress)| !matches!(progress, RawProgress::Answered))
+            {
+                flow.bytes -= progress.settle();
                 let status = RawStatus { from, to: path, sequence, code: TransportCode::SOURCE_LOST.into() };
                 sender.answers.push_back(Answer { status, is_refusal: false });
             }
@@ -200,9 +202,9 @@ impl Relay {
             RelayRecord::Raw { from, sequence, payload_len } => {
                 route.raw_packets -= 1;
                 route.raw_bytes -= payload_len;
-                let lane = self.senders.get_mut(&from).and_then(|sender| sender.lanes.get_mut(&to));
-                if let Some(stage) = lane.and_then(|lane| lane.packets.get_mut(&sequence)) {
-                    *stage = Stage::Carried(payload_len);
+                let flow = self.senders.get_mut(&from).and_then(|sender| sender.flows.get_mut(&to));
+                if let Some(progress) = flow.and_then(|flow| flow.packets.get_mut(&sequence)) {
+                    *progress = RawProgress::Carried(payload_len);
                 }
             }
         }
@@ -219,11 +221,11 @@ impl Relay {
         let Answer { status, is_refusal } = sender.answers.pop_front()?;
         if is_refusal {
             sender.refusals -= 1;
-        } else if let Some(lane) = sender.lanes.get_mut(&status.to) {
-            lane.packets.remove(&status.sequence);
+        } else if let Some(flow) = sender.flows.get_mut(&status.to) {
+            flow.packets.remove(&status.sequence);
             sender.packets -= 1;
-            if lane.packets.is_empty() {
-                sender.lanes.remove(&status.to);
+            if flow.packets.is_empty() {
+                sender.flows.remove(&status.to);
             }
         }
         Some(status)
@@ -239,7 +241,7 @@ impl Route {
     }
 }
 
-impl Stage {
+impl RawProgress {
     /// What becomes of the packet is known. Returns the bytes that waited for that.
     fn settle(&mut self) -> usize {
         match std::mem::replace(self, Self::Answered) {
@@ -265,13 +267,13 @@ pub(in crate::session) struct Held {
 impl Relay {
     pub(in crate::session) fn held(&self) -> Held {
         let queues = || self.routes.values().map(|route| &route.queue);
-        let (lanes, senders) =
-            (|| self.senders.values().flat_map(|sender| sender.lanes.values()), || self.senders.values());
+        let (flows, senders) =
+            (|| self.senders.values().flat_map(|sender| sender.flows.values()), || self.senders.values());
         for route in self.routes.values() {
             let raws = route.queue.values().filter(|frame| matches!(frame.record, RelayRecord::Raw { .. })).count();
             assert_eq!((raws, route.queue.len() - raws), (route.raw_packets, route.grants.len()));
         }
-        let packets = lanes().map(|lane| lane.packets.len()).sum();
+        let packets = flows().map(|flow| flow.packets.len()).sum();
         assert_eq!(packets, senders().map(|sender| sender.packets).sum::<usize>());
         Held {
             waiting: queues().map(BTreeMap::len).sum(),

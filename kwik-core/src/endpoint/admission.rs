@@ -1,6 +1,6 @@
-//! Who may come in: the places of strangers, what is done for them, and the tickets that were used (PROTOCOL.md §4).
+//! Who may come in: the places of connections that have not authenticated, what is done for them, and the tickets that were used (PROTOCOL.md §4).
 //!
-//! Everything that costs something is counted by the network a stranger comes from, so that one network cannot use up
+//! Everything that costs something is counted by the network a connection comes from, so that one network cannot use up
 //! what there is for all.
 
 use std::cmp::Reverse;
@@ -17,7 +17,7 @@ use crate::id::{PathId, SessionId};
 use crate::limits::Limits;
 
 /// What a server accepts sessions with.
-pub(super) struct Listener {
+pub(super) struct ListenConfig {
     pub(super) server: ServerConfig,
     pub(super) quic: quinn_proto::ServerConfig,
 }
@@ -53,7 +53,7 @@ pub(super) struct Place {
 
 /// What becomes of somebody who begins a handshake.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Admission {
+pub(super) enum Verdict {
     Accept,
     /// The address must be proved first, which costs nothing here.
     Retry,
@@ -62,8 +62,8 @@ pub(super) enum Admission {
 }
 
 /// Who may come in.
-pub(super) struct Gate {
-    pub(super) listener: Option<Arc<Listener>>,
+pub(super) struct Admission {
+    pub(super) listener: Option<Arc<ListenConfig>>,
     sources: BTreeMap<Network, Source>,
     /// Connections with a place.
     waiting: usize,
@@ -92,14 +92,14 @@ impl TicketUse {
     }
 }
 
-/// A network that strangers come from.
+/// A network that connections come from.
 struct Source {
     places: BTreeSet<Place>,
     handshakes: Allowance,
     verifications: Allowance,
 }
 
-impl Gate {
+impl Admission {
     /// Networks that are remembered without counting what they are worth.
     const SOURCES_MIN: usize = 1024;
 
@@ -122,18 +122,18 @@ impl Gate {
 
     /// Judges somebody who begins a handshake. One whose address is not proved is let in where there is plenty, and
     /// takes nothing from anybody: the address may be another's.
-    pub(super) fn judge(&mut self, now: Instant, network: Network, validated: bool, limits: &Limits) -> Admission {
+    pub(super) fn judge(&mut self, now: Instant, network: Network, validated: bool, limits: &Limits) -> Verdict {
         let (all, own) = (self.waiting, self.places_of(network));
         let is_crowded = all >= limits.incoming_before_retry.min(limits.unauthenticated_max)
             || own >= limits.incoming_network_before_retry.min(limits.unauthenticated_network_max);
         if is_crowded && !validated {
-            return Admission::Retry;
+            return Verdict::Retry;
         }
         if self.source(now, network, limits).handshakes.has(now) && self.handshakes.take(now) {
             self.source(now, network, limits).handshakes.take(now);
-            return Admission::Accept;
+            return Verdict::Accept;
         }
-        Admission::Ignore
+        Verdict::Ignore
     }
 
     /// Who must go when one more of this network comes: if there is no room, the one that is worth least of the network
@@ -182,7 +182,7 @@ impl Gate {
         (self.closing.len() > limits.unauthenticated_max).then_some(first)
     }
 
-    /// A connection is a stranger's no more, or gone.
+    /// A connection has authenticated, or is gone.
     pub(super) fn leave(&mut self, network: Network, place: Place) {
         if self.sources.get_mut(&network).is_some_and(|source| source.places.remove(&place)) {
             self.waiting -= 1;
@@ -190,9 +190,9 @@ impl Gate {
         self.closing.remove(&(place.order, place.connection));
     }
 
-    // ---- what is done for strangers
+    // ---- what is done before a client has authenticated
 
-    /// Whether signatures of a stranger of this network may be checked now.
+    /// Whether signatures of a client of this network may be verified now.
     pub(super) fn admit_verification(&mut self, now: Instant, network: Network, limits: &Limits) -> bool {
         let may = self.source(now, network, limits).verifications.has(now) && self.verifications.take(now);
         may && self.source(now, network, limits).verifications.take(now)
@@ -264,11 +264,11 @@ mod tests {
     const LEFT: Network = Network::V4([10, 0, 0, 1]);
     const RIGHT: Network = Network::V4([10, 0, 0, 2]);
 
-    /// A gate, and the connections of strangers in it.
+    /// An admission, and the connections in it.
     struct Scene {
         now: Instant,
         limits: Limits,
-        gate: Gate,
+        admission: Admission,
         inside: BTreeMap<usize, (Network, Place)>,
         next: usize,
     }
@@ -278,20 +278,20 @@ mod tests {
             let mut limits = Limits::default();
             adjust(&mut limits);
             let now = instant();
-            Self { now, gate: Gate::new(now, &limits), limits, inside: BTreeMap::new(), next: 0 }
+            Self { now, admission: Admission::new(now, &limits), limits, inside: BTreeMap::new(), next: 0 }
         }
 
         /// Somebody comes; returns the verdict and who had to go for it.
-        fn come(&mut self, network: Network, validated: bool) -> (Admission, Option<usize>) {
-            let admission = self.gate.judge(self.now, network, validated, &self.limits);
-            if admission != Admission::Accept {
+        fn come(&mut self, network: Network, validated: bool) -> (Verdict, Option<usize>) {
+            let admission = self.admission.judge(self.now, network, validated, &self.limits);
+            if admission != Verdict::Accept {
                 return (admission, None);
             }
-            let victim = self.gate.evict(network, &self.limits);
+            let victim = self.admission.evict(network, &self.limits);
             if let Some((network, mut place)) = victim.and_then(|victim| self.inside.remove(&victim)) {
-                self.gate.close(network, &mut place, &self.limits);
+                self.admission.close(network, &mut place, &self.limits);
             }
-            let place = self.gate.enter(self.now, network, (self.next, validated), &self.limits);
+            let place = self.admission.enter(self.now, network, (self.next, validated), &self.limits);
             self.inside.insert(self.next, (network, place));
             self.next += 1;
             (admission, victim)
@@ -320,7 +320,7 @@ mod tests {
     fn newcomer_takes_the_place_of_the_first_of_the_network_that_has_most() {
         let mut scene = Scene::new(|limits| limits.unauthenticated_max = 6);
         for from in [RIGHT, LEFT, LEFT, LEFT, LEFT, RIGHT] {
-            assert_eq!(scene.come(from, true), (Admission::Accept, None));
+            assert_eq!(scene.come(from, true), (Verdict::Accept, None));
         }
         assert_eq!(scene.come(network(1), true).1, Some(1), "the first of the left");
         assert_eq!(scene.come(RIGHT, true).1, Some(2));
@@ -344,23 +344,23 @@ mod tests {
     fn address_that_proved_nothing_takes_nothing_from_anybody() {
         let mut scene = Scene::new(|limits| (limits.unauthenticated_max, limits.incoming_before_retry) = (6, 4));
         for number in 0..4 {
-            assert_eq!(scene.come(network(number), false), (Admission::Accept, None));
+            assert_eq!(scene.come(network(number), false), (Verdict::Accept, None));
         }
         for number in 0..100 {
-            assert_eq!(scene.come(network(number), false), (Admission::Retry, None));
+            assert_eq!(scene.come(network(number), false), (Verdict::Retry, None));
         }
         for _ in 0..2 {
-            assert_eq!(scene.come(LEFT, true), (Admission::Accept, None));
+            assert_eq!(scene.come(LEFT, true), (Verdict::Accept, None));
         }
         assert_eq!(scene.come(RIGHT, true).1, Some(4), "the left has most");
         scene.limits.unauthenticated_max = 5;
         let (_, proved) = scene.inside.get_mut(&0).unwrap();
-        scene.gate.validate(network(0), proved);
+        scene.admission.validate(network(0), proved);
         assert_eq!(scene.come(network(9), true).1, Some(1), "the first of those that proved nothing");
 
         let mut scene = Scene::new(|limits| limits.incoming_network_before_retry = 3);
-        assert_eq!((0..50).filter(|_| scene.come(LEFT, false).0 == Admission::Accept).count(), 3);
-        assert_eq!(scene.come(RIGHT, false), (Admission::Accept, None));
+        assert_eq!((0..50).filter(|_| scene.come(LEFT, false).0 == Verdict::Accept).count(), 3);
+        assert_eq!(scene.come(RIGHT, false), (Verdict::Accept, None));
     }
 
     #[test]
@@ -370,12 +370,12 @@ mod tests {
             (limits.verifications_per_second, limits.verifications_network_per_second) = (10, 4);
         });
         for (from, admitted) in [(LEFT, 4), (RIGHT, 4), (network(1), 2), (network(2), 0)] {
-            assert_eq!((0..100).filter(|_| scene.come(from, true).0 == Admission::Accept).count(), admitted);
-            let verify = |scene: &mut Scene| scene.gate.admit_verification(scene.now, from, &scene.limits);
+            assert_eq!((0..100).filter(|_| scene.come(from, true).0 == Verdict::Accept).count(), admitted);
+            let verify = |scene: &mut Scene| scene.admission.admit_verification(scene.now, from, &scene.limits);
             assert_eq!((0..100).filter(|_| verify(&mut scene)).count(), admitted);
         }
         scene.now += Duration::from_secs(1);
-        assert_eq!((0..100).filter(|_| scene.come(LEFT, true).0 == Admission::Accept).count(), 4);
+        assert_eq!((0..100).filter(|_| scene.come(LEFT, true).0 == Verdict::Accept).count(), 4);
     }
 
     #[test]
@@ -384,16 +384,16 @@ mod tests {
         for number in 0..100_000 {
             scene.now += Duration::from_micros(10);
             scene.come(network(number), false);
-            assert!(scene.gate.sources.len() <= Gate::SOURCES_MIN, "{}", scene.gate.sources.len());
+            assert!(scene.admission.sources.len() <= Admission::SOURCES_MIN, "{}", scene.admission.sources.len());
         }
         for number in 0..100_000 {
             scene.now += Duration::from_micros(10);
             scene.come(network(number), true);
             let inside = std::mem::take(&mut scene.inside);
-            inside.into_values().for_each(|(network, place)| scene.gate.leave(network, place));
+            inside.into_values().for_each(|(network, place)| scene.admission.leave(network, place));
         }
-        assert!(scene.gate.sources.len() <= 2 * Gate::SOURCES_MIN, "{}", scene.gate.sources.len());
-        assert_eq!(scene.gate.waiting, 0);
+        assert!(scene.admission.sources.len() <= 2 * Admission::SOURCES_MIN, "{}", scene.admission.sources.len());
+        assert_eq!(scene.admission.waiting, 0);
     }
 
     #[test]
@@ -403,8 +403,8 @@ mod tests {
         for number in 0..10 {
             scene.come(network(number), true);
             let (connection, (network, mut place)) = scene.inside.pop_first().unwrap();
-            if let Some(first) = scene.gate.close(network, &mut place, &scene.limits) {
-                scene.gate.closing.retain(|(_, connection)| *connection != first);
+            if let Some(first) = scene.admission.close(network, &mut place, &scene.limits) {
+                scene.admission.closing.retain(|(_, connection)| *connection != first);
                 forgotten.push(first);
             }
             assert_eq!(connection, place.connection);

@@ -12,14 +12,14 @@ use crate::limits::{UNKNOWN_BYTES_PER_PATH_MAX, UNKNOWN_FRAME_BYTES_MAX};
 /// A read that finds too little keeps what it found and goes on when it is called again with more, so the result does
 /// not depend on where chunks end. What is kept is copied; a chunk is not held for the sake of its last bytes.
 #[derive(Debug, Default)]
-pub(super) struct Feed {
+pub(super) struct ChunkBuffer {
     chunks: VecDeque<Bytes>,
     varint: PartialVarint,
     body: BytesMut,
     unknown_bytes: u64,
 }
 
-impl Feed {
+impl ChunkBuffer {
     pub(super) fn push(&mut self, chunk: Bytes) {
         if !chunk.is_empty() {
             self.chunks.push_back(chunk);
@@ -52,24 +52,24 @@ impl Feed {
     }
 
     /// The next bytes, 1 to `max` of them, without a copy.
-    pub(super) fn piece(&mut self, max: u64) -> Option<Bytes> {
+    pub(super) fn next_slice(&mut self, max: u64) -> Option<Bytes> {
         let front = self.chunks.front_mut()?;
         let len = usize::try_from(max).map_or(front.len(), |max| max.min(front.len()));
-        let piece = front.split_to(len);
+        let slice = front.split_to(len);
         if front.is_empty() {
             self.chunks.pop_front();
         }
-        Some(piece)
+        Some(slice)
     }
 
     /// The next `len` bytes: a slice of a chunk if one holds them all, else a copy that grows with what arrives.
     pub(super) fn body(&mut self, len: usize) -> Option<Bytes> {
         while self.body.len() < len {
-            let piece = self.piece((len - self.body.len()) as u64)?;
-            if piece.len() == len {
-                return Some(piece);
+            let slice = self.next_slice((len - self.body.len()) as u64)?;
+            if slice.len() == len {
+                return Some(slice);
             }
-            self.body.extend_from_slice(&piece);
+            self.body.extend_from_slice(&slice);
         }
         Some(mem::take(&mut self.body).freeze())
     }
@@ -78,9 +78,9 @@ impl Feed {
     pub(super) fn skip(&mut self, len: u64) -> u64 {
         let mut left = len;
         while left > 0
-            && let Some(piece) = self.piece(left)
+            && let Some(slice) = self.next_slice(left)
         {
-            left -= piece.len() as u64;
+            left -= slice.len() as u64;
         }
         left
     }
@@ -152,23 +152,23 @@ mod tests {
 
     #[test]
     fn memory_follows_received_bytes_and_not_the_claimed_length() {
-        let mut feed = Feed::default();
+        let mut buffer = ChunkBuffer::default();
         for received in 1..=64 {
-            feed.push(Bytes::from_static(b"x"));
-            assert_eq!(feed.body(CONTROL_FRAME_BYTES_MAX), None);
-            assert_eq!(feed.body.len(), received);
-            assert!(feed.body.capacity() <= 128, "{} bytes held for {received}", feed.body.capacity());
+            buffer.push(Bytes::from_static(b"x"));
+            assert_eq!(buffer.body(CONTROL_FRAME_BYTES_MAX), None);
+            assert_eq!(buffer.body.len(), received);
+            assert!(buffer.body.capacity() <= 128, "{} bytes held for {received}", buffer.body.capacity());
         }
     }
 
     #[test]
     fn unfinished_reads_hold_no_chunk() {
-        let mut feed = Feed::default();
-        feed.push(Bytes::from_static(&[0xc0, 0, 0]));
-        assert_eq!(feed.varint(), None);
-        assert!(feed.chunks.is_empty() && !feed.is_empty());
-        feed.push(Bytes::from_static(&[0, 0, 0, 1, 2]));
-        assert_eq!(feed.varint(), Some((0x102, 8)));
-        assert!(feed.is_empty());
+        let mut buffer = ChunkBuffer::default();
+        buffer.push(Bytes::from_static(&[0xc0, 0, 0]));
+        assert_eq!(buffer.varint(), None);
+        assert!(buffer.chunks.is_empty() && !buffer.is_empty());
+        buffer.push(Bytes::from_static(&[0, 0, 0, 1, 2]));
+        assert_eq!(buffer.varint(), Some((0x102, 8)));
+        assert!(buffer.is_empty());
     }
 }
