@@ -101,7 +101,7 @@ fn main() -> ExitCode {
     config.tls = TlsMode::Null;
     let link = Link::with_rate(1_000_000_000, Duration::from_millis(5));
     let Fleet { mut world, pki, client, servers, .. } =
-        FleetBuilder::new(config).link(link).servers(1, |_, _| ()).build();
+        FleetBuilder::new(config).link(link).client(|_| ()).servers(1, |_, _| ()).build();
     let session = world.dial(client, servers[0], pki.client(), SERVER_NAME).expect("it can dial");
     world.set_app(servers[0], Box::new(Server));
     world.set_app(client, Box::new(Client { session, opened: 0, answered: 0 }));

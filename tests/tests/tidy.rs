@@ -471,7 +471,7 @@ fn long_files_and_functions_are_seen() {
 
 #[test]
 fn imports_against_the_direction_are_seen() {
-    let stream = "kwik-core/src/stream/table/view.rs";
+    let stream = "kwik-core/src/stream/table/queries.rs";
     for good in ["use crate::id::{Dir, GrantId};", "use super::super::recv::A;", "use crate::{limits, VERSION};"] {
         assert_eq!(seen(layers, stream, good), [], "{good}");
     }

@@ -423,6 +423,17 @@ struct GrantEntry {
     is_due: bool,
 }
 
+/// Moved by [`GrantTable::move_to`] only, which leaves what is settled as it is.
+///
+/// ```text
+///           every byte arrived, whoever wrote it
+///   Open ─────────────────────────────────────────▶ Delivered ──┐ last status polled:
+///     │                                                         ├──────────────────────▶ gone
+///     └──────────────────────────────────────────────▶ Lost ────┘
+///           revoked, ended short, its path died, or its stream is over
+/// ```
+///
+/// A grant that is refused begins as one of the last two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum GrantState {
     Open,

@@ -168,6 +168,17 @@ impl Delegations {
     }
 }
 
+/// Its state is what the client said last, or what was concluded without it:
+///
+/// ```text
+///              delivered
+///   Progress ─────────────────────────────────▶ Delivered
+///      │  ▲    lost, annulled before the client
+///      └──┘    heard of it, or given up
+///     more    ────────────────────────────────▶ Lost
+/// ```
+///
+/// The entry stays until the client said its last and the application forgot it.
 #[derive(Debug)]
 struct DelegationEntry {
     path: PathId,

@@ -35,9 +35,23 @@ struct Carrier {
     backlog: VecDeque<Bytes>,
     written_bytes: u64,
     bound: usize,
-    /// Nothing new goes on it; it is finished once its backlog is written.
-    retiring: bool,
-    broken: bool,
+    state: CarrierState,
+}
+
+/// ```text
+///         has its fill, or the load asks for fewer          backlog written
+///   Open ─────────────────────────────────────────▶ Retiring ─────────────▶ finished, and gone from the pool
+///     │                                                │
+///     └────────── the peer stopped the stream ─────────┴──▶ Broken (which ends the path)
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CarrierState {
+    /// Takes packets.
+    Open,
+    /// Takes nothing new.
+    Retiring,
+    /// Writes nothing more.
+    Broken,
 }
 
 impl CarrierPool {
@@ -77,7 +91,8 @@ impl CarrierPool {
             self.relay = self.open_carrier(quic);
             self.relay_awaited = self.relay.is_none();
             // One after the other, until the peer allows a stream more.
-            let finishing = self.by_quic.len() > self.open.len() || self.open.values().any(|carrier| carrier.retiring);
+            let finishing = self.by_quic.len() > self.open.len()
+                || self.open.values().any(|carrier| carrier.state == CarrierState::Retiring);
             if self.relay_awaited && !finishing && self.open.len() > 1 {
                 self.least_bound().into_iter().for_each(|least| self.retire(quic, least));
             }
@@ -91,12 +106,12 @@ impl CarrierPool {
 
     /// Whether a bound stream must be bound anew.
     pub(super) fn is_open(&self, id: CarrierId) -> bool {
-        self.open.get(&id).is_some_and(|carrier| !carrier.retiring)
+        self.open.get(&id).is_some_and(|carrier| carrier.is_open())
     }
 
     /// Whether a packet may go on this carrier now.
     pub(super) fn is_ready(&self, id: CarrierId) -> bool {
-        self.open.get(&id).is_some_and(|carrier| !carrier.retiring && carrier.backlog.is_empty())
+        self.open.get(&id).is_some_and(|carrier| carrier.is_open() && carrier.backlog.is_empty())
     }
 
     /// Writes what QUIC takes; the rest waits. A carrier that has carried its fill is finished.
@@ -137,7 +152,7 @@ impl CarrierPool {
 
     /// Carriers open for new packets.
     pub(super) fn count(&self) -> usize {
-        self.open.values().filter(|carrier| !carrier.retiring).count()
+        self.open.values().filter(|carrier| carrier.is_open()).count()
     }
 
     /// Whether every packet submitted was handed to QUIC.
@@ -147,11 +162,11 @@ impl CarrierPool {
 
     /// Whether the peer stopped a carrier, which no KWIK peer does.
     pub(super) fn is_broken(&self) -> bool {
-        self.open.values().any(|carrier| carrier.broken)
+        self.open.values().any(|carrier| carrier.state == CarrierState::Broken)
     }
 
     fn shared(&self) -> impl Iterator<Item = (&CarrierId, &Carrier)> {
-        self.open.iter().filter(|(id, carrier)| self.relay != Some(**id) && !carrier.retiring)
+        self.open.iter().filter(|(id, carrier)| self.relay != Some(**id) && carrier.is_open())
     }
 
     fn least_bound(&self) -> Option<CarrierId> {
@@ -176,8 +191,7 @@ impl CarrierPool {
             backlog: VecDeque::from([header.freeze()]),
             written_bytes: 0,
             bound: 0,
-            retiring: false,
-            broken: false,
+            state: CarrierState::Open,
         };
         carrier.flush(quic);
         self.open.insert(id, carrier);
@@ -188,7 +202,7 @@ impl CarrierPool {
     fn flush(&mut self, quic: &mut Connection, id: CarrierId) {
         let Some(carrier) = self.open.get_mut(&id) else { return };
         carrier.flush(quic);
-        if carrier.retiring && carrier.backlog.is_empty() {
+        if carrier.state == CarrierState::Retiring && carrier.backlog.is_empty() {
             carrier.finish(quic);
             self.open.remove(&id);
         }
@@ -196,13 +210,24 @@ impl CarrierPool {
 
     fn retire(&mut self, quic: &mut Connection, id: CarrierId) {
         if let Some(carrier) = self.open.get_mut(&id) {
-            carrier.retiring = true;
+            carrier.move_to_retiring();
         }
         self.flush(quic, id);
     }
 }
 
 impl Carrier {
+    fn is_open(&self) -> bool {
+        self.state == CarrierState::Open
+    }
+
+    /// One that is broken stays so.
+    fn move_to_retiring(&mut self) {
+        if self.is_open() {
+            self.state = CarrierState::Retiring;
+        }
+    }
+
     fn flush(&mut self, quic: &mut Connection) {
         let mut stream = quic.send_stream(self.quic);
         while !self.backlog.is_empty() {
@@ -213,7 +238,7 @@ impl Carrier {
                 }
                 Err(quinn_proto::WriteError::Blocked) => return,
                 Err(quinn_proto::WriteError::Stopped(_) | quinn_proto::WriteError::ClosedStream) => {
-                    self.broken = true;
+                    self.state = CarrierState::Broken;
                     self.backlog.clear();
                 }
             }

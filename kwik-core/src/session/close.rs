@@ -9,6 +9,15 @@ use crate::protocol_event::ProtocolEventKind;
 use crate::wire::Close;
 
 /// Where a session stands between its first and its last moment.
+///
+/// ```text
+///            close, release                  all delivered, or time is up
+///   Open ───────────────────────▶ Draining ───────────────────────────────▶ Closed
+///     │                               │                                        ▲
+///     └───────────────────────────────┴── a fault, or the main path is lost ───┘
+/// ```
+///
+/// An open session whose peer announced its end begins nothing new.
 #[derive(Debug)]
 pub(super) enum Phase {
     Open {

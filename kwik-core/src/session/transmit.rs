@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use smallvec::{SmallVec, smallvec};
 
 use super::client::{Relay, RelayRecord};
@@ -153,7 +153,11 @@ fn note_blocked(path: &mut Path, streams: &StreamTable, stream: StreamHandle, by
 /// The frames of one packet of one stream.
 #[derive(Default)]
 struct PacketBuilder {
+    /// What goes before the first large payload, behind room for the packet's header; empty as long as none was added.
+    head: BytesMut,
+    /// What follows it.
     chunks: SmallVec<[Bytes; 4]>,
+    /// Frame headers and small payloads since the last large one.
     gathered: BytesMut,
     len: usize,
 }
@@ -161,6 +165,10 @@ struct PacketBuilder {
 impl PacketBuilder {
     /// Space in a packet below which no further frame is begun.
     const SPACE_MIN: usize = 512;
+    /// Room for a packet's header, which is written last, since it says how long the frames are.
+    const HEADER_ROOM: usize = 16;
+    /// Room for the header of a frame.
+    const FRAME_HEADER_ROOM: usize = 24;
 
     fn fill(streams: &mut StreamTable, stream: StreamHandle, max: usize) -> Self {
         let mut packet = Self::default();
@@ -178,28 +186,41 @@ impl PacketBuilder {
 
     fn push(&mut self, stream: StreamId, segment: Segment) {
         let Segment { offset, data, fin } = segment;
+        let is_small = data.len() < Transmit::GATHER_BELOW;
+        if self.len == 0 {
+            let payload = if is_small { data.len() } else { 0 };
+            self.gathered = BytesMut::with_capacity(Self::HEADER_ROOM + Self::FRAME_HEADER_ROOM + payload);
+            self.gathered.put_bytes(0, Self::HEADER_ROOM);
+        }
         let before = self.gathered.len();
         wire::encode_stream_header(stream, StreamOffset(offset), data.len(), fin, &mut self.gathered);
         self.len += self.gathered.len() - before + data.len();
-        if data.len() < Transmit::GATHER_BELOW {
+        if is_small {
             self.gathered.extend_from_slice(&data);
-        } else {
-            self.chunks.push(self.gathered.split().freeze());
-            self.chunks.push(data);
+            return;
         }
+        let gathered = self.gathered.split();
+        if self.head.is_empty() {
+            self.head = gathered;
+        } else {
+            self.chunks.push(gathered.freeze());
+        }
+        self.chunks.push(data);
     }
 
-    /// Puts the packet header before the frames, in the same buffer as the first of them.
-    fn into_chunks(mut self, number: PacketNumber) -> SmallVec<[Bytes; 4]> {
-        debug_assert!(self.len <= PACKET_BYTES_MAX, "{} bytes", self.len);
-        if !self.gathered.is_empty() {
-            self.chunks.push(self.gathered.freeze());
+    /// Writes the packet's header into the room before the first frame.
+    fn into_chunks(self, number: PacketNumber) -> SmallVec<[Bytes; 4]> {
+        let Self { mut head, mut chunks, gathered, len } = self;
+        debug_assert!(len <= PACKET_BYTES_MAX, "{len} bytes");
+        if head.is_empty() {
+            head = gathered;
+        } else if !gathered.is_empty() {
+            chunks.push(gathered.freeze());
         }
-        let first = self.chunks.first().cloned().unwrap_or_default();
-        let mut head = BytesMut::with_capacity(wire::packet_header_len(number, self.len) + first.len());
-        wire::encode_packet_header(number, self.len, &mut head);
-        head.extend_from_slice(&first);
-        self.chunks[0] = head.freeze();
-        self.chunks
+        let start = Self::HEADER_ROOM - wire::packet_header_len(number, len);
+        wire::encode_packet_header(number, len, &mut &mut head[start..Self::HEADER_ROOM]);
+        head.advance(start);
+        chunks.insert(0, head.freeze());
+        chunks
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn varint_len(value: u64) -> usize {
 }
 
 /// Appends the shortest encoding of `value`, which is at most [`VARINT_MAX`].
-pub(super) fn put_varint(out: &mut BytesMut, value: u64) {
+pub(super) fn put_varint(out: &mut impl BufMut, value: u64) {
     debug_assert!(value <= VARINT_MAX, "{value} does not fit a varint");
     let len = varint_len(value);
     let tag = u64::from(len.trailing_zeros()) << (8 * len - 2);

@@ -2,7 +2,7 @@
 //!
 //! A carrier is a header, then packets. A packet is its number, its length, and frames that fill it exactly.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
     WireError,
@@ -151,7 +151,7 @@ pub(crate) fn encode_carrier_header(out: &mut BytesMut) {
 }
 
 /// Appends the header of a packet whose frames are `len` bytes, 1 to [`PACKET_BYTES_MAX`].
-pub(crate) fn encode_packet_header(number: PacketNumber, len: usize, out: &mut BytesMut) {
+pub(crate) fn encode_packet_header(number: PacketNumber, len: usize, out: &mut impl BufMut) {
     debug_assert!(number.0 < VARINT_MAX && (1..=PACKET_BYTES_MAX).contains(&len), "{number:?} of {len} bytes");
     put_varint(out, number.0);
     put_varint(out, len as u64);

@@ -3,7 +3,7 @@
 //! Split by what changes together: this file holds the state and the application's commands, `grant` the ranges that
 //! others write, `peer` what arrives, `memory` what is
 //! held of the endpoint's memory, `slots` how many streams the peer may open, `output` what is to be told to the peer
-//! and to the application, and `view` what can be looked at.
+//! and to the application, and `queries` what can be asked.
 
 mod grant;
 #[cfg(test)]
@@ -13,8 +13,8 @@ mod ledger;
 mod memory;
 mod output;
 mod peer;
+mod queries;
 mod slots;
-mod view;
 mod writers;
 
 pub(crate) use grant::ReserveError;
