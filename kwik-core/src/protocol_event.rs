@@ -18,8 +18,10 @@ pub enum EventDetail {
     /// Nothing.
     #[default]
     Off,
-    /// Whatever changes: sessions, paths, grants, streams, faults and refusals.
+    /// Whatever changes: sessions, paths, grants, faults and refusals.
     Changes,
+    /// What becomes of every stream too, and the carriers that streams share.
+    Streams,
     /// Every frame and packet too.
     Frames,
 }
@@ -284,6 +286,13 @@ impl EventLog {
         }
     }
 
+    /// Something became of a stream, or of the carriers.
+    pub(crate) fn stream(&mut self, path: impl Into<Option<PathId>>, kind: impl FnOnce() -> ProtocolEventKind) {
+        if self.detail >= EventDetail::Streams {
+            self.push(ProtocolEvent { session: None, path: path.into(), kind: kind() });
+        }
+    }
+
     /// A frame went by.
     pub(crate) fn frame(&mut self, path: impl Into<Option<PathId>>, kind: impl FnOnce() -> ProtocolEventKind) {
         if self.detail >= EventDetail::Frames {
@@ -343,12 +352,17 @@ mod tests {
 
     #[test]
     fn what_is_not_asked_for_is_not_made() {
-        for (detail, expected) in [(EventDetail::Off, 0), (EventDetail::Changes, 1), (EventDetail::Frames, 2)] {
+        let details = [EventDetail::Off, EventDetail::Changes, EventDetail::Streams, EventDetail::Frames];
+        for (expected, detail) in details.into_iter().enumerate() {
             let mut log = EventLog::new(detail);
             let mut made = 0;
             log.change(None, || {
                 made += 1;
                 ProtocolEventKind::GrantRevoked { grant: GrantId(1) }
+            });
+            log.stream(None, || {
+                made += 1;
+                ProtocolEventKind::StreamOpened { stream: StreamId(0) }
             });
             log.frame(PathId(1), || {
                 made += 1;

@@ -94,13 +94,13 @@ impl Driver {
         match self.socket.poll_unreachable(cx) {
             Poll::Pending => Step::Done,
             Poll::Ready(unreachable) => {
-                self.tell_unreachable(unreachable);
+                self.report_unreachable(unreachable);
                 Step::More
             }
         }
     }
 
-    fn tell_unreachable(&self, addresses: impl IntoIterator<Item = Unreachable>) {
+    fn report_unreachable(&self, addresses: impl IntoIterator<Item = Unreachable>) {
         let now = now();
         let mut state = self.shared().lock();
         for (address, why) in addresses {
@@ -125,7 +125,7 @@ impl Driver {
                     return Step::Blocked;
                 }
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(unreachable)) => self.tell_unreachable([unreachable]),
+                Poll::Ready(Err(unreachable)) => self.report_unreachable([unreachable]),
             }
         }
         Step::More

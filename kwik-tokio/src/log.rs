@@ -11,6 +11,7 @@ pub(crate) fn detail() -> EventDetail {
     match LevelFilter::current() {
         LevelFilter::OFF => EventDetail::Off,
         LevelFilter::TRACE => EventDetail::Frames,
+        LevelFilter::DEBUG => EventDetail::Streams,
         _ => EventDetail::Changes,
     }
 }

@@ -110,10 +110,8 @@ fn life_of_a_grant_is_told_at_all_three_ends() {
     let issued = ProtocolEventKind::GrantIssued { grant, stream, range: range.clone() };
     let recorded = ProtocolEventKind::GrantRecorded { grant, stream, range: range.clone() };
     assert_eq!(primary, [issued, delivered.clone()]);
-    // The client opened a carrier to relay the grant.
-    assert_eq!(client, [recorded, ProtocolEventKind::CarriersChanged { open: 1 }, delivered]);
-    let accepted = ProtocolEventKind::GrantAccepted { grant, stream, range };
-    assert_eq!(secondary, [accepted, ProtocolEventKind::CarriersChanged { open: 1 }]);
+    assert_eq!(client, [recorded, delivered]);
+    assert_eq!(secondary, [ProtocolEventKind::GrantAccepted { grant, stream, range }]);
 }
 
 #[test]
@@ -182,7 +180,7 @@ fn dials_are_told_with_what_policy_said() {
 
 #[test]
 fn frames_are_told_on_demand_and_nothing_is_told_otherwise() {
-    for detail in [EventDetail::Off, EventDetail::Changes, EventDetail::Frames] {
+    for detail in [EventDetail::Off, EventDetail::Changes, EventDetail::Streams, EventDetail::Frames] {
         let adjust = |node: &mut NodeConfig| node.event_detail = detail;
         let builder = FleetBuilder::new(WorldConfig::null_tls(1)).client(adjust).servers(1, |_, node| adjust(node));
         let Fleet { mut world, pki, client, servers, .. } = builder.build();
@@ -203,6 +201,8 @@ fn frames_are_told_on_demand_and_nothing_is_told_otherwise() {
         let sent = |frame| ProtocolEventKind::FrameSent { frame };
         let received = |frame| ProtocolEventKind::FrameReceived { frame };
         let has_frames = detail == EventDetail::Frames;
+        let of_stream = |kind: &ProtocolEventKind| matches!(kind, ProtocolEventKind::StreamOpened { .. });
+        assert_eq!(client.iter().any(of_stream), detail >= EventDetail::Streams, "{detail:?}");
         for (events, kind) in [
             (&client, received("WELCOME")),
             (&client, received("PACKET_ACK")),

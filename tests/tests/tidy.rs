@@ -477,7 +477,7 @@ fn imports_against_the_direction_are_seen() {
     }
     for bad in [
         "use crate::wire::Frame;",
-        "use crate::{id::Dir, session::{Machine, Role}};",
+        "use crate::{id::Dir, session::{Session, Role}};",
         "fn f() { crate::path::open() }",
         "use super::super::super::auth::SignedPayload;",
         "mod tests { use super::super::super::super::config; }",

@@ -436,10 +436,10 @@ impl Path {
     }
 
     fn note_carriers(&mut self) {
-        if self.lifecycle.log().detail() > EventDetail::Off {
+        if self.lifecycle.log().detail() >= EventDetail::Streams {
             let open = self.carriers.count();
             if std::mem::replace(&mut self.carriers_noted, open) != open {
-                self.lifecycle.log().change(None, || ProtocolEventKind::CarriersChanged { open });
+                self.lifecycle.log().stream(None, || ProtocolEventKind::CarriersChanged { open });
             }
         }
     }

@@ -112,7 +112,7 @@ impl Common {
     /// The application did something with a stream.
     pub(super) fn note_stream(&mut self, stream: Option<StreamId>, kind: impl FnOnce(StreamId) -> ProtocolEventKind) {
         if let Some(stream) = stream {
-            self.log.change(None, || kind(stream));
+            self.log.stream(None, || kind(stream));
         }
     }
 
@@ -137,21 +137,21 @@ impl Common {
     fn on_open(&mut self, open: &OpenStream) -> Result<FrameEffect, Fault> {
         let effect = self.streams.on_open(open.stream, open.priority, open.limit.0)?;
         let stream = open.stream;
-        self.log.change(self.paths.main_id(), || ProtocolEventKind::StreamOpened { stream });
+        self.log.stream(self.paths.main_id(), || ProtocolEventKind::StreamOpened { stream });
         Ok(effect)
     }
 
     pub(super) fn on_reset(&mut self, reset: &ResetStream) -> Result<FrameEffect, Fault> {
         let ResetStream { stream, code, final_size } = *reset;
         let effect = self.streams.on_reset(stream, code, final_size.0)?;
-        self.log.change(self.paths.main_id(), || ProtocolEventKind::StreamReset { stream, code });
+        self.log.stream(self.paths.main_id(), || ProtocolEventKind::StreamReset { stream, code });
         Ok(effect)
     }
 
     pub(super) fn on_stop(&mut self, stop: &StopSending) -> Result<FrameEffect, Fault> {
         let StopSending { stream, code, .. } = *stop;
         let effect = self.streams.on_stop(stream, code)?;
-        self.log.change(self.paths.main_id(), || ProtocolEventKind::StreamStopped { stream, code });
+        self.log.stream(self.paths.main_id(), || ProtocolEventKind::StreamStopped { stream, code });
         Ok(effect)
     }
 
@@ -165,7 +165,7 @@ impl Common {
         let StreamData { stream, offset, data, frame_end, fin } = bytes;
         let outcome = self.streams.on_data(from, stream, offset, data, frame_end, fin)?;
         if fin {
-            self.log.change(from, || ProtocolEventKind::StreamFinished { stream });
+            self.log.stream(from, || ProtocolEventKind::StreamFinished { stream });
         }
         let inserted = &outcome.inserted;
         let new = inserted.new.iter().map(|range| range.end - range.start).sum();

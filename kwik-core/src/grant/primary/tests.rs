@@ -198,7 +198,7 @@ struct Fact {
     len: u64,
     delivered: u64,
     is_settled: bool,
-    is_told: bool,
+    is_reported: bool,
     is_forgotten: bool,
 }
 
@@ -215,7 +215,7 @@ fn runs(bits: u16, value: bool, len: u64) -> Vec<Range<u64>> {
 
 /// What a status must lead to: a fault, nothing, or a change.
 fn expected(fact: Option<&Fact>, report: &GrantStatus, arrived: Ranges) -> Result<Option<(Ranges, Ranges)>, ()> {
-    let fact = fact.filter(|fact| !fact.is_told).ok_or(())?;
+    let fact = fact.filter(|fact| !fact.is_reported).ok_or(())?;
     let outcome = match report {
         GrantStatus::Progress { delivered } => {
             if *delivered > fact.len || (!fact.is_settled && *delivered < fact.delivered) {
@@ -244,15 +244,15 @@ proptest! {
             let (index, report, arrived) = match operation {
                 Operation::Issue { path, len } => {
                     let path = PathId(path);
-                    let untold: Vec<&Fact> = facts.iter().filter(|fact| !fact.is_told).collect();
+                    let untold: Vec<&Fact> = facts.iter().filter(|fact| !fact.is_reported).collect();
                     let room = untold.len() < 6 && untold.iter().filter(|fact| fact.path == path).count() < 3;
                     prop_assert_eq!(book.has_room(path), room);
                     let id = GrantId(facts.len() as u64);
                     let issued = book.issue(path, STREAM, 0..len);
                     prop_assert_eq!(issued, room.then_some(id).ok_or(TooManyDelegations));
                     if room {
-                        let (is_settled, is_told, is_forgotten) = (false, false, false);
-                        facts.push(Fact { path, len, delivered: 0, is_settled, is_told, is_forgotten });
+                        let (is_settled, is_reported, is_forgotten) = (false, false, false);
+                        facts.push(Fact { path, len, delivered: 0, is_settled, is_reported, is_forgotten });
                     }
                     continue;
                 }
@@ -288,11 +288,11 @@ proptest! {
             if let (Ok(_), Some(fact)) = (result, facts.get_mut(index)) {
                 match report {
                     GrantStatus::Progress { delivered } => fact.delivered = delivered.max(fact.delivered),
-                    _ => (fact.is_settled, fact.is_told) = (true, true),
+                    _ => (fact.is_settled, fact.is_reported) = (true, true),
                 }
             }
             for (id, fact) in (0..).map(GrantId).zip(&facts) {
-                prop_assert_eq!(book.known.contains_key(&id), !(fact.is_told && fact.is_forgotten));
+                prop_assert_eq!(book.known.contains_key(&id), !(fact.is_reported && fact.is_forgotten));
                 let is_active = matches!(book.state(id), Some(GrantStatus::Progress { .. }));
                 prop_assert_eq!(is_active, !fact.is_settled && !fact.is_forgotten);
             }
