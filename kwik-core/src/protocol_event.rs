@@ -311,6 +311,10 @@ impl EventLog {
     }
 
     fn take_over(&mut self, other: &mut Self, mark: impl Fn(&mut ProtocolEvent)) {
+        if other.queue.is_empty() {
+            // Only a queue that was full missed events.
+            return;
+        }
         self.missed = self.missed.saturating_add(std::mem::take(&mut other.missed));
         for mut event in other.queue.drain(..) {
             mark(&mut event);

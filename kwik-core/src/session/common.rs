@@ -14,7 +14,7 @@ use super::paths::Paths;
 use super::transmit::Transmit;
 use super::violation;
 use crate::error::{Fault, FrameEffect, TransportCode};
-use crate::id::{PathId, SessionId, StreamId, StreamOffset};
+use crate::id::{PathId, SessionId, StreamHandle, StreamId, StreamOffset};
 use crate::limits::Limits;
 use crate::path::Path;
 use crate::protocol_event::{EventDetail, EventLog, ProtocolEventKind};
@@ -107,6 +107,11 @@ impl Common {
 
     pub(super) fn main_address(&self) -> Option<SocketAddr> {
         self.paths.main().map(Path::remote_address)
+    }
+
+    /// The stream, if what the application does with it is noted.
+    pub(super) fn noted_stream(&self, stream: StreamHandle) -> Option<StreamId> {
+        if self.log.detail() >= EventDetail::Streams { self.streams.stream_id(stream) } else { None }
     }
 
     /// The application did something with a stream.
@@ -243,15 +248,7 @@ impl Common {
 
     // ---- protocol events
 
-    /// Takes over what a path noted of itself.
-    pub(super) fn collect_path_log(&mut self, id: PathId) {
-        if self.log.detail() > EventDetail::Off
-            && let Some(path) = self.paths.get_mut(id)
-        {
-            self.log.append_path(id, path.log_mut());
-        }
-    }
-
+    /// Takes over what the paths noted of themselves.
     pub(super) fn collect_path_logs(&mut self) {
         for (id, path) in self.paths.iter_mut() {
             self.log.append_path(id, path.log_mut());

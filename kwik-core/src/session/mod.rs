@@ -266,11 +266,11 @@ impl Session {
             let common = &mut self.common;
             let Some(path) = common.paths.get_mut(id) else { return false };
             let (bytes, input) = (path.take_datagram_bytes(), path.poll(moment.now));
+            common.log.append_path(id, path.log_mut());
             if bytes > 0 {
                 common.paths.on_received();
                 common.streams.on_arrived(id, bytes);
             }
-            common.collect_path_log(id);
             let Some(input) = input else { return false };
             self.on_input(moment, id, input);
         }

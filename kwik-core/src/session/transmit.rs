@@ -9,7 +9,7 @@ use super::client::{Relay, RelayRecord};
 use crate::id::{PacketNumber, PathId, StreamHandle, StreamId, StreamOffset};
 use crate::limits::PACKET_BYTES_MAX;
 use crate::path::{CarrierId, Path};
-use crate::protocol_event::{BlockedBy, ProtocolEventKind};
+use crate::protocol_event::{BlockedBy, EventDetail, ProtocolEventKind};
 use crate::stream::{Segment, StreamTable};
 use crate::wire;
 
@@ -51,7 +51,7 @@ impl Transmit {
                 let parked = self.parked.entry(carrier).or_default();
                 if !parked.contains(&stream) {
                     parked.push(stream);
-                    note_blocked(path, streams, stream, Some(BlockedBy::Window));
+                    note_blocked(path, streams, stream, |_| Some(BlockedBy::Window));
                 }
                 continue;
             }
@@ -64,7 +64,7 @@ impl Transmit {
             if streams.is_sendable(stream) {
                 streams.push_sendable(stream);
             } else {
-                note_blocked(path, streams, stream, streams.blocked_by(stream));
+                note_blocked(path, streams, stream, |streams| streams.blocked_by(stream));
                 self.unbind(stream, path);
             }
         }
@@ -144,8 +144,15 @@ impl Transmit {
 }
 
 /// Notes why no more of a stream is sent, for whoever wants to know.
-fn note_blocked(path: &mut Path, streams: &StreamTable, stream: StreamHandle, by: Option<BlockedBy>) {
-    if let (Some(by), Some(stream)) = (by, streams.stream_id(stream)) {
+fn note_blocked(
+    path: &mut Path,
+    streams: &StreamTable,
+    stream: StreamHandle,
+    by: impl FnOnce(&StreamTable) -> Option<BlockedBy>,
+) {
+    if path.log_mut().detail() >= EventDetail::Frames
+        && let (Some(by), Some(stream)) = (by(streams), streams.stream_id(stream))
+    {
         path.log_mut().frame(None, || ProtocolEventKind::StreamBlocked { stream, by });
     }
 }

@@ -47,7 +47,7 @@ impl SessionMut<'_> {
         }
         let common = &mut self.session.command().common;
         let opened = common.streams.open(dir, 0)?;
-        common.note_stream(common.streams.stream_id(opened), |stream| ProtocolEventKind::StreamOpened { stream });
+        common.note_stream(common.noted_stream(opened), |stream| ProtocolEventKind::StreamOpened { stream });
         Ok(opened)
     }
 
@@ -220,7 +220,7 @@ impl StreamMut<'_> {
     /// [`FinishError::Stopped`] if the peer wants no more.
     pub fn finish(&mut self) -> Result<(), FinishError> {
         let common = &mut self.session.command().common;
-        let stream = common.streams.stream_id(self.stream);
+        let stream = common.noted_stream(self.stream);
         common.streams.finish(self.stream)?;
         common.note_stream(stream, |stream| ProtocolEventKind::StreamFinished { stream });
         Ok(())
@@ -233,7 +233,7 @@ impl StreamMut<'_> {
     /// included.
     pub fn reset(&mut self, code: u32) -> Result<(), ClosedStream> {
         let (common, code) = (&mut self.session.command().common, ErrorCode::Application(code));
-        let stream = common.streams.stream_id(self.stream);
+        let stream = common.noted_stream(self.stream);
         common.streams.reset(self.stream, code)?;
         common.note_stream(stream, |stream| ProtocolEventKind::StreamReset { stream, code });
         Ok(())
@@ -250,7 +250,7 @@ impl StreamMut<'_> {
             self.on_unwanted(code);
         }
         let common = &mut self.session.command().common;
-        let stream = common.streams.stream_id(self.stream);
+        let stream = common.noted_stream(self.stream);
         common.streams.stop(self.stream, code)?;
         common.note_stream(stream, |stream| ProtocolEventKind::StreamStopped { stream, code });
         Ok(())
