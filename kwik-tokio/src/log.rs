@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use kwik_core::{EventDetail, PathId, PathState, ProtocolEvent, ProtocolEventKind as Kind, SessionHandle};
-use tracing::{Level, Span, field, info_span, level_filters::LevelFilter};
+use tracing::{Level, Span, error_span, field, level_filters::LevelFilter};
 
 /// As much as somebody listens to.
 pub(crate) fn detail() -> EventDetail {
@@ -48,13 +48,13 @@ impl Log {
             let span = self.new_session(session);
             self.sessions.insert(session, SessionSpan { span, paths: BTreeMap::new() });
         }
-        let span = self.span(session, *path);
+        let span = self.span(session, *path, kind);
         if let Kind::SessionEstablished { id } = kind
             && let Some(session) = self.sessions.get(&session)
         {
             session.span.record("id", field::display(id));
         }
-        emit_session(&span, kind);
+        // What is over goes before it is told of: who listens may panic.
         match (kind, path) {
             (Kind::SessionEnded { .. }, _) => drop(self.sessions.remove(&session)),
             (Kind::PathChanged { state: PathState::Dead(_) }, Some(path)) => {
@@ -62,35 +62,52 @@ impl Log {
             }
             _ => {}
         }
+        emit_session(&span, kind);
     }
 
     /// What belongs to no session.
-    fn emit_outside(&self, kind: &Kind) {
+    fn emit_outside(&mut self, kind: &Kind) {
         let endpoint = field::display(self.endpoint);
         match kind {
             Kind::Refused { remote, code, cause } => {
                 tell!(Level::WARN, None, endpoint, %remote, %code, cause, "connection refused");
             }
-            Kind::Missed { events } => tell!(Level::WARN, None, endpoint, events, "events were lost"),
+            Kind::Missed { events } => {
+                // Among them may be ends of sessions, whose spans nothing else would let go of.
+                self.sessions.clear();
+                tell!(Level::WARN, None, endpoint, events, "events were lost");
+            }
             kind => tell!(Level::DEBUG, None, endpoint, ?kind, "event"),
         }
     }
 
     /// The span of a path, or of a session.
-    fn span(&mut self, handle: SessionHandle, path: Option<PathId>) -> Span {
+    fn span(&mut self, handle: SessionHandle, path: Option<PathId>, kind: &Kind) -> Span {
         let Some(session) = self.sessions.get_mut(&handle) else {
             // It is over, or began when nobody listened.
             return self.new_session(handle);
         };
         let Some(path) = path else { return session.span.clone() };
         let parent = &session.span;
-        let new = || info_span!(target: "kwik", parent: parent, "path", id = path.0);
-        session.paths.entry(path).or_insert_with(new).clone()
+        if let Some(span) = session.paths.get(&path) {
+            return span.clone();
+        }
+        let span = error_span!(target: "kwik", parent: parent, "path", id = path.0);
+        // Only what is followed by the death of the path: of some paths nothing more is heard.
+        let is_alive = match kind {
+            Kind::PathAdded { .. } | Kind::PathDialled { .. } => true,
+            Kind::PathChanged { state } => !matches!(state, PathState::Dead(_)),
+            _ => false,
+        };
+        if is_alive {
+            session.paths.insert(path, span.clone());
+        }
+        span
     }
 
     fn new_session(&self, handle: SessionHandle) -> Span {
         let (endpoint, session) = (field::display(self.endpoint), handle.index());
-        info_span!(target: "kwik", parent: None, "session", endpoint, session, id = field::Empty)
+        error_span!(target: "kwik", parent: None, "session", endpoint, session, id = field::Empty)
     }
 }
 

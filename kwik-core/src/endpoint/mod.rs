@@ -219,7 +219,8 @@ impl Endpoint {
         self.handle_datagrams(now, [(meta, datagram)]);
     }
 
-    /// Several datagrams arrived at once. As [`Self::handle_datagram`] for each, but cheaper: each session has one turn.
+    /// Several datagrams arrived at once. As [`Self::handle_datagram`] for each, but cheaper: each session has one turn. A
+    /// turn takes the first 512 frames of a path; the rest comes with the next call, which is due at once.
     pub fn handle_datagrams<'a>(
         &mut self,
         now: Instant,

@@ -259,11 +259,19 @@ impl Path {
             self.lifecycle.move_to_dead(reason.clone());
             return Some(PathInput::Lost(reason));
         }
-        if self.lifecycle.deadline().is_some_and(|deadline| now >= deadline) {
-            self.lifecycle.expect_move_by(None);
+        if self.take_overdue(now) {
             return Some(PathInput::Overdue);
         }
         self.check_liveness(now)
+    }
+
+    /// Whether the path is in its state for longer than it may; once. [`Self::poll`] asks when nothing is left to read.
+    pub(crate) fn take_overdue(&mut self, now: Instant) -> bool {
+        let is_overdue = !self.ended && self.lifecycle.deadline().is_some_and(|deadline| now >= deadline);
+        if is_overdue {
+            self.lifecycle.expect_move_by(None);
+        }
+        is_overdue
     }
 
     pub(crate) fn poll_endpoint_event(&mut self) -> Option<EndpointEvent> {

@@ -34,7 +34,7 @@ use crate::auth::UnixTime;
 use crate::config::ClientConfig;
 use crate::error::{DeadReason, Fault, TransportCode};
 use crate::id::{PathId, SessionHandle};
-use crate::path::Path;
+use crate::path::{Path, PathInput};
 use crate::protocol_event::{EventDetail, EventLog, ProtocolEventKind};
 use crate::status::PathState;
 
@@ -274,6 +274,10 @@ impl Session {
             let Some(input) = input else { return false };
             self.on_input(moment, id, input);
         }
+        // A peer that sends faster than it is read gains no time by it.
+        if self.common.paths.get_mut(id).is_some_and(|path| path.take_overdue(moment.now)) {
+            self.on_input(moment, id, PathInput::Overdue);
+        }
         true
     }
 
@@ -302,18 +306,20 @@ impl Session {
         }
         self.common.credit.give_out(moment.now, &mut self.common.streams);
         self.flush_stream_control();
+        let mut more = false;
         let Self { common, role, .. } = self;
         match role {
             RoleState::Client(client) => {
                 if let Some((path, fault)) = client.flush(common, moment.now) {
                     self.on_fault(moment.now, path, &fault);
+                    // The primary is still to hear of it.
+                    more = true;
                 }
             }
             RoleState::Primary(primary) => primary.flush(common, moment),
             RoleState::Secondary(secondary) => secondary.flush(common, moment.now),
         }
         self.flush_close();
-        let mut more = false;
         for (_, path) in self.common.paths.iter_mut().filter(|(_, path)| path.is_touched()) {
             // State that found no room on the control plane goes next, if there is room now.
             let was_full = !path.is_control_ready();

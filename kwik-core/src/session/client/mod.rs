@@ -236,3 +236,11 @@ impl ClientRole {
         }
     }
 }
+
+#[cfg(test)]
+impl ClientRole {
+    /// As if a grant of a server had been revoked that it was told of.
+    pub(super) fn pretend_revoked(&mut self, path: PathId, grant: u64) {
+        self.notices.push(path, Notice::Revoked(crate::id::GrantId(grant)));
+    }
+}

@@ -279,3 +279,47 @@ fn removal_takes_grants_away_that_were_not_sent_and_ends_with_the_path() {
     assert_eq!(trio.primary().commands.bytes(), 0);
     assert!(trio.is_open(CLIENT) && trio.is_open(PRIMARY));
 }
+
+/// Found in review: since the redesign the fault of `Notices::overfull` came after the reports had been handed over, and
+/// nothing gave the session another turn.
+#[test]
+fn primary_hears_at_once_of_a_server_that_hears_of_no_end() {
+    let mut trio = Trio::new();
+    let path = trio.path;
+    let filler = ControlFrame::from(Revoke { grant: GrantId(1 << 40), epoch: Epoch(1) });
+    trio.turn(CLIENT);
+    while trio.machine(CLIENT).path_mut(path).is_some_and(|path| path.is_control_ready()) {
+        trio.machine(CLIENT).path_mut(path).expect("a path").queue_control(&filler);
+    }
+    for grant in 0..2000 {
+        let RoleState::Client(client) = &mut trio.machine(CLIENT).role else { panic!("no client") };
+        client.pretend_revoked(path, grant);
+    }
+    // One full drain of the client, and of nobody else.
+    let (now, mut buf, mut to_primary) = (trio.now, Vec::new(), Vec::new());
+    let primary = trio.nodes[PRIMARY].0;
+    while let Some(transmit) = trio.nodes[CLIENT].1.poll_transmit(now, 1, &mut buf) {
+        if transmit.destination == primary {
+            to_primary.push(buf[..transmit.size].to_vec());
+        }
+        buf.clear();
+    }
+    while trio.nodes[CLIENT].1.poll_event().is_some() {}
+    let wait = trio.nodes[CLIENT].1.poll_timeout().map(|at| at.saturating_duration_since(now));
+    trio.assert_path_died(path, TransportCode::CONTROL_FLOOD);
+    let remote = trio.nodes[CLIENT].0;
+    for datagram in to_primary {
+        let meta = crate::endpoint::DatagramMeta { remote, local_ip: None, ecn: None };
+        trio.nodes[PRIMARY].1.handle_datagram(now, meta, &datagram);
+    }
+    while trio.nodes[PRIMARY].1.poll_transmit(now, 1, &mut buf).is_some() {
+        buf.clear();
+    }
+    let died =
+        |event: &SessionEvent| matches!(event, SessionEvent::Path(PathEvent::Dead { path: dead, .. }) if *dead == path);
+    let mut events = Vec::new();
+    while let Some((_, event)) = trio.nodes[PRIMARY].1.poll_event() {
+        events.push(event);
+    }
+    assert!(events.iter().any(died), "{events:?}, and the client comes back in {wait:?}");
+}
