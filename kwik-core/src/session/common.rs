@@ -167,7 +167,7 @@ impl Common {
         if fin {
             self.log.change(from, || ProtocolEventKind::StreamFinished { stream });
         }
-        // Bytes of a stream that is done with are not in `inserted`: they do not count in favour of the path ([P-6.13]).
+        // Bytes of a stream that is done with are not in `inserted`: they do not count for the path ([P-6.13]).
         let inserted = &outcome.inserted;
         let new = inserted.new.iter().map(|range| range.end - range.start).sum();
         if let Some(path) = self.paths.get_mut(from) {

@@ -111,7 +111,7 @@ impl SecondaryRole {
         let (session, to, sequence) = (self.session, self.path, signed.sequence);
         let context = SignatureContext { session, from: PathId::PRIMARY, to, sequence };
         let (signature, request) = (&signed.signature, &signed.payload);
-        // The number is used up only behind the verification, or a forged grant could block all below it.
+        // Verified first, used up second: see `ReplayWindow::accept`.
         auth::verify_grant(&self.primary, signature, context, grant, stream, range.clone(), request)
             .and_then(|()| self.grants.accept(sequence))
             .map_err(refused)?;
