@@ -198,8 +198,8 @@ impl Endpoint {
         if self.memory.loan.as_ref().is_some_and(|loan| loan.session == handle) {
             return false;
         }
-        self.call_in();
         // One loan at a time: two sessions could take the same room twice.
+        self.call_in();
         let network = self.memory.network(Key::Session(handle));
         if let (Some(session), Some(network)) = (self.sessions.get_mut(&handle), network) {
             let is_news = session.set_room(self.memory.room(network));
