@@ -56,6 +56,7 @@ impl PublicIdentity {
     /// or encode one of the eight points of small order, under which a signature proves nothing.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, IdentityError> {
         let key = VerifyingKey::from_bytes(bytes).map_err(|_| IdentityError::Undecodable)?;
+        // The decoder takes several encodings of some points; one identity must have one.
         if key.to_edwards().compress().as_bytes() != bytes {
             return Err(IdentityError::NonCanonical);
         }

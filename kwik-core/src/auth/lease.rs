@@ -18,8 +18,8 @@ pub(crate) fn sign_lease(
     primary.sign(Label::Lease, &lease_parts(&session, &path.0.to_be_bytes(), &issued.as_millis().to_be_bytes()))
 }
 
-/// What a secondary has been told of how long a path is wanted. A statement counts from the time it was made, so that a
-/// slow line delays it and a client gains nothing by keeping it for later.
+/// How long the primary wants a path, as far as the secondary knows. A statement counts from the time it was made, so
+/// that neither a slow line nor a client that keeps it for later lengthens it.
 #[derive(Debug)]
 pub(crate) struct LeaseTerm {
     issuer: PublicIdentity,
@@ -42,8 +42,8 @@ impl LeaseTerm {
         Self { issuer, session, path, span, last: since }
     }
 
-    /// How long the path may live from `now` on, if a statement renews the term. One that is not new, or of the future, or
-    /// that no time is left of, is none.
+    /// How long the path may live from `now` on, if a statement renews the term. One that is not new, or of the future,
+    /// or that no time is left of, is none.
     ///
     /// # Errors
     /// [`AuthError::Payload`] if the issuer did not make it.
@@ -53,6 +53,7 @@ impl LeaseTerm {
         signature: &[u8; SIGNATURE_BYTES],
         now: UnixTime,
     ) -> Result<Option<Duration>, AuthError> {
+        // Statements to be ignored are found first, so that no signature is verified for them ([P-4.14]).
         let left = issued.saturating_add(self.span).checked_since(now).filter(|left| !left.is_zero());
         let Some(left) = left.filter(|_| issued > self.last && issued <= now.saturating_add(CLOCK_SKEW)) else {
             return Ok(None);
@@ -62,6 +63,7 @@ impl LeaseTerm {
             return Err(AuthError::Payload);
         }
         self.last = issued;
+        // The primary's clock may be ahead of this one, which must not lengthen the lease.
         Ok(Some(left.min(self.span)))
     }
 }

@@ -27,7 +27,7 @@ use crate::error::TransportCode;
 /// The length of an Ed25519 signature, in bytes.
 pub(crate) const SIGNATURE_BYTES: usize = 64;
 
-/// Why a peer was not believed. Logs tell the cause; the wire tells only [`AuthError::code`].
+/// Why a peer was not believed. Logs show the cause; the wire shows only [`AuthError::code`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AuthError {
     /// The bytes are not the one encoding of a ticket.
@@ -66,7 +66,7 @@ pub(crate) enum AuthError {
 }
 
 impl AuthError {
-    /// What the peer is told: that its clock differs, or nothing but that it failed.
+    /// The code for the peer: it shows that its clock differs, or nothing but that authentication failed.
     pub(crate) fn code(self) -> TransportCode {
         match self {
             Self::Time => TransportCode::AUTH_TIME,

@@ -80,6 +80,7 @@ impl Ticket {
             expires_at: UnixTime::from_millis(reader.number()?),
             lease: reader.lease()?,
         };
+        // A ticket has exactly one encoding ([P-4.3]).
         if !reader.0.is_empty() {
             return Err(AuthError::Malformed("too long"));
         }
@@ -104,7 +105,8 @@ impl Ticket {
         out
     }
 
-    /// Both clocks may be wrong by the skew between them; the lifetime is measured by one clock, so exactly.
+    /// The clocks of the primary and of this end may differ by the skew, but the lifetime is measured by one clock, so
+    /// exactly.
     fn check_time(&self, now: UnixTime) -> Result<(), AuthError> {
         let lifetime = self.expires_at.checked_since(self.issued_at).ok_or(AuthError::Time)?;
         let from = self.issued_at.saturating_sub(CLOCK_SKEW);

@@ -1,4 +1,5 @@
-//! Who may come in: the places of connections that have not authenticated, what is done for them, and the tickets that were used (PROTOCOL.md §4).
+//! Who may come in: the places of connections that have not authenticated, what is done for them, and the tickets that
+//! were used (PROTOCOL.md §4).
 //!
 //! Everything that costs something is counted by the network a connection comes from, so that one network cannot use up
 //! what there is for all.
@@ -41,10 +42,10 @@ impl Network {
     }
 }
 
-/// The place of a connection that has not authenticated. Whoever has the least is the first to lose it.
+/// The place of a connection that has not authenticated. The least place is the first to be lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
-    /// Its address was proved.
+    /// The address was validated.
     validated: bool,
     /// Larger for those that came, or ended, later.
     order: u64,
@@ -55,13 +56,13 @@ pub(super) struct Place {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Accept,
-    /// The address must be proved first, which costs nothing here.
+    /// The address must be validated first with a Retry, for which nothing is kept here.
     Retry,
     /// Not now. QUIC asks again.
     Ignore,
 }
 
-/// Who may come in.
+/// Decides which connections may come in.
 pub(super) struct Admission {
     pub(super) listener: Option<Arc<ListenConfig>>,
     sources: BTreeMap<Network, Source>,
@@ -129,6 +130,7 @@ impl Admission {
         if is_crowded && !validated {
             return Verdict::Retry;
         }
+        // Nothing is taken from the network's allowance if there is none for all networks together.
         if self.source(now, network, limits).handshakes.has(now) && self.handshakes.take(now) {
             self.source(now, network, limits).handshakes.take(now);
             return Verdict::Accept;
@@ -144,7 +146,9 @@ impl Admission {
             return None;
         }
         let first = |source: &Source| source.places.first().map(|place| Reverse(*place));
+        // Among equals, the network whose first place is worth least.
         let most = self.sources.values().max_by_key(|source| (source.places.len(), first(source)));
+        // A network that is at its own bound, or would have most itself, takes a place of its own.
         let most = most.filter(|most| own < limits.unauthenticated_network_max && own < most.places.len());
         most.or_else(|| self.sources.get(&network))?.places.first().map(|place| place.connection)
     }
@@ -209,6 +213,7 @@ impl Admission {
             return Err(TransportCode::SUPERSEDED);
         }
         if self.used.len() >= limits.tickets_remembered_max {
+            // Expired ones are looked for only when there is no room, since that visits all.
             self.used.retain(|_, until| *until >= now);
         }
         if self.used.len() >= limits.tickets_remembered_max {
@@ -234,7 +239,8 @@ impl Admission {
     fn source(&mut self, now: Instant, network: Network, limits: &Limits) -> &mut Source {
         if self.sources.len() >= self.sources_max && !self.sources.contains_key(&network) {
             self.sources.retain(|_, source| !source.is_forgettable(now));
-            // Those that stay used some of what there is for all: there cannot be more of them than that.
+            // A network that stays has a place, or used its allowance lately. Both come out of what there is for all,
+            // so the number of those networks is bounded.
             self.sources_max = Self::SOURCES_MIN.max(2 * self.sources.len());
         }
         self.sources.entry(network).or_insert_with(|| {

@@ -11,12 +11,13 @@ pub(super) fn split(datagram: &[u8]) -> (&[u8], &[u8]) {
             break;
         }
         let Some(len) = long_packet_len(rest) else { return (datagram, &[]) };
+        // A length beyond the datagram is for QUIC to refuse.
         at = at.saturating_add(len).min(datagram.len());
     }
     datagram.split_at(at)
 }
 
-/// The bit that tells a long header.
+/// The bit that marks a long header.
 const LONG: u8 = 0x80;
 
 /// The length of the packet that `bytes` begin with. `None` if it ends with the datagram, or makes no sense.
@@ -26,6 +27,7 @@ fn long_packet_len(bytes: &[u8]) -> Option<usize> {
     let (first, rest) = bytes.split_first()?;
     let (version, rest) = rest.split_first_chunk::<4>()?;
     let kind = first >> 4 & 3;
+    // Version Negotiation and Retry have no length field and end with the datagram (RFC 9000 §17.2).
     if *version == [0; 4] || kind == RETRY {
         return None;
     }

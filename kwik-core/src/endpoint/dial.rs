@@ -62,6 +62,7 @@ impl Endpoint {
         }
         let crypto = config::client_crypto(&config.tls, None, &self.wall)?;
         let network = Network::of(SocketAddr::from(server).ip());
+        // What the session with the loan took must count before memory is promised to another.
         self.settle();
         let memory_taken = ConnectError::MemoryTaken { limit: self.config.limits.endpoint_memory_max };
         let limits = self.afford(network, &config.limits, true).ok_or(memory_taken)?;

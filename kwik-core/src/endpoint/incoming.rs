@@ -24,8 +24,8 @@ pub(super) struct Incoming {
     place: Place,
     /// It was closed here and only drains.
     ended: bool,
-    /// The far end is gone: once the answer is out, nothing is waited for. QUIC would keep a connection that its very
-    /// first packet closed until the idle timeout.
+    /// The far end is gone: once the answer was sent, the connection is dropped. QUIC would keep a connection that its
+    /// very first packet closed until the idle timeout.
     lost: bool,
 }
 
@@ -36,7 +36,7 @@ impl Incoming {
     }
 }
 
-/// Why a client is not believed or taken. It hears the code.
+/// Why a client is refused. The client gets the code only.
 struct Refusal {
     code: TransportCode,
     cause: String,
@@ -120,6 +120,7 @@ impl Endpoint {
         quic.transport_config(setup.transport());
         match self.quic.accept(incoming, now, &mut buf, Some(Arc::new(quic))) {
             Ok((handle, connection)) => {
+                // Only a handshake that QUIC accepted takes the place of another.
                 if let Some(victim) = self.admission.evict(network, &self.config.limits) {
                     self.refuse_peer(victim, Refusal::new(TransportCode::SERVER_BUSY, "its place is a newcomer's"));
                 }
@@ -143,11 +144,13 @@ impl Endpoint {
 
     pub(super) fn run_incoming(&mut self, connection: usize) {
         let now = self.now;
+        // An accepted HELLO or JOIN turns the connection into a path of a session, which ends this loop.
         while let Some(incoming) = self.incoming.get_mut(&connection) {
             let Some(input) = incoming.path.poll(now) else { break };
             match input {
                 PathInput::Connected => {
                     incoming.path.move_to_authenticating();
+                    // A handshake that is done proves the address of the client.
                     self.admission.validate(incoming.network, &mut incoming.place);
                 }
                 PathInput::Control(ControlFrame::Hello(hello)) => self.on_hello(connection, hello),
@@ -165,6 +168,7 @@ impl Endpoint {
                     self.refuse_peer(connection, Refusal::new(TransportCode::AUTH_TIMEOUT, "no HELLO or JOIN in time"));
                 }
                 PathInput::Lost(_) => (incoming.ended, incoming.lost) = (true, true),
+                // None of these comes: carriers are not read, no packet was sent, and silence is not judged here.
                 PathInput::Data(_) | PathInput::Acknowledged(_) | PathInput::Suspect | PathInput::Recovered => {}
             }
         }
@@ -188,12 +192,13 @@ impl Endpoint {
         }
     }
 
-    /// Lets go of a connection that has not authenticated, without a further word.
+    /// Drops a connection that has not authenticated, without sending anything more.
     pub(super) fn forget_incoming(&mut self, connection: usize) {
         let Some(incoming) = self.incoming.remove(&connection) else { return };
         self.admission.leave(incoming.network, incoming.place);
         self.timers.set(Key::Incoming(connection), None);
         self.give_back(Key::Incoming(connection));
+        // The connection did not drain by itself, so QUIC's endpoint must be made to forget it.
         if self.owners.remove(&connection).is_some() {
             self.quic.handle_event(ConnectionHandle(connection), EndpointEvent::drained());
         }
@@ -206,7 +211,7 @@ impl Endpoint {
         }
     }
 
-    /// The peer hears a code and no more; whoever runs this server hears the cause.
+    /// Refuses a peer, which gets a code and no more; the cause is logged for the operator of this server.
     fn refuse_peer(&mut self, connection: usize, Refusal { code, cause }: Refusal) {
         self.log_refusal(connection, code, cause);
         self.refuse_incoming(connection, code, "");
@@ -269,6 +274,7 @@ impl Endpoint {
             return Err(Refusal::busy_verifying());
         }
         let ticket = unverified.verify(&join.proof, &exporter)?;
+        // Only a verified ticket is used up: anybody can write one that names this session and path.
         self.admission.redeem_ticket(use_of, ticket.expires_at.saturating_add(auth::CLOCK_SKEW));
         let (identity, limits, path) = (server.identity.clone(), granted, ticket.path);
         let handle = self.next_session_handle();
@@ -302,6 +308,7 @@ impl Endpoint {
     ) -> Result<(), Refusal> {
         let incoming = self.incoming.remove(&connection).ok_or_else(Refusal::gone)?;
         self.admission.leave(incoming.network, incoming.place);
+        // Memory of the newcomer is given back before that of its session counts.
         self.give_back(Key::Incoming(connection));
         self.sessions.insert(handle, Box::new(session(incoming.path)));
         self.enter_session(handle, incoming.network);

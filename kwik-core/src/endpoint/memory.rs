@@ -1,8 +1,8 @@
 //! The memory of an endpoint: who holds how much of it, and who may have more.
 //!
-//! A session is not asked to give back what its peer was promised. So what is left is dealt out with care: from the first half
-//! on, sessions begin small; a quarter is kept for those that are yet to come, a sixteenth of all for connections that have not authenticated; and no
-//! network takes more than it leaves to others.
+//! A session is not asked to give back what its peer was promised. So what is left is dealt out with care: from the
+//! first half on, sessions begin small; a quarter is kept for those that are yet to come, a sixteenth of all for
+//! connections that have not authenticated; and no network takes more than it leaves to others.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -23,8 +23,8 @@ pub struct EndpointStats {
     pub sessions: usize,
     /// Connections that have not authenticated.
     pub unauthenticated: usize,
-    /// Turns that sessions and unauthenticated connections had since the endpoint began. An endpoint that is only polled gives
-    /// none.
+    /// Turns that sessions and unauthenticated connections had since the endpoint began. An endpoint that is only
+    /// polled gives none.
     pub turns: u64,
     /// What all peers together can make the endpoint hold now, in bytes.
     pub memory_bytes: u64,
@@ -41,9 +41,9 @@ pub(super) struct Memory {
     loan: Option<Loan>,
     /// Sessions that would have taken more.
     pub(super) starved: Queue<SessionHandle>,
-    /// What was given back since all of them were last told, in bytes.
+    /// What was given back since all starved sessions last got a turn, in bytes.
     freed: u64,
-    /// How many of them are still to be told of that, one after the other.
+    /// How many of them still get a turn for that, one after the other.
     to_feed: usize,
 }
 
@@ -85,8 +85,8 @@ impl Memory {
         self.share(self.max - self.max / 4, network)
     }
 
-    /// What a session of this network may take, and what for. Windows of paths are kept for as long as a path lives: if they
-    /// took all, no stream could be opened any more. A stream may be opened of what is kept for new sessions.
+    /// What a session of this network may take, and what for. Windows of paths are kept for as long as a path lives: if
+    /// they took all, no stream could be opened any more. A stream may be opened of what is kept for new sessions.
     pub(super) fn room(&self, network: Network) -> Room {
         let own = self.networks.get(&network).copied().unwrap_or_default();
         let fits = self.used.saturating_add(Self::OPEN_BYTES) <= self.max - self.max / 16;
@@ -151,7 +151,7 @@ impl Memory {
 }
 
 impl Endpoint {
-    /// Sessions that are told at once that there is memory again.
+    /// Starved sessions that get a turn at once when there is memory again.
     const FED_AT_ONCE: usize = 4;
 
     /// How much memory peers can make the endpoint hold, and how many there are. As of the last drain.
@@ -192,12 +192,13 @@ impl Endpoint {
         network.is_some_and(|network| self.memory.has_room_for(network, Path::LEAST_BYTES))
     }
 
-    /// Lends a session all that it may take. Who was lent it before cannot take any more. Returns whether the application is
-    /// to hear that there is more than there was.
+    /// Lends a session all that it may take. The session that had the loan before cannot take any more. Returns whether
+    /// the application is to hear that there is more than there was.
     pub(super) fn lend(&mut self, handle: SessionHandle) -> bool {
         if self.memory.loan.as_ref().is_some_and(|loan| loan.session == handle) {
             return false;
         }
+        // One loan at a time: two sessions could take the same room twice.
         self.call_in();
         let network = self.memory.network(Key::Session(handle));
         if let (Some(session), Some(network)) = (self.sessions.get_mut(&handle), network) {
@@ -250,8 +251,8 @@ impl Endpoint {
         self.feed();
     }
 
-    /// There is more memory than there was: some who wanted more get a turn. If it is enough for something, so do all the
-    /// others in turns, since those before them may leave it.
+    /// There is more memory than there was: some who wanted more get a turn. If it is enough for something, so do all
+    /// the others in turns, since those before them may leave it.
     fn feed(&mut self) {
         if self.memory.freed >= Memory::OPEN_BYTES {
             self.memory.freed = 0;

@@ -61,7 +61,7 @@ pub struct Endpoint {
     sessions: BTreeMap<SessionHandle, Box<Session>>,
     next_session: u64,
     memory: Memory,
-    /// Parts with something to handle, to transmit, to tell; each at most once.
+    /// Parts with something to handle, to transmit, to report; each at most once.
     work: Queue<Key>,
     sending: Queue<Key>,
     eventful: Queue<SessionHandle>,
@@ -154,9 +154,9 @@ impl Endpoint {
         Ok(())
     }
 
-    /// The wall clock was read again: it is `unix_now` since the Unix epoch. To be told at times, since a wall clock may be
-    /// set and a monotonic one may stand still while the machine sleeps. Tickets and certificates are judged by it from
-    /// now on (PROTOCOL.md §4); what was judged before stands.
+    /// The wall clock was read again: it is `unix_now` since the Unix epoch. To be called at times, since a wall clock
+    /// may be set and a monotonic one may stand still while the machine sleeps. Tickets and certificates are judged by
+    /// it from now on (PROTOCOL.md §4); what was judged before stands.
     pub fn handle_wall_clock(&mut self, now: Instant, unix_now: Duration) {
         self.clock = Clock::new(now, unix_now);
         self.advance(now);
@@ -213,8 +213,8 @@ impl Endpoint {
 
     // ---- environment in
 
-    /// A datagram arrived. What it brings is there at once: events tell of it, and it can be read. It is copied into memory
-    /// of its own, so that the little of it that may be kept keeps nothing else.
+    /// A datagram arrived. What it brings is there at once: events tell of it, and it can be read. It is copied into
+    /// memory of its own, so that the little of it that may be kept keeps nothing else.
     pub fn handle_datagram(&mut self, now: Instant, meta: DatagramMeta, datagram: &[u8]) {
         self.handle_datagrams(now, [(meta, datagram)]);
     }
@@ -238,6 +238,7 @@ impl Endpoint {
         let Some(remote) = Address::new(meta.remote).map(SocketAddr::from) else { return };
         let local_ip = meta.local_ip.map(|ip| ip.to_canonical());
         let meta = DatagramMeta { remote, local_ip, ecn: meta.ecn };
+        // Each in memory of its own, so that stream data keeps no other packet in memory: see `coalesced`.
         let (long, short) = coalesced::split(datagram);
         for packets in [long, short] {
             if !packets.is_empty() {
@@ -262,9 +263,10 @@ impl Endpoint {
         }
     }
 
-    /// The system or the network says that nothing reaches `remote`, for `reason`: no route leads there, or nobody listens
-    /// on the port. Dials to it end with [`UNREACHABLE`](crate::TransportCode::UNREACHABLE) if they heard nothing yet;
-    /// since such word can be forged, it harms nothing else. The number of sessions bounds the cost (PROTOCOL.md §8).
+    /// The system or the network says that nothing reaches `remote`, for `reason`: no route leads there, or nobody
+    /// listens on the port. Dials to it end with [`UNREACHABLE`](crate::TransportCode::UNREACHABLE) if they heard
+    /// nothing yet; since such word can be forged, it harms nothing else. The number of sessions bounds the cost
+    /// (PROTOCOL.md §8).
     pub fn handle_unreachable(&mut self, now: Instant, remote: SocketAddr, reason: &str) {
         self.advance(now);
         let Some(remote) = Address::new(remote) else { return };
@@ -299,8 +301,8 @@ impl Endpoint {
 
     // ---- out; drain in this order
 
-    /// The next datagrams to send, with what commands left to be sent: `size` bytes at the start of `buf`, which must be empty, in segments of
-    /// `segment_size` for at most `max_datagrams` datagrams.
+    /// The next datagrams to send, with what commands left to be sent: `size` bytes at the start of `buf`, which must
+    /// be empty, in segments of `segment_size` for at most `max_datagrams` datagrams.
     pub fn poll_transmit(&mut self, now: Instant, max_datagrams: usize, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.advance(now);
         loop {
@@ -312,6 +314,7 @@ impl Endpoint {
             if let Some(transmit) = self.transmit(now, max_datagrams, buf) {
                 return Some(transmit);
             }
+            // A turn may leave work behind. Only when none is left, nothing can become ready to be sent.
             if self.work.is_empty() {
                 return None;
             }
@@ -329,9 +332,9 @@ impl Endpoint {
         None
     }
 
-    /// What the protocol did, for logs, traces and metrics: as much of it as [`EndpointConfig::event_detail`] says, as of
-    /// the last drain. It need not be asked; of more than [`PROTOCOL_EVENTS_MAX`](crate::limits::PROTOCOL_EVENTS_MAX) events
-    /// that wait, the last ones are counted only.
+    /// What the protocol did, for logs, traces and metrics: as much of it as [`EndpointConfig::event_detail`] says, as
+    /// of the last drain. It need not be asked; of more than
+    /// [`PROTOCOL_EVENTS_MAX`](crate::limits::PROTOCOL_EVENTS_MAX) events that wait, the last ones are counted only.
     pub fn poll_protocol_event(&mut self) -> Option<ProtocolEvent> {
         self.log.poll()
     }
@@ -352,6 +355,7 @@ impl Endpoint {
     /// Gives a session to the application. It gets a turn if something is done with it.
     fn borrow(&mut self, handle: SessionHandle) -> Option<&mut Session> {
         self.collect_commands();
+        // The room that is lent woke a writer, and events are reported after a turn.
         if self.lend(handle) {
             self.work.push(Key::Session(handle));
         }
@@ -387,6 +391,7 @@ impl Endpoint {
                 }
             };
             if transmit.is_some() {
+                // Behind the others, so that parts take turns.
                 self.sending.push(key);
                 return transmit;
             }
@@ -396,6 +401,7 @@ impl Endpoint {
     }
 
     fn advance(&mut self, now: Instant) {
+        // Time never goes back here, whatever the caller says.
         self.now = self.now.max(now);
         self.wall.set(self.clock.at(self.now).wall.since_epoch());
     }
@@ -421,6 +427,7 @@ impl Endpoint {
     /// Gives every part that has something to handle one turn.
     fn run_work(&mut self) {
         self.collect_commands();
+        // What this round adds waits for the next one, so that no part keeps the others waiting.
         for _ in 0..self.work.len() {
             let Some(key) = self.work.pop() else { return };
             self.turns += 1;
@@ -437,6 +444,7 @@ impl Endpoint {
         self.lend(handle);
         let Some(session) = self.sessions.get_mut(&handle) else { return };
         let mut more = session.pump(moment);
+        // One dial in a turn. The next turn handles what this one brought, and dials again.
         if let Some(dial) = session.poll_dial() {
             let config = session.client_config();
             let outcome = self.dial_secondary(handle, &dial, config);
@@ -460,13 +468,15 @@ impl Endpoint {
         self.eventful.push(handle);
     }
 
-    /// Carries events between the QUIC endpoint and the connections of a session. Returns whether a connection got one.
+    /// Exchanges events between the QUIC endpoint and the connections of a session. Returns whether a connection got
+    /// one.
     fn exchange_quic_events(&mut self, handle: SessionHandle) -> bool {
         let Some(session) = self.sessions.get_mut(&handle) else { return false };
         let mut answered = false;
         for path in session.paths_mut().filter(|path| path.is_touched()) {
             answered |= exchange(&mut self.quic, &mut self.owners, path);
         }
+        // Only now does QUIC's endpoint know which connections are drained.
         session.reap();
         answered
     }
@@ -519,7 +529,7 @@ impl Endpoint {
     }
 }
 
-/// Carries events between QUIC's endpoint and one connection.
+/// Exchanges events between QUIC's endpoint and one connection.
 fn exchange(quic: &mut quinn_proto::Endpoint, owners: &mut BTreeMap<usize, Owner>, path: &mut Path) -> bool {
     let mut answered = false;
     let handle = path.handle();

@@ -1,4 +1,4 @@
-//! The client's book of grants: what each secondary's path may write, and what the primary hears of it.
+//! The client's table of grants: what each secondary's path may write, and what is reported of it to the primary.
 //!
 //! A grant is *open* from the moment it is recorded until its last byte arrived, whoever wrote it, or until it is clear
 //! that the rest will not come. Then it is *settled*, and dropped once its last status was polled. What a path was ever
@@ -60,7 +60,7 @@ pub(crate) struct GrantTable {
     late: BTreeMap<PathId, u64>,
     /// Grants with something to report, each at most once.
     due: VecDeque<GrantId>,
-    /// Grants that were settled and not polled as such; what waits to be carried of them need not be.
+    /// Grants that were settled and not polled as such: frames of them that wait are not relayed any more.
     settled: Vec<(PathId, GrantId)>,
 }
 
@@ -82,8 +82,8 @@ impl GrantTable {
         }
     }
 
-    /// Takes note of a grant of which the `missing` parts did not arrive yet. A repetition changes nothing. With too many
-    /// separate ranges to remember, the grant is refused with REASSEMBLY_LIMIT.
+    /// Takes note of a grant of which the `missing` parts did not arrive yet. A repetition changes nothing. With too
+    /// many separate ranges to remember, the grant is refused with REASSEMBLY_LIMIT.
     ///
     /// # Errors
     /// PROTOCOL_VIOLATION if the grant is empty or its id names another one, CONTROL_FLOOD beyond a cap. Nothing is
@@ -105,6 +105,7 @@ impl GrantTable {
         let writer = self.writers.entry((stream, path)).or_default();
         let before = writer.ranges_held();
         writer.granted.insert(range.clone());
+        // What is granted anew may be written again.
         writer.fenced.remove(range.clone());
         writer.open += 1;
         writer.left = writer.left.saturating_add(range.end - range.start);
@@ -144,8 +145,8 @@ impl GrantTable {
         }
     }
 
-    /// As [`Self::check`], for a stream of which nothing is wanted any more. Who may write it may be forgotten; what the path
-    /// was granted and had not sent may still come.
+    /// As [`Self::check`], for a stream of which nothing is wanted any more. Who may write it may be forgotten; what
+    /// the path was granted and had not sent may still come.
     pub(crate) fn check_late(&mut self, path: PathId, stream: StreamId, frame: Range<u64>, arrived: u64) -> Access {
         if self.writers.contains_key(&(stream, path)) {
             return self.check(path, stream, frame, arrived);
@@ -177,13 +178,14 @@ impl GrantTable {
                 advanced.push(id);
             }
         }
+        // Afterwards, since a grant that is settled leaves the index.
         for id in advanced {
             self.refresh(id);
         }
     }
 
-    /// The primary takes a grant back. What did not arrive yet is lost, and late bytes of it are fenced. Gives the grant
-    /// if this settled it: not if it is unknown, settled, or younger than the command.
+    /// The primary takes a grant back. What did not arrive yet is lost, and late bytes of it are fenced. Gives the
+    /// grant if this settled it: not if it is unknown, settled, or younger than the command.
     pub(crate) fn revoke(&mut self, id: GrantId, epoch: Epoch) -> Option<Grant> {
         let entry = self.grants.get(&id).filter(|entry| entry.is_open() && entry.grant.epoch <= epoch)?;
         let grant = entry.grant.clone();
@@ -267,8 +269,8 @@ impl GrantTable {
         }
     }
 
-    /// The application read everything of `stream` below `offset`. What is written there again is dropped unseen, so who
-    /// may write there need not be known any more. Keeps the book of a long stream short.
+    /// The application read everything of `stream` below `offset`. What is written there again is dropped unseen, so
+    /// who may write there need not be known any more. Keeps the table of a long stream short.
     pub(crate) fn forget_below(&mut self, stream: StreamId, offset: u64) {
         for (_, writer) in self.writers.range_mut(stream_keys(stream)) {
             let before = writer.ranges_held();
@@ -277,7 +279,7 @@ impl GrantTable {
         }
     }
 
-    /// The next status the primary must hear. Progress is told in steps of [`GRANT_PROGRESS_BYTES`], the end of a grant
+    /// The next status for the primary. Progress is reported in steps of [`GRANT_PROGRESS_BYTES`], the end of a grant
     /// once.
     pub(crate) fn poll_status(&mut self) -> Option<(GrantId, GrantStatus)> {
         let id = self.due.pop_front()?;
@@ -324,8 +326,8 @@ impl GrantTable {
         Ok(())
     }
 
-    /// Draws the conclusion from what arrived and what was ended. What is told to be lost must not arrive later, since the
-    /// primary may end the stream before it: it is fenced.
+    /// Settles a grant if what arrived and what was ended allow it. Bytes that are reported lost must not arrive later,
+    /// since the primary may end the stream before them: they are fenced.
     fn refresh(&mut self, id: GrantId) {
         let Some(entry) = self.grants.get(&id).filter(|entry| entry.is_open()) else { return };
         let verdict = entry.verdict();
@@ -493,6 +495,8 @@ struct Writer {
 
 impl Writer {
     fn check(&mut self, frame: Range<u64>, arrived: u64) -> Access {
+        // Below the floor grants are forgotten, and what comes there is dropped unseen. The range may be inverted:
+        // empty.
         let frame = frame.start.max(self.floor)..frame.end;
         if !frame.is_empty() && !self.granted.covers(&frame) {
             return Access::Violation;
@@ -563,10 +567,12 @@ fn layer_overlaps(layer: &BTreeMap<u64, (u64, GrantId)>, range: &Range<u64>) -> 
 }
 
 /// Joins the ranges that are closest to each other until at most `max` are left. The last stays as it is, so that the
-/// highest byte that arrived is never called missing: the primary may end the stream behind what it believes to be there.
+/// highest byte that arrived is never called missing: the primary may end the stream behind what it believes to be
+/// there.
 fn merge(ranges: Vec<Range<u64>>, max: usize) -> Vec<Range<u64>> {
     let Some(excess) = ranges.len().checked_sub(max).filter(|excess| *excess > 0) else { return ranges };
     let mut gaps: Vec<(u64, usize)> =
+        // The last gap is left out, so the last range is never joined.
         ranges.windows(2).zip(1..ranges.len() - 1).map(|(pair, index)| (pair[1].start - pair[0].end, index)).collect();
     gaps.sort_unstable();
     let mut joins: Vec<usize> = gaps.into_iter().take(excess).map(|(_, index)| index).collect();

@@ -1,4 +1,4 @@
-//! The primary's book of delegations: the grants it issued, and what the client says became of them.
+//! The primary's table of delegations: the grants it issued, and what the client reports of them.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -55,8 +55,8 @@ impl Delegations {
         self.outstanding_total < self.grants_session_max && self.outstanding_on(path) < self.grants_path_max
     }
 
-    /// Enters a grant for `path` to write `range` of a stream. The entry stays until it was forgotten here and the client
-    /// said its last about it.
+    /// Enters a grant for `path` to write `range` of a stream. The entry stays until it was forgotten here and its last
+    /// status came.
     pub(crate) fn issue(
         &mut self,
         path: PathId,
@@ -76,7 +76,7 @@ impl Delegations {
         Ok(id)
     }
 
-    /// The client tells what became of a grant. Gives what that changes, if anything: what it says of a delegation that
+    /// The client reports a status of a grant. Returns what that changes, if anything: a status of a delegation that
     /// was given up here already is checked and then ignored.
     ///
     /// # Errors
@@ -99,9 +99,10 @@ impl Delegations {
         Ok(change)
     }
 
-    /// Takes back a grant that the client was never told of. All of its range is missing.
+    /// Takes back a grant whose GRANT did not leave. All of its range is missing.
     pub(crate) fn annul(&mut self, id: GrantId, code: ErrorCode) -> Option<Change> {
         let missing = vec![self.known.get(&id)?.range.clone()];
+        // As if the client had reported it, so that all counts are kept in one place.
         self.on_status(id, GrantStatus::Lost { code, missing }).ok().flatten()
     }
 
@@ -122,13 +123,13 @@ impl Delegations {
     }
 
     /// The application takes a delegation back. `None` if it is unknown or over, and otherwise whether this is news, so
-    /// that the client is told once.
+    /// that REVOKE is sent once.
     pub(crate) fn revoke(&mut self, id: GrantId) -> Option<bool> {
         let entry = self.known.get_mut(&id).filter(|entry| !entry.is_forgotten && entry.is_active())?;
         Some(!std::mem::replace(&mut entry.is_revoked, true))
     }
 
-    /// Whether the client said its last about every grant.
+    /// Whether the last status of every grant came.
     pub(crate) fn is_settled(&self) -> bool {
         self.outstanding_total == 0
     }
@@ -185,7 +186,7 @@ struct DelegationEntry {
     stream: StreamId,
     range: Range<u64>,
     state: GrantStatus,
-    /// The client did not say its last yet.
+    /// Whether the last status did not come yet.
     is_outstanding: bool,
     is_revoked: bool,
     is_forgotten: bool,
@@ -203,6 +204,7 @@ impl DelegationEntry {
             GrantStatus::Delivered => (vec![self.range.clone()], Vec::new()),
             GrantStatus::Lost { missing, .. } => (self.rest(missing)?, missing.clone()),
         };
+        // A status of a delegation that was given up is checked like any other, and only then ignored ([P-8.19]).
         if !self.is_active() {
             return Ok(None);
         }

@@ -59,6 +59,7 @@ impl CarrierPool {
     pub(super) fn bind(&mut self, quic: &mut Connection, limits: &Limits) -> Option<CarrierId> {
         let wanted = (self.bound + 1).div_ceil(limits.streams_per_carrier).min(limits.carriers_max);
         if self.shared().count() < wanted
+            // The next stream that QUIC allows is for the relay's carrier.
             && !self.relay_awaited
             && let Some(id) = self.open_carrier(quic)
         {
@@ -73,9 +74,11 @@ impl CarrierPool {
     /// Releases one binding; a carrier that the load no longer asks for is finished.
     pub(super) fn unbind(&mut self, quic: &mut Connection, id: CarrierId, limits: &Limits) {
         self.bound = self.bound.saturating_sub(1);
+        // The carrier may be finished already; the sum counts its bindings until they are released.
         if let Some(carrier) = self.open.get_mut(&id) {
             carrier.bound = carrier.bound.saturating_sub(1);
         }
+        // More may stay than are opened for a load, so that one that comes and goes keeps its carriers.
         let wanted = 2 * self.bound.div_ceil(limits.streams_per_carrier) + 1;
         if self.shared().count() > wanted {
             let idle = self.shared().find(|(_, carrier)| carrier.bound == 0).map(|(id, _)| *id);
@@ -90,7 +93,8 @@ impl CarrierPool {
         if self.relay.is_none() {
             self.relay = self.open_carrier(quic);
             self.relay_awaited = self.relay.is_none();
-            // One after the other, until the peer allows a stream more.
+            // Carriers are finished one after the other, until the peer allows one more stream. A finished one stays in
+            // `by_quic` until the peer has acknowledged its end.
             let finishing = self.by_quic.len() > self.open.len()
                 || self.open.values().any(|carrier| carrier.state == CarrierState::Retiring);
             if self.relay_awaited && !finishing && self.open.len() > 1 {
@@ -114,7 +118,7 @@ impl CarrierPool {
         self.open.get(&id).is_some_and(|carrier| carrier.is_open() && carrier.backlog.is_empty())
     }
 
-    /// Writes what QUIC takes; the rest waits. A carrier that has carried its fill is finished.
+    /// Writes what QUIC takes; the rest waits. A carrier that reached its limit of bytes is finished.
     pub(super) fn submit(
         &mut self,
         quic: &mut Connection,
@@ -125,13 +129,14 @@ impl CarrierPool {
         let Some(carrier) = self.open.get_mut(&id) else { return };
         carrier.backlog.extend(chunks);
         carrier.flush(quic);
+        // The relay's carrier is never replaced: two would not keep the order of its frames ([P-8.9]).
         if carrier.written_bytes >= limits.carrier_bytes_max && self.relay != Some(id) {
             self.retire(quic, id);
         }
     }
 
-    /// Tries every carrier that has something waiting: first that of relayed frames, then the others in turns, since each
-    /// may take all the credit there is.
+    /// Tries every carrier that has something waiting: first that of relayed frames, then the others in turns, since
+    /// each may take all the credit there is.
     pub(super) fn flush_all(&mut self, quic: &mut Connection) {
         let waits = |id: &CarrierId| self.open.get(id).is_some_and(|carrier| !carrier.backlog.is_empty());
         let (after, before) = (self.open.range(self.turn..), self.open.range(..self.turn));
@@ -140,6 +145,7 @@ impl CarrierPool {
         for id in waiting {
             self.flush(quic, id);
             let is_done = self.open.get(&id).is_none_or(|carrier| carrier.backlog.is_empty());
+            // The next turn begins behind the last carrier that was written to the end.
             if is_done && self.relay != Some(id) {
                 self.turn = CarrierId(id.0 + 1);
             }
@@ -238,6 +244,7 @@ impl Carrier {
                 }
                 Err(quinn_proto::WriteError::Blocked) => return,
                 Err(quinn_proto::WriteError::Stopped(_) | quinn_proto::WriteError::ClosedStream) => {
+                    // No more can be written; `Path::read` reports the fault.
                     self.state = CarrierState::Broken;
                     self.backlog.clear();
                 }

@@ -19,7 +19,7 @@ pub(super) struct ControlStream {
     stall: Option<Stall>,
 }
 
-/// QUIC takes no more.
+/// A time in which QUIC takes no more of the control plane.
 #[derive(Debug, Clone, Copy)]
 struct Stall {
     since: Instant,
@@ -27,12 +27,14 @@ struct Stall {
     taken: usize,
 }
 
-/// What is to be made of a stall.
+/// How a stall is judged.
 #[derive(Debug, PartialEq, Eq)]
 enum Patience {
+    /// The stall is tolerated.
     Left,
-    /// There is none with the peer; there is if it is the line that takes no more.
+    /// A slow line is tolerated; a peer that gives no credit is at fault.
     WithALine,
+    /// The peer is at fault, whatever the reason.
     Out,
 }
 
@@ -102,9 +104,11 @@ impl ControlStream {
                     }
                 }
                 Err(WriteError::Blocked) => {
+                    // A stall begins when QUIC first takes no more; further attempts do not renew it.
                     self.stall.get_or_insert(Stall { since: now, taken: 0 });
                     return;
                 }
+                // What is left cannot be written any more. QUIC reports a stop as an event, which is the fault.
                 Err(WriteError::Stopped(_) | WriteError::ClosedStream) => self.out.clear(),
             }
         }
@@ -116,8 +120,8 @@ impl ControlStream {
         self.is_overfull(limits) || self.is_overdue(now, limits)
     }
 
-    /// A peer that leaves too much unread for too long, or reads so little that it comes to the same. To be asked when
-    /// QUIC was given what it takes; changes its window. `unreached` is for how long nothing may have reached the peer.
+    /// Returns a fault if the peer leaves too much unread for too long, or reads too little. To be asked when QUIC was
+    /// given what it takes; changes QUIC's window. `unreached` is for how long nothing may have reached the peer.
     pub(super) fn check(
         &mut self,
         quic: &mut Connection,
@@ -138,6 +142,7 @@ impl ControlStream {
                 detail: "the peer does not read its control plane",
             });
         }
+        // The line takes no more, which is nobody's fault: the time begins anew.
         if self.is_overdue(now, limits) && !is_long(unreached, limits) {
             self.stall = Some(Stall { since: now, taken: 0 });
         }
@@ -153,8 +158,8 @@ impl ControlStream {
         self.stall.is_some_and(waited)
     }
 
-    /// What is to be made of a stall. If nothing may have reached the peer for long it is excused, but not for ever: one
-    /// that is only silent is gone before.
+    /// Judges a stall. A peer that nothing may have reached for long is excused, but not for ever: the path of a peer
+    /// that is only silent ends before.
     fn patience(&self, now: Instant, unreached: Duration, limits: &Limits) -> Patience {
         if !self.is_overdue(now, limits) {
             Patience::Left
@@ -167,10 +172,11 @@ impl ControlStream {
         }
     }
 
-    /// Whether the peer must give credit before QUIC takes more. Otherwise QUIC has its fill of what is not acknowledged,
-    /// as on a line that is slow.
+    /// Whether the peer must give credit before QUIC takes more. Otherwise QUIC has its fill of what is not
+    /// acknowledged, as on a line that is slow.
     fn is_out_of_credit(&self, quic: &mut Connection) -> bool {
         let Some(stream) = self.quic else { return false };
+        // Without a window of QUIC's own, only the peer's credit can block. The caller restores the window.
         quic.set_send_window(u64::MAX);
         quic.send_stream(stream).write(&[]) == Err(WriteError::Blocked)
     }
@@ -208,7 +214,7 @@ impl ControlStream {
 }
 
 impl Stall {
-    /// A few bytes now and then are no progress.
+    /// QUIC took bytes. A few bytes now and then do not end a stall.
     fn on_taken(&mut self, now: Instant, bytes: usize) {
         self.taken = self.taken.saturating_add(bytes);
         if self.taken >= CONTROL_PROGRESS_BYTES {

@@ -17,6 +17,7 @@ impl Path {
         match event {
             quinn_proto::Event::Connected => self.inputs.push_back(self.check_protocol()),
             quinn_proto::Event::ConnectionLost { reason } => {
+                // Reported only after everything that came before the loss was read: see `next_input`.
                 let connecting = *self.lifecycle.state() == PathState::Connecting;
                 self.lost = Some(loss::reason(reason, connecting));
             }
@@ -89,9 +90,10 @@ impl Path {
         if !self.control.is_suspect(now, &self.limits) {
             return Ok(());
         }
-        // What the peer gave credit for until now counts.
+        // The peer is judged after QUIC took all that the peer has given credit for until now.
         self.flush_control(now);
         let verdict = self.control.check(&mut self.quic, now, self.health.unreached(now), &self.limits);
+        // `check` may have lifted the window.
         let window = self.send_window();
         self.quic.set_send_window(window);
         verdict
@@ -119,12 +121,14 @@ impl Path {
                     detail: "too many acknowledgements of nothing new",
                 });
             }
+            // A packet that was acknowledged makes up for one no-op frame ([P-5.16]).
             self.no_op_frames.give_back(new.len() as u64);
             self.inputs.extend(new.into_iter().map(PathInput::Acknowledged));
             if let Some(input) = self.inputs.pop_front() {
                 return Ok(Some(input));
             }
         }
+        // Carriers are not read before the peer has authenticated ([P-2.5]).
         if !self.data_open {
             return Ok(None);
         }

@@ -36,6 +36,7 @@ impl Health {
         let slept = now.saturating_duration_since(self.looked) >= dead_after(rtt, limits);
         self.looked = now;
         if slept {
+            // The silence counts from now on, as if the peer had just been heard ([P-9.3]).
             self.on_heard(now);
         }
         slept
@@ -92,8 +93,8 @@ impl Health {
         }
     }
 
-    /// Whether a suspect peer is to be asked again; notes it if so. QUIC's own probes are ever farther apart: none might
-    /// fall between the end of an outage and the death of the path.
+    /// Whether a suspect peer is to be asked again; notes it if so. QUIC's own probes are ever farther apart: none
+    /// might fall between the end of an outage and the death of the path.
     pub(super) fn probe(&mut self, now: Instant, limits: &Limits) -> bool {
         let due = self.probe_at(limits).is_none_or(|at| now >= at);
         if due {
@@ -107,6 +108,7 @@ impl Health {
         let dead_at = self.dead_at(rtt, limits);
         let suspect_at = self.suspect_at(rtt, limits);
         let probe_at = suspect_at.filter(|at| *at <= now).and_then(|_| self.probe_at(limits));
+        // A moment that is past was judged already: to wake again would change nothing.
         suspect_at.into_iter().chain(dead_at).chain(probe_at).filter(|at| *at > now).min()
     }
 
@@ -161,6 +163,7 @@ impl RateMeter {
     pub(super) fn on_bytes(&mut self, now: Instant, bytes: u64) {
         let elapsed = now.saturating_duration_since(self.window_start);
         if elapsed >= Self::WINDOW {
+            // A window that ended in a pause says nothing of the rate.
             if elapsed < Self::IDLE {
                 self.rate = Some(self.sample(elapsed));
             }

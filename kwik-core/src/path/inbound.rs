@@ -42,6 +42,7 @@ impl Inbound {
     /// The next item other than a packet boundary, from whichever carrier has one.
     pub(super) fn next(&mut self, quic: &mut Connection, now: Instant) -> Result<Option<CarrierItem>, WireError> {
         if self.opened {
+            // One event of QUIC may announce several streams.
             self.opened = false;
             while let Some(stream) = quic.streams().accept(Dir::Uni) {
                 self.readers.insert(stream, CarrierReader::new());
@@ -58,6 +59,7 @@ impl Inbound {
                 Some(CarrierItem::PacketEnd { number, .. }) => self.packets.on_end(now, number),
                 Some(item) => return Ok(Some(item)),
                 None => {
+                    // Few carriers have any, and only then the sum over all of them is made.
                     if reader.unknown_bytes() > 0 {
                         self.check_unknown()?;
                     }

@@ -35,9 +35,11 @@ impl Path {
         match verdict {
             Verdict::Dead if self.idle_policy == IdlePolicy::Close => {
                 let reason = DeadReason::new(TransportCode::TIMED_OUT, "");
+                // `close` ends the reading of the path, so the loss is reported here.
                 self.close(now, reason.clone());
                 Some(PathInput::Lost(reason))
             }
+            // Dead under another policy is suspect only: QUIC's idle timeout ends the primary's path ([P-9.4]).
             Verdict::Dead | Verdict::Suspect => self.lifecycle.move_to_suspect().then_some(PathInput::Suspect),
             Verdict::Alive => None,
         }

@@ -1,4 +1,4 @@
-//! What a path measured, and what it carried.
+//! The measurements and counters of a path.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ impl Path {
         self.sent.sent()
     }
 
-    /// Carriers open in both directions.
+    /// How many carriers are open, in both directions together.
     pub(crate) fn carriers(&self) -> usize {
         self.carriers.count() + self.inbound.count()
     }

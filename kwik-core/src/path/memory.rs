@@ -54,13 +54,14 @@ impl Path {
         self.data_open && !self.ended && self.windows.receive < u64::from(self.limits.quic_receive_window_bytes)
     }
 
-    /// Lets the windows grow to what they should be, or to what there is `room` for, of which half is left to others. A path
-    /// on which nothing is sent gives back what it took for that.
+    /// Lets the windows grow to what they should be, or to what there is `room` for, of which half is left to others. A
+    /// path on which nothing is sent gives back what it took for that.
     pub(crate) fn fit_windows(&mut self, is_sending: impl FnOnce() -> bool, room: u64) {
         let mut room = room;
         if self.wants_window() {
             let wanted = u64::from(self.limits.quic_receive_window_bytes) - self.windows.receive;
             let step = wanted.min(room / 2);
+            // A receive window never shrinks: the peer may use all credit that it was given.
             if step == wanted || step >= Windows::STEP {
                 self.windows.receive += step;
                 room -= step;

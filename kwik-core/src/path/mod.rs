@@ -48,7 +48,7 @@ pub(crate) use self::carriers::CarrierId;
 pub(crate) use self::liveness::IdlePolicy;
 pub(crate) use self::transport::PathSettings;
 
-/// What a path tells its session.
+/// What a path reports to its session.
 #[derive(Debug)]
 pub(crate) enum PathInput {
     /// The QUIC handshake is done and the protocol agreed on.
@@ -115,22 +115,22 @@ pub(crate) struct Path {
     /// When QUIC's timers were last handled.
     timers_handled: Option<Instant>,
     meter: RateMeter,
-    /// Frames that achieve nothing.
+    /// No-op frames that are still tolerated.
     no_op_frames: Allowance,
     bytes_received: u64,
     bytes_sent: u64,
-    /// Of datagrams that the session was not told of.
+    /// Bytes of datagrams that the session did not count yet.
     datagram_bytes: u64,
     inputs: VecDeque<PathInput>,
     lost: Option<DeadReason>,
-    /// Nothing more is read: the path was closed here, or its loss was told.
+    /// Nothing more is read: the path was closed here, or its loss was reported.
     ended: bool,
-    /// Nobody ever answered at an address that another named: it hears no more.
+    /// Nobody ever answered at an address that another end named: nothing more is sent to it.
     mute: bool,
     windows: Windows,
     /// Whether QUIC has something that it was not asked for yet.
     is_unsent: bool,
-    /// Whether something may have happened that the session was not told of.
+    /// Whether something may have happened that the session did not handle yet.
     has_news: bool,
     /// When the path is to be woken, unless it was touched since that was asked.
     deadline: Option<Instant>,
@@ -195,6 +195,7 @@ impl Path {
         self.has_news = true;
         self.local_address = local_address.or(self.local_address);
         self.datagram_bytes = self.datagram_bytes.saturating_add((bytes + Self::DATAGRAM_BYTES) as u64);
+        // Measured before this datagram ends it.
         let silence = self.health.silence(now);
         self.control.on_reached(now, silence, &self.limits);
         self.health.on_heard(now);
@@ -228,7 +229,7 @@ impl Path {
 
     // ---- out
 
-    /// What happened, one thing at a time. Everything QUIC has is read before a loss is told.
+    /// The next thing that happened. Everything QUIC has is read before a loss is reported.
     pub(crate) fn poll(&mut self, now: Instant) -> Option<PathInput> {
         let input = self.next_input(now);
         self.has_news = input.is_some();
@@ -237,6 +238,7 @@ impl Path {
 
     fn next_input(&mut self, now: Instant) -> Option<PathInput> {
         if self.ended {
+            // Events of a connection that is closing concern nobody and must not pile up.
             while self.quic.poll().is_some() {}
             return None;
         }
@@ -269,6 +271,7 @@ impl Path {
     pub(crate) fn take_overdue(&mut self, now: Instant) -> bool {
         let is_overdue = !self.ended && self.lifecycle.deadline().is_some_and(|deadline| now >= deadline);
         if is_overdue {
+            // Reported once; the session then closes the path.
             self.lifecycle.expect_move_by(None);
         }
         is_overdue
@@ -289,6 +292,7 @@ impl Path {
             return None;
         }
         let mtu = usize::from(self.quic.current_mtu().max(1));
+        // All datagrams of one call leave in one UDP send, which takes no more bytes than that.
         let max_datagrams = max_datagrams.min(limits::UDP_BYTES_MAX / mtu).max(1);
         let before = self.probe.bytes_in_flight();
         let transmit = self.quic.untouched().poll_transmit(now, max_datagrams, buf);
@@ -358,8 +362,8 @@ impl Path {
         self.lifecycle.move_to_closing(deadline)
     }
 
-    /// Says until when the path must have left its state, or have become active if it connects: else [`PathInput::Overdue`]
-    /// comes.
+    /// Says until when the path must have left its state, or have become active if it connects: else
+    /// [`PathInput::Overdue`] comes.
     pub(crate) fn expect_move_by(&mut self, deadline: Option<Instant>) {
         self.lifecycle.expect_move_by(deadline);
         self.quic.touch();
@@ -380,12 +384,13 @@ impl Path {
         let code = VarInt::from_u64(reason.code.to_wire()).unwrap_or(VarInt::MAX);
         let text = cut_reason(&reason.detail).to_owned();
         self.probe.lift_window();
+        // Where nobody ever answered, not even the end of the dial is sent ([P-8.4]).
         self.mute = self.idle_policy == IdlePolicy::Close && self.has_heard_nothing();
         self.quic.close(now, code, Bytes::from(text));
         self.lifecycle.move_to_dead(reason);
     }
 
-    /// Whether the peer hears what is said on the control plane. One that is still connecting must hear HELLO or JOIN
+    /// Whether control frames may be queued for the peer. On a path that is still connecting, HELLO or JOIN must be the
     /// first.
     pub(crate) fn is_hearing(&self) -> bool {
         !self.state().is_dead() && *self.state() != PathState::Connecting
@@ -416,7 +421,7 @@ impl Path {
         self.lifecycle.log().frame(None, || ProtocolEventKind::FrameReceived { frame });
     }
 
-    /// Whether something may have happened that the session was not told of.
+    /// Whether something may have happened that the session did not handle yet.
     pub(crate) fn has_news(&self) -> bool {
         self.has_news
     }
@@ -438,6 +443,7 @@ impl Path {
             self.control.queue(&PacketAck { ranges }.into());
             self.note_sent("PACKET_ACK");
         }
+        // The control plane takes QUIC's window and the peer's credit before carriers do ([P-5.1]).
         self.flush_control(now);
         self.carriers.flush_all(&mut self.quic);
         self.note_carriers();
@@ -514,7 +520,7 @@ impl Path {
         self.meter.on_bytes(now, bytes);
     }
 
-    /// Whether one more frame that achieved nothing is put up with.
+    /// Whether one more no-op frame is tolerated; counts it.
     pub(crate) fn admit_no_op(&mut self, now: Instant) -> bool {
         self.no_op_frames.take(now)
     }
@@ -538,7 +544,7 @@ impl Path {
         self.quic.is_drained()
     }
 
-    /// What this end owes the peer in acknowledgements is to be said now. Returns whether that is new.
+    /// Makes an acknowledgement that this end owes due now. Returns whether it was not due before.
     pub(crate) fn hasten_report(&mut self, now: Instant) -> bool {
         let is_new = self.control.is_ready() && self.inbound.packets.hasten(now);
         if is_new {
@@ -547,7 +553,7 @@ impl Path {
         is_new
     }
 
-    /// Whether the peer knows what this end received, and has all that was said on the control plane.
+    /// Whether the peer knows what this end received, and received all of the control plane.
     pub(crate) fn has_announced_all(&self) -> bool {
         let said = self.control.is_flushed() && !self.is_unsent && self.probe.bytes_in_flight() == 0;
         said && self.inbound.packets.deadline().is_none()

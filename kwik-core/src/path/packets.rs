@@ -46,6 +46,7 @@ impl SentPackets {
                     detail: "acknowledges a packet that was never sent",
                 });
             }
+            // The decoder refuses ranges that overlap ([P-5.6]), so no packet comes twice.
             new.extend(self.outstanding.range(range.clone()).map(|number| PacketNumber(*number)));
         }
         for number in &new {
@@ -82,6 +83,7 @@ impl ReceivedPackets {
     /// A packet header was read.
     pub(super) fn on_start(&mut self, number: PacketNumber) -> Result<(), WireError> {
         let violation = |detail| WireError { code: TransportCode::PROTOCOL_VIOLATION, frame: "packet", detail };
+        // Carriers are not ordered among each other, so packets complete in any order. The bound keeps both sets small.
         let lowest_missing = match self.complete.first() {
             Some(range) if range.start == 0 => range.end,
             _ => 0,
@@ -101,6 +103,7 @@ impl ReceivedPackets {
         self.complete.insert(number.0..number.0 + 1);
         self.received += 1;
         self.unreported += 1;
+        // The delay counts from the first packet that was not reported.
         self.report_at.get_or_insert_with(|| now.checked_add(Self::REPORT_DELAY).unwrap_or(now));
     }
 
@@ -113,7 +116,8 @@ impl ReceivedPackets {
         self.unreported = 0;
         self.report_at = None;
         let ranges: SmallVec<[Range<u64>; 4]> = self.complete.iter().take(ACK_RANGES_MAX).collect();
-        // With more ranges than a report holds, the lowest may be as they were; the sender counts what says nothing new.
+        // A report holds the lowest ranges only, and they may not have changed. The peer counts a repetition as a no-op
+        // frame, so none is sent.
         if ranges == self.reported {
             return None;
         }
@@ -121,7 +125,7 @@ impl ReceivedPackets {
         Some(ranges)
     }
 
-    /// What is owed is due now. Returns whether it was not before.
+    /// Makes the report that is owed due now. Returns whether it was not due before.
     pub(super) fn hasten(&mut self, now: Instant) -> bool {
         let later = self.report_at.is_some_and(|at| at > now);
         if later {

@@ -17,7 +17,7 @@ pub(super) struct Probe {
     /// Frames sent that the peer must acknowledge.
     eliciting: AtomicU64,
     closing: AtomicBool,
-    /// Acknowledgements that told something new.
+    /// Acknowledgements of something new.
     acks: AtomicU64,
     /// A window that holds until something is sent, if it is larger than the controller's.
     lifted: AtomicU64,
@@ -45,8 +45,8 @@ impl Probe {
     }
 
     /// The peer is heard again after a silence: `bytes` may leave however much is in flight. quinn-proto holds
-    /// acknowledgements back with the data they would go with, until its own probe, which the silence made late; and the
-    /// answer to this datagram tells what was lost.
+    /// acknowledgements back with the data they would go with, until its own probe, which the silence made late; and
+    /// the answer to this datagram tells what was lost.
     pub(super) fn lift_window_once(&self, bytes: u64) {
         self.lifted.store(self.bytes_in_flight().saturating_add(bytes), Ordering::Relaxed);
     }

@@ -1,11 +1,11 @@
-//! The QUIC connection of a path, which tells whether anything was done to it.
+//! The QUIC connection of a path, which notes whether anything was done to it.
 
 use std::ops::{Deref, DerefMut};
 
 use quinn_proto::Connection;
 
-/// A connection. Whoever changes it may have given it something to send, or another deadline: it is *touched* then, until
-/// it was asked for both.
+/// A connection. Whoever changes it may have given it something to send, or another deadline: it is *touched* then,
+/// until it was asked for both.
 pub(crate) struct Quic {
     connection: Connection,
     touched: bool,

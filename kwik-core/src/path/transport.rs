@@ -24,8 +24,8 @@ pub(super) const UNAUTHENTICATED_RECEIVE_WINDOW: u32 = 64 * 1024;
 const UNAUTHENTICATED_CARRIERS: u32 = 8;
 
 /// Settings for one connection. A connection has its own, since its congestion controller reports to its `probe`. The
-/// client keeps idle paths alive, since it is the client that must notice a silent server. A server does so only where its
-/// own idle timeout, which the client does not know, is shorter than clients count on.
+/// client keeps idle paths alive, since it is the client that must notice a silent server. A server does so only where
+/// its own idle timeout, which the client does not know, is shorter than clients count on.
 pub(super) fn transport_config(
     side: Side,
     limits: &Limits,
@@ -38,6 +38,7 @@ pub(super) fn transport_config(
         Side::Client => Some(limits.keep_alive),
         Side::Server => Some(limits.idle_timeout / 3).filter(|third| *third < KEEP_ALIVE_MAX),
     };
+    // An idle timeout of zero, below, would mean none at all (RFC 9000 §18.2).
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(settings.mtu_max);
     transport

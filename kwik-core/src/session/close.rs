@@ -30,8 +30,8 @@ pub(super) enum Phase {
         announced: bool,
         /// The peer announced its end too.
         peer_closing: bool,
-        /// Until when this end waits, with everything delivered, for the peer to know or to deliver more; and the packets
-        /// that had come from it by then.
+        /// Until when this end waits, with everything delivered, for the peer to know or to deliver more; and the
+        /// packets that had come from it by then.
         lingers: Option<(Instant, u64)>,
     },
     Closed {
@@ -67,7 +67,7 @@ impl Phase {
         }
     }
 
-    /// The end of the session, once.
+    /// Returns the end of the session, the first time only.
     pub(super) fn take_notice(&mut self) -> Option<SessionError> {
         match self {
             Self::Closed { error, noticed } if !*noticed => {
@@ -80,7 +80,7 @@ impl Phase {
 }
 
 impl Phase {
-    /// The peer announced its end. What it said last counts.
+    /// The peer announced its end. Of several CLOSE frames the last one counts.
     pub(super) fn on_peer_closing(&mut self, close: Close) -> FrameEffect {
         let was_closing = match self {
             Self::Open { peer_closing } => peer_closing.replace(close).is_some(),
@@ -90,7 +90,7 @@ impl Phase {
         if was_closing { FrameEffect::NoOp } else { FrameEffect::Progress }
     }
 
-    /// This end announces its end, as soon as there is room.
+    /// This end will announce its end, as soon as the control plane has room.
     fn move_to_draining(&mut self, close: Close, deadline: Option<Instant>) {
         debug_assert!(matches!(self, Self::Open { .. }), "{self:?}");
         let peer_closing = matches!(self, Self::Open { peer_closing: Some(_) });
@@ -113,6 +113,7 @@ impl Session {
         let close = Close { code: ErrorCode::Application(code), reason: cut_reason(reason).to_owned() };
         common.phase.move_to_draining(close, now.checked_add(common.limits.drain_timeout));
         let is_usable = common.paths.main().is_some_and(|main| main.state().is_usable());
+        // Nothing is left to deliver, and on a main path that is not active nobody waits for CLOSE.
         if !is_usable && common.streams.is_drained() {
             self.finish_close(now);
         }
@@ -127,7 +128,8 @@ impl Session {
         }
     }
 
-    /// Ends a session that drains when everything is delivered, or its time is up. Returns whether there is more to say now.
+    /// Ends a draining session when everything is delivered, or its time is up. Returns whether a report is to be sent
+    /// now.
     pub(super) fn check_drained(&mut self, moment: Moment) -> bool {
         let now = moment.now;
         let has_delegations = match &self.role {
@@ -145,6 +147,7 @@ impl Session {
         let main = common.paths.main_mut().filter(|main| !main.state().is_dead());
         let settled = main.as_ref().is_none_or(|main| main.is_settled());
         if !*announced || has_delegations || !settled || !common.streams.is_drained() {
+            // The wait for the peer begins anew once everything is settled again.
             *lingers = None;
             return false;
         }
@@ -155,6 +158,7 @@ impl Session {
             }
             if !main.has_announced_all() || *peer_closing {
                 let received = main.packets_received();
+                // Every packet that came since renews the wait: the peer is still delivering ([P-12.6]).
                 if lingers.is_none_or(|(_, before)| before != received) {
                     *lingers = now.checked_add(main.answer_time()).map(|until| (until, received));
                 }
@@ -174,12 +178,13 @@ impl Session {
         if !common.streams.undelivered().is_empty()
             && let Some(main) = common.paths.main_mut()
         {
+            // The first close of a path counts: `end`, below, does not replace this code ([P-12.2]).
             main.close(now, DeadReason::new(close.code.cut_short(), close.reason.clone()));
         }
         self.end(now, &reason, SessionError::LocallyClosed);
     }
 
-    /// The whole session cannot go on: every peer hears why, then the application.
+    /// The whole session cannot go on: every path is closed with the reason, then the application is notified.
     pub(super) fn fail(&mut self, now: Instant, reason: DeadReason) {
         self.end(now, &reason.clone(), reason.into());
     }
@@ -208,6 +213,8 @@ impl Session {
         let error = match &mut self.common.phase {
             Phase::Draining { .. } => SessionError::LocallyClosed,
             Phase::Open { peer_closing: Some(close) } => {
+                // However the connection was lost after CLOSE, its code is reported, unless the peer's time was up
+                // ([P-12.3]).
                 let was_cut_short = reason.code == close.code.cut_short();
                 let code = if was_cut_short { reason.code } else { close.code };
                 DeadReason::new(code, std::mem::take(&mut close.reason)).into()
@@ -215,6 +222,7 @@ impl Session {
             Phase::Open { peer_closing: None } => reason.into(),
             Phase::Closed { .. } => return,
         };
+        // Only a client has other paths that receive this ([P-12.5]).
         let farewell = DeadReason::new(TransportCode::SOURCE_LOST, "the primary is gone");
         self.end(now, &farewell, error);
     }
@@ -225,6 +233,7 @@ impl Session {
             return;
         }
         common.paths.close_all(now, reason);
+        // What the paths noted happened before the end of the session.
         common.collect_path_logs();
         common.log.change(None, || ProtocolEventKind::SessionEnded { error: error.clone() });
         common.phase.move_to_closed(error);

@@ -123,8 +123,8 @@ impl Common {
 
     // ---- frames about streams
 
-    /// What the peer says of streams, which is legal between a client and its primary in both directions. The caller has
-    /// seen to what concerns its role only.
+    /// Handles a frame about streams that is legal between a client and its primary in both directions. The caller has
+    /// handled the frames that concern its role only.
     pub(super) fn on_stream_control(&mut self, frame: ControlFrame) -> Result<FrameEffect, Fault> {
         match frame {
             ControlFrame::OpenStream(open) => self.on_open(&open),
@@ -172,6 +172,7 @@ impl Common {
         if fin {
             self.log.stream(from, || ProtocolEventKind::StreamFinished { stream });
         }
+        // Bytes of a stream that is done with are not in `inserted`: they do not count for the path ([P-6.13]).
         let inserted = &outcome.inserted;
         let new = inserted.new.iter().map(|range| range.end - range.start).sum();
         if let Some(path) = self.paths.get_mut(from) {
@@ -183,8 +184,8 @@ impl Common {
         Ok(outcome)
     }
 
-    /// Whether bytes that were taken are somebody's fault: they opened too many gaps, or they differ from what came before.
-    /// The primary hears who contradicted whom; where it is one of the two itself, its word counts.
+    /// Whether bytes that were taken are somebody's fault: they opened too many gaps, or they differ from what came
+    /// before. The primary hears who contradicted whom; where it is one of the two itself, its word counts.
     pub(super) fn judge_stream_data(&mut self, stream: StreamId, outcome: &DataOutcome) -> Result<(), Fault> {
         if let Some(overflow) = &outcome.overflow {
             let fault = Fault::new(TransportCode::REASSEMBLY_LIMIT, "a stream with too many gaps");
@@ -193,6 +194,8 @@ impl Common {
         let Some(conflict) = &outcome.conflict else { return Ok(()) };
         let offset = conflict.at;
         self.log.change(conflict.second, || ProtocolEventKind::StreamConflict { stream, offset });
+        // The table refuses a secondary that contradicts itself or the primary. What is left is nobody's fault, unless
+        // the primary wrote second.
         match conflict.first.filter(|first| conflict.second.is_primary() && !first.is_primary()) {
             Some(_) => {
                 let fault = Fault::new(TransportCode::RANGE_CONFLICT, "bytes that differ from the primary's");
@@ -204,8 +207,8 @@ impl Common {
 
     // ---- what is announced of streams
 
-    /// Announces one change of a stream on the main path. Returns the stream if its limit rose, which every path that
-    /// writes it is to hear.
+    /// Announces one change of a stream on the main path. Returns the stream if its limit rose: every path that writes
+    /// it is to be notified.
     pub(super) fn announce(&mut self, control: StreamControl) -> Option<StreamId> {
         let (frame, raised) = match control {
             StreamControl::Open { id, priority, limit } => {
@@ -214,7 +217,7 @@ impl Common {
             StreamControl::Reset { id, code, final_size } => {
                 (ResetStream { stream: id, code, final_size: StreamOffset(final_size) }.into(), None)
             }
-            // Secondaries heard of it when the stream was over for them.
+            // Secondaries were notified when the stream was over at the client: see `ClientRole::on_stream_over`.
             StreamControl::Stop { id, code, conflict } => (StopSending { stream: id, code, conflict }.into(), None),
             StreamControl::MaxStreamData { id, limit } => {
                 self.log.frame(None, || ProtocolEventKind::StreamLimitRaised { stream: id, limit });
@@ -225,6 +228,7 @@ impl Common {
                 (ControlFrame::from(GrantEnd { grant, end: StreamOffset(end), code }), None)
             }
         };
+        // A main path that is dead ends the session, and what is announced is lost with it.
         if let Some(main) = self.paths.main_mut().filter(|main| main.is_hearing()) {
             main.queue_control(&frame);
         }
@@ -234,6 +238,7 @@ impl Common {
     // ---- writers that wait for room
 
     pub(super) fn wakes_deadline(&mut self, now: Instant) -> Option<Instant> {
+        // The wait counts from when room was first left unused, not from the last call.
         let due = self.wakes_due.or_else(|| now.checked_add(Self::WAKE_PATIENCE));
         self.wakes_due = due.filter(|_| self.streams.has_unused_wakes());
         self.wakes_due

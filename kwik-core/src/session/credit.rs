@@ -42,6 +42,7 @@ impl StreamCredit {
             if completed > 0 {
                 slots.allowance.give_back(completed);
             }
+            // A step of slots is worth a frame; once one is due, all that the allowance has go with it.
             if slots.due(streams.withheld(dir)).is_some_and(|at| at <= now) {
                 streams.free_withheld(dir, slots.allowance.take_up_to(now, streams.withheld(dir)));
             }

@@ -1,4 +1,5 @@
-//! What arrives on paths: which frame is legal from whom, in one place, and what it costs when it is not (PROTOCOL.md §5).
+//! What arrives on paths: which frame is legal from whom, in one place, and what it costs when it is not (PROTOCOL.md
+//! §5).
 
 use std::time::Instant;
 
@@ -42,6 +43,7 @@ impl Session {
                 }
             }
             PathInput::Suspect | PathInput::Recovered => {
+                // Never at a server: its idle policy leaves the judging to the client.
                 if let RoleState::Client(client) = role {
                     client.on_liveness_changed(path);
                 }
@@ -85,8 +87,8 @@ impl Session {
         }
     }
 
-    /// What came of an input of `from`: a fault closes the path of the offender, and so do too many frames without effect.
-    /// A few of those are normal, since frames cross.
+    /// Handles the outcome of an input of `from`: a fault closes the path of the offender, and so do too many no-op
+    /// frames. A few no-op frames are normal, since frames cross.
     fn close_on_fault(&mut self, now: Instant, from: PathId, outcome: Result<FrameEffect, Fault>) {
         let outcome = match outcome {
             Ok(FrameEffect::NoOp) => self.charge(now, from),
@@ -94,17 +96,19 @@ impl Session {
             Err(fault) => Err(fault),
         };
         if let Err(fault) = outcome {
+            // The frame of one path may reveal the fault of another: see `Common::judge_stream_data`.
             self.on_fault(now, fault.offender.unwrap_or(from), &fault);
         }
     }
 
     fn charge(&mut self, now: Instant, from: PathId) -> Result<(), Fault> {
+        // A path that is gone cannot flood any more.
         let is_tolerated = self.common.paths.get_mut(from).is_none_or(|path| path.admit_no_op(now));
         let flood = Fault::new(TransportCode::CONTROL_FLOOD, "too many frames that achieve nothing");
         if is_tolerated { Ok(()) } else { Err(flood) }
     }
 
-    /// A fault of the peer on one path. A secondary's costs its path; any other, the session.
+    /// The peer committed a fault on one path. A secondary's fault ends its path, any other fault ends the session.
     pub(super) fn on_fault(&mut self, now: Instant, path: PathId, fault: &Fault) {
         self.on_fault_of(now, path, fault.code, DeadReason::new(fault.code, fault.detail));
     }
@@ -139,6 +143,7 @@ impl ClientRole {
         let is_authenticating = cx.paths.get(from).is_some_and(|path| *path.state() == PathState::Authenticating);
         match frame {
             ControlFrame::Welcome(welcome) if is_authenticating => self.on_welcome(cx, from, welcome),
+            // PACKET_ACK, which may come earlier ([P-3.2]), is handled by the path and never comes here.
             _ if is_authenticating => Err(violation("a frame before WELCOME")),
             frame if from.is_primary() => self.on_control_of_primary(cx, moment, frame),
             frame => self.on_control_of_secondary(cx, moment.now, from, frame),
@@ -197,6 +202,7 @@ impl PrimaryRole {
             ControlFrame::RawStatus(status) => Ok(self.raw.on_status(cx, &status)),
             ControlFrame::ResetStream(reset) => cx.on_reset(&reset),
             ControlFrame::StopSending(stop) => {
+                // This checks the stream id, so no conflict is reported of a stream that was never opened.
                 let effect = cx.on_stop(&stop)?;
                 match stop.conflict {
                     Some(conflict) => self.on_conflict(cx, stop.stream, conflict).map(|()| effect),
@@ -215,6 +221,7 @@ impl SecondaryRole {
                 (effect, None) => Ok(effect),
                 (_, Some(_)) => Err(violation("a conflict of writers, which only a primary hears of")),
             },
+            // OPEN_STREAM and MAX_STREAMS, which are handled there as well, do not go to a secondary ([P-5.5]).
             ControlFrame::MaxStreamData(_) | ControlFrame::Close(_) => cx.on_stream_control(frame),
             ControlFrame::Lease(lease) => self.on_lease(moment, &lease),
             ControlFrame::Revoke(revoke) => Ok(cx.streams.revoke_part(revoke.grant)),

@@ -1,5 +1,5 @@
-//! How long a path may live: the primary says again and again that it wants it, the client relays that, and the secondary
-//! ends a path that nobody wants (PROTOCOL.md §4).
+//! How long a path may live: the primary renews the lease of each path it wants, the client relays the renewal, and the
+//! secondary ends a path whose lease has passed (PROTOCOL.md §4).
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::wire::Lease;
 pub(super) struct Renewals {
     every: Duration,
     next: Option<Instant>,
-    /// Paths that are wanted, which was not said yet.
+    /// Paths that are wanted and whose renewal was not sent in this round yet.
     due: BTreeSet<PathId>,
 }
 
@@ -34,7 +34,7 @@ impl Renewals {
         self.next
     }
 
-    /// The next path of which is to be said that it is wanted.
+    /// The next path whose lease is to be renewed.
     pub(super) fn pop_due(&mut self) -> Option<PathId> {
         self.due.pop_first()
     }
@@ -45,6 +45,7 @@ impl Renewals {
     }
 
     pub(super) fn begin_round(&mut self, now: Instant, wanted: BTreeSet<PathId>) {
+        // Without a path there is no next round; `begin` plans one when a path is added.
         self.next = now.checked_add(self.every).filter(|_| !wanted.is_empty());
         self.due = wanted;
     }
@@ -72,7 +73,7 @@ impl PathLease {
         self.end.is_some_and(|end| now >= end)
     }
 
-    /// The primary wants the path to live on, or so it is said.
+    /// The client relayed a renewal, which the primary may or may not have signed.
     pub(super) fn renew(&mut self, moment: Moment, lease: &Lease) -> Result<FrameEffect, AuthError> {
         let issued_at = UnixTime::from_millis(lease.issued_at_ms);
         match self.term.renew(issued_at, &lease.signature, moment.wall)? {

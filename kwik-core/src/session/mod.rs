@@ -1,7 +1,8 @@
 //! A session at one end: the only place where paths, streams, grants and authentication meet.
 //!
-//! [`Common`] is what every end has; [`ClientRole`], [`PrimaryRole`] and [`SecondaryRole`] are what one role adds, and work
-//! on it. [`Session`] holds both: it gives the parts their turns, hands each input to the role it is for, and ends.
+//! [`Common`] is what every end has; [`ClientRole`], [`PrimaryRole`] and [`SecondaryRole`] are what one role adds, and
+//! work on it. [`Session`] holds both: it gives the parts their turns, hands each input to the role it is for, and
+//! ends.
 
 mod client;
 mod close;
@@ -119,14 +120,16 @@ impl Session {
         self.common.paths.iter_mut().map(|(_, path)| path)
     }
 
-    /// Handles what paths received, then hands to them what the session has to say. Returns whether work is left.
+    /// Handles what the paths received, then gives them what the session has to send. Returns whether work is left.
     pub(crate) fn pump(&mut self, moment: Moment) -> bool {
         self.commanded = false;
         let mut more = false;
+        // What was received comes before deadlines: an answer that is already here is not overdue.
         for id in self.common.paths.with_news() {
             more |= self.drain_path(moment, id);
         }
         if !more {
+            // The age of a slice counts in datagrams whose content was handled, so not while some is left.
             self.common.streams.own_old_slices();
         }
         self.check_time(moment);
@@ -152,6 +155,7 @@ impl Session {
         if let Some(event) = common.streams.poll_event() {
             return Some(SessionEvent::Stream(event));
         }
+        // The end of the session comes last, behind everything that happened before it.
         common.phase.take_notice().map(SessionEvent::Closed)
     }
 
@@ -162,6 +166,7 @@ impl Session {
     pub(crate) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
         let Self { common, role, .. } = self;
         let paths = common.paths.poll_timeout(now);
+        // The connections still have to drain.
         if common.phase.is_closed() {
             return paths;
         }
@@ -190,7 +195,7 @@ impl Session {
         }
     }
 
-    /// Nothing reaches an address, somebody says who need not speak the truth: ends dials to it that heard nothing yet.
+    /// Somebody, who may lie, reports that nothing reaches `remote`: ends the dials to it that received nothing yet.
     /// Returns whether there were any.
     pub(crate) fn on_unreachable(&mut self, now: Instant, remote: Address, reason: &str) -> bool {
         let is_dial = |path: &Path| path.is_unheard_dial() && path.remote_address() == remote.into();
@@ -209,12 +214,12 @@ impl Session {
         }
     }
 
-    /// Lets go of connections that are drained, once QUIC's endpoint knows it.
+    /// Drops connections that are drained, once QUIC's endpoint knows it.
     pub(crate) fn reap(&mut self) {
         self.common.paths.reap();
     }
 
-    /// Nothing is left: the session is closed, its application knows, and every connection is drained.
+    /// Whether nothing is left: the session is closed and released by its application, and every connection is drained.
     pub(crate) fn is_finished(&self) -> bool {
         self.common.released && self.common.phase.is_closed() && self.common.paths.is_empty()
     }
@@ -225,7 +230,7 @@ impl Session {
         self.close(now, 0, "");
     }
 
-    /// Nobody takes care of the session.
+    /// Ends the session since no application accepts it.
     pub(crate) fn refuse(&mut self, now: Instant) {
         self.drop_events();
         self.fail(now, DeadReason::new(TransportCode::SERVER_BUSY, "nobody accepts sessions"));
@@ -265,6 +270,7 @@ impl Session {
         for _ in 0..Self::INPUTS_PER_TURN {
             let common = &mut self.common;
             let Some(path) = common.paths.get_mut(id) else { return false };
+            // Datagrams count before what they brought is handled, since slices are measured against them.
             let (bytes, input) = (path.take_datagram_bytes(), path.poll(moment.now));
             common.log.append_path(id, path.log_mut());
             if bytes > 0 {
@@ -299,12 +305,15 @@ impl Session {
         }
     }
 
-    /// Hands to the paths all there is to say. Returns whether work is left.
+    /// Gives the paths everything that is to be sent. Returns whether work is left.
     fn flush(&mut self, moment: Moment) -> bool {
         if self.common.phase.is_closed() {
             return false;
         }
+        // Slots that come free now are announced in this turn.
         self.common.credit.give_out(moment.now, &mut self.common.streams);
+        // Before commands: OPEN_STREAM must leave before a GRANT names its stream ([P-5.7]). Where there was no room
+        // for it, there is none for commands either.
         self.flush_stream_control();
         let mut more = false;
         let Self { common, role, .. } = self;
@@ -319,6 +328,7 @@ impl Session {
             RoleState::Primary(primary) => primary.flush(common, moment),
             RoleState::Secondary(secondary) => secondary.flush(common, moment.now),
         }
+        // CLOSE goes behind what was said before it.
         self.flush_close();
         for (_, path) in self.common.paths.iter_mut().filter(|(_, path)| path.is_touched()) {
             // State that found no room on the control plane goes next, if there is room now.
@@ -361,7 +371,7 @@ impl Session {
         more
     }
 
-    /// Whether the application's streams may be spoken of on the main path.
+    /// Whether frames about the application's streams may be sent on the main path.
     fn can_send_streams(&self) -> bool {
         let Some(main) = self.common.paths.main() else { return false };
         match &self.role {
@@ -375,7 +385,7 @@ fn violation(detail: &'static str) -> Fault {
     Fault::new(TransportCode::PROTOCOL_VIOLATION, detail)
 }
 
-/// Why a path is closed that stays in a state for longer than it may.
+/// The reason for closing a path that stays in a state for longer than it may.
 fn overdue(state: &PathState, is_main: bool) -> DeadReason {
     match state {
         PathState::Connecting => DeadReason::new(TransportCode::UNREACHABLE, "the server did not answer in time"),

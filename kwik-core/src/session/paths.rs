@@ -43,8 +43,8 @@ impl Paths {
         paths
     }
 
-    /// The path that carries the streams of this end. The session ends with it. It is path 0 at a client and at a primary,
-    /// and the only path at a secondary.
+    /// The path that carries the streams of this end. The session ends with it. It is path 0 at a client and at a
+    /// primary, and the only path at a secondary.
     pub(super) fn main_id(&self) -> PathId {
         self.main
     }
@@ -87,7 +87,7 @@ impl Paths {
         self.count_windows();
     }
 
-    /// Those whose session was not told yet what happened.
+    /// The paths with news that the session has not handled yet.
     pub(super) fn with_news(&self) -> SmallVec<[PathId; 8]> {
         self.iter().filter(|(_, path)| path.has_news()).map(|(id, _)| id).collect()
     }
@@ -110,6 +110,7 @@ impl Paths {
 
     /// Lets go of connections that are drained, once QUIC's endpoint knows it; keeps their last measurements.
     pub(super) fn reap(&mut self) {
+        // QUIC may have drained before the session took the loss from the path; such a path is not dead yet.
         let is_over = |path: &Path| path.is_drained() && path.state().is_dead();
         let over: SmallVec<[PathId; 2]> = self.iter().filter(|(_, path)| is_over(path)).map(|(id, _)| id).collect();
         for id in over {
@@ -181,6 +182,7 @@ impl Paths {
         let main = self.main;
         self.windows = WindowTotals::default();
         for (id, path) in &mut self.connected {
+            // Each path is offered what those before it left: `on_window_changed` takes their part from the room.
             let is_sending = || (*id == main && streams.has_sendable()) || is_relaying(*id);
             let before = path.claim();
             path.fit_windows(is_sending, streams.room_for_windows());

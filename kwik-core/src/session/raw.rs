@@ -25,7 +25,7 @@ pub(super) struct RawEnd {
     bytes_max: usize,
     answers_max: usize,
     answer_timeout: Duration,
-    /// How many wrong signatures are looked at, at once and each second.
+    /// How many wrong signatures are verified: at once, and more each second.
     forged_max: (u32, u32),
     /// How much more all paths together may have than one.
     paths_max: usize,
@@ -40,7 +40,7 @@ pub(super) struct RawEnd {
     answers: VecDeque<RawStatus>,
 }
 
-/// What was sent to one path and has no receipt yet.
+/// The packets to one path that have no raw status yet.
 #[derive(Default)]
 struct Outbound {
     next: u64,
@@ -48,11 +48,11 @@ struct Outbound {
     waiting_bytes: usize,
 }
 
-/// A packet without a receipt.
+/// A packet without a raw status.
 struct Unacknowledged {
     len: usize,
     is_sent: bool,
-    /// Until when the receipt must have come, once the packet was handed to the control plane.
+    /// Until when the raw status must have come, once the packet was handed to the control plane.
     due: Option<Instant>,
 }
 
@@ -67,7 +67,7 @@ struct Inbound {
 }
 
 impl Outbound {
-    /// When the oldest packet's receipt is overdue.
+    /// When the raw status of the oldest packet is overdue.
     fn due(&self) -> Option<Instant> {
         self.waiting.values().next().and_then(|sent| sent.due)
     }
@@ -141,10 +141,12 @@ impl RawEnd {
 
     /// The next frame for this server's control plane.
     pub(super) fn poll_control(&mut self, now: Instant) -> Option<ControlFrame> {
+        // Answers go first: if too many pile up, the client is taken to be at fault.
         if let Some(answer) = self.answers.pop_front() {
             return Some(answer.into());
         }
         let packet = self.packets.pop_front()?;
+        // The time for the raw status counts from when the packet leaves ([P-8.20]).
         let flow = self.outbound.get_mut(&packet.to);
         if let Some(waiting) = flow.and_then(|flow| flow.waiting.get_mut(&packet.signed.sequence)) {
             (waiting.is_sent, waiting.due) = (true, now.checked_add(self.answer_timeout));
@@ -152,12 +154,12 @@ impl RawEnd {
         Some(packet.into())
     }
 
-    /// When the next receipt is overdue.
+    /// When the next raw status is overdue.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.outbound.values().filter_map(Outbound::due).min()
     }
 
-    /// A packet that was not acknowledged for too long may or may not have arrived: nothing more is waited for.
+    /// A packet without a raw status for too long may or may not have arrived: this end gives up waiting for it.
     pub(super) fn give_up_overdue(&mut self, cx: &mut Common, now: Instant) {
         while let Some((to, sequence)) = self.poll_overdue(now) {
             let result = Err(TransportCode::UNANSWERED.into());
@@ -176,6 +178,7 @@ impl RawEnd {
     pub(super) fn on_path_lost(&mut self, to: PathId) -> Vec<u64> {
         let Some(flow) = self.outbound.get_mut(&to) else { return Vec::new() };
         self.packets.retain(|packet| packet.to != to);
+        // What was sent may still be answered; if it is not, its time runs out.
         let unsent: Vec<u64> =
             flow.waiting.iter().filter(|(_, packet)| !packet.is_sent).map(|(sequence, _)| *sequence).collect();
         for sequence in &unsent {
@@ -184,8 +187,8 @@ impl RawEnd {
         unsent
     }
 
-    /// A packet came. `identity_of` names the sender's identity when it is not known yet. The application hears of it when
-    /// the queue was empty before.
+    /// A packet came. `identity_of` names the sender's identity when it is not known yet. The application hears of it
+    /// when the queue was empty before.
     pub(super) fn on_forward(
         &mut self,
         cx: &mut Common,
@@ -193,6 +196,7 @@ impl RawEnd {
         forward: RawForward,
         identity_of: impl FnOnce(&RawForward) -> Option<PublicIdentity>,
     ) -> Result<FrameEffect, Fault> {
+        // Before any verification: who reads no answers is not worth one.
         if self.answers.len() >= self.answers_max {
             return Err(Fault::new(TransportCode::CONTROL_FLOOD, "raw packets sent on without reading the answers"));
         }
@@ -216,9 +220,10 @@ impl RawEnd {
         FrameEffect::Progress
     }
 
-    /// `None` if nothing that was sent is waiting for it.
+    /// Returns `None` if no packet that was sent waits for this raw status.
     fn settle(&mut self, status: &RawStatus) -> Option<Result<(), ErrorCode>> {
         let flow = self.outbound.get_mut(&status.to)?;
+        // The client cannot know a packet that was not sent yet ([P-7.5]).
         let len = flow.waiting.get(&status.sequence).filter(|packet| packet.is_sent)?.len;
         flow.waiting.remove(&status.sequence);
         flow.waiting_bytes -= len;
@@ -226,8 +231,8 @@ impl RawEnd {
         Some(if delivered { Ok(()) } else { Err(status.code) })
     }
 
-    /// A sender whose signatures are wrong is not looked at for a while: who forged them, it or the client, is not known, and
-    /// other senders suffer nothing.
+    /// Verifies and queues a packet. Packets of a sender with many wrong signatures are not verified for a while: it is
+    /// not known whether the sender or the client forged them, and other senders must not suffer.
     fn take(
         &mut self,
         now: Instant,
@@ -242,6 +247,7 @@ impl RawEnd {
         let sender = match self.inbound.entry(from) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(_) if is_full => return Err(TransportCode::RAW_LIMIT),
+            // Nothing proves whose a forged ticket is, so unknown senders share one allowance.
             Entry::Vacant(_) if !self.forged_tickets.has(now) => return Err(TransportCode::AUTH_FAILED),
             Entry::Vacant(vacant) => {
                 let Some(identity) = identity_of(&forward) else {
@@ -253,6 +259,7 @@ impl RawEnd {
             }
         };
         let SignedPayload { sequence, payload, signature } = forward.signed;
+        // Without room in the queue there is no reason to verify.
         if payload.len() > limits::RAW_BYTES_MAX
             || sender.queued >= self.packets_max
             || sender.queued_bytes.saturating_add(payload.len()) > self.bytes_max

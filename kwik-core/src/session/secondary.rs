@@ -1,4 +1,4 @@
-//! A secondary's part: it accepts what the primary delegated, and believes nothing but the primary's signature
+//! The secondary's role: it accepts what the primary delegated, and trusts nothing but the primary's signature
 //! (PROTOCOL.md §8).
 
 use std::time::Instant;
@@ -67,6 +67,8 @@ impl Session {
         let mut common = Common::new(moment.now, Some(session), limits, (id, path), streams);
         common.emit(SessionEvent::Incoming);
         let mut new = Self::new(common, RoleState::Secondary(Box::new(role)));
+        // The decoder refuses such parameters already. Were there any, the session must exist for its path to be
+        // closed.
         if let Err(fault) = agreed {
             new.fail(moment.now, DeadReason::new(fault.code, fault.detail));
         }
@@ -101,12 +103,15 @@ impl SecondaryRole {
         let range = start.0..start.0.saturating_add(len);
         let refused =
             |error: AuthError| Fault::new(error.code(), "a grant that the primary did not sign, or that came twice");
+        // Cheap checks come first. A wrong signature closes the path, so a client wastes one verification for each
+        // connection.
         if !self.grants.is_new(signed.sequence) {
             return Err(refused(AuthError::Replayed));
         }
         let (session, to, sequence) = (self.session, self.path, signed.sequence);
         let context = SignatureContext { session, from: PathId::PRIMARY, to, sequence };
         let (signature, request) = (&signed.signature, &signed.payload);
+        // Verified first, used up second: see `ReplayWindow::accept`.
         auth::verify_grant(&self.primary, signature, context, grant, stream, range.clone(), request)
             .and_then(|()| self.grants.accept(sequence))
             .map_err(refused)?;

@@ -32,23 +32,28 @@ impl Transmit {
     /// Packets made in one go before other work gets its turn.
     const PACKETS_PER_TURN: usize = 64;
 
-    /// Fills the carriers of `path` with what streams have to send. Returns whether it stopped before its time.
+    /// Fills the carriers of `path` with what streams have to send. Returns whether streams have more that could be
+    /// sent now.
     pub(super) fn flush_streams(&mut self, streams: &mut StreamTable, path: &mut Path) -> bool {
         while let Some(stream) = streams.poll_cut_short() {
+            // A half that ended early leaves the queue of sendable streams, so nothing below would unbind it.
             self.unbind(stream, path);
         }
         self.unpark(streams, path);
         for _ in 0..Self::PACKETS_PER_TURN {
+            // Room comes with an acknowledgement, and that brings the next turn.
             if !path.has_packet_room() {
                 return false;
             }
             let Some(stream) = streams.pop_sendable() else { return false };
             let Some(carrier) = self.bind(stream, path) else {
+                // No carrier is open, and QUIC opens none until the peer allows one, which brings a turn as well.
                 streams.push_sendable(stream);
                 return false;
             };
             if !path.is_carrier_ready(carrier) {
                 let parked = self.parked.entry(carrier).or_default();
+                // Whoever writes to a parked stream puts it into the queue again, so it may come here twice.
                 if !parked.contains(&stream) {
                     parked.push(stream);
                     note_blocked(path, streams, stream, |_| Some(BlockedBy::Window));
@@ -57,6 +62,7 @@ impl Transmit {
             }
             let packet = PacketBuilder::fill(streams, stream, path.packet_bytes());
             if packet.len > 0 {
+                // No other packet is submitted in between, so the header names the number that this one gets.
                 let number = path.submit_packet(carrier, packet.into_chunks(path.next_packet()));
                 self.packets.insert(number, stream);
                 streams.on_segment_packed(stream);
@@ -64,6 +70,7 @@ impl Transmit {
             if streams.is_sendable(stream) {
                 streams.push_sendable(stream);
             } else {
+                // A stream with nothing to send holds no binding: the number of carriers follows the load.
                 note_blocked(path, streams, stream, |streams| streams.blocked_by(stream));
                 self.unbind(stream, path);
             }
@@ -71,13 +78,14 @@ impl Transmit {
         true
     }
 
-    /// Carries what waits for the server of `path`.
+    /// Relays the frames that wait for the server of `path`.
     pub(super) fn flush_relay(&mut self, relay: &mut Relay, id: PathId, path: &mut Path) {
         while relay.has_frames(id) && path.has_packet_room() {
             let Some(carrier) = path.relay_carrier() else { return };
             if !path.is_carrier_ready(carrier) {
                 return;
             }
+            // Taken only now: as long as a grant waits in its route, it can still be dropped ([P-8.9]).
             let Some(relayed) = relay.pop_frame(id) else { return };
             let mut header = BytesMut::new();
             wire::encode_packet_header(path.next_packet(), relayed.frame.len(), &mut header);
@@ -86,7 +94,7 @@ impl Transmit {
         }
     }
 
-    /// A packet on `path` was acknowledged. Gives what it relayed, if it was not about a stream.
+    /// A packet on `path` was acknowledged. Returns the record of the frame that the packet relayed, if it relayed one.
     pub(super) fn on_acknowledged(
         &mut self,
         streams: &mut StreamTable,
@@ -96,13 +104,14 @@ impl Transmit {
         if let Some(record) = self.relayed.remove(&(path, number)) {
             return Some(record);
         }
+        // Only relayed frames go on a secondary's path, so this number is one of the main path.
         if let Some(stream) = self.packets.remove(&number) {
             streams.on_packet_acked(stream);
         }
         None
     }
 
-    /// A path is gone with what was on its way to it.
+    /// A path is gone: the packets that were on the way to its server are not acknowledged any more.
     pub(super) fn on_path_lost(&mut self, path: PathId) {
         self.relayed.retain(|(on, _), _| *on != path);
     }
@@ -129,6 +138,7 @@ impl Transmit {
         if self.parked.is_empty() {
             return;
         }
+        // A carrier that was finished meanwhile never becomes ready: its streams are bound anew.
         let ready: SmallVec<[CarrierId; 8]> = self
             .parked
             .keys()
@@ -224,6 +234,7 @@ impl PacketBuilder {
         } else if !gathered.is_empty() {
             chunks.push(gathered.freeze());
         }
+        // Packets without a frame are not made, so the room for the header is there.
         let start = Self::HEADER_ROOM - wire::packet_header_len(number, len);
         wire::encode_packet_header(number, len, &mut &mut head[start..Self::HEADER_ROOM]);
         head.advance(start);

@@ -59,11 +59,12 @@ impl Room {
 }
 
 impl Budget {
-    /// A budget of which the initial windows of `streams` of the peer are reserved, and those of `opened_here` kept from
-    /// windows that grow.
+    /// A budget of which the initial windows of `streams` of the peer are reserved, and those of `opened_here` kept
+    /// from windows that grow.
     pub(crate) fn new(total: u64, streams: u64, opened_here: u64, rules: WindowRules) -> Self {
         let reserved = streams.saturating_mul(rules.initial);
         let kept = opened_here.saturating_mul(rules.initial);
+        // The peer may use all streams that it was promised, even if the budget says less.
         Self { total: total.max(reserved), reserved, kept, room: Room::ALL }
     }
 
@@ -109,8 +110,8 @@ impl Budget {
     }
 }
 
-/// The credit of all streams since the session began, and the bytes that came. An honest peer sends no byte twice, so it
-/// sends fewer bytes than that, whatever became of their streams.
+/// The credit of all streams since the session began, and the bytes that came. An honest peer sends no byte twice, so
+/// it sends fewer bytes than that, whatever became of their streams.
 #[derive(Debug, Default)]
 pub(crate) struct Credit {
     given: u64,
@@ -175,6 +176,7 @@ impl Window {
         let limit = consumed.saturating_add(window).min(VARINT_MAX);
         let step = limit.saturating_sub(self.limit);
         let (more, free) = (window.max(self.floor).saturating_sub(self.charged), budget.free());
+        // A raise by less than a quarter of the window is not worth a frame.
         if step == 0 || step < window / 4 || !budget.reserve(more, free) {
             return false;
         }

@@ -30,18 +30,18 @@ pub struct Chunk {
     pub source: Option<PathId>,
 }
 
-/// Different bytes at one offset.
+/// Two writers wrote different bytes at one offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Conflict {
     /// The first byte that differs.
     pub(crate) at: u64,
     /// Who wrote it first; `None` if that was one of several.
     pub(crate) first: Option<PathId>,
-    /// Who wrote it otherwise.
+    /// Who wrote another byte there later.
     pub(crate) second: PathId,
 }
 
-/// What an insertion brought.
+/// The result of an insertion.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Inserted {
     /// The ranges that were not yet received.
@@ -84,6 +84,7 @@ impl Reassembly {
         for new in &inserted.new {
             self.store(from, new.start, slice(&data, offset, new));
         }
+        // Each span needs a piece of its own. Beyond that, pieces may cost three eighths of their bytes.
         let justified = self.buffered + self.buffered / 8 * 3 + self.received.len() * PIECE_BYTES;
         if self.memory > justified + GATHER_SLACK_BYTES {
             self.gather();
@@ -168,8 +169,8 @@ impl Reassembly {
         &self.received
     }
 
-    /// Who made the stream as separate as it is: who opened most of its spans. Bytes in a row are nobody's fault, in however
-    /// many pieces they came.
+    /// The path that opened most of the spans. Bytes in a row are one span, in however many pieces they came, so they
+    /// are nobody's fault.
     pub(crate) fn main_opener(&self) -> Option<PathId> {
         let mut counts = BTreeMap::<PathId, usize>::new();
         self.openers.values().for_each(|opener| *counts.entry(*opener).or_default() += 1);
@@ -208,6 +209,7 @@ impl Reassembly {
         let new = if is_new(&range, spans) {
             smallvec![range.clone()]
         } else {
+            // Looked up before the range fills its gaps.
             SmallVec::from_vec(self.received.gaps_in(range.clone()))
         };
         let duplicate_bytes = len - self.received.insert(range);
@@ -217,6 +219,7 @@ impl Reassembly {
             return Inserted { new, duplicate_bytes };
         };
         for span in rest {
+            // Spans that are joined become one, which belongs to who opened the first of them.
             self.openers.remove(&span.start);
         }
         if start < first.start
@@ -229,6 +232,7 @@ impl Reassembly {
 
     fn conflict(&self, from: PathId, offset: u64, data: &Bytes) -> Option<Conflict> {
         let end = offset.saturating_add(data.len() as u64);
+        // Only bytes that wait can be compared. A piece that begins before these may reach into them.
         let first = self.pieces.range(..=offset).next_back().map_or(offset, |(&start, _)| start);
         self.pieces.range(first..end).find_map(|(&start, piece)| {
             let piece_end = start + piece.len() as u64;
@@ -288,6 +292,7 @@ impl Reassembly {
 
     fn take_first(&mut self, max: usize) -> Option<Chunk> {
         let (start, mut piece) = self.pieces.pop_first()?;
+        // What stays of the piece is accounted anew: a split may move it to other memory.
         self.on_taken(&piece);
         let data = piece.split_to(max);
         let (source, len) = (piece.source, data.len());
@@ -303,6 +308,7 @@ impl Reassembly {
     /// Puts short neighbours together, so that what pieces cost stays a part of their bytes. It takes many new pieces
     /// before that is due again.
     fn gather(&mut self) {
+        // Everything is taken out and put back, so both sums are made anew.
         let pieces = std::mem::take(&mut self.pieces);
         self.memory = 0;
         self.slices.clear();

@@ -33,7 +33,7 @@ pub enum ReadError {
     SessionClosed,
 }
 
-/// What a piece of stream data brought.
+/// The result of handling a piece of stream data.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct DataOutcome {
     /// The ranges that were new, and how much was not.
@@ -49,7 +49,7 @@ pub(crate) struct DataOutcome {
 pub(crate) struct Overflow {
     /// The stream, which is ended.
     pub(crate) stream: StreamId,
-    /// Who made it so.
+    /// The path that opened most of the gaps.
     pub(crate) offender: PathId,
 }
 
@@ -64,7 +64,7 @@ enum RecvState {
     Stopped,
     /// The stream ended early; bytes are ignored.
     Failed(ErrorCode),
-    /// The application was told of the end.
+    /// The application read to the end.
     Finished,
 }
 
@@ -101,6 +101,7 @@ impl RecvStream {
         let mut assembly = Reassembly::default();
         // The first bytes of a stream contradict nothing.
         let _ = assembly.insert(PathId::PRIMARY, 0, request);
+        // A copy: a slice would keep the whole packet of the grant until the application reads the request.
         assembly.own_slice(len);
         Self {
             assembly,
@@ -125,6 +126,7 @@ impl RecvStream {
         let Some(end) = end else {
             return Err(Fault::new(TransportCode::PROTOCOL_VIOLATION, "stream data past the end of its frame"));
         };
+        // The whole frame is judged, of which this may be the first piece: nothing of a frame that oversteps is taken.
         if frame_end > self.limit() {
             return Err(Fault::new(TransportCode::FLOW_CONTROL, "stream data beyond the stream's credit"));
         }
@@ -143,8 +145,8 @@ impl RecvStream {
             RecvState::Stopped => self.assembly.insert_discarded(from, offset..end),
             RecvState::Finished | RecvState::Failed(_) => Inserted::default(),
         };
-        // A frame without bytes says nothing of how far the stream goes: anyone may send it anywhere. Nor does one that was
-        // not taken.
+        // A frame without data does not move the end of received data, wherever it is ([P-6.12]). Nor do bytes that
+        // contradict others: they returned above.
         if !is_empty {
             self.highest = self.highest.max(end);
         }
@@ -154,6 +156,7 @@ impl RecvStream {
     /// The peer ends the stream early. A stream that is already complete stays readable. The final size may lie
     /// beyond the credit: no byte up to it needs to be buffered.
     pub(super) fn on_reset(&mut self, code: ErrorCode, final_size: u64) -> Result<(), Fault> {
+        // Asked first: a stream whose end only this reset names was not complete before.
         let is_complete = self.has_all();
         self.on_final_size(final_size)?;
         if matches!(self.state, RecvState::Open) && !is_complete {
@@ -173,7 +176,7 @@ impl RecvStream {
         Ok(())
     }
 
-    /// Ends the stream early: nothing more is kept, and the reader is told the code.
+    /// Ends the stream early: nothing more is kept, and the reader gets the code.
     pub(super) fn fail(&mut self, code: ErrorCode) {
         self.assembly = Reassembly::default();
         if matches!(self.state, RecvState::Open | RecvState::Stopped) {
@@ -181,11 +184,12 @@ impl RecvStream {
         }
     }
 
-    /// The application wants no more. Returns whether the peer is to be told.
+    /// The application wants no more. Returns whether the peer is to be notified.
     pub(super) fn stop(&mut self) -> bool {
         if !matches!(self.state, RecvState::Open) {
             return false;
         }
+        // Who has sent everything need not be stopped.
         let complete = self.has_all();
         self.assembly.discard();
         self.state = RecvState::Stopped;
@@ -312,7 +316,7 @@ impl RecvStream {
         self.final_size
     }
 
-    /// Who made the stream as separate as it is.
+    /// The path that opened most of the separate ranges.
     pub(super) fn main_opener(&self) -> Option<PathId> {
         self.assembly.main_opener()
     }

@@ -12,8 +12,8 @@ use std::ops::Range;
 /// What a stream may always buffer of bytes that the peer's credit lets through. Otherwise bytes that wait for credit
 /// could fill the buffers and keep out the very bytes whose arrival brings that credit.
 const SENDABLE_BYTES_MIN: usize = 16 * 1024;
-/// What a stream may buffer, beyond all that, of bytes for its lowest hole, if they were lost by another server. The reader
-/// waits for them, so they do not wait for room behind bytes that were written ahead when nobody knew.
+/// What a stream may buffer, beyond all that, of bytes for its lowest hole, if they were lost by another server. The
+/// reader waits for them, so they do not wait for room behind bytes that were written ahead when nobody knew.
 const HEAD_BYTES_MIN: usize = 16 * 1024;
 
 /// Why bytes were not taken.
@@ -132,13 +132,13 @@ impl SendStream {
         }
     }
 
-    /// The half of a granted range: it may write that range and cannot end the stream.
+    /// The sending half of a granted stream: it may write the granted range and cannot end the stream.
     pub(super) fn part(range: Range<u64>, limit: u64) -> Self {
         Self { cursor: range.start, part: Some(range), ..Self::new(limit) }
     }
 
-    /// How many of `len` bytes may be stored when the buffers have room for `room`; they are to be stored then. A little more
-    /// than that is stored of what can be sent at once, and of what fills the lowest hole.
+    /// How many of `len` bytes may be stored when the buffers have room for `room`; they are to be stored then. A
+    /// little more than that is stored of what can be sent at once, and of what fills the lowest hole.
     pub(super) fn admit(&mut self, position: Position, len: usize, room: usize) -> Result<usize, WriteError> {
         self.check_open()?;
         let start = self.start(position);
@@ -151,19 +151,24 @@ impl SendStream {
         if let Some(part) = self.part.as_ref().filter(|part| start < part.start || end > part.end) {
             return Err(WriteError::BeyondGrant { start: part.start, end: part.end });
         }
+        // All bytes are checked, not only those that there is room for: whether a write overlaps does not depend on
+        // room.
         self.check_free(&(start..end))?;
         let room = room.max(self.sendable_room(start));
         let admitted = len.min(room.max(self.head_room(start)));
         if admitted == 0 && len > 0 {
             return Err(WriteError::Blocked);
         }
+        // Only what no other room had a place for.
         self.overdraft += admitted.saturating_sub(room);
         Ok(admitted)
     }
 
-    /// The room kept for the lowest hole, if `start` lies in it, was lost by another server, and need not wait for credit.
+    /// The room kept for the lowest hole, if `start` lies in it, was lost by another server, and need not wait for
+    /// credit.
     fn head_room(&self, start: u64) -> usize {
         let begin = prefix_end(&self.covered, 0);
+        // Nothing between the first gap and `start` is covered: then `start` lies in the lowest hole.
         if !self.lost.contains(start) || self.covered.intersects(&(begin..start)) {
             return 0;
         }
@@ -245,6 +250,7 @@ impl SendStream {
         }
         let end = self.cursor.checked_add(len).ok_or(WriteError::TooLong)?;
         let range = self.cursor..end;
+        // The cursor moves only if the range was free.
         self.reserve_range(range.clone())?;
         self.cursor = end;
         Ok(range)
@@ -260,6 +266,7 @@ impl SendStream {
             return Err(WriteError::Finished);
         }
         self.check_free(&range)?;
+        // The final size of a reset must not be below a delegated range ([P-5.14]).
         self.promised_end = self.promised_end.max(range.end);
         self.covered.insert(range.clone());
         self.lost.remove(range.clone());
@@ -269,6 +276,7 @@ impl SendStream {
 
     /// Opens delegated bytes of the range again, so that they can be written or delegated once more.
     pub(super) fn unreserve(&mut self, range: Range<u64>) {
+        // Only what is still delegated: parts that were delivered meanwhile stay settled.
         for part in self.delegated.overlaps(range).collect::<Vec<_>>() {
             self.delegated.remove(part.clone());
             self.covered.remove(part.clone());
@@ -284,8 +292,8 @@ impl SendStream {
         }
     }
 
-    /// No more plain writes. Holes below the final size may still be filled; a delegated range that was lost is one, since
-    /// the application may not have heard of it yet. A second time changes nothing.
+    /// No more plain writes. Holes below the final size may still be filled; a delegated range that was lost is one,
+    /// since the application may not have heard of it yet. A second time changes nothing.
     pub(super) fn finish(&mut self) -> Result<(), WriteError> {
         self.check_open()?;
         if self.final_size.is_some() {
@@ -293,6 +301,7 @@ impl SendStream {
         }
         self.final_size = Some(self.cursor.max(self.covered.end()).max(self.promised_end));
         if let Some(part) = &self.part {
+            // A finished part announces how far it was written without a gap, unless that is all of it ([P-8.13]).
             let end = prefix_end(&self.covered, part.start);
             if end < part.end {
                 self.part_end = Some((end, TransportCode::NO_ERROR.into()));
@@ -308,6 +317,7 @@ impl SendStream {
         }
         self.reset = Some(code);
         if let Some(part) = &self.part {
+            // What was written and not sent is dropped, so only sent bytes count ([P-8.13]).
             self.part_end = Some((prefix_end(&self.settled, part.start), code));
         }
         self.drop_pending();
@@ -330,6 +340,7 @@ impl SendStream {
             return false;
         }
         let changed = self.on_stop(TransportCode::REVOKED.into());
+        // The client settled the grant itself: no GRANT_END follows REVOKE ([P-8.15]).
         self.part_end = None;
         changed
     }
@@ -350,6 +361,7 @@ impl SendStream {
             self.fin_sent = true;
             return Some(Segment { offset: self.final_size?, data: Bytes::new(), fin: true });
         };
+        // The stream is sendable, so its first bytes are below the limit.
         let credit = usize::try_from(self.limit - offset).unwrap_or(usize::MAX);
         let data = buffer.split_to(max_len.min(credit));
         let end = offset + data.len() as u64;
@@ -389,6 +401,7 @@ impl SendStream {
 
     fn is_fin_due(&self) -> bool {
         let wanted = self.part.is_none() && self.reset.is_none() && !self.fin_sent && self.pending.is_empty();
+        // The end obeys the limit like data ([P-6.12]).
         wanted && self.final_size.is_some_and(|size| size <= self.limit)
     }
 
@@ -400,7 +413,7 @@ impl SendStream {
         self.outstanding = self.outstanding.saturating_sub(1);
     }
 
-    /// Whether every byte of the half was handed out or delivered, and its end told.
+    /// Whether every byte of the half was handed out or delivered, and its end announced.
     fn is_handed_out(&self) -> bool {
         match (&self.part, self.final_size) {
             (_, None) => false,

@@ -26,7 +26,7 @@ impl ChunkBuffer {
         }
     }
 
-    /// A varint and its size in bytes.
+    /// The next varint, and its size in bytes; `None` until all of it is here.
     pub(super) fn varint(&mut self) -> Option<(u64, u64)> {
         if self.varint.missing == 0 {
             self.varint = PartialVarint::begin(self.byte()?);
@@ -44,6 +44,8 @@ impl ChunkBuffer {
     ///
     /// It is longer.
     pub(super) fn varint_within(&mut self, room: u64) -> Result<Option<(u64, u64)>, Overrun> {
+        // A varint that was begun fitted when its first byte was here. Before that byte, one byte is the least it
+        // takes.
         let size = match self.chunks.front().and_then(|chunk| chunk.first()) {
             Some(first) if self.varint.missing == 0 => varint_size(*first).into(),
             _ => 1,
@@ -66,6 +68,7 @@ impl ChunkBuffer {
     pub(super) fn body(&mut self, len: usize) -> Option<Bytes> {
         while self.body.len() < len {
             let slice = self.next_slice((len - self.body.len()) as u64)?;
+            // Only at the first slice: no chunk but one that holds the whole body is passed on without a copy.
             if slice.len() == len {
                 return Some(slice);
             }

@@ -62,6 +62,7 @@ impl ControlReader {
         }
         self.advance().inspect_err(|error| {
             self.failed = Some(*error);
+            // Nothing more is read, so nothing is kept.
             self.buffer = ChunkBuffer::default();
         })
     }
@@ -104,6 +105,7 @@ impl ControlReader {
             self.buffer.admit_unknown(len)?;
             return Ok(ControlState::Skip { left: len });
         };
+        // Judged before a byte of the body is kept ([P-5.2]).
         let len = body_len(frame_type.name(), len, CONTROL_FRAME_BYTES_MAX)?;
         Ok(ControlState::Body { frame_type, len })
     }
@@ -209,6 +211,7 @@ impl CarrierReader {
         }
         self.advance().inspect_err(|error| {
             self.failed = Some(*error);
+            // Nothing more is read, so nothing is kept.
             self.buffer = ChunkBuffer::default();
         })
     }
@@ -324,6 +327,7 @@ impl CarrierReader {
                 CarrierState::Skip { left: len }
             }
         };
+        // The frame must fit into its packet before anything of its body is passed on.
         let left = (self.packet.left - size).checked_sub(len);
         self.packet.left = left.ok_or(Overrun).map_err(packet_overrun)?;
         Ok(ReadStep::To(state))
@@ -342,6 +346,7 @@ impl CarrierReader {
         };
         let offset = StreamOffset(offset);
         let len = left - size;
+        // `begin_stream` knew only the length of the whole body; this is the payload's own.
         body_len(DataType::Stream.name(), len, DATA_FRAME_PAYLOAD_MAX)?;
         let frame_end = offset.checked_add(len);
         let frame_end = frame_end
@@ -351,12 +356,14 @@ impl CarrierReader {
 
     fn read_payload(&mut self, payload: Payload) -> ReadStep {
         let Payload { stream, offset, len, frame_end, fin } = payload;
+        // A frame without data is passed on too: it may name the end of the stream.
         let data = if len == 0 { Some(Bytes::new()) } else { self.buffer.next_slice(len) };
         let Some(data) = data else { return ReadStep::Starved };
         let read = data.len() as u64;
         let state = if read == len {
             CarrierState::FrameType
         } else {
+            // This does not overflow, since the end of the whole frame was checked.
             CarrierState::Payload(Payload { offset: StreamOffset(offset.0 + read), len: len - read, ..payload })
         };
         ReadStep::Yield(state, CarrierItem::Stream { stream, offset, data, frame_end, fin: fin && read == len })

@@ -1,5 +1,5 @@
-//! Grants at the client: what the primary commands, what secondaries write, and what became of it. Raw packets pass
-//! through here too; the client reads neither (PROTOCOL.md §7, §8).
+//! Grants at the client: the primary's commands, the bytes of secondaries, and the outcome. Raw packets are relayed
+//! here too; the client reads the content of neither (PROTOCOL.md §7, §8).
 
 use std::ops::Range;
 use std::time::Instant;
@@ -30,6 +30,7 @@ impl ClientRole {
         if !self.members.was_added(frame.path) {
             return Err(violation("GRANT for a path that was never added"));
         }
+        // This opens the stream, if no other frame did yet ([P-5.7]).
         let limit = cx.streams.receive_limit(frame.stream)?;
         let missing = cx.streams.gaps(frame.stream, range.clone());
         let (id, path, stream) = (frame.grant, frame.path, frame.stream);
@@ -42,7 +43,9 @@ impl ClientRole {
             self.grants.refuse(grant, &missing, TransportCode::PATH_UNKNOWN.into())?;
             return Ok(FrameEffect::Progress);
         }
+        // Recorded before it is relayed: its bytes may come as soon as the secondary has it ([P-8.9]).
         self.grants.record(grant, &missing)?;
+        // Not open if nothing of its range is missing, or if there are too many ranges to remember.
         if self.grants.is_open(id) {
             cx.log.change(path, || ProtocolEventKind::GrantRecorded { grant: id, stream, range });
             let open = GrantOpen {
@@ -63,6 +66,7 @@ impl ClientRole {
         match self.grants.revoke(revoke.grant, revoke.epoch) {
             Some(grant) => {
                 cx.log.change(grant.path, || ProtocolEventKind::GrantRevoked { grant: grant.id });
+                // A grant that still waited here is never relayed, so its secondary needs no REVOKE.
                 if !self.relay.drop_grant(grant.path, grant.id) {
                     self.notices.push(grant.path, Notice::Revoked(grant.id));
                 }
@@ -78,6 +82,7 @@ impl ClientRole {
     pub(in crate::session) fn on_grant_end(&mut self, from: PathId, end: &GrantEnd) -> Result<FrameEffect, Fault> {
         let was_open = self.grants.is_open(end.grant);
         self.grants.on_end(end.grant, from, end.end.0, end.code)?;
+        // An end that does not settle its grant yet counts too, or GRANT_END could be repeated for ever.
         let is_useless = !was_open || self.grants.is_open(end.grant);
         if is_useless && !self.grants.is_crossed_end(from) {
             return Ok(FrameEffect::NoOp);
@@ -85,8 +90,8 @@ impl ClientRole {
         Ok(FrameEffect::Progress)
     }
 
-    /// A server has the grant. What it says of credit may be old by now, and what was announced meanwhile may have missed
-    /// it.
+    /// A server acknowledged the packet of a grant. The limit in the grant may be out of date by now, and a control
+    /// frame that was sent meanwhile may have come before the grant and been ignored ([P-8.11]).
     pub(in crate::session) fn on_relayed_acknowledged(&mut self, cx: &mut Common, path: PathId, record: RelayRecord) {
         let RelayRecord::Grant { grant, stream, limit } = record else { return };
         if !self.grants.is_open(grant) {
@@ -120,6 +125,7 @@ impl ClientRole {
                 return Err(fault);
             }
         };
+        // Before the stream ends, if it does: a grant that these bytes complete is delivered, not lost.
         self.grants.on_new(stream, &outcome.inserted.new);
         if let Some(overflow) = &outcome.overflow {
             self.on_stream_over(overflow.stream, TransportCode::REASSEMBLY_LIMIT.into());
@@ -156,6 +162,7 @@ impl ClientRole {
             self.grants.check_late(from, stream, frame, arrived)
         };
         match access {
+            // Within the grants. If the stream takes no more, the bytes are dropped and nobody is blamed.
             Access::Allowed => Ok(is_receiving),
             Access::Fenced => Ok(false),
             Access::Excess => {
@@ -165,10 +172,11 @@ impl ClientRole {
         }
     }
 
-    /// The client takes nothing more of a stream: every secondary that writes it is stopped, and the primary hears what
-    /// will not come.
+    /// The client takes nothing more of a stream: every secondary that writes it is stopped, and its open grants are
+    /// reported as lost.
     pub(in crate::session) fn on_stream_over(&mut self, id: StreamId, code: ErrorCode) {
         for (path, grant) in self.grants.stream_gone(id, TransportCode::STREAM_GONE.into()) {
+            // A grant that still waited here is never relayed, so its secondary has nothing to stop.
             if !self.relay.drop_grant(path, grant) {
                 self.notices.push(path, Notice::Stopped(id, code));
             }
@@ -189,7 +197,7 @@ impl ClientRole {
         if !known || raw.to == from {
             let sequence = raw.signed.sequence;
             self.relay.refuse_raw(from, raw.to, sequence, TransportCode::PATH_UNKNOWN)?;
-            // Who did not hear yet that the path is refused cannot know.
+            // Until the primary is notified that the path was refused, no sender can know it.
             let could_know = !self.members.has_refusal(raw.to);
             return Ok(if could_know { FrameEffect::NoOp } else { FrameEffect::Progress });
         }
@@ -200,13 +208,13 @@ impl ClientRole {
         Ok(FrameEffect::Progress)
     }
 
-    /// The receiver of a raw packet says what became of it.
+    /// The receiver of a raw packet answers with its raw status.
     pub(in crate::session) fn on_raw_status(
         &mut self,
         receiver: PathId,
         status: RawStatus,
     ) -> Result<FrameEffect, Fault> {
-        // It may cross the end of the path whose server sent the packet: nobody waits for it any more.
+        // RAW_STATUS may cross the end of the path whose server sent the packet: then nobody waits for it any more.
         let from = status.from;
         let is_gone = self.members.was_added(from) && self.members.get(from).is_none();
         if status.to != receiver {

@@ -1,5 +1,5 @@
-//! The servers that the primary added: commands, dials, and how they leave (PROTOCOL.md §8). A member's life is its path's:
-//! see [`PathState`]. Before its path has a connection it waits for its turn to be dialled.
+//! The servers that the primary added: commands, dials, and how they leave (PROTOCOL.md §8). A member's life is its
+//! path's: see [`PathState`]. Before its path has a connection it waits for its turn to be dialled.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ pub(in crate::session) struct Members {
     primary: Address,
     /// Those that are not dead.
     alive: BTreeMap<PathId, Member>,
-    /// Those of them that were not dialled yet, in the order they were added.
+    /// Alive members that were not dialled yet, in the order they were added.
     undialled: VecDeque<PathId>,
     /// No command up to this epoch is executed again.
     epoch: Epoch,
@@ -38,8 +38,8 @@ pub(in crate::session) struct Members {
     refusals: Refusals,
 }
 
-/// Paths that were refused, until the primary hears of it. A program that adds a server again as soon as it hears of a
-/// refusal is slowed down by that: it never sends more ADD_PATHs in vain than are tolerated.
+/// Paths that were refused, until the primary is notified. A primary that adds a server again after each refusal is
+/// slowed down by their pace: it never sends more ADD_PATHs in vain than are tolerated.
 struct Refusals {
     waiting: VecDeque<(PathId, ErrorCode)>,
     pace: Allowance,
@@ -64,6 +64,8 @@ pub(crate) struct Dial {
 
 impl Members {
     pub(super) fn new(now: Instant, primary: Address, limits: &Limits) -> Self {
+        // A refused ADD_PATH counts as a no-op frame, so refusals go out at half the rate of what is tolerated
+        // ([P-5.16]).
         let (burst, per_second) = (limits.no_op_frames_burst / 2, limits.no_op_frames_per_second / 2);
         let refusals = Refusals { waiting: VecDeque::new(), pace: Allowance::new(now, burst, per_second) };
         Self {
@@ -92,7 +94,7 @@ impl Members {
         !path.is_primary() && path <= self.last_path
     }
 
-    /// Those that joined and did not say that they leave.
+    /// Members that joined and did not announce their end.
     pub(super) fn joined(&self, paths: &Paths) -> impl Iterator<Item = PathId> {
         let is_joined = |id: &PathId| paths.get(*id).is_some_and(|path| path.state().is_usable());
         self.alive.keys().copied().filter(is_joined)
@@ -116,6 +118,7 @@ impl Members {
             return None;
         }
         let path = self.undialled.pop_front()?;
+        // Whoever waits to be dialled is alive: `remove` takes a member out of both.
         let member = self.alive.get(&path)?;
         Some(Dial { path, address: member.address, server_name: member.server_name.clone() })
     }
@@ -125,7 +128,7 @@ impl Members {
         if self.refusals.waiting.is_empty() { None } else { self.refusals.pace.ready_at(1) }
     }
 
-    /// Whether the primary is still to hear that the path is refused.
+    /// Whether the refusal of the path was not reported to the primary yet.
     pub(super) fn has_refusal(&self, path: PathId) -> bool {
         self.refusals.waiting.iter().any(|(refused, _)| *refused == path)
     }
@@ -146,11 +149,13 @@ impl Members {
         policy: &PathPolicy,
         limits: &Limits,
     ) -> Result<(Address, DialCharge), DeadReason> {
+        // Path 0 counts too ([P-8.2]).
         if self.alive.len() + 1 >= limits.paths_max {
             return Err(DeadReason::new(TransportCode::PATH_LIMIT, ""));
         }
         let refuse = |detail| DeadReason::new(TransportCode::PATH_POLICY, detail);
         let address = policy.judge(self.primary, own, add.address, &add.server_name).map_err(|why| refuse(why.0))?;
+        // The budget is charged last, so that only paths that will be dialled use it.
         let charge = self.dials.take(now, address).ok_or_else(|| refuse("too many dials for now"))?;
         Ok((address, charge))
     }
@@ -158,6 +163,7 @@ impl Members {
     fn remove(&mut self, path: PathId) -> Option<Member> {
         let member = self.alive.remove(&path)?;
         if let Some(place) = self.undialled.iter().position(|undialled| *undialled == path) {
+            // No dial began, so the budget gets its charge back.
             self.undialled.remove(place);
             self.dials.give_back(member.address, member.charge);
         }
@@ -181,6 +187,7 @@ impl ClientRole {
         }
         let identity = PublicIdentity::from_bytes(&add.identity)
             .map_err(|_| violation("ADD_PATH names an identity that cannot be one"))?;
+        // A path that is refused uses up its id and its epoch as well ([P-8.1]).
         members.epoch = add.epoch;
         members.last_path = add.path;
         match members.admit(now, own, &add, &self.config.policy, &cx.limits) {
@@ -188,7 +195,7 @@ impl ClientRole {
                 let AddPath { path, server_name, .. } = add;
                 let remote = address.into();
                 cx.log.change(path, || ProtocolEventKind::PathAdded { remote, server_name: server_name.clone() });
-                // A slice of what was received would hold much more for as long as the path lives.
+                // A copy: a slice would hold all of the received chunk in memory for as long as the path lives.
                 let ticket = Bytes::copy_from_slice(&add.ticket);
                 members.alive.insert(path, Member { address, server_name, identity, ticket, charge });
                 members.undialled.push_back(path);
@@ -220,18 +227,21 @@ impl ClientRole {
         if !self.members.was_added(remove.path) {
             return Err(violation("REMOVE_PATH of a path that was never added"));
         }
+        // Does nothing if the path is dead already: REMOVE_PATH may have crossed its PATH_STATUS ([P-8.5]).
         self.close_member(cx, now, remove.path, DeadReason::new(remove.code, "removed by the primary"));
         Ok(FrameEffect::Progress)
     }
 
-    /// The primary wants a path to live on: its server hears the newest renewal, when there is room.
+    /// The primary renews a lease: the newest renewal goes to the server of the path, when there is room.
     pub(in crate::session) fn on_lease(&mut self, lease: crate::wire::Lease) -> Result<FrameEffect, Fault> {
         if !self.members.was_added(lease.path) {
             return Err(violation("LEASE of a path that was never added"));
         }
+        // LEASE may have crossed the end of its path.
         if self.members.get(lease.path).is_some() {
             self.notices.push(lease.path, super::Notice::Leased(lease));
         }
+        // A primary could repeat LEASE for ever, so even a useful one counts ([P-5.16]).
         Ok(FrameEffect::NoOp)
     }
 
@@ -263,7 +273,7 @@ impl ClientRole {
         if begins { FrameEffect::Progress } else { FrameEffect::NoOp }
     }
 
-    /// A member is wanted no more, or not tolerated.
+    /// The primary removes a member, or the member committed a fault.
     pub(in crate::session) fn close_member(&mut self, cx: &mut Common, now: Instant, id: PathId, reason: DeadReason) {
         if self.members.get(id).is_none() {
             return;
@@ -274,15 +284,18 @@ impl ClientRole {
         self.lose_member(cx, id, reason);
     }
 
-    /// A member is gone, whoever ended its path: what it owes is reported missing.
+    /// A member is gone, whoever ended its path: bytes that it did not deliver are reported as missing.
     pub(in crate::session) fn lose_member(&mut self, cx: &mut Common, id: PathId, reason: DeadReason) {
         cx.transmit.on_path_lost(id);
         let Some(member) = self.members.remove(id) else { return };
+        // The primary gets the plain code of the application, without the mark that its server's time was up
+        // ([P-12.2]).
         let reason = DeadReason { code: reason.code.without_cut(), ..reason };
         self.grants.path_lost(id, reason.code);
         self.relay.on_path_lost(id);
         self.notices.on_path_lost(id);
         self.reports.on_dead(id, reason.code);
+        // Without a connection there is no `Path` that notes its end.
         if cx.paths.get(id).is_none() {
             cx.log.change(id, || ProtocolEventKind::PathChanged { state: PathState::Dead(reason.clone()) });
             cx.paths.on_unconnected_dead(id, member.address.into(), reason);

@@ -1,4 +1,5 @@
-//! The client's part: it executes the primary's path commands, relays grants and raw packets, and reports (PROTOCOL.md §8).
+//! The client's role: it executes the primary's path commands, relays grants and raw packets, and reports (PROTOCOL.md
+//! §8).
 
 mod grants;
 mod members;
@@ -65,13 +66,15 @@ impl Session {
 }
 
 impl ClientRole {
-    /// When something is to be done. Without room on the control plane no refusal is reported; room comes with a datagram.
+    /// When something is to be done. Without room on the control plane no refusal is reported; room comes with a
+    /// datagram.
     pub(super) fn deadline(&self, cx: &Common) -> Option<Instant> {
         let has_room = cx.paths.main().is_some_and(Path::is_control_ready);
         self.members.refusal_deadline().filter(|_| has_room)
     }
 
-    /// Whether streams may be spoken of on the primary's path. A pinned primary must prove itself first.
+    /// Whether frames about streams may be sent to the primary. A pinned primary must prove its identity first
+    /// ([P-3.4]).
     pub(super) fn can_send_streams(&self, primary: &PathState) -> bool {
         primary.is_usable() || (*primary == PathState::Authenticating && self.config.primary_identity.is_none())
     }
@@ -107,6 +110,7 @@ impl ClientRole {
                 credential: self.config.credential.clone(),
             };
             path.queue_control(&hello.into());
+            // The primary's time runs from HELLO on ([P-3.7]), a secondary's since its dial began ([P-8.4]).
             path.expect_move_by(now.checked_add(cx.limits.auth_timeout));
             if self.config.primary_identity.is_none() {
                 cx.emit(SessionEvent::Connected);
@@ -124,6 +128,7 @@ impl ClientRole {
         let mismatch = |detail| Fault::new(TransportCode::IDENTITY_MISMATCH, detail);
         let identity = PublicIdentity::from_bytes(&welcome.identity)
             .map_err(|_| mismatch("WELCOME names an identity that cannot be one"))?;
+        // While a secondary's path is read it has a member, so there is always an identity to expect.
         let expected = if id.is_primary() {
             self.config.primary_identity
         } else {
@@ -132,6 +137,7 @@ impl ClientRole {
         if expected.is_some_and(|expected| expected != identity) {
             return Err(mismatch("WELCOME names another identity than the one expected"));
         }
+        // The primary names the session. A secondary is dialled only after that, so then the id is known.
         if welcome.path != id || cx.id.is_some_and(|session| session != welcome.session) {
             return Err(mismatch("WELCOME is for another session or path"));
         }
@@ -168,7 +174,7 @@ impl ClientRole {
 
     // ---- out
 
-    /// The limit of a stream rose. A path that hears nothing yet gets the limit with its grants.
+    /// The limit of a stream rose. A path that is still connecting gets the limit with its grants.
     pub(super) fn on_limit_raised(&mut self, cx: &Common, stream: StreamId) {
         let hears = |path: &PathId| cx.paths.get(*path).is_some_and(Path::is_hearing);
         for path in self.grants.writers(stream).filter(hears) {
@@ -176,13 +182,16 @@ impl ClientRole {
         }
     }
 
-    /// Hands to the paths what their servers are to hear. Gives the path whose server hears too little of what ended.
+    /// Gives the paths the frames for their servers. Returns a path, with the fault, whose server leaves too much
+    /// unread.
     pub(super) fn flush(&mut self, cx: &mut Common, now: Instant) -> Option<(PathId, Fault)> {
+        // Streams that are gone come first: this settles their last grants, which are reported below.
         while let Some(stream) = cx.streams.poll_gone() {
             self.grants.forget_stream(stream);
             self.notices.forget_stream(stream);
         }
         self.flush_notices(cx);
+        // A grant that was settled while it waited must not be relayed any more ([P-8.9]).
         while let Some((path, grant)) = self.grants.poll_settled() {
             self.relay.drop_grant(path, grant);
         }
@@ -193,11 +202,12 @@ impl ClientRole {
             }
         }
         self.flush_reports(cx, now);
+        // Judged last: by now everything was sent for which the path has room.
         let flood = Fault::new(TransportCode::CONTROL_FLOOD, "the server hears of nothing that ended");
         self.notices.overfull().map(|path| (path, flood))
     }
 
-    /// What the primary is to hear, the fate of grants first.
+    /// Sends what the primary is to be notified of, the outcome of grants first.
     fn flush_reports(&mut self, cx: &mut Common, now: Instant) {
         while cx.paths.main_with_room().is_some() {
             let frame = if let Some((grant, status)) = self.grants.poll_status() {
@@ -223,10 +233,12 @@ impl ClientRole {
             while path.is_control_ready() {
                 let frame = match self.notices.pop(id) {
                     Some(Notice::Leased(lease)) => lease.into(),
+                    // A secondary does not judge the epoch: it is the client's word ([P-8.10]).
                     Some(Notice::Revoked(grant)) => Revoke { grant, epoch: self.members.epoch() }.into(),
                     Some(Notice::Stopped(stream, code)) => StopSending { stream, code, conflict: None }.into(),
                     Some(Notice::Raised(stream)) => match streams.receive_limit(stream) {
                         Ok(Some(limit)) => MaxStreamData { stream, limit: StreamOffset(limit) }.into(),
+                        // The stream takes no more bytes, so nobody needs credit for it.
                         _ => continue,
                     },
                     None => break,

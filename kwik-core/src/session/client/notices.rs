@@ -1,6 +1,5 @@
-//! What a client has to tell each secondary: that the primary wants it, and of the streams it writes credit, and that
-//! bytes are not wanted any more (PROTOCOL.md §4, §8). It is state: a server that reads slowly hears the latest and no
-//! more.
+//! What a client notifies each secondary of: renewed leases, credit of the streams it writes, and grants and streams
+//! that ended (PROTOCOL.md §4, §8). Notices are state: a server that reads slowly gets the latest value only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,13 +8,13 @@ use crate::id::{GrantId, PathId, StreamId};
 use crate::limits::Limits;
 use crate::wire::Lease;
 
-/// What waits to be told, by path.
+/// The notices that wait, by path.
 pub(super) struct Notices {
     endings_max: usize,
     paths: BTreeMap<PathId, PathNotices>,
 }
 
-/// What waits for one path.
+/// The notices that wait for one path.
 #[derive(Default)]
 struct PathNotices {
     /// The newest renewal.
@@ -26,7 +25,7 @@ struct PathNotices {
     raised: BTreeSet<StreamId>,
 }
 
-/// One thing to tell.
+/// One notice for a secondary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notice {
     Leased(Lease),
@@ -48,6 +47,7 @@ impl Notices {
                 waiting.revoked.insert(grant);
             }
             Notice::Stopped(stream, code) => {
+                // A server that is to stop needs no credit. Its first code counts, as at the server.
                 waiting.raised.remove(&stream);
                 waiting.stopped.entry(stream).or_insert(code);
             }
@@ -67,13 +67,14 @@ impl Notices {
         revoked.or_else(stopped).or_else(|| waiting.raised.pop_first().map(Notice::Raised))
     }
 
-    /// A path that was told so little of what ended that too much waits.
+    /// A path whose server reads so little that too many endings wait for it.
     pub(super) fn overfull(&self) -> Option<PathId> {
+        // Only endings pile up: of leases the newest waits, and of credit one notice for each stream.
         let endings = |waiting: &PathNotices| waiting.revoked.len() + waiting.stopped.len();
         self.paths.iter().find(|(_, waiting)| endings(waiting) > self.endings_max).map(|(path, _)| *path)
     }
 
-    /// A stream is gone, and with it what was to be told of its credit.
+    /// A stream is gone, so its credit is not announced any more.
     pub(super) fn forget_stream(&mut self, stream: StreamId) {
         for waiting in self.paths.values_mut() {
             waiting.raised.remove(&stream);

@@ -1,7 +1,7 @@
-//! The client carries grants and raw packets to servers, and receipts back (PROTOCOL.md §7). It reads none of them.
+//! The client relays grants and raw packets to servers, and raw statuses back (PROTOCOL.md §7). It reads none of them.
 //!
-//! A raw packet counts against its caps from the moment it comes until its receipt was passed on, so that neither a
-//! receiver that takes nothing nor a sender that reads no receipts makes anything pile up.
+//! A raw packet counts against its caps from the moment it comes until its raw status was passed on, so that neither a
+//! receiver that takes nothing nor a sender that reads no statuses makes anything pile up.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,8 +12,8 @@ use crate::id::{GrantId, PathId, StreamId, StreamOffset};
 use crate::limits::Limits;
 use crate::wire::{GrantOpen, RawForward, RawStatus, SignedPayload};
 
-/// Something to carry to one server, as it goes on the wire. It is encoded when it comes: a slice of what was received
-/// would hold much more than its own bytes.
+/// A frame to be relayed to one server, as it goes on the wire. It is encoded when it comes: a slice of the received
+/// chunk would hold much more in memory than its own bytes.
 #[derive(Debug)]
 pub(in crate::session) struct RelayFrame {
     pub(in crate::session) frame: Bytes,
@@ -55,7 +55,7 @@ struct Route {
     raw_bytes: usize,
 }
 
-/// The raw packets of one server, until it was told what became of them.
+/// The raw packets of one server, until their raw status was passed on to it.
 #[derive(Default)]
 struct RawSender {
     flows: BTreeMap<PathId, Flow>,
@@ -70,7 +70,7 @@ struct RawSender {
 #[derive(Default)]
 struct Flow {
     packets: BTreeMap<u64, RawProgress>,
-    /// Of those that have no receipt.
+    /// Bytes of the packets that have no raw status.
     bytes: usize,
 }
 
@@ -108,7 +108,7 @@ impl Relay {
         route.push(record, |out| grant.encode(out));
     }
 
-    /// A grant is over: it need not be carried any more. Returns whether it still waited.
+    /// A grant is over: it is not relayed any more. Returns whether it still waited.
     pub(in crate::session) fn drop_grant(&mut self, to: PathId, grant: GrantId) -> bool {
         let Some(route) = self.routes.get_mut(&to) else { return false };
         route.grants.remove(&grant).is_some_and(|place| route.queue.remove(&place).is_some())
@@ -126,11 +126,14 @@ impl Relay {
         let (caps, route) = (&self.caps, self.routes.entry(to).or_default());
         let sender = self.senders.entry(from).or_default();
         let flow = sender.flows.entry(to).or_default();
+        // The first two bounds are those of a flow; the others keep paths that come and go from gaining anything
+        // ([P-7.2]).
         let fits = flow.packets.len() < caps.flow_packets
             && flow.bytes.saturating_add(len) <= caps.flow_bytes
             && sender.packets < caps.packets
             && route.raw_packets < caps.packets
             && route.raw_bytes.saturating_add(len) <= caps.bytes;
+        // A second packet with the same number could not be told from the first in a raw status.
         if !fits || flow.packets.contains_key(&sequence) {
             return self.refuse_raw(from, to, sequence, TransportCode::RAW_LIMIT);
         }
@@ -162,17 +165,19 @@ impl Relay {
         Ok(())
     }
 
-    /// A receipt came from the receiver. Returns whether a packet that was carried to it waits for one.
+    /// A raw status came from the receiver. Returns whether a packet that was relayed to it waits for one.
     pub(in crate::session) fn on_status(&mut self, status: RawStatus) -> bool {
         let Some(sender) = self.senders.get_mut(&status.from) else { return false };
         let Some(flow) = sender.flows.get_mut(&status.to) else { return false };
+        // The receiver cannot know a packet that still waits here ([P-7.5]).
         let Some(progress @ RawProgress::Carried(_)) = flow.packets.get_mut(&status.sequence) else { return false };
         flow.bytes -= progress.settle();
         sender.answers.push_back(Answer { status, is_refusal: false });
         true
     }
 
-    /// The server at `path` is gone: nothing more reaches it, and it wants no receipts. What it sent is still carried.
+    /// The server at `path` is gone: nothing more is relayed to it, and it needs no raw status. What it sent is still
+    /// relayed.
     pub(in crate::session) fn on_path_lost(&mut self, path: PathId) {
         self.routes.remove(&path);
         self.senders.remove(&path);
@@ -202,6 +207,7 @@ impl Relay {
             RelayRecord::Raw { from, sequence, payload_len } => {
                 route.raw_packets -= 1;
                 route.raw_bytes -= payload_len;
+                // The sender may be gone: its packets are still relayed, but nobody waits for their status.
                 let flow = self.senders.get_mut(&from).and_then(|sender| sender.flows.get_mut(&to));
                 if let Some(progress) = flow.and_then(|flow| flow.packets.get_mut(&sequence)) {
                     *progress = RawProgress::Carried(payload_len);
@@ -222,6 +228,7 @@ impl Relay {
         if is_refusal {
             sender.refusals -= 1;
         } else if let Some(flow) = sender.flows.get_mut(&status.to) {
+            // Only now is its place free: a packet counts until its raw status was passed on ([P-7.2]).
             flow.packets.remove(&status.sequence);
             sender.packets -= 1;
             if flow.packets.is_empty() {
@@ -258,7 +265,7 @@ pub(in crate::session) struct Held {
     /// What waits for a carrier, and its bytes.
     pub(in crate::session) waiting: usize,
     pub(in crate::session) bytes: usize,
-    /// Raw packets whose sender was not told yet what became of them.
+    /// Raw packets whose raw status was not passed on to the sender yet.
     pub(in crate::session) packets: usize,
     pub(in crate::session) answers: usize,
 }

@@ -1,4 +1,4 @@
-//! What the primary is to hear of the paths of its client: states, and measurements at their pace (PROTOCOL.md §8).
+//! What the client reports to the primary of its paths: states, and measurements at their pace (PROTOCOL.md §8).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -30,8 +30,9 @@ enum PathReport {
 impl Reports {
     const MEASURED_EVERY: Duration = Duration::from_millis(250);
 
-    /// The path joined, wavers, or recovered.
+    /// The path became active, suspect, or active again.
     pub(super) fn on_changed(&mut self, path: PathId) {
+        // If the death of the path waits to be reported, it stays the last report ([P-8.6]).
         self.due.entry(path).or_insert(PathReport::Alive);
     }
 
@@ -39,8 +40,8 @@ impl Reports {
         self.due.insert(path, PathReport::Dead(code));
     }
 
-    /// Has the measurements of every secondary reported, if that was not done lately. They go with the progress of grants,
-    /// since that is when a primary weighs its servers.
+    /// Has the measurements of every secondary reported, if the last report is long enough ago. They go with the
+    /// progress of grants, since that is when a primary compares its servers.
     pub(super) fn measure(&mut self, now: Instant, joined: impl Iterator<Item = PathId>) {
         if self.measured_at.is_some_and(|at| now.saturating_duration_since(at) < Self::MEASURED_EVERY) {
             return;
@@ -57,6 +58,7 @@ impl Reports {
             PathReport::Alive => paths.get(id).map(Path::state),
         };
         let state = match state {
+            // A closing path counts as active: Dead is reported when its connection ends ([P-12.4]).
             Some(PathState::Suspect) => WirePathState::Suspect,
             _ => WirePathState::Active,
         };

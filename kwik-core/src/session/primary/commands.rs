@@ -1,5 +1,5 @@
-//! A primary's commands that were not sent yet. A command that undoes another one which was not sent goes away with it,
-//! so that there is at most one for each path and each grant, and both are counted.
+//! A primary's commands that were not sent yet. A command that undoes an unsent one removes it instead of waiting
+//! behind it, so at most one command waits for each path and each grant.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ impl Commands {
         Self { bytes_max: limits.command_bytes_max, queue: BTreeMap::new(), paths, grants, bytes: 0 }
     }
 
-    /// Whether there is room for one more grant with a request of so many bytes. There always is for one.
+    /// Whether there is room for one more grant with a request of so many bytes. If no grant waits, there always is.
     pub(in crate::session) fn has_room(&self, request_bytes: usize) -> bool {
         self.grants.is_empty() || self.bytes.saturating_add(Self::cost(request_bytes)) <= self.bytes_max
     }
@@ -54,19 +54,19 @@ impl Commands {
         self.push(revoke.epoch, revoke.into());
     }
 
-    /// Whether the client was not told of a path yet.
+    /// Whether ADD_PATH of this path still waits, so that the client does not know the path.
     pub(in crate::session) fn holds_add_path(&self, path: PathId) -> bool {
         let epoch = self.paths.get(&path);
         epoch.is_some_and(|epoch| matches!(self.queue.get(epoch), Some(ControlFrame::AddPath(_))))
     }
 
-    /// Whether the client was not told of a grant yet.
+    /// Whether GRANT of this grant still waits, so that the client does not know the grant.
     pub(in crate::session) fn holds_grant(&self, grant: GrantId) -> bool {
         let epoch = self.grants.get(&grant);
         epoch.is_some_and(|epoch| matches!(self.queue.get(epoch), Some(ControlFrame::Grant(_))))
     }
 
-    /// The grants for a path of which the client was not told yet.
+    /// The grants for this path whose GRANT still waits.
     pub(in crate::session) fn grants_for(&self, path: PathId) -> Vec<GrantId> {
         let grants = self.queue.values().filter_map(|frame| match frame {
             ControlFrame::Grant(grant) if grant.path == path => Some(grant.grant),
@@ -75,14 +75,14 @@ impl Commands {
         grants.collect()
     }
 
-    /// What was to be told of a path is of no interest any more.
+    /// Drops the command about this path that still waits, if any.
     pub(in crate::session) fn drop_path(&mut self, path: PathId) {
         if let Some(epoch) = self.paths.get(&path).copied() {
             self.take(epoch);
         }
     }
 
-    /// What was to be told of a grant is of no interest any more.
+    /// Drops the command about this grant that still waits, if any.
     pub(in crate::session) fn drop_grant(&mut self, grant: GrantId) {
         if let Some(epoch) = self.grants.get(&grant).copied() {
             self.take(epoch);

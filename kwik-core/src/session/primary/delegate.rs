@@ -1,4 +1,4 @@
-//! Ranges that the primary leaves to other servers, and what the client says became of them (PROTOCOL.md §8).
+//! Ranges that the primary delegates to secondaries, and what the client reports of them (PROTOCOL.md §8).
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -56,14 +56,17 @@ impl PrimaryRole {
             return Err(DelegateError::TooMany);
         }
         let id = cx.streams.stream_id(stream).ok_or(DelegateError::ClosedStream)?;
+        // Reserved last: no range may stay reserved for a grant that is not issued.
         let range = match extent {
             Extent::Next(len) => cx.streams.reserve(stream, len)?,
             Extent::At(range) => cx.streams.reserve_range(stream, range)?,
         };
+        // `has_room` was asked above, so this does not fail.
         let Ok(grant) = self.delegations.issue(path, id, range.clone()) else {
             cx.streams.unreserve(id, std::slice::from_ref(&range));
             return Err(DelegateError::TooMany);
         };
+        // The path was found above, so it has a sequence.
         let next = self.remote.grant_sequence(path).ok_or(DelegateError::PathUnknown(path))?;
         let sequence = *next;
         *next += 1;
@@ -89,12 +92,13 @@ impl PrimaryRole {
             cx.log.change(None, || ProtocolEventKind::GrantRevoked { grant });
         }
         if self.commands.holds_grant(grant) {
-            // The client never hears of it.
+            // GRANT did not leave, so the client never knows the grant.
             self.commands.drop_grant(grant);
             let change = self.delegations.annul(grant, TransportCode::REVOKED.into());
             change.into_iter().for_each(|change| self.on_delegation_changed(cx, change));
             self.announce_room(cx);
         } else if is_news {
+            // The delegation stays active until the client reports what arrived before REVOKE did.
             let epoch = self.next_epoch();
             self.commands.revoke(Revoke { grant, epoch });
         }
@@ -116,7 +120,7 @@ impl PrimaryRole {
         let event = (cx.log.detail() > EventDetail::Off).then(|| ProtocolEventKind::of_grant(grant, &status));
         let change = self.delegations.on_status(grant, status)?;
         if is_last {
-            // It need not be revoked any more.
+            // A REVOKE that still waits has nothing to revoke any more.
             self.commands.drop_grant(grant);
         }
         let effect = if change.is_some() { FrameEffect::Progress } else { FrameEffect::NoOp };
@@ -130,7 +134,8 @@ impl PrimaryRole {
         Ok(effect)
     }
 
-    /// What is delivered or lost for good changes the stream; the application is to look at the delegation.
+    /// Applies to the stream what a delegation delivered or lost for good, and notes the delegation for the
+    /// application.
     pub(super) fn on_delegation_changed(&mut self, cx: &mut Common, change: Change) {
         for range in change.arrived {
             cx.streams.delivered(change.stream, range);
@@ -141,7 +146,7 @@ impl PrimaryRole {
         self.changed.insert(change.grant);
     }
 
-    /// Something was freed: an application that was refused for want of room hears of it.
+    /// Something was freed: notifies an application whose delegation was refused for lack of room.
     pub(super) fn announce_room(&mut self, cx: &mut Common) {
         if !self.commands.has_room(0) {
             return;

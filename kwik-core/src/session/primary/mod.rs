@@ -87,6 +87,8 @@ impl Session {
         let mut common = Common::new(moment.now, Some(session), limits, (PathId::PRIMARY, path), streams);
         common.emit(SessionEvent::Incoming);
         let mut new = Self::new(common, RoleState::Primary(Box::new(role)));
+        // The decoder refuses such parameters already. Were there any, the session must exist for its path to be
+        // closed.
         if let Err(fault) = agreed {
             new.fail(moment.now, DeadReason::new(fault.code, fault.detail));
         }
@@ -146,7 +148,7 @@ impl PrimaryRole {
         self.remote.deadline().into_iter().chain(self.raw.deadline()).chain(self.renewals.deadline()).min()
     }
 
-    /// What the client left without an answer for too long is not waited for any more.
+    /// Gives up waiting for what the client left without an answer for too long, and plans renewals.
     pub(super) fn check_time(&mut self, cx: &mut Common, now: Instant) {
         for path in self.remote.overdue(now) {
             self.give_up_path(cx, path);
@@ -158,7 +160,7 @@ impl PrimaryRole {
         }
     }
 
-    /// The session is over: nothing more will be heard of what was delegated.
+    /// The session is over: no status of a delegation comes any more.
     pub(super) fn on_session_end(&mut self) {
         let lost = self.delegations.session_lost(TransportCode::SOURCE_LOST.into());
         self.changed.extend(lost.into_iter().map(|change| change.grant));
@@ -173,6 +175,7 @@ impl PrimaryRole {
         stream: StreamId,
         conflict: RangeConflict,
     ) -> Result<(), Fault> {
+        // The client cannot know a path whose ADD_PATH still waits here.
         let is_known = |path: &PathId| self.remote.was_added(*path) && !self.commands.holds_add_path(*path);
         if !conflict.paths.iter().all(is_known) {
             return Err(violation("a conflict with a path that was never added"));
@@ -199,17 +202,19 @@ impl PrimaryRole {
         let Some(main) = cx.paths.main_mut() else { return };
         let mut sent = 0;
         while main.is_control_ready() {
-            // On a slow line commands may wait for longer than a lease is.
+            // Renewals go first: on a slow line, commands may wait for longer than a lease lasts.
             let Some(frame) = self.poll_lease(moment.wall).or_else(|| self.commands.pop()) else { break };
             if let ControlFrame::AddPath(AddPath { path, .. }) | ControlFrame::RemovePath(RemovePath { path, .. }) =
                 &frame
             {
+                // The time for the answer counts from when the command leaves ([P-8.20]).
                 self.remote.await_answer(*path, due);
             }
             main.queue_control(&frame);
             sent += 1;
         }
         self.raw.flush(main, now);
+        // Commands that left make room for others.
         if sent > 0 {
             self.announce_room(cx);
         }
@@ -218,7 +223,7 @@ impl PrimaryRole {
     /// The next renewal.
     fn poll_lease(&mut self, wall: UnixTime) -> Option<ControlFrame> {
         while let Some(path) = self.renewals.pop_due() {
-            // A client must have heard of the path.
+            // LEASE for a path that the client does not know is a fault ([P-4.14]).
             let is_known = !self.commands.holds_add_path(path);
             if is_known && self.path(path).is_some_and(|info| paths::is_wanted(&info.state)) {
                 let signature = auth::sign_lease(&self.identity, self.session, path, wall);

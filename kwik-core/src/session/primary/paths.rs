@@ -17,12 +17,12 @@ use crate::session::{Moment, violation};
 use crate::status::{GrantStatus, PathState};
 use crate::wire::{AddPath, PathStatus, WirePathState};
 
-/// What the primary knows of paths that it does not see itself.
+/// The paths of the client to other servers, as far as the primary knows them.
 pub(super) struct RemotePaths {
     paths: BTreeMap<PathId, RemotePath>,
     /// The largest path id that was added.
     last: PathId,
-    /// Until when the client must have said what became of a path that it was told to add or to remove.
+    /// Until when the client must have answered ADD_PATH or REMOVE_PATH, by path.
     unanswered: BTreeMap<PathId, Instant>,
 }
 
@@ -100,12 +100,12 @@ impl RemotePaths {
         self.unanswered.values().copied().min()
     }
 
-    /// Those whose answer is overdue.
+    /// The paths about which an answer of the client is overdue.
     pub(super) fn overdue(&self, now: Instant) -> Vec<PathId> {
         self.unanswered.iter().filter(|(_, due)| now >= **due).map(|(path, _)| *path).collect()
     }
 
-    /// The client hears of a command, and is to say what became of it.
+    /// A command about a path leaves, and the client must answer it.
     pub(super) fn await_answer(&mut self, id: PathId, due: Option<Instant>) {
         if !self.info(id).is_some_and(|info| info.state.is_dead()) {
             self.unanswered.extend(due.map(|due| (id, due)));
@@ -154,6 +154,7 @@ impl PrimaryRole {
         let Some(address) = Address::new(target.address).map(SocketAddr::from) else {
             return Err(AddPathError::InvalidAddress(target.address));
         };
+        // Path 0 counts too. A closing path counts until it is dead, since the client counts it so long.
         let next = self.remote.last.0.checked_add(1).filter(|_| self.remote.alive() + 1 < limit);
         let path = PathId(next.ok_or(AddPathError::LimitReached { limit })?);
         self.remote.last = path;
@@ -200,7 +201,7 @@ impl PrimaryRole {
             return Ok(());
         }
         if self.commands.holds_add_path(id) {
-            // The client never hears of it.
+            // ADD_PATH did not leave, so the client never knows the path.
             self.on_path_dead(cx, id, DeadReason::new(TransportCode::PATH_REMOVED, ""));
             return Ok(());
         }
@@ -224,7 +225,7 @@ impl PrimaryRole {
         if !self.remote.was_added(id) || self.commands.holds_add_path(id) {
             return Err(violation("PATH_STATUS of a path that was never added"));
         }
-        // Those that died long ago are forgotten.
+        // Nothing follows Dead but what crossed it. Paths that died long ago are forgotten.
         let path = self.remote.paths.get_mut(&id).filter(|path| !path.info.state.is_dead());
         let Some(RemotePath { info, .. }) = path else { return Ok(FrameEffect::NoOp) };
         let state = match status.state {
@@ -237,6 +238,7 @@ impl PrimaryRole {
             info.rate_bytes_per_second = status.rate;
             info.bytes = status.bytes;
         }
+        // Only Dead answers REMOVE_PATH; any status answers ADD_PATH ([P-8.20]).
         if state.is_dead() || info.state != PathState::Closing {
             self.remote.unanswered.remove(&id);
         }
@@ -247,13 +249,13 @@ impl PrimaryRole {
         let event = self.remote.paths.get_mut(&id).and_then(|path| path.move_to(state.clone()));
         let Some(event) = event else { return Ok(FrameEffect::NoOp) };
         cx.log.change(id, || ProtocolEventKind::PathChanged { state });
-        // Measurements are welcome at their pace, and so is a path that wavers: only its beginning and its end are free.
+        // Measurements, Suspect and Recovered count as no-op frames, which are tolerated at their pace ([P-5.16]).
         let has_begun = matches!(event, PathEvent::Joined(_));
         cx.emit(SessionEvent::Path(event));
         Ok(if has_begun { FrameEffect::Progress } else { FrameEffect::NoOp })
     }
 
-    /// The client says nothing of a path: it is dead as far as this end can tell, and its ranges are free again.
+    /// The client did not answer about a path: the path is taken for dead, and its delegations for lost.
     pub(super) fn give_up_path(&mut self, cx: &mut Common, id: PathId) {
         self.remote.unanswered.remove(&id);
         let Some(info) = self.remote.info(id).filter(|info| !info.state.is_dead()) else { return };
@@ -264,16 +266,18 @@ impl PrimaryRole {
         self.on_path_dead(cx, id, reason);
         changes.into_iter().for_each(|change| self.on_delegation_changed(cx, change));
         if !was_removed {
+            // Behind `on_path_dead`, which drops every command about the path that still waits.
             self.remove_at_client(id);
         }
     }
 
-    /// A path is over. What the client was still to hear of it, or to relay there, goes away.
+    /// A path is over. Commands about it and raw packets for it that did not leave are dropped.
     fn on_path_dead(&mut self, cx: &mut Common, id: PathId, reason: DeadReason) {
         let code = reason.code;
         self.crowded.remove(&id);
         self.commands.drop_path(id);
         let mut changes = Vec::new();
+        // The client does not know these. It still sends a last status for each of the others.
         for grant in self.commands.grants_for(id) {
             self.commands.drop_grant(grant);
             changes.extend(self.delegations.annul(grant, code));

@@ -115,8 +115,8 @@ impl StreamTable {
         if self.parts.contains_key(&grant) {
             return violation("a grant that is in use already");
         }
-        // Parts that are over do not count among those to write: the client may have told the primary of their end, and the
-        // primary grants more.
+        // Granted streams that are over do not count among those to write: the client may have reported their end to
+        // the primary, which then grants more.
         let (unfinished, held) = (self.handles.len(), self.parts.len() - self.handles.len());
         if unfinished >= self.caps.parts || held > self.caps.parts_held + self.caps.parts {
             return Err(Fault::new(TransportCode::CONTROL_FLOOD, "more grants than a path may have"));
@@ -130,6 +130,7 @@ impl StreamTable {
             stream.request = request_bytes;
         }
         self.parts.insert(grant, handle);
+        // The application releases nothing: it never sees this grant, which ends at once ([P-8.8]).
         if held > self.caps.parts_held {
             self.with_send(handle, |send| send.reset(TransportCode::SERVER_BUSY.into()));
             self.withdraw(handle);
@@ -139,7 +140,7 @@ impl StreamTable {
         Ok(handle)
     }
 
-    /// A grant was revoked: nothing more of it is sent, and its writer is told `REVOKED`, if there is one yet.
+    /// A grant was revoked: nothing more of it is sent, and its writer, if there is one yet, gets `REVOKED`.
     pub(crate) fn revoke_part(&mut self, grant: GrantId) -> FrameEffect {
         let Some(&handle) = self.parts.get(&grant) else { return self.no_op() };
         if self.with_send(handle, SendStream::revoke) == Some(true) {
@@ -148,7 +149,7 @@ impl StreamTable {
         FrameEffect::Progress
     }
 
-    /// The peer ended a sending half early. A part that nobody accepted yet goes away unseen.
+    /// The peer ended a sending half early. A granted stream that nobody accepted yet goes away unseen.
     pub(super) fn on_cut_short(&mut self, handle: StreamHandle) {
         if self.streams.get(&handle).is_some_and(|stream| stream.grant.is_some() && !stream.accepted) {
             self.withdraw(handle);
@@ -158,7 +159,7 @@ impl StreamTable {
         }
     }
 
-    /// Lets go of both halves of a part in place of an application that never saw it.
+    /// Releases both halves of a granted stream in place of an application that never saw it.
     fn withdraw(&mut self, handle: StreamHandle) {
         self.accept_bidi.remove(&handle);
         if let Some(half) = self.streams.get_mut(&handle).and_then(|stream| stream.send.as_mut()) {

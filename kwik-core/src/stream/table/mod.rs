@@ -1,9 +1,8 @@
 //! Every logical stream at one end of one session, and what the application may do with them.
 //!
 //! Split by what changes together: this file holds the state and the application's commands, `grant` the ranges that
-//! others write, `peer` what arrives, `memory` what is
-//! held of the endpoint's memory, `slots` how many streams the peer may open, `output` what is to be told to the peer
-//! and to the application, and `queries` what can be asked.
+//! others write, `peer` what arrives, `memory` what is held of the endpoint's memory, `slots` how many streams the peer
+//! may open, `output` the frames for the peer and the events for the application, and `queries` what can be asked.
 
 mod grant;
 #[cfg(test)]
@@ -158,9 +157,9 @@ struct Stream {
 #[derive(Debug)]
 struct SendHalf {
     stream: SendStream,
-    /// The code the peer was told, or is being told, that the half ended early with.
+    /// The code that was, or is being, announced to the peer if the half ended early.
     announced_end: Option<ErrorCode>,
-    /// Whether the application was told that everything was sent and acknowledged.
+    /// Whether the application was notified that everything was sent and acknowledged.
     announced_finished: bool,
     released: bool,
 }
@@ -168,9 +167,9 @@ struct SendHalf {
 #[derive(Debug)]
 struct RecvHalf {
     stream: RecvStream,
-    /// The code the peer is told to stop with.
+    /// The code of the STOP_SENDING to the peer.
     stop_code: Option<ErrorCode>,
-    /// What it is told of a conflict of two writers.
+    /// The conflict of two writers that STOP_SENDING names.
     conflict: Option<RangeConflict>,
     released: bool,
 }
@@ -337,14 +336,14 @@ impl StreamTable {
         Ok(())
     }
 
-    /// Drops what was not sent and tells the peer that the stream ends early. An error if that changes nothing any more: all
-    /// was sent, or it was reset before.
+    /// Drops what was not sent and announces that the stream ends early. An error if that changes nothing any more,
+    /// since all was sent or the stream was reset before.
     pub(crate) fn reset(&mut self, handle: StreamHandle, code: ErrorCode) -> Result<(), ClosedStream> {
         let is_stopped = self.send_half(handle).map_err(|_| ClosedStream)?.stream.stop_code().is_some();
         if !self.closed && (self.reset_send(handle, code) || is_stopped) { Ok(()) } else { Err(ClosedStream) }
     }
 
-    /// Drops what was not read and tells the peer that no more is wanted.
+    /// Drops what was not read and announces to the peer that no more is wanted.
     pub(crate) fn stop(&mut self, handle: StreamHandle, code: ErrorCode) -> Result<(), ClosedStream> {
         if !self.can_stop(handle) {
             return Err(ClosedStream);
@@ -381,7 +380,7 @@ impl StreamTable {
         self.free_if_done(handle);
     }
 
-    /// The application dropped the receiving half: what is unread is dropped, and the peer told to stop.
+    /// The application dropped the receiving half: what is unread is dropped, and the peer must stop.
     pub(crate) fn release_recv(&mut self, handle: StreamHandle) {
         let half = self.streams.get_mut(&handle).and_then(|stream| stream.recv.as_mut());
         let Some(half) = half.filter(|half| !half.released) else { return };
@@ -406,6 +405,7 @@ impl StreamTable {
         let admitted = send.admit(position, len, room.min(room_session));
         self.writers.came(handle);
         if admitted == Err(WriteError::Blocked) {
+            // A stream with room of its own is blocked by the session's buffer.
             self.writers.wait(handle, room > 0);
         }
         admitted
@@ -458,8 +458,7 @@ impl StreamTable {
         }
     }
 
-    /// Changes a sending half and keeps the session's sums: of buffered bytes, of halves that drain, of grants that are
-    /// not over.
+    /// Changes a sending half and keeps the sums: of buffered bytes, of draining halves, of grants that are not over.
     fn with_send<R>(&mut self, handle: StreamHandle, change: impl FnOnce(&mut SendStream) -> R) -> Option<R> {
         let stream = self.streams.get_mut(&handle)?;
         let send = &mut stream.send.as_mut()?.stream;
@@ -493,7 +492,7 @@ impl StreamTable {
             return;
         }
         self.credit.on_given(recv.stream.limit() - before);
-        // The limit travels with the opening of a stream that was not yet told.
+        // OPEN_STREAM that still waits takes the new limit along.
         if !stream.signals.open {
             self.signal(handle, |signals| signals.credit = true);
         }
@@ -562,8 +561,8 @@ impl StreamTable {
         self.free_if_done(handle);
     }
 
-    /// Frees a stream of which nothing is left to do. The peer may then open another. Nobody waits for acknowledgements of
-    /// a part that the application let go of.
+    /// Frees a stream of which nothing is left to do. The peer may then open another. Nobody waits for acknowledgements
+    /// of a part that the application let go of.
     fn free_if_done(&mut self, handle: StreamHandle) {
         let Some(stream) = self.streams.get(&handle) else { return };
         let is_done = |send: &SendStream| send.is_done() || (stream.grant.is_some() && send.is_part_over());
@@ -574,6 +573,7 @@ impl StreamTable {
         }
         let (id, grant, abandoned) = (stream.id, stream.grant, stream.abandoned);
         self.requests -= stream.request;
+        // Both halves give back what they hold through the sums of the session.
         self.with_recv(handle, |recv| recv.fail(ErrorCode::Application(0)));
         self.with_send(handle, |send| send.reset(ErrorCode::Application(0)));
         self.dequeue(handle);

@@ -1,5 +1,5 @@
-//! What is to be told: control frames to the peer, events to the application, and whose bytes go next. All of it is
-//! state of a stream with a place in a queue, so nothing here grows with what the peer does.
+//! The output of the table: control frames for the peer, events for the application, and the stream whose bytes go
+//! next. All of it is state of a stream with a place in a queue, so nothing here grows with what the peer does.
 
 use super::StreamTable;
 use crate::error::ErrorCode;
@@ -9,7 +9,7 @@ use crate::stream::fair::FairQueue;
 use crate::stream::send::Segment;
 use std::collections::BTreeSet;
 
-/// Something to tell the peer on the control plane.
+/// Something to announce to the peer on the control plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum StreamControl {
     /// A stream was opened here. `limit` is how far the peer may write on it; 0 for a unidirectional one.
@@ -135,7 +135,7 @@ impl Outbox {
         self.events.push(EventKey::Writable(handle), 0);
     }
 
-    /// Drops what is to be told of a stream that is gone.
+    /// Drops frames and events of a stream that is gone.
     pub(super) fn forget(&mut self, handle: StreamHandle) {
         self.controls.remove(ControlKey::Stream(handle));
         for key in [EventKey::Readable, EventKey::Writable, EventKey::Stopped, EventKey::Finished] {
@@ -175,6 +175,7 @@ impl StreamTable {
                     if self.streams.get(&handle).is_some_and(|stream| stream.signals.any()) {
                         self.outbox.controls.push(key, 0);
                     }
+                    // A frame that waited may have been the last thing that kept the stream.
                     self.free_if_done(handle);
                     if control.is_some() {
                         return control;
@@ -203,6 +204,7 @@ impl StreamTable {
                 EventKey::Finished(handle) => return Some(StreamEvent::Finished(handle)),
                 EventKey::Stopped(handle) => {
                     let half = self.streams.get(&handle).and_then(|stream| stream.send.as_ref());
+                    // The stream may be gone since.
                     if let Some(code) = half.and_then(|half| half.stream.stop_code()) {
                         return Some(StreamEvent::Stopped { stream: handle, code });
                     }
@@ -251,12 +253,12 @@ impl StreamTable {
         self.outbox.sendable.remove(handle)
     }
 
-    /// A packet carries a segment of the stream.
+    /// A packet was made of segments of the stream.
     pub(crate) fn on_segment_packed(&mut self, handle: StreamHandle) {
         self.with_send(handle, |send| send.on_segment_packed());
     }
 
-    /// Such a packet was acknowledged. Once for each segment.
+    /// Such a packet was acknowledged. To be called once for each [`Self::on_segment_packed`].
     pub(crate) fn on_packet_acked(&mut self, handle: StreamHandle) {
         self.with_send(handle, |send| send.on_packet_acked());
         self.announce_finished(handle);
@@ -282,6 +284,7 @@ impl StreamTable {
         self.outbox.sendable.clear();
         self.outbox.parts.clear();
         self.writers.clear();
+        // Whoever waits to accept or to open a stream is to learn that the session is over.
         for dir in Dir::ALL {
             self.outbox.events.push(EventKey::Opened(dir), 0);
             self.outbox.events.push(EventKey::Available(dir), 0);
@@ -296,7 +299,7 @@ impl StreamTable {
         }
     }
 
-    /// Notes that something is to be told about a stream.
+    /// Notes that a control frame about a stream is due.
     pub(super) fn signal(&mut self, handle: StreamHandle, set: impl FnOnce(&mut Signals)) {
         let Some(stream) = self.streams.get_mut(&handle) else { return };
         set(&mut stream.signals);
@@ -305,7 +308,7 @@ impl StreamTable {
         }
     }
 
-    /// Tells the application that a read would bring something, if that is so.
+    /// Notifies the application that a read would bring something, if that is so.
     pub(super) fn announce_readable(&mut self, handle: StreamHandle) {
         let Some(stream) = self.streams.get(&handle).filter(|stream| stream.accepted) else { return };
         if stream.recv.as_ref().is_some_and(|half| !half.released && half.stream.is_readable()) {
@@ -320,7 +323,7 @@ impl StreamTable {
         }
     }
 
-    /// Tells the application once that its sending half is complete.
+    /// Notifies the application once that its sending half is complete.
     pub(super) fn announce_finished(&mut self, handle: StreamHandle) {
         let half = self.streams.get_mut(&handle).and_then(|stream| stream.send.as_mut());
         let Some(half) = half.filter(|half| !half.released && !half.announced_finished) else { return };
@@ -340,8 +343,8 @@ impl StreamTable {
         self.streams.get(&handle)?.send.as_ref()?.stream.blocked_by()
     }
 
-    /// The part of the same stream that uses the turn of another, which then waits in the place of that part: the reader
-    /// waits for the lowest bytes, and has no use for a little of everything.
+    /// The part of the same stream that uses the turn of another, which then waits in the place of that part: the
+    /// reader waits for the lowest bytes, and has no use for a little of everything.
     fn yield_turn(&mut self, own: PartPlace) -> StreamHandle {
         let first = PartPlace { start: 0, part: StreamHandle(0), ..own };
         let Some(lowest) = self.outbox.parts.range(first..own).next().copied() else { return own.part };

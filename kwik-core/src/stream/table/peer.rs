@@ -19,6 +19,7 @@ impl StreamTable {
         self.ids.raise_limit_of_peer(Dir::Bi, bidi)?;
         self.ids.raise_limit_of_peer(Dir::Uni, uni)?;
         self.initial_limit_of_peer = self.initial_limit_of_peer.max(stream_window_initial.min(VARINT_MAX));
+        // The limit of a granted stream comes with its grant; parameters do not matter to it ([P-3.6]).
         if self.role != TableRole::Secondary {
             for handle in self.streams.keys().copied().collect::<Vec<_>>() {
                 self.raise_send_limit(handle, self.initial_limit_of_peer);
@@ -49,10 +50,12 @@ impl StreamTable {
         frame_end: u64,
         fin: bool,
     ) -> Result<DataOutcome, Fault> {
+        // The client refuses this before, with FINAL_SIZE ([P-6.10]).
         if fin && !from.is_primary() {
             return Err(Fault::new(TransportCode::PROTOCOL_VIOLATION, "a secondary ended a stream"));
         }
         let handle = self.resolve(id, Half::Recv)?;
+        // Counted even if the stream is gone: no end needs to send a byte twice ([P-5.10]).
         if from.is_primary() && !self.credit.take(data.len() as u64) {
             return Err(Fault::new(TransportCode::FLOW_CONTROL, "more bytes than the credit of all streams together"));
         }
@@ -64,6 +67,7 @@ impl StreamTable {
             return Ok(outcome);
         }
         for new in &outcome.inserted.new {
+            // Pieces of this size wait as slices, shorter ones were copied.
             if new.end - new.start >= SLICE_BYTES_MIN as u64 {
                 self.slices.push(from, handle, new.end);
             }
@@ -90,7 +94,7 @@ impl StreamTable {
         self.slices.on_handled();
     }
 
-    /// The peer ended a stream early. Other writers of the stream are not told here.
+    /// The peer ended a stream early. Other writers of the stream are not notified here.
     pub(crate) fn on_reset(&mut self, id: StreamId, code: ErrorCode, final_size: u64) -> Result<FrameEffect, Fault> {
         let Some(handle) = self.resolve(id, Half::Recv)? else { return Ok(self.no_op()) };
         let changes = self.with_recv(handle, |recv| {
@@ -155,6 +159,7 @@ impl StreamTable {
     fn resolve(&mut self, id: StreamId, half: Half) -> Result<Option<StreamHandle>, Fault> {
         if self.role == TableRole::Secondary {
             return match half {
+                // Several granted streams may have this id; the caller looks them up.
                 Half::Send => Ok(None),
                 Half::Open | Half::Recv => {
                     Err(Fault::new(TransportCode::PROTOCOL_VIOLATION, "a stream's bytes sent to a secondary"))
@@ -201,8 +206,8 @@ impl StreamTable {
         rose
     }
 
-    /// Two bytes of a stream differ. The owner's word counts, and nobody may contradict itself. Where it was two secondaries,
-    /// or bytes of a secondary may have been read before the owner wrote others, the stream ends.
+    /// Two bytes of a stream differ. The owner's word counts, and nobody may contradict itself. Where it was two
+    /// secondaries, or bytes of a secondary may have been read before the owner wrote others, the stream ends.
     fn on_conflict(&mut self, handle: StreamHandle, conflict: Conflict) -> Result<(), Fault> {
         let Conflict { at, first, second } = conflict;
         if !second.is_primary() && first == Some(second) {
@@ -219,8 +224,8 @@ impl StreamTable {
         Ok(())
     }
 
-    /// Ends a stream of too many gaps; that of the most, if all streams together have too many. To blame is who opened most
-    /// of them: the one that makes them too many may be anybody's.
+    /// Ends a stream of too many gaps; that of the most, if all streams together have too many. To blame is who opened
+    /// most of them: the one that makes them too many may be anybody's.
     fn check_spans(&mut self, handle: StreamHandle, from: PathId) -> Option<Overflow> {
         let spans = |stream: &Stream| stream.recv.as_ref().map_or(0, |half| half.stream.spans());
         let worst = if self.streams.get(&handle).map_or(0, |stream| spans(stream)) > self.caps.spans_stream {

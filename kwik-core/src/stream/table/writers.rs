@@ -54,8 +54,8 @@ impl Writers {
         !self.woken.is_empty() && !self.queue.is_empty()
     }
 
-    /// Gives up those that were woken and did not come, and wakes twice as many in their place, so that many who gave up a
-    /// write keep others waiting for a short time only.
+    /// Gives up those that were woken and did not come, and wakes twice as many in their place, so that many who gave
+    /// up a write keep others waiting for a short time only.
     fn pass_on(&mut self) -> Vec<StreamHandle> {
         let given_up = std::mem::take(&mut self.woken).len();
         let next: Vec<_> = (0..2 * given_up).map_while(|_| self.queue.pop()).collect();
@@ -68,8 +68,8 @@ impl Writers {
         self.own.remove(&writer) || (!self.queue.is_empty() && has_room() && self.queue.remove(writer))
     }
 
-    /// The next writer for whom the session's buffer has room, if those that were woken before use theirs. An empty buffer
-    /// with room has it for all: nothing else would wake them.
+    /// The next writer for whom the session's buffer has room, if those that were woken before use theirs. An empty
+    /// buffer with room has it for all: nothing else would wake them.
     fn wake_next(&mut self, room: usize, is_empty: bool) -> Option<StreamHandle> {
         let taken = self.woken.len().saturating_mul(ROOM_EACH);
         let is_enough = room.saturating_sub(taken) >= ROOM_EACH || self.woken.is_empty() || is_empty;
@@ -87,12 +87,12 @@ impl StreamTable {
         self.wake_for_room();
     }
 
-    /// Whether there is room for writers that wait, although it was told to others, who did not come yet.
+    /// Whether there is room for writers that wait, although others were woken for it, who did not come yet.
     pub(crate) fn has_unused_wakes(&self) -> bool {
         self.writers.has_unused() && self.send_room() > 0
     }
 
-    /// Tells others of the room that those who were told did not come for: nobody tells when a poll is not repeated.
+    /// Wakes others for the room that woken writers did not come for: nothing shows when a poll is not repeated.
     pub(crate) fn pass_on_wakes(&mut self) {
         for writer in self.writers.pass_on() {
             self.outbox.announce_writable(writer);
