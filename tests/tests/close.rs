@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use kwik_core::{Dir, Limits, OpenError, ReadError, SessionError, SessionEvent, TransportCode, WriteError};
-use kwik_sim::Link;
+use kwik_core::{
+    Dir, EventDetail, Limits, OpenError, ProtocolEventKind, ReadError, SessionError, SessionEvent, TransportCode,
+    WriteError,
+};
+use kwik_sim::{FleetBuilder, Link, NodeConfig, WorldConfig};
 use kwik_tests::{Fleet, LONG, pattern};
 
 // [P-12.1] [P-12.2] [P-12.3]
@@ -133,6 +136,34 @@ fn pinned_primary_gets_nothing_before_it_proved_itself() {
 
     let config = fleet.pki.client().primary_identity(fleet.pki.public_identity(0));
     fleet.connect_with(config);
+}
+
+// [P-3.4]
+#[test]
+fn regression_close_went_to_a_pinned_primary_before_its_welcome() {
+    let frames = |node: &mut NodeConfig| node.event_detail = EventDetail::Frames;
+    let builder = FleetBuilder::new(WorldConfig::null_tls(1)).client(frames).servers(1, |_, _| ());
+    let Fleet { mut world, pki, client, servers, .. } = builder.build();
+    let config = pki.client().primary_identity(pki.public_identity(0));
+    let session = world.dial(client, servers[0], config, kwik_tests::SERVER_NAME).unwrap();
+    let now = world.now();
+    let mut view = world.session_mut(client, session).unwrap();
+    let stream = view.open_stream(Dir::Bi).unwrap();
+    view.stream_mut(stream).write(b"last words").unwrap();
+    view.stream_mut(stream).finish().unwrap();
+    view.close(now, 7, "over");
+    world.run_for(Duration::from_secs(2));
+    let events = world.take_protocol_events(client);
+    let welcome = ProtocolEventKind::FrameReceived { frame: "WELCOME" };
+    let kinds = || events.iter().map(|event| &event.kind);
+    assert!(kinds().any(|kind| *kind == welcome));
+    let early = kinds().take_while(|kind| **kind != welcome);
+    let sent: Vec<_> = early.filter(|kind| matches!(kind, ProtocolEventKind::FrameSent { .. })).collect();
+    assert_eq!(sent, [&ProtocolEventKind::FrameSent { frame: "HELLO" }]);
+    let closed = |event: &SessionEvent| {
+        matches!(event, SessionEvent::Closed(SessionError::ClosedByPeer { code: 7, cut_short: false, .. }))
+    };
+    assert!(world.saw(servers[0], closed), "what was finished is delivered, then the session closed");
 }
 
 #[test]

@@ -120,6 +120,10 @@ impl Session {
     }
 
     pub(super) fn flush_close(&mut self) {
+        // A client that pins its primary says nothing but HELLO before the primary proved itself ([P-3.4]).
+        if !self.can_send_streams() {
+            return;
+        }
         let common = &mut self.common;
         let Phase::Draining { close, announced, .. } = &mut common.phase else { return };
         if !*announced && let Some(main) = common.paths.main_with_room() {

@@ -13,13 +13,16 @@ use super::event::SessionEvent;
 use super::paths::Paths;
 use super::transmit::Transmit;
 use super::violation;
+use crate::auth::{self, Identity, PublicIdentity};
 use crate::error::{Fault, FrameEffect, TransportCode};
 use crate::id::{PathId, SessionId, StreamHandle, StreamId, StreamOffset};
 use crate::limits::Limits;
 use crate::path::Path;
 use crate::protocol_event::{EventDetail, EventLog, ProtocolEventKind};
 use crate::stream::{DataOutcome, StreamControl, StreamTable};
-use crate::wire::{ControlFrame, GrantEnd, MaxStreamData, MaxStreams, OpenStream, Params, ResetStream, StopSending};
+use crate::wire::{
+    ControlFrame, GrantEnd, MaxStreamData, MaxStreams, OpenStream, Params, ResetStream, StopSending, Welcome,
+};
 
 /// The part of a session that its role works on.
 pub(super) struct Common {
@@ -259,6 +262,25 @@ impl Common {
             self.log.append_path(id, path.log_mut());
         }
     }
+}
+
+/// A server answers a client that it believes: the path is active.
+pub(super) fn send_welcome(
+    path: &mut Path,
+    (session, id): (SessionId, PathId),
+    (identity, client_key): (&Identity, &PublicIdentity),
+    exporter: &[u8; 32],
+    limits: &Limits,
+) {
+    path.set_limits(limits);
+    path.queue_control(&ControlFrame::from(Welcome {
+        session,
+        path: id,
+        params: params(limits),
+        identity: *identity.public().as_bytes(),
+        signature: auth::welcome_proof(identity, exporter, session, id, client_key),
+    }));
+    path.move_to_active();
 }
 
 /// The transport parameters that follow from the limits.

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::common::{Common, params};
+use super::common::{Common, send_welcome};
 use super::event::SessionEvent;
 use super::lease::PathLease;
 use super::raw::RawEnd;
@@ -15,7 +15,7 @@ use crate::limits::Limits;
 use crate::path::Path;
 use crate::protocol_event::ProtocolEventKind;
 use crate::stream::{StreamTable, TableRole};
-use crate::wire::{ControlFrame, GrantOpen, Lease, Params, RawForward, Welcome};
+use crate::wire::{GrantOpen, Lease, Params, RawForward};
 
 /// What only a secondary keeps.
 pub(super) struct SecondaryRole {
@@ -42,18 +42,9 @@ impl Session {
     pub(crate) fn new_secondary(moment: Moment, new: NewSecondary, mut path: Path) -> Self {
         let NewSecondary { ticket, identity, limits, params: theirs, exporter } = new;
         let (session, id) = (ticket.session, ticket.path);
-        let signature = auth::welcome_proof(&identity, &exporter, session, id, &ticket.client_key);
         let mut streams = StreamTable::new(Side::Server, TableRole::Secondary, &limits);
         let agreed = streams.on_peer_params(theirs.streams_bidi, theirs.streams_uni, theirs.stream_window_initial);
-        path.set_limits(&limits);
-        path.queue_control(&ControlFrame::from(Welcome {
-            session,
-            path: id,
-            params: params(&limits),
-            identity: *identity.public().as_bytes(),
-            signature,
-        }));
-        path.move_to_active();
+        send_welcome(&mut path, (session, id), (&identity, &ticket.client_key), &exporter, &limits);
         let term = LeaseTerm::new(ticket.issuer, session, id, ticket.lease, ticket.issued_at);
         let role = SecondaryRole {
             session,

@@ -52,17 +52,20 @@ impl Reports {
 
     /// The next report.
     pub(super) fn pop(&mut self, paths: &Paths) -> Option<PathStatus> {
-        let (id, report) = self.due.pop_first()?;
-        let state = match report {
-            PathReport::Dead(code) => return Some(dead(paths, id, code)),
-            PathReport::Alive => paths.get(id).map(Path::state),
-        };
-        let state = match state {
-            // A closing path counts as active: Dead is reported when its connection ends ([P-12.4]).
-            Some(PathState::Suspect) => WirePathState::Suspect,
-            _ => WirePathState::Active,
-        };
-        Some(status(paths, id, state, TransportCode::NO_ERROR.into()))
+        loop {
+            let (id, report) = self.due.pop_first()?;
+            let state = match report {
+                PathReport::Dead(code) => return Some(dead(paths, id, code)),
+                PathReport::Alive => paths.get(id).map(Path::state),
+            };
+            let state = match state {
+                Some(PathState::Suspect) => WirePathState::Suspect,
+                // Its end is the next thing to be said of it.
+                Some(PathState::Closing) => continue,
+                _ => WirePathState::Active,
+            };
+            return Some(status(paths, id, state, TransportCode::NO_ERROR.into()));
+        }
     }
 }
 

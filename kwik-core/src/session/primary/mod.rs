@@ -10,7 +10,7 @@ use std::time::Instant;
 use self::commands::Commands;
 pub(super) use self::delegate::Extent;
 use self::paths::RemotePaths;
-use super::common::{Common, params};
+use super::common::{Common, send_welcome};
 use super::event::{PathEvent, PathInfo, SessionEvent};
 use super::lease::Renewals;
 use super::raw::RawEnd;
@@ -23,7 +23,7 @@ use crate::limits::{self, Limits};
 use crate::path::Path;
 use crate::status::GrantStatus;
 use crate::stream::{StreamTable, TableRole};
-use crate::wire::{AddPath, ControlFrame, Hello, Lease, RawForward, RemovePath, Welcome};
+use crate::wire::{AddPath, ControlFrame, Hello, Lease, RawForward, RemovePath};
 
 /// What only a primary keeps.
 pub(super) struct PrimaryRole {
@@ -58,19 +58,10 @@ impl Session {
     /// The session that a client's HELLO begins here.
     pub(crate) fn new_primary(moment: Moment, new: NewPrimary, mut path: Path) -> Self {
         let NewPrimary { session, identity, limits, hello, exporter, client_key } = new;
-        let signature = auth::welcome_proof(&identity, &exporter, session, PathId::PRIMARY, &client_key);
         let mut streams = StreamTable::new(Side::Server, TableRole::Primary, &limits);
         let theirs = hello.params;
         let agreed = streams.on_peer_params(theirs.streams_bidi, theirs.streams_uni, theirs.stream_window_initial);
-        path.set_limits(&limits);
-        path.queue_control(&ControlFrame::from(Welcome {
-            session,
-            path: PathId::PRIMARY,
-            params: params(&limits),
-            identity: *identity.public().as_bytes(),
-            signature,
-        }));
-        path.move_to_active();
+        send_welcome(&mut path, (session, PathId::PRIMARY), (&identity, &client_key), &exporter, &limits);
         let role = PrimaryRole {
             session,
             raw: RawEnd::new(moment.now, (session, PathId::PRIMARY), identity.clone(), &limits),

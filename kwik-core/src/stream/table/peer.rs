@@ -52,7 +52,7 @@ impl StreamTable {
     ) -> Result<DataOutcome, Fault> {
         // The client refuses this before, with FINAL_SIZE ([P-6.10]).
         if fin && !from.is_primary() {
-            return Err(Fault::new(TransportCode::PROTOCOL_VIOLATION, "a secondary ended a stream"));
+            return Err(Fault::new(TransportCode::FINAL_SIZE, "a secondary ended a stream"));
         }
         let handle = self.resolve(id, Half::Recv)?;
         // Counted even if the stream is gone: no end needs to send a byte twice ([P-5.10]).
