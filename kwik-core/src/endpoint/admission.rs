@@ -54,7 +54,7 @@ pub(super) struct Place {
 
 /// What becomes of somebody who begins a handshake.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum AdmissionVerdict {
     Accept,
     /// The address must be validated first with a Retry, for which nothing is kept here.
     Retry,
@@ -123,19 +123,25 @@ impl Admission {
 
     /// Judges somebody who begins a handshake. One whose address is not proved is let in where there is plenty, and
     /// takes nothing from anybody: the address may be another's.
-    pub(super) fn judge(&mut self, now: Instant, network: Network, validated: bool, limits: &Limits) -> Verdict {
+    pub(super) fn judge(
+        &mut self,
+        now: Instant,
+        network: Network,
+        validated: bool,
+        limits: &Limits,
+    ) -> AdmissionVerdict {
         let (all, own) = (self.waiting, self.places_of(network));
         let is_crowded = all >= limits.incoming_before_retry.min(limits.unauthenticated_max)
             || own >= limits.incoming_network_before_retry.min(limits.unauthenticated_network_max);
         if is_crowded && !validated {
-            return Verdict::Retry;
+            return AdmissionVerdict::Retry;
         }
         // Nothing is taken from the network's allowance if there is none for all networks together.
         if self.source(now, network, limits).handshakes.has(now) && self.handshakes.take(now) {
             self.source(now, network, limits).handshakes.take(now);
-            return Verdict::Accept;
+            return AdmissionVerdict::Accept;
         }
-        Verdict::Ignore
+        AdmissionVerdict::Ignore
     }
 
     /// Who must go when one more of this network comes: if there is no room, the one that is worth least of the network
@@ -288,9 +294,9 @@ mod tests {
         }
 
         /// Somebody comes; returns the verdict and who had to go for it.
-        fn come(&mut self, network: Network, validated: bool) -> (Verdict, Option<usize>) {
+        fn come(&mut self, network: Network, validated: bool) -> (AdmissionVerdict, Option<usize>) {
             let admission = self.admission.judge(self.now, network, validated, &self.limits);
-            if admission != Verdict::Accept {
+            if admission != AdmissionVerdict::Accept {
                 return (admission, None);
             }
             let victim = self.admission.evict(network, &self.limits);
@@ -326,7 +332,7 @@ mod tests {
     fn newcomer_takes_the_place_of_the_first_of_the_network_that_has_most() {
         let mut scene = Scene::new(|limits| limits.unauthenticated_max = 6);
         for from in [RIGHT, LEFT, LEFT, LEFT, LEFT, RIGHT] {
-            assert_eq!(scene.come(from, true), (Verdict::Accept, None));
+            assert_eq!(scene.come(from, true), (AdmissionVerdict::Accept, None));
         }
         assert_eq!(scene.come(network(1), true).1, Some(1), "the first of the left");
         assert_eq!(scene.come(RIGHT, true).1, Some(2));
@@ -350,13 +356,13 @@ mod tests {
     fn address_that_proved_nothing_takes_nothing_from_anybody() {
         let mut scene = Scene::new(|limits| (limits.unauthenticated_max, limits.incoming_before_retry) = (6, 4));
         for number in 0..4 {
-            assert_eq!(scene.come(network(number), false), (Verdict::Accept, None));
+            assert_eq!(scene.come(network(number), false), (AdmissionVerdict::Accept, None));
         }
         for number in 0..100 {
-            assert_eq!(scene.come(network(number), false), (Verdict::Retry, None));
+            assert_eq!(scene.come(network(number), false), (AdmissionVerdict::Retry, None));
         }
         for _ in 0..2 {
-            assert_eq!(scene.come(LEFT, true), (Verdict::Accept, None));
+            assert_eq!(scene.come(LEFT, true), (AdmissionVerdict::Accept, None));
         }
         assert_eq!(scene.come(RIGHT, true).1, Some(4), "the left has most");
         scene.limits.unauthenticated_max = 5;
@@ -365,8 +371,8 @@ mod tests {
         assert_eq!(scene.come(network(9), true).1, Some(1), "the first of those that proved nothing");
 
         let mut scene = Scene::new(|limits| limits.incoming_network_before_retry = 3);
-        assert_eq!((0..50).filter(|_| scene.come(LEFT, false).0 == Verdict::Accept).count(), 3);
-        assert_eq!(scene.come(RIGHT, false), (Verdict::Accept, None));
+        assert_eq!((0..50).filter(|_| scene.come(LEFT, false).0 == AdmissionVerdict::Accept).count(), 3);
+        assert_eq!(scene.come(RIGHT, false), (AdmissionVerdict::Accept, None));
     }
 
     #[test]
@@ -376,12 +382,12 @@ mod tests {
             (limits.verifications_per_second, limits.verifications_network_per_second) = (10, 4);
         });
         for (from, admitted) in [(LEFT, 4), (RIGHT, 4), (network(1), 2), (network(2), 0)] {
-            assert_eq!((0..100).filter(|_| scene.come(from, true).0 == Verdict::Accept).count(), admitted);
+            assert_eq!((0..100).filter(|_| scene.come(from, true).0 == AdmissionVerdict::Accept).count(), admitted);
             let verify = |scene: &mut Scene| scene.admission.admit_verification(scene.now, from, &scene.limits);
             assert_eq!((0..100).filter(|_| verify(&mut scene)).count(), admitted);
         }
         scene.now += Duration::from_secs(1);
-        assert_eq!((0..100).filter(|_| scene.come(LEFT, true).0 == Verdict::Accept).count(), 4);
+        assert_eq!((0..100).filter(|_| scene.come(LEFT, true).0 == AdmissionVerdict::Accept).count(), 4);
     }
 
     #[test]

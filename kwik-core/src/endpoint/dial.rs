@@ -45,7 +45,7 @@ impl Endpoint {
     /// (PROTOCOL.md §3). Streams may be opened at once; what is written leaves right after the handshake.
     ///
     /// # Errors
-    /// Nothing was sent then. Whatever goes wrong later arrives as [`SessionEvent::Closed`].
+    /// Nothing was sent then. Whatever goes wrong later arrives as [`SessionEvent::Closed`](crate::SessionEvent::Closed).
     pub fn connect(
         &mut self,
         now: Instant,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use quinn_proto::{ConnectionHandle, EndpointEvent};
 
-use super::admission::{ListenConfig, Network, Place, TicketUse, Verdict};
+use super::admission::{AdmissionVerdict, ListenConfig, Network, Place, TicketUse};
 use super::{Endpoint, Key, Owner, exchange};
 use crate::VERSION;
 use crate::auth::{self, AuthError, PublicIdentity};
@@ -103,12 +103,12 @@ impl Endpoint {
         let validated = incoming.remote_address_validated();
         let mut buf = Vec::new();
         match self.admission.judge(now, network, validated, &self.config.limits) {
-            Verdict::Accept => {}
-            Verdict::Ignore => {
+            AdmissionVerdict::Accept => {}
+            AdmissionVerdict::Ignore => {
                 self.quic.ignore(incoming);
                 return;
             }
-            Verdict::Retry => {
+            AdmissionVerdict::Retry => {
                 if let Ok(transmit) = self.quic.retry(incoming, &mut buf) {
                     self.respond(transmit, buf);
                 }

@@ -35,7 +35,7 @@ struct Carrier {
     backlog: VecDeque<Bytes>,
     written_bytes: u64,
     bound: usize,
-    state: CarrierState,
+    state: CarrierPhase,
 }
 
 /// ```text
@@ -45,7 +45,7 @@ struct Carrier {
 ///     └────────── the peer stopped the stream ─────────┴──▶ Broken (which ends the path)
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum CarrierState {
+enum CarrierPhase {
     /// Takes packets.
     Open,
     /// Takes nothing new.
@@ -96,7 +96,7 @@ impl CarrierPool {
             // Carriers are finished one after the other, until the peer allows one more stream. A finished one stays in
             // `by_quic` until the peer has acknowledged its end.
             let finishing = self.by_quic.len() > self.open.len()
-                || self.open.values().any(|carrier| carrier.state == CarrierState::Retiring);
+                || self.open.values().any(|carrier| carrier.state == CarrierPhase::Retiring);
             if self.relay_awaited && !finishing && self.open.len() > 1 {
                 self.least_bound().into_iter().for_each(|least| self.retire(quic, least));
             }
@@ -168,7 +168,7 @@ impl CarrierPool {
 
     /// Whether the peer stopped a carrier, which no KWIK peer does.
     pub(super) fn is_broken(&self) -> bool {
-        self.open.values().any(|carrier| carrier.state == CarrierState::Broken)
+        self.open.values().any(|carrier| carrier.state == CarrierPhase::Broken)
     }
 
     fn shared(&self) -> impl Iterator<Item = (&CarrierId, &Carrier)> {
@@ -197,7 +197,7 @@ impl CarrierPool {
             backlog: VecDeque::from([header.freeze()]),
             written_bytes: 0,
             bound: 0,
-            state: CarrierState::Open,
+            state: CarrierPhase::Open,
         };
         carrier.flush(quic);
         self.open.insert(id, carrier);
@@ -208,7 +208,7 @@ impl CarrierPool {
     fn flush(&mut self, quic: &mut Connection, id: CarrierId) {
         let Some(carrier) = self.open.get_mut(&id) else { return };
         carrier.flush(quic);
-        if carrier.state == CarrierState::Retiring && carrier.backlog.is_empty() {
+        if carrier.state == CarrierPhase::Retiring && carrier.backlog.is_empty() {
             carrier.finish(quic);
             self.open.remove(&id);
         }
@@ -224,13 +224,13 @@ impl CarrierPool {
 
 impl Carrier {
     fn is_open(&self) -> bool {
-        self.state == CarrierState::Open
+        self.state == CarrierPhase::Open
     }
 
     /// One that is broken stays so.
     fn move_to_retiring(&mut self) {
         if self.is_open() {
-            self.state = CarrierState::Retiring;
+            self.state = CarrierPhase::Retiring;
         }
     }
 
@@ -245,7 +245,7 @@ impl Carrier {
                 Err(quinn_proto::WriteError::Blocked) => return,
                 Err(quinn_proto::WriteError::Stopped(_) | quinn_proto::WriteError::ClosedStream) => {
                     // No more can be written; `Path::read` reports the fault.
-                    self.state = CarrierState::Broken;
+                    self.state = CarrierPhase::Broken;
                     self.backlog.clear();
                 }
             }

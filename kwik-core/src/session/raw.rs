@@ -29,8 +29,8 @@ pub(super) struct RawEnd {
     forged_max: (u32, u32),
     /// How much more all paths together may have than one.
     paths_max: usize,
-    outbound: BTreeMap<PathId, Outbound>,
-    inbound: BTreeMap<PathId, Inbound>,
+    targets: BTreeMap<PathId, RawTarget>,
+    sources: BTreeMap<PathId, RawSource>,
     /// Packets that did not prove who their sender is.
     forged_tickets: Allowance,
     queue: VecDeque<RawPacket>,
@@ -42,7 +42,7 @@ pub(super) struct RawEnd {
 
 /// The packets to one path that have no raw status yet.
 #[derive(Default)]
-struct Outbound {
+struct RawTarget {
     next: u64,
     waiting: BTreeMap<u64, Unacknowledged>,
     waiting_bytes: usize,
@@ -57,7 +57,7 @@ struct Unacknowledged {
 }
 
 /// What is known of a server that sends here.
-struct Inbound {
+struct RawSource {
     identity: PublicIdentity,
     window: ReplayWindow,
     /// Signatures that were not this sender's.
@@ -66,7 +66,7 @@ struct Inbound {
     queued_bytes: usize,
 }
 
-impl Outbound {
+impl RawTarget {
     /// When the raw status of the oldest packet is overdue.
     fn due(&self) -> Option<Instant> {
         self.waiting.values().next().and_then(|sent| sent.due)
@@ -86,8 +86,8 @@ impl RawEnd {
             answer_timeout: limits.answer_timeout,
             forged_max,
             paths_max: limits.paths_max,
-            outbound: BTreeMap::new(),
-            inbound: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            sources: BTreeMap::new(),
             forged_tickets: Allowance::new(now, forged_max.0, forged_max.1),
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -104,7 +104,7 @@ impl RawEnd {
         if to == self.own {
             return Err(RawError::OwnPath(to));
         }
-        let flow = self.outbound.entry(to).or_default();
+        let flow = self.targets.entry(to).or_default();
         let full = flow.waiting.len() >= self.packets_max
             || flow.waiting_bytes.saturating_add(payload.len()) > self.bytes_max
             || self.packets.len() >= self.packets_max.saturating_mul(self.paths_max);
@@ -124,7 +124,7 @@ impl RawEnd {
     pub(super) fn recv(&mut self) -> Option<RawPacket> {
         let packet = self.queue.pop_front()?;
         self.queued_bytes -= packet.data.len();
-        if let Some(sender) = self.inbound.get_mut(&packet.from) {
+        if let Some(sender) = self.sources.get_mut(&packet.from) {
             sender.queued -= 1;
             sender.queued_bytes -= packet.data.len();
         }
@@ -147,7 +147,7 @@ impl RawEnd {
         }
         let packet = self.packets.pop_front()?;
         // The time for the raw status counts from when the packet leaves ([P-8.20]).
-        let flow = self.outbound.get_mut(&packet.to);
+        let flow = self.targets.get_mut(&packet.to);
         if let Some(waiting) = flow.and_then(|flow| flow.waiting.get_mut(&packet.signed.sequence)) {
             (waiting.is_sent, waiting.due) = (true, now.checked_add(self.answer_timeout));
         }
@@ -156,7 +156,7 @@ impl RawEnd {
 
     /// When the next raw status is overdue.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.outbound.values().filter_map(Outbound::due).min()
+        self.targets.values().filter_map(RawTarget::due).min()
     }
 
     /// A packet without a raw status for too long may or may not have arrived: this end gives up waiting for it.
@@ -168,7 +168,7 @@ impl RawEnd {
     }
 
     fn poll_overdue(&mut self, now: Instant) -> Option<(PathId, u64)> {
-        let (to, flow) = self.outbound.iter_mut().find(|(_, flow)| flow.due().is_some_and(|due| now >= due))?;
+        let (to, flow) = self.targets.iter_mut().find(|(_, flow)| flow.due().is_some_and(|due| now >= due))?;
         let (sequence, packet) = flow.waiting.pop_first()?;
         flow.waiting_bytes -= packet.len;
         Some((*to, sequence))
@@ -176,7 +176,7 @@ impl RawEnd {
 
     /// A path is over: packets for it that were not sent need not be. Returns their sequence numbers.
     pub(super) fn on_path_lost(&mut self, to: PathId) -> Vec<u64> {
-        let Some(flow) = self.outbound.get_mut(&to) else { return Vec::new() };
+        let Some(flow) = self.targets.get_mut(&to) else { return Vec::new() };
         self.packets.retain(|packet| packet.to != to);
         // What was sent may still be answered; if it is not, its time runs out.
         let unsent: Vec<u64> =
@@ -222,7 +222,7 @@ impl RawEnd {
 
     /// Returns `None` if no packet that was sent waits for this raw status.
     fn settle(&mut self, status: &RawStatus) -> Option<Result<(), ErrorCode>> {
-        let flow = self.outbound.get_mut(&status.to)?;
+        let flow = self.targets.get_mut(&status.to)?;
         // The client cannot know a packet that was not sent yet ([P-7.5]).
         let len = flow.waiting.get(&status.sequence).filter(|packet| packet.is_sent)?.len;
         flow.waiting.remove(&status.sequence);
@@ -243,8 +243,8 @@ impl RawEnd {
         if from == self.own {
             return Err(TransportCode::PATH_UNKNOWN);
         }
-        let is_full = self.inbound.len() >= limits::RAW_SENDERS_MAX;
-        let sender = match self.inbound.entry(from) {
+        let is_full = self.sources.len() >= limits::RAW_SENDERS_MAX;
+        let sender = match self.sources.entry(from) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(_) if is_full => return Err(TransportCode::RAW_LIMIT),
             // Nothing proves whose a forged ticket is, so unknown senders share one allowance.
@@ -255,7 +255,13 @@ impl RawEnd {
                     return Err(TransportCode::AUTH_FAILED);
                 };
                 let forged = Allowance::new(now, self.forged_max.0, self.forged_max.1);
-                vacant.insert(Inbound { identity, window: ReplayWindow::default(), forged, queued: 0, queued_bytes: 0 })
+                vacant.insert(RawSource {
+                    identity,
+                    window: ReplayWindow::default(),
+                    forged,
+                    queued: 0,
+                    queued_bytes: 0,
+                })
             }
         };
         let SignedPayload { sequence, payload, signature } = forward.signed;

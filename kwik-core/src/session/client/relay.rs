@@ -58,7 +58,7 @@ struct Route {
 /// The raw packets of one server, until their raw status was passed on to it.
 #[derive(Default)]
 struct RawSender {
-    flows: BTreeMap<PathId, Flow>,
+    flows: BTreeMap<PathId, RawFlow>,
     /// Packets of all flows.
     packets: usize,
     answers: VecDeque<Answer>,
@@ -68,7 +68,7 @@ struct RawSender {
 
 /// Those for one receiver.
 #[derive(Default)]
-struct Flow {
+struct RawFlow {
     packets: BTreeMap<u64, RawProgress>,
     /// Bytes of the packets that have no raw status.
     bytes: usize,
