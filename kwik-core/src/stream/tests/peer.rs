@@ -148,7 +148,7 @@ fn final_sizes_must_agree() {
 fn only_the_owner_ends_a_stream() {
     let mut table = client();
     let result = table.on_data(PathId(1), server_uni(0), 0, Bytes::new(), 0, true);
-    assert_eq!(result.unwrap_err().code, TransportCode::PROTOCOL_VIOLATION);
+    assert_eq!(result.unwrap_err().code, TransportCode::FINAL_SIZE);
 }
 
 #[test]
