@@ -81,6 +81,31 @@ fn what_arrives_can_be_read_before_anything_is_sent() {
 }
 
 #[test]
+fn datagrams_that_arrive_together_cost_one_turn() {
+    let mut fleet = Fleet::new(1);
+    let ends = fleet.connect();
+    let (here, there) = fleet.open(ends, Dir::Bi);
+    fleet.world.run_for(Duration::from_secs(1));
+    let (client, primary, now) = (fleet.client, fleet.servers[0], fleet.world.now());
+    let meta = DatagramMeta { remote: fleet.world.address(client), local_ip: None, ecn: None };
+    let endpoint = fleet.world.endpoint(client);
+    endpoint.session_mut(ends.client).unwrap().stream_mut(here).write(&[7; 5_000]).unwrap();
+    let mut datagrams = Vec::new();
+    let mut buf = Vec::new();
+    while let Some(transmit) = endpoint.poll_transmit(now, 1, &mut buf) {
+        datagrams.push(buf[..transmit.size].to_vec());
+        buf.clear();
+    }
+    assert!(datagrams.len() > 2, "{} datagrams", datagrams.len());
+    let endpoint = fleet.world.endpoint(primary);
+    let before = endpoint.stats().turns;
+    endpoint.handle_datagrams(now, datagrams.iter().map(|data| (meta, &data[..])));
+    assert_eq!(endpoint.stats().turns, before + 1);
+    let chunk = endpoint.session_mut(ends.primary).unwrap().stream_mut(there).read(1).unwrap();
+    assert_eq!(chunk.data, [7][..]);
+}
+
+#[test]
 fn polling_an_idle_endpoint_gives_nobody_a_turn() {
     let mut fleet = Fleet::new(3);
     let mut ends = Vec::new();
