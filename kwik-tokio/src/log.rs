@@ -84,8 +84,10 @@ impl Log {
     /// The span of a path, or of a session.
     fn span(&mut self, handle: SessionHandle, path: Option<PathId>, kind: &Kind) -> Span {
         let Some(session) = self.sessions.get_mut(&handle) else {
-            // It is over, or began when nobody listened.
-            return self.new_session(handle);
+            // It is over, or its beginning was lost: its spans are made for this event only.
+            let session = self.new_session(handle);
+            let new = |path: PathId| error_span!(target: "kwik", parent: &session, "path", id = path.0);
+            return path.map(new).unwrap_or(session);
         };
         let Some(path) = path else { return session.span.clone() };
         let parent = &session.span;

@@ -268,7 +268,7 @@ impl Path {
     }
 
     /// Whether the path is in its state for longer than it may; once. [`Self::poll`] asks when nothing is left to read.
-    pub(crate) fn take_overdue(&mut self, now: Instant) -> bool {
+    fn take_overdue(&mut self, now: Instant) -> bool {
         let is_overdue = !self.ended && self.lifecycle.deadline().is_some_and(|deadline| now >= deadline);
         if is_overdue {
             // Reported once; the session then closes the path.

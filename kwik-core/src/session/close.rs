@@ -120,7 +120,7 @@ impl Session {
     }
 
     pub(super) fn flush_close(&mut self) {
-        // A client that pins its primary says nothing but HELLO before the primary proved itself ([P-3.4]).
+        // A client that pins its primary sends no frame but HELLO before the primary proved itself ([P-3.4]).
         if !self.can_send_streams() {
             return;
         }

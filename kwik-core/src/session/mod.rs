@@ -35,7 +35,7 @@ use crate::auth::UnixTime;
 use crate::config::ClientConfig;
 use crate::error::{DeadReason, Fault, TransportCode};
 use crate::id::{PathId, SessionHandle};
-use crate::path::{Path, PathInput};
+use crate::path::Path;
 use crate::protocol_event::{EventDetail, EventLog, ProtocolEventKind};
 use crate::status::PathState;
 
@@ -279,10 +279,6 @@ impl Session {
             }
             let Some(input) = input else { return false };
             self.on_input(moment, id, input);
-        }
-        // A peer that sends faster than it is read gains no time by it.
-        if self.common.paths.get_mut(id).is_some_and(|path| path.take_overdue(moment.now)) {
-            self.on_input(moment, id, PathInput::Overdue);
         }
         true
     }

@@ -50,22 +50,18 @@ impl Reports {
         joined.for_each(|path| self.on_changed(path));
     }
 
-    /// The next report.
+    /// The next report. A path that closes is reported as active until it is dead: the primary waits for an answer.
     pub(super) fn pop(&mut self, paths: &Paths) -> Option<PathStatus> {
-        loop {
-            let (id, report) = self.due.pop_first()?;
-            let state = match report {
-                PathReport::Dead(code) => return Some(dead(paths, id, code)),
-                PathReport::Alive => paths.get(id).map(Path::state),
-            };
-            let state = match state {
-                Some(PathState::Suspect) => WirePathState::Suspect,
-                // Its end is the next thing to be said of it.
-                Some(PathState::Closing) => continue,
-                _ => WirePathState::Active,
-            };
-            return Some(status(paths, id, state, TransportCode::NO_ERROR.into()));
-        }
+        let (id, report) = self.due.pop_first()?;
+        let state = match report {
+            PathReport::Dead(code) => return Some(dead(paths, id, code)),
+            PathReport::Alive => paths.get(id).map(Path::state),
+        };
+        let state = match state {
+            Some(PathState::Suspect) => WirePathState::Suspect,
+            _ => WirePathState::Active,
+        };
+        Some(status(paths, id, state, TransportCode::NO_ERROR.into()))
     }
 }
 

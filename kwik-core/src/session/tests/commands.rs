@@ -572,18 +572,3 @@ fn grant_of_a_stream_that_is_over_is_lost_at_once() {
     let read = trio.nodes[CLIENT].1.session_mut(client).unwrap().stream_mut(delegated.here).read(1);
     assert!(matches!(read, Err(ReadError::ClosedStream)), "{read:?}");
 }
-
-#[test]
-fn closing_path_is_not_reported_active() {
-    let mut trio = Trio::new();
-    let (path, id) = (trio.path, trio.delegated().id);
-    trio.forge_data(CLIENT, path, id, 0, b"some", false);
-    let (code, reason) = (ErrorCode::Application(0), String::new());
-    trio.forge_control(CLIENT, path, Close { code, reason });
-    let RoleState::Client(client) = &mut trio.machine(CLIENT).role else { panic!("no client") };
-    client.on_liveness_changed(path);
-    trio.settle();
-    let primary = trio.sessions[PRIMARY];
-    let info = trio.nodes[PRIMARY].1.session(primary).unwrap().path(path).unwrap();
-    assert_eq!((info.state, info.bytes), (PathState::Active, 0), "no report came since the path joined");
-}
