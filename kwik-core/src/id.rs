@@ -175,4 +175,14 @@ impl SessionHandle {
 /// A local name of an open stream in one session. Never reused. A secondary may hold several handles of one
 /// [`StreamId`], one for each grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamHandle(pub(crate) u64);
+pub struct StreamHandle {
+    /// How many streams the session had before this one.
+    pub(crate) number: u64,
+    /// Where the stream is kept. Another stream may come there later.
+    pub(crate) place: u32,
+}
+
+impl StreamHandle {
+    /// No handle comes before it.
+    pub(crate) const FIRST: Self = Self { number: 0, place: 0 };
+}

@@ -1,12 +1,15 @@
 //! A set of positions, kept as few ranges.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// A set of `u64` positions. Its ranges are disjoint and never adjacent, so their number is the least possible.
+use smallvec::SmallVec;
+
+/// A set of `u64` positions. Its ranges are disjoint and never adjacent, so their number is the least possible. The first
+/// one needs no memory of its own, since most sets have one or none; inserting among many moves those behind it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RangeSet {
-    spans: BTreeMap<u64, u64>,
+    /// In order.
+    spans: SmallVec<[Range<u64>; 1]>,
     total: u64,
 }
 
@@ -16,48 +19,53 @@ impl RangeSet {
         if range.is_empty() {
             return 0;
         }
-        let before = self.total;
-        // What goes on where a span ends makes that longer, as most often.
-        if self.spans.range(range.start..=range.end).next().is_none()
-            && let Some((_, end)) = self.spans.range_mut(..range.start).next_back()
-            && *end == range.start
-        {
-            *end = range.end;
-            self.total += range.end - range.start;
-            return range.end - range.start;
-        }
-        let (mut start, mut end) = (range.start, range.end);
-        while let Some((&span_start, &span_end)) = self.spans.range(..=end).next_back() {
-            if span_end < start {
-                break;
+        let len = range.end - range.start;
+        // Most ranges go on where the last span ends, or lie behind it.
+        match self.spans.last_mut() {
+            Some(last) if last.end > range.start => self.insert_among(range),
+            Some(last) if last.end == range.start => {
+                last.end = range.end;
+                self.total += len;
+                len
             }
-            start = start.min(span_start);
-            end = end.max(span_end);
-            self.take_span(span_start, span_end);
+            Some(_) | None => {
+                self.spans.push(range);
+                self.total += len;
+                len
+            }
         }
-        self.put_span(start, end);
-        self.total - before
+    }
+
+    fn insert_among(&mut self, range: Range<u64>) -> u64 {
+        let touched = self.touched(&range);
+        let met = &self.spans[touched.clone()];
+        let known: u64 = met.iter().map(|span| span.end - span.start).sum();
+        let start = met.first().map_or(range.start, |first| first.start.min(range.start));
+        let end = met.last().map_or(range.end, |last| last.end.max(range.end));
+        if touched.is_empty() {
+            self.spans.insert(touched.start, start..end);
+        } else {
+            self.spans[touched.start] = start..end;
+            self.spans.drain(touched.start + 1..touched.end);
+        }
+        let added = end - start - known;
+        self.total += added;
+        added
     }
 
     /// Removes a range. Returns how many of its positions were in the set.
     pub(crate) fn remove(&mut self, range: Range<u64>) -> u64 {
-        if range.is_empty() {
-            return 0;
+        let met = self.overlapped(&range);
+        let spans = &self.spans[met.clone()];
+        let (Some(first), Some(last)) = (spans.first(), spans.last()) else { return 0 };
+        let (left, right) = (first.start..range.start, range.end..last.end);
+        let removed = spans.iter().map(|span| span.end.min(range.end) - span.start.max(range.start)).sum();
+        self.spans.drain(met.clone());
+        for rest in [right, left].into_iter().filter(|rest| !rest.is_empty()) {
+            self.spans.insert(met.start, rest);
         }
-        let before = self.total;
-        while let Some((&span_start, &span_end)) = self.spans.range(..range.end).next_back() {
-            if span_end <= range.start {
-                break;
-            }
-            self.take_span(span_start, span_end);
-            if span_start < range.start {
-                self.put_span(span_start, range.start);
-            }
-            if span_end > range.end {
-                self.put_span(range.end, span_end);
-            }
-        }
-        before - self.total
+        self.total -= removed;
+        removed
     }
 
     /// Whether the position is in the set.
@@ -77,18 +85,13 @@ impl RangeSet {
 
     /// The parts of the range that are in the set, in order.
     pub(crate) fn overlaps(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
-        let first = self.span_at(range.start).map_or(range.start, |span| span.start);
-        let (start, end) = (range.start, range.end.max(range.start));
-        self.spans
-            .range(first..end.max(first))
-            .map(move |(&span_start, &span_end)| span_start.max(start)..span_end.min(end))
-            .filter(|part| !part.is_empty())
+        let spans = &self.spans[self.overlapped(&range)];
+        spans.iter().map(move |span| span.start.max(range.start)..span.end.min(range.end))
     }
 
     /// The ranges that overlap or touch a range, in order.
-    pub(crate) fn touching(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
-        let before = self.spans.range(..range.start).next_back().filter(|(_, end)| **end >= range.start);
-        before.into_iter().chain(self.spans.range(range.start..=range.end)).map(|(&start, &end)| start..end)
+    pub(crate) fn touching(&self, range: &Range<u64>) -> &[Range<u64>] {
+        &self.spans[self.touched(range)]
     }
 
     /// The parts of the range that are not in the set, in order.
@@ -109,7 +112,7 @@ impl RangeSet {
 
     /// The ranges, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        self.spans.iter().map(|(&start, &end)| start..end)
+        self.spans.iter().cloned()
     }
 
     /// The number of ranges.
@@ -124,12 +127,12 @@ impl RangeSet {
 
     /// The first range.
     pub(crate) fn first(&self) -> Option<Range<u64>> {
-        self.iter().next()
+        self.spans.first().cloned()
     }
 
     /// The position after the last one; 0 when the set is empty.
     pub(crate) fn end(&self) -> u64 {
-        self.spans.last_key_value().map_or(0, |(_, &end)| end)
+        self.spans.last().map_or(0, |last| last.end)
     }
 
     /// The number of positions.
@@ -139,18 +142,31 @@ impl RangeSet {
 
     /// The range that holds the position.
     pub(crate) fn span_at(&self, position: u64) -> Option<Range<u64>> {
-        let (&start, &end) = self.spans.range(..=position).next_back()?;
-        (position < end).then_some(start..end)
+        self.spans.get(self.index_of(position)).filter(|span| span.contains(&position)).cloned()
     }
 
-    fn put_span(&mut self, start: u64, end: u64) {
-        self.spans.insert(start, end);
-        self.total += end - start;
+    /// Where the first span is that ends after a position.
+    fn index_of(&self, position: u64) -> usize {
+        match &self.spans[..] {
+            [] => 0,
+            [only] => usize::from(only.end <= position),
+            spans => spans.partition_point(|span| span.end <= position),
+        }
     }
 
-    fn take_span(&mut self, start: u64, end: u64) {
-        self.spans.remove(&start);
-        self.total -= end - start;
+    /// The places of the spans that have positions of the range.
+    fn overlapped(&self, range: &Range<u64>) -> Range<usize> {
+        if range.is_empty() {
+            return 0..0;
+        }
+        let first = self.index_of(range.start);
+        first..first + self.spans[first..].partition_point(|span| span.start < range.end)
+    }
+
+    /// The places of the spans that have positions of the range, or are next to it.
+    fn touched(&self, range: &Range<u64>) -> Range<usize> {
+        let first = self.spans.partition_point(|span| span.end < range.start);
+        first..first + self.spans[first..].partition_point(|span| span.start <= range.end)
     }
 }
 
@@ -216,7 +232,7 @@ mod tests {
             prop_assert_eq!(set.overlaps(probe.clone()).collect::<Vec<_>>(), inside);
             prop_assert_eq!(set.gaps_in(probe.clone()), outside);
             let touching = set.iter().filter(|span| span.start <= probe.end && span.end >= probe.start);
-            prop_assert_eq!(set.touching(&probe).collect::<Vec<_>>(), touching.collect::<Vec<_>>());
+            prop_assert_eq!(set.touching(&probe).to_vec(), touching.collect::<Vec<_>>());
         }
     }
 

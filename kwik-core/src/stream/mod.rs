@@ -2,7 +2,6 @@
 //! be told to the peer. It knows no wire format, no QUIC and no clock.
 
 mod buffer;
-mod fair;
 mod flow;
 mod ids;
 mod piece;

@@ -198,7 +198,7 @@ impl Reassembly {
 
     /// The received spans that overlap or touch a range.
     fn spans_at(&self, range: &Range<u64>) -> SmallVec<[Range<u64>; 2]> {
-        if range.start > self.received.end() { SmallVec::new() } else { self.received.touching(range).collect() }
+        if range.start > self.received.end() { SmallVec::new() } else { self.received.touching(range).into() }
     }
 
     fn mark(&mut self, from: PathId, range: Range<u64>, spans: &[Range<u64>]) -> Inserted {

@@ -150,7 +150,7 @@ mod tests {
     fn arrive(slices: &mut Slices, datagram: u64, slice: usize, end: u64) {
         slices.on_handled();
         slices.on_arrived(PATH, datagram);
-        slices.push(PATH, StreamHandle(0), end);
+        slices.push(PATH, StreamHandle::FIRST, end);
         slices.on_changed(&[], &[(PATH, slice)]);
     }
 

@@ -260,7 +260,9 @@ pub fn streams(input: &mut Input<'_>) {
 /// One call of the application, if the next byte is for one.
 fn application(table: &mut StreamTable, input: &mut Input<'_>) -> bool {
     let choice = input.byte();
-    let handle = StreamHandle(u64::from(input.byte() % 24));
+    let handles = table.handles();
+    // One that is not there is used as well.
+    let handle = handles.get(usize::from(input.byte() % 24)).copied().unwrap_or(StreamHandle::FIRST);
     let dir = if choice.is_multiple_of(2) { Dir::Bi } else { Dir::Uni };
     match choice % 32 {
         0 | 1 => drop(table.open(dir, i32::from(input.byte()))),

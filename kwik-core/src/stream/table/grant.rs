@@ -1,6 +1,6 @@
 //! Ranges of a stream that others write: left to them at the primary, granted to this end at a secondary.
 
-use super::{RecvHalf, SendHalf, StreamTable, TableRole};
+use super::{RecvHalf, SendHalf, Stream, StreamTable, TableRole};
 use crate::error::{ErrorCode, Fault, FrameEffect, TransportCode};
 use crate::id::{Dir, GrantId, StreamHandle, StreamId};
 use crate::limits::VARINT_MAX;
@@ -117,18 +117,18 @@ impl StreamTable {
         }
         // Granted streams that are over do not count among those to write: the client may have reported their end to
         // the primary, which then grants more.
-        let (unfinished, held) = (self.handles.len(), self.parts.len() - self.handles.len());
+        let (unfinished, held) = (self.granted.len(), self.parts.len() - self.granted.len());
         if unfinished >= self.caps.parts || held > self.caps.parts_held + self.caps.parts {
             return Err(Fault::new(TransportCode::CONTROL_FLOOD, "more grants than a path may have"));
         }
         let send = SendHalf::new(SendStream::part(range, limit.min(VARINT_MAX)));
         let request_bytes = request.len();
         let recv = RecvHalf::new(RecvStream::request(request));
-        let handle = self.insert(id, Some(grant), Some(send), Some(recv));
+        let mut stream = Stream::new(id, Some(grant), Some(send), Some(recv));
+        stream.request = request_bytes;
+        let flood = Fault::new(TransportCode::CONTROL_FLOOD, "more grants than a path may have");
+        let handle = self.insert(stream).ok_or(flood)?;
         self.requests += request_bytes;
-        if let Some(stream) = self.streams.get_mut(&handle) {
-            stream.request = request_bytes;
-        }
         self.parts.insert(grant, handle);
         // The application releases nothing: it never sees this grant, which ends at once ([P-8.8]).
         if held > self.caps.parts_held {
@@ -151,7 +151,7 @@ impl StreamTable {
 
     /// The peer ended a sending half early. A granted stream that nobody accepted yet goes away unseen.
     pub(super) fn on_cut_short(&mut self, handle: StreamHandle) {
-        if self.streams.get(&handle).is_some_and(|stream| stream.grant.is_some() && !stream.accepted) {
+        if self.streams.get(handle).is_some_and(|stream| stream.grant.is_some() && !stream.accepted) {
             self.withdraw(handle);
         } else {
             self.announce_stopped(handle);
@@ -161,8 +161,8 @@ impl StreamTable {
 
     /// Releases both halves of a granted stream in place of an application that never saw it.
     fn withdraw(&mut self, handle: StreamHandle) {
-        self.accept_bidi.remove(&handle);
-        if let Some(half) = self.streams.get_mut(&handle).and_then(|stream| stream.send.as_mut()) {
+        self.accept_bidi.retain(|waiting| *waiting != handle);
+        if let Some(half) = self.streams.get_mut(handle).and_then(|stream| stream.send.as_mut()) {
             half.released = true;
         }
         self.after_send(handle);

@@ -32,7 +32,7 @@ pub(crate) struct RecvInfo {
 
 impl StreamTable {
     pub(crate) fn send_info(&self, handle: StreamHandle) -> Option<SendInfo> {
-        let send = &self.streams.get(&handle)?.send.as_ref()?.stream;
+        let send = &self.streams.get(handle)?.send.as_ref()?.stream;
         Some(SendInfo {
             cursor: send.cursor(),
             limit: send.limit(),
@@ -43,7 +43,7 @@ impl StreamTable {
     }
 
     pub(crate) fn recv_info(&self, handle: StreamHandle) -> Option<RecvInfo> {
-        let recv = &self.streams.get(&handle)?.recv.as_ref()?.stream;
+        let recv = &self.streams.get(handle)?.recv.as_ref()?.stream;
         Some(RecvInfo {
             consumed: recv.consumed(),
             buffered_bytes: recv.buffered_bytes(),
@@ -53,10 +53,10 @@ impl StreamTable {
 
     /// Grants that are over, and those that are not, which frames of the peer are about.
     pub(crate) fn parts_in_books(&self) -> (usize, usize) {
-        (self.parts.len() - self.handles.len(), self.handles.len())
+        (self.parts.len() - self.granted.len(), self.granted.len())
     }
 
     pub(crate) fn priority(&self, handle: StreamHandle) -> Option<i32> {
-        self.streams.get(&handle).map(|stream| stream.priority)
+        self.streams.get(handle).map(|stream| stream.priority)
     }
 }

@@ -14,6 +14,7 @@ mod output;
 mod peer;
 mod queries;
 mod slots;
+mod streams;
 mod writers;
 
 pub(crate) use grant::ReserveError;
@@ -30,8 +31,9 @@ use crate::error::{ErrorCode, TransportCode};
 use crate::id::{Dir, GrantId, RangeConflict, Side, StreamHandle, StreamId};
 use crate::limits::{FLOOR_STREAM_BYTES, FLOOR_STREAMS, GRANTS_HELD_MAX, GRANTS_PATH_MAX, Limits};
 use bytes::Bytes;
-use output::{Outbox, Signals};
-use std::collections::{BTreeMap, BTreeSet};
+use output::{Events, Outbox, Signals};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use streams::{Link, Streams};
 use writers::Writers;
 
 /// What this end is in the session.
@@ -92,15 +94,14 @@ pub(crate) struct StreamTable {
     ids: StreamIds,
     /// What the peer lets a stream carry that it said nothing else about.
     initial_limit_of_peer: u64,
-    streams: BTreeMap<StreamHandle, Box<Stream>>,
-    /// The handles of a stream: one, or one for each grant at a secondary.
-    handles: BTreeSet<(StreamId, StreamHandle)>,
+    streams: Streams,
+    /// Granted parts that are not over, by the stream that they are of.
+    granted: BTreeSet<(StreamId, StreamHandle)>,
     /// Grants that are not over, or that the application holds on to.
     parts: BTreeMap<GrantId, StreamHandle>,
-    next_handle: u64,
-    /// In the order they came, which is that of their handles.
-    accept_bidi: BTreeSet<StreamHandle>,
-    accept_uni: BTreeSet<StreamHandle>,
+    /// In the order they came.
+    accept_bidi: VecDeque<StreamHandle>,
+    accept_uni: VecDeque<StreamHandle>,
     budget: Budget,
     /// Sum of [`RecvStream::counted_spans`].
     spans: usize,
@@ -139,6 +140,9 @@ struct Caps {
 
 #[derive(Debug)]
 struct Stream {
+    handle: StreamHandle,
+    /// Its places in the queues, by [`streams::Wait`].
+    links: [Link; 4],
     id: StreamId,
     grant: Option<GrantId>,
     /// Bytes of the grant's request.
@@ -152,6 +156,27 @@ struct Stream {
     send: Option<SendHalf>,
     recv: Option<RecvHalf>,
     signals: Signals,
+    events: Events,
+}
+
+impl Stream {
+    fn new(id: StreamId, grant: Option<GrantId>, send: Option<SendHalf>, recv: Option<RecvHalf>) -> Self {
+        Self {
+            handle: StreamHandle { number: u64::MAX, place: u32::MAX },
+            links: [Link::default(); 4],
+            id,
+            grant,
+            request: 0,
+            priority: 0,
+            priority_chosen: false,
+            accepted: false,
+            abandoned: false,
+            send,
+            recv,
+            signals: Signals::default(),
+            events: Events::default(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -214,12 +239,11 @@ impl StreamTable {
             },
             ids: StreamIds::new(side, FLOOR_STREAMS, bidi, uni),
             initial_limit_of_peer: FLOOR_STREAM_BYTES,
-            streams: BTreeMap::new(),
-            handles: BTreeSet::new(),
+            streams: Streams::default(),
+            granted: BTreeSet::new(),
             parts: BTreeMap::new(),
-            next_handle: 0,
-            accept_bidi: BTreeSet::new(),
-            accept_uni: BTreeSet::new(),
+            accept_bidi: VecDeque::new(),
+            accept_uni: VecDeque::new(),
             budget: Budget::new(limits.reassembly_budget_bytes, bidi.saturating_add(uni), bidi, rules),
             spans: 0,
             slices: Slices::default(),
@@ -262,10 +286,9 @@ impl StreamTable {
         let limit = OpenError::LimitReached { dir, limit: self.ids.limit_of_peer(dir) };
         let id = self.ids.open(dir).ok_or(limit)?;
         let send = Some(SendHalf::new(SendStream::new(self.initial_limit_of_peer)));
-        let handle = self.insert(id, None, send, recv);
-        if let Some(stream) = self.streams.get_mut(&handle) {
-            (stream.priority, stream.priority_chosen, stream.accepted) = (priority, true, true);
-        }
+        let mut stream = Stream::new(id, None, send, recv);
+        (stream.priority, stream.priority_chosen, stream.accepted) = (priority, true, true);
+        let handle = self.insert(stream).ok_or(limit)?;
         self.signal(handle, |signals| signals.open = true);
         self.advance_credit(handle);
         Ok(handle)
@@ -273,8 +296,8 @@ impl StreamTable {
 
     /// The next stream the peer opened, or the next grant.
     pub(crate) fn accept(&mut self, dir: Dir) -> Option<StreamHandle> {
-        let handle = self.accept_queue(dir).pop_first()?;
-        if let Some(stream) = self.streams.get_mut(&handle) {
+        let handle = self.accept_queue(dir).pop_front()?;
+        if let Some(stream) = self.streams.get_mut(handle) {
             stream.accepted = true;
         }
         self.announce_readable(handle);
@@ -284,7 +307,7 @@ impl StreamTable {
 
     /// Takes received bytes, at most `max`: the next in order, or the lowest that arrived.
     pub(crate) fn read(&mut self, handle: StreamHandle, max: usize, ordered: bool) -> Result<Chunk, ReadError> {
-        let half = self.streams.get(&handle).and_then(|stream| stream.recv.as_ref());
+        let half = self.streams.get(handle).and_then(|stream| stream.recv.as_ref());
         if half.is_none_or(|half| half.released) {
             return Err(ReadError::ClosedStream);
         }
@@ -300,7 +323,7 @@ impl StreamTable {
 
     /// Which stream a half that is read belongs to, and below which offset everything was read.
     pub(crate) fn read_floor(&self, handle: StreamHandle) -> Option<(StreamId, u64)> {
-        let stream = self.streams.get(&handle)?;
+        let stream = self.streams.get(handle)?;
         Some((stream.id, stream.recv.as_ref()?.stream.floor()))
     }
 
@@ -357,15 +380,21 @@ impl StreamTable {
         if self.closed || self.is_send_done(handle) {
             return Err(ClosedStream);
         }
-        let current = self.streams.get(&handle).ok_or(ClosedStream)?.priority;
-        let moves = current != priority && self.dequeue(handle);
-        if let Some(stream) = self.streams.get_mut(&handle) {
-            (stream.priority, stream.priority_chosen) = (priority, true);
+        self.streams.get_mut(handle).ok_or(ClosedStream)?.priority_chosen = true;
+        self.prioritize(handle, priority);
+        Ok(())
+    }
+
+    fn prioritize(&mut self, handle: StreamHandle, priority: i32) {
+        // The place of a stream that waits is found by its priority, so it leaves the queue first.
+        let Some(stream) = self.streams.get(handle).filter(|stream| stream.priority != priority) else { return };
+        let waited = self.dequeue(stream.handle);
+        if let Some(stream) = self.streams.get_mut(handle) {
+            stream.priority = priority;
         }
-        if moves {
+        if waited {
             self.push_sendable(handle);
         }
-        Ok(())
     }
 
     /// The application dropped the sending half: an unfinished stream is finished, and reset with `SOURCE_LOST` if
@@ -382,7 +411,7 @@ impl StreamTable {
 
     /// The application dropped the receiving half: what is unread is dropped, and the peer must stop.
     pub(crate) fn release_recv(&mut self, handle: StreamHandle) {
-        let half = self.streams.get_mut(&handle).and_then(|stream| stream.recv.as_mut());
+        let half = self.streams.get_mut(handle).and_then(|stream| stream.recv.as_mut());
         let Some(half) = half.filter(|half| !half.released) else { return };
         half.released = true;
         self.stop_recv(handle, ErrorCode::Application(0));
@@ -406,7 +435,7 @@ impl StreamTable {
         self.writers.came(handle);
         if admitted == Err(WriteError::Blocked) {
             // A stream with room of its own is blocked by the session's buffer.
-            self.writers.wait(handle, room > 0);
+            self.writers.wait(&mut self.streams, handle, room > 0);
         }
         admitted
     }
@@ -418,40 +447,30 @@ impl StreamTable {
     }
 
     fn send_half(&mut self, handle: StreamHandle) -> Result<&mut SendHalf, WriteError> {
-        let stream = self.streams.get_mut(&handle).ok_or(WriteError::ClosedStream)?;
+        let stream = self.streams.get_mut(handle).ok_or(WriteError::ClosedStream)?;
         let half = stream.send.as_mut().ok_or(WriteError::WrongDirection)?;
         if half.released { Err(WriteError::ClosedStream) } else { Ok(half) }
     }
 
-    fn insert(
-        &mut self,
-        id: StreamId,
-        grant: Option<GrantId>,
-        send: Option<SendHalf>,
-        recv: Option<RecvHalf>,
-    ) -> StreamHandle {
-        let handle = StreamHandle(self.next_handle);
-        self.next_handle += 1;
-        if let Some(half) = recv.as_ref().filter(|_| grant.is_none()) {
-            self.credit.on_given(half.stream.limit());
+    /// Adds a stream. `None` if there are as many as can be named.
+    fn insert(&mut self, stream: Stream) -> Option<StreamHandle> {
+        let (id, grant, limit) = (stream.id, stream.grant, stream.recv.as_ref().map(|half| half.stream.limit()));
+        let handle = self.streams.insert(Box::new(stream))?;
+        match grant {
+            Some(_) => drop(self.granted.insert((id, handle))),
+            None => self.credit.on_given(limit.unwrap_or(0)),
         }
-        let (priority, priority_chosen, accepted, abandoned) = (0, false, false, false);
-        let signals = Signals::default();
-        let request = 0;
-        let stream = Stream { id, grant, request, priority, priority_chosen, accepted, abandoned, send, recv, signals };
-        self.streams.insert(handle, Box::new(stream));
         self.crossings += Self::CROSSINGS_PER_STREAM;
-        self.handles.insert((id, handle));
-        handle
+        Some(handle)
     }
 
     /// Puts a new stream where the application accepts it.
     fn offer(&mut self, handle: StreamHandle, dir: Dir) {
-        self.accept_queue(dir).insert(handle);
+        self.accept_queue(dir).push_back(handle);
         self.outbox.announce_opened(dir);
     }
 
-    fn accept_queue(&mut self, dir: Dir) -> &mut BTreeSet<StreamHandle> {
+    fn accept_queue(&mut self, dir: Dir) -> &mut VecDeque<StreamHandle> {
         match dir {
             Dir::Bi => &mut self.accept_bidi,
             Dir::Uni => &mut self.accept_uni,
@@ -460,7 +479,7 @@ impl StreamTable {
 
     /// Changes a sending half and keeps the sums: of buffered bytes, of draining halves, of grants that are not over.
     fn with_send<R>(&mut self, handle: StreamHandle, change: impl FnOnce(&mut SendStream) -> R) -> Option<R> {
-        let stream = self.streams.get_mut(&handle)?;
+        let stream = self.streams.get_mut(handle)?;
         let send = &mut stream.send.as_mut()?.stream;
         let (buffered, draining) = (send.buffered_bytes(), send.is_draining());
         let result = change(send);
@@ -468,14 +487,14 @@ impl StreamTable {
         self.budget.on_changed(buffered as u64, send.buffered_bytes() as u64);
         self.draining = self.draining - usize::from(draining) + usize::from(send.is_draining());
         if stream.grant.is_some() && send.is_part_over() {
-            self.handles.remove(&(stream.id, handle));
+            self.granted.remove(&(stream.id, handle));
         }
         Some(result)
     }
 
     /// Changes a receiving half and keeps the session's sums of spans, slices and credit.
     fn with_recv<R>(&mut self, handle: StreamHandle, change: impl FnOnce(&mut RecvStream) -> R) -> Option<R> {
-        let recv = &mut self.streams.get_mut(&handle)?.recv.as_mut()?.stream;
+        let recv = &mut self.streams.get_mut(handle)?.recv.as_mut()?.stream;
         let (spans, slices) = (recv.counted_spans(), SliceBytes::from_slice(recv.slice_bytes()));
         let result = change(recv);
         self.spans = self.spans - spans + recv.counted_spans();
@@ -485,7 +504,7 @@ impl StreamTable {
     }
 
     fn advance_credit(&mut self, handle: StreamHandle) {
-        let Some(stream) = self.streams.get_mut(&handle) else { return };
+        let Some(stream) = self.streams.get_mut(handle) else { return };
         let Some(recv) = &mut stream.recv else { return };
         let before = recv.stream.limit();
         if !recv.stream.advance(&mut self.budget, self.rules) {
@@ -508,7 +527,7 @@ impl StreamTable {
     }
 
     fn reset_if_abandoned(&mut self, handle: StreamHandle) {
-        let half = self.streams.get(&handle).and_then(|stream| stream.send.as_ref());
+        let half = self.streams.get(handle).and_then(|stream| stream.send.as_ref());
         if half.is_some_and(|half| half.released && half.stream.has_abandoned_holes()) {
             self.reset_send(handle, TransportCode::SOURCE_LOST.into());
         }
@@ -524,7 +543,7 @@ impl StreamTable {
     /// Ends a receiving half for a fault in what arrived.
     fn fail_recv(&mut self, handle: StreamHandle, code: TransportCode) {
         self.note_abandoned(handle);
-        let was_open = self.streams.get(&handle).and_then(|stream| stream.recv.as_ref());
+        let was_open = self.streams.get(handle).and_then(|stream| stream.recv.as_ref());
         let was_open = was_open.is_some_and(|half| half.stream.is_open());
         self.with_recv(handle, |recv| recv.fail(code.into()));
         if was_open {
@@ -535,7 +554,7 @@ impl StreamTable {
     }
 
     fn announce_stop(&mut self, handle: StreamHandle, code: ErrorCode) {
-        if let Some(half) = self.streams.get_mut(&handle).and_then(|stream| stream.recv.as_mut()) {
+        if let Some(half) = self.streams.get_mut(handle).and_then(|stream| stream.recv.as_mut()) {
             half.stop_code = Some(code);
         }
         self.signal(handle, |signals| (signals.stop, signals.credit) = (true, false));
@@ -543,7 +562,7 @@ impl StreamTable {
 
     /// What follows from the end of a sending half: its control output, its turn, its completion.
     fn after_send(&mut self, handle: StreamHandle) {
-        let Some(half) = self.streams.get_mut(&handle).and_then(|stream| stream.send.as_mut()) else { return };
+        let Some(half) = self.streams.get_mut(handle).and_then(|stream| stream.send.as_mut()) else { return };
         let is_part = half.stream.part_range().is_some();
         let end = if is_part { half.stream.part_end().map(|(_, code)| code) } else { half.stream.reset_code() };
         let (cut_short, news) = (half.stream.reset_code().is_some(), end.is_some() && end != half.announced_end);
@@ -564,7 +583,7 @@ impl StreamTable {
     /// Frees a stream of which nothing is left to do. The peer may then open another. Nobody waits for acknowledgements
     /// of a part that the application let go of.
     fn free_if_done(&mut self, handle: StreamHandle) {
-        let Some(stream) = self.streams.get(&handle) else { return };
+        let Some(stream) = self.streams.get(handle) else { return };
         let is_done = |send: &SendStream| send.is_done() || (stream.grant.is_some() && send.is_part_over());
         let send_done = stream.send.as_ref().is_none_or(|half| half.released && is_done(&half.stream));
         let recv_done = stream.recv.as_ref().is_none_or(|half| half.released && half.stream.is_done());
@@ -577,11 +596,10 @@ impl StreamTable {
         self.with_recv(handle, |recv| recv.fail(ErrorCode::Application(0)));
         self.with_send(handle, |send| send.reset(ErrorCode::Application(0)));
         self.dequeue(handle);
-        let send = self.streams.remove(&handle).and_then(|stream| stream.send);
+        self.outbox.forget(&mut self.streams, handle);
+        self.writers.forget(&mut self.streams, handle);
+        let send = self.streams.remove(handle).and_then(|stream| stream.send);
         self.draining -= usize::from(send.is_some_and(|half| half.stream.is_draining()));
-        self.handles.remove(&(id, handle));
-        self.writers.forget(handle);
-        self.outbox.forget(handle);
         self.wake_for_room();
         if self.role == TableRole::Client {
             self.gone.push(id);
@@ -589,6 +607,7 @@ impl StreamTable {
         match grant {
             Some(grant) => {
                 self.parts.remove(&grant);
+                self.granted.remove(&(id, handle));
             }
             None if self.ids.is_of_peer(id) => {
                 self.ids.on_freed(id.dir(), abandoned);

@@ -2,10 +2,10 @@
 //! next. All of it is state of a stream with a place in a queue, so nothing here grows with what the peer does.
 
 use super::StreamTable;
+use super::streams::{Queue, SendQueue, Streams, Wait};
 use crate::error::ErrorCode;
 use crate::id::{Dir, GrantId, RangeConflict, StreamHandle, StreamId};
 use crate::protocol_event::BlockedBy;
-use crate::stream::fair::FairQueue;
 use crate::stream::send::Segment;
 use std::collections::BTreeSet;
 
@@ -70,20 +70,31 @@ impl Signals {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum ControlKey {
-    MaxStreams(Dir),
-    Stream(StreamHandle),
+/// The events that wait for one stream.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Events {
+    readable: bool,
+    writable: bool,
+    stopped: bool,
+    finished: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum EventKey {
-    Opened(Dir),
-    Available(Dir),
-    Readable(StreamHandle),
-    Writable(StreamHandle),
-    Stopped(StreamHandle),
-    Finished(StreamHandle),
+impl Events {
+    fn any(self) -> bool {
+        self.readable || self.writable || self.stopped || self.finished
+    }
+}
+
+/// What waits for one direction of streams.
+#[derive(Debug, Default)]
+struct DirOutput {
+    /// The peer is to hear how many streams it may open.
+    max_streams: bool,
+    /// The application is to hear that a stream can be accepted, or opened.
+    opened: bool,
+    available: bool,
+    /// The application wants to hear when it can open a stream.
+    is_awaited: bool,
 }
 
 /// Where a granted part stands among those of its stream.
@@ -97,67 +108,65 @@ struct PartPlace {
 
 #[derive(Debug)]
 pub(super) struct Outbox {
-    sendable: FairQueue<StreamHandle>,
+    sendable: SendQueue,
     /// The granted parts among those: of each stream by priority, the lowest first.
     parts: BTreeSet<PartPlace>,
-    controls: FairQueue<ControlKey>,
-    events: FairQueue<EventKey>,
-    bidi_awaited: bool,
-    uni_awaited: bool,
+    controls: Queue,
+    events: Queue,
+    bidi: DirOutput,
+    uni: DirOutput,
 }
 
 impl Outbox {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            sendable: FairQueue::new(),
+            sendable: SendQueue::default(),
             parts: BTreeSet::new(),
-            controls: FairQueue::new(),
-            events: FairQueue::new(),
-            bidi_awaited: false,
-            uni_awaited: false,
+            controls: Queue::new(Wait::Control),
+            events: Queue::new(Wait::Event),
+            bidi: DirOutput::default(),
+            uni: DirOutput::default(),
         }
     }
 
     /// The application wants to hear when it can open a stream.
     pub(super) fn await_stream(&mut self, dir: Dir) {
-        *self.awaited(dir) = true;
+        self.dir_mut(dir).is_awaited = true;
     }
 
     pub(super) fn announce_opened(&mut self, dir: Dir) {
-        self.events.push(EventKey::Opened(dir), 0);
+        self.dir_mut(dir).opened = true;
     }
 
     pub(super) fn announce_max_streams(&mut self, dir: Dir) {
-        self.controls.push(ControlKey::MaxStreams(dir), 0);
+        self.dir_mut(dir).max_streams = true;
     }
 
-    pub(super) fn announce_writable(&mut self, handle: StreamHandle) {
-        self.events.push(EventKey::Writable(handle), 0);
-    }
-
-    /// Drops frames and events of a stream that is gone.
-    pub(super) fn forget(&mut self, handle: StreamHandle) {
-        self.controls.remove(ControlKey::Stream(handle));
-        for key in [EventKey::Readable, EventKey::Writable, EventKey::Stopped, EventKey::Finished] {
-            self.events.remove(key(handle));
-        }
+    /// Drops frames and events of a stream that goes.
+    pub(super) fn forget(&mut self, streams: &mut Streams, handle: StreamHandle) {
+        self.controls.remove(streams, handle);
+        self.events.remove(streams, handle);
     }
 
     pub(super) fn is_stream_awaited(&self, dir: Dir) -> bool {
-        match dir {
-            Dir::Bi => self.bidi_awaited,
-            Dir::Uni => self.uni_awaited,
-        }
+        self.dir(dir).is_awaited
     }
 
     pub(super) fn has_sendable(&self) -> bool {
         !self.sendable.is_empty()
     }
 
-    fn awaited(&mut self, dir: Dir) -> &mut bool {
+    fn dir(&self, dir: Dir) -> &DirOutput {
         match dir {
-            Dir::Bi => &mut self.bidi_awaited,
-            Dir::Uni => &mut self.uni_awaited,
+            Dir::Bi => &self.bidi,
+            Dir::Uni => &self.uni,
+        }
+    }
+
+    fn dir_mut(&mut self, dir: Dir) -> &mut DirOutput {
+        match dir {
+            Dir::Bi => &mut self.bidi,
+            Dir::Uni => &mut self.uni,
         }
     }
 }
@@ -165,22 +174,20 @@ impl Outbox {
 impl StreamTable {
     /// The next control frame for the peer. Each carries the latest value.
     pub(crate) fn poll_control(&mut self) -> Option<StreamControl> {
-        while let Some(key) = self.outbox.controls.pop() {
-            match key {
-                ControlKey::MaxStreams(dir) => {
-                    return Some(StreamControl::MaxStreams { dir, max: self.ids.limit_here(dir) });
-                }
-                ControlKey::Stream(handle) => {
-                    let control = self.next_control(handle);
-                    if self.streams.get(&handle).is_some_and(|stream| stream.signals.any()) {
-                        self.outbox.controls.push(key, 0);
-                    }
-                    // A frame that waited may have been the last thing that kept the stream.
-                    self.free_if_done(handle);
-                    if control.is_some() {
-                        return control;
-                    }
-                }
+        for dir in Dir::ALL {
+            if std::mem::take(&mut self.outbox.dir_mut(dir).max_streams) {
+                return Some(StreamControl::MaxStreams { dir, max: self.ids.limit_here(dir) });
+            }
+        }
+        while let Some(handle) = self.outbox.controls.pop(&mut self.streams) {
+            let control = self.next_control(handle);
+            if self.streams.get(handle).is_some_and(|stream| stream.signals.any()) {
+                self.outbox.controls.push(&mut self.streams, handle);
+            }
+            // A frame that waited may have been the last thing that kept the stream.
+            self.free_if_done(handle);
+            if control.is_some() {
+                return control;
             }
         }
         None
@@ -189,36 +196,62 @@ impl StreamTable {
     /// The next event for the application.
     pub(crate) fn poll_event(&mut self) -> Option<StreamEvent> {
         for dir in Dir::ALL {
+            if std::mem::take(&mut self.outbox.dir_mut(dir).opened) {
+                return Some(StreamEvent::Opened { dir });
+            }
             let fits = dir == Dir::Uni || self.budget.free_to_open() >= self.rules.initial;
-            if *self.outbox.awaited(dir) && self.ids.can_open(dir) && fits {
-                *self.outbox.awaited(dir) = false;
-                self.outbox.events.push(EventKey::Available(dir), 0);
+            let can_open = self.ids.can_open(dir) && fits;
+            let output = self.outbox.dir_mut(dir);
+            if output.available || (output.is_awaited && can_open) {
+                (output.available, output.is_awaited) = (false, output.is_awaited && !can_open);
+                return Some(StreamEvent::Available { dir });
             }
         }
-        while let Some(key) = self.outbox.events.pop() {
-            match key {
-                EventKey::Opened(dir) => return Some(StreamEvent::Opened { dir }),
-                EventKey::Available(dir) => return Some(StreamEvent::Available { dir }),
-                EventKey::Readable(handle) => return Some(StreamEvent::Readable(handle)),
-                EventKey::Writable(handle) => return Some(StreamEvent::Writable(handle)),
-                EventKey::Finished(handle) => return Some(StreamEvent::Finished(handle)),
-                EventKey::Stopped(handle) => {
-                    let half = self.streams.get(&handle).and_then(|stream| stream.send.as_ref());
-                    // The stream may be gone since.
-                    if let Some(code) = half.and_then(|half| half.stream.stop_code()) {
-                        return Some(StreamEvent::Stopped { stream: handle, code });
-                    }
-                }
+        while let Some(handle) = self.outbox.events.front(&self.streams) {
+            if let Some(event) = self.next_event(handle) {
+                return Some(event);
             }
+            self.outbox.events.pop(&mut self.streams);
         }
         None
+    }
+
+    fn next_event(&mut self, handle: StreamHandle) -> Option<StreamEvent> {
+        let stream = self.streams.get_mut(handle)?;
+        let events = &mut stream.events;
+        if std::mem::take(&mut events.readable) {
+            return Some(StreamEvent::Readable(handle));
+        }
+        if std::mem::take(&mut events.writable) {
+            return Some(StreamEvent::Writable(handle));
+        }
+        if std::mem::take(&mut events.stopped)
+            && let Some(code) = stream.send.as_ref().and_then(|half| half.stream.stop_code())
+        {
+            return Some(StreamEvent::Stopped { stream: handle, code });
+        }
+        std::mem::take(&mut events.finished).then_some(StreamEvent::Finished(handle))
+    }
+
+    /// Notes that an event of a stream is due.
+    fn announce(&mut self, handle: StreamHandle, set: impl FnOnce(&mut Events)) {
+        let Some(stream) = self.streams.get_mut(handle) else { return };
+        let had_any = stream.events.any();
+        set(&mut stream.events);
+        if !had_any {
+            self.outbox.events.push(&mut self.streams, handle);
+        }
+    }
+
+    pub(super) fn announce_writable(&mut self, handle: StreamHandle) {
+        self.announce(handle, |events| events.writable = true);
     }
 
     /// The stream whose bytes go next: the highest priority, in turns among equals; of the parts of one stream, the
     /// one with the lowest bytes. It leaves the queue; see [`Self::push_sendable`].
     pub(crate) fn pop_sendable(&mut self) -> Option<StreamHandle> {
         loop {
-            let handle = self.outbox.sendable.pop()?;
+            let handle = self.outbox.sendable.pop(&mut self.streams)?;
             let place = self.part_place(handle);
             if let Some(place) = place {
                 self.outbox.parts.remove(&place);
@@ -239,8 +272,7 @@ impl StreamTable {
     /// Puts a stream behind its equals, if it has something to send.
     pub(crate) fn push_sendable(&mut self, handle: StreamHandle) {
         if self.is_sendable(handle) {
-            let priority = self.streams.get(&handle).map_or(0, |stream| stream.priority);
-            self.outbox.sendable.push(handle, priority);
+            self.outbox.sendable.push(&mut self.streams, handle);
             self.outbox.parts.extend(self.part_place(handle));
         }
     }
@@ -250,7 +282,7 @@ impl StreamTable {
         if let Some(place) = self.part_place(handle) {
             self.outbox.parts.remove(&place);
         }
-        self.outbox.sendable.remove(handle)
+        self.outbox.sendable.remove(&mut self.streams, handle)
     }
 
     /// A packet was made of segments of the stream.
@@ -268,95 +300,103 @@ impl StreamTable {
     /// Streams that were finished here, and not reset or stopped, and of which the peer may not have all.
     pub(crate) fn undelivered(&self) -> Vec<StreamId> {
         let draining = |stream: &super::Stream| stream.send.as_ref().is_some_and(|half| half.stream.is_draining());
-        self.streams.values().filter(|stream| draining(stream)).map(|stream| stream.id).collect()
+        let mut undelivered: Vec<StreamId> =
+            self.streams.iter().filter(|stream| draining(stream)).map(|stream| stream.id).collect();
+        undelivered.sort_unstable();
+        undelivered
     }
 
     /// Whether everything finished was sent and acknowledged, and every control frame taken.
     pub(crate) fn is_drained(&self) -> bool {
-        self.outbox.controls.is_empty() && self.draining == 0
+        let has_control =
+            !self.outbox.controls.is_empty() || Dir::ALL.iter().any(|dir| self.outbox.dir(*dir).max_streams);
+        !has_control && self.draining == 0
     }
 
     /// Ends the session for the application. What is buffered stays readable; everything that waits is woken.
     pub(crate) fn close(&mut self) {
         self.closed = true;
         self.left = Some(self.memory_bytes() as u64);
-        self.outbox.controls.clear();
-        self.outbox.sendable.clear();
+        self.outbox.controls.clear(&mut self.streams);
+        self.outbox.sendable.clear(&mut self.streams);
         self.outbox.parts.clear();
-        self.writers.clear();
+        self.writers.clear(&mut self.streams);
         // Whoever waits to accept or to open a stream is to learn that the session is over.
         for dir in Dir::ALL {
-            self.outbox.events.push(EventKey::Opened(dir), 0);
-            self.outbox.events.push(EventKey::Available(dir), 0);
+            let output = self.outbox.dir_mut(dir);
+            (output.max_streams, output.opened, output.available) = (false, true, true);
         }
-        for (handle, stream) in self.streams.iter().filter(|(_, stream)| stream.accepted) {
-            if stream.recv.as_ref().is_some_and(|half| !half.released) {
-                self.outbox.events.push(EventKey::Readable(*handle), 0);
-            }
-            if stream.send.as_ref().is_some_and(|half| !half.released) {
-                self.outbox.events.push(EventKey::Writable(*handle), 0);
+        for handle in self.streams.handles() {
+            let Some(stream) = self.streams.get(handle).filter(|stream| stream.accepted) else { continue };
+            let is_read = stream.recv.as_ref().is_some_and(|half| !half.released);
+            let is_written = stream.send.as_ref().is_some_and(|half| !half.released);
+            if is_read || is_written {
+                self.announce(handle, |events| {
+                    events.readable |= is_read;
+                    events.writable |= is_written;
+                });
             }
         }
     }
 
     /// Notes that a control frame about a stream is due.
     pub(super) fn signal(&mut self, handle: StreamHandle, set: impl FnOnce(&mut Signals)) {
-        let Some(stream) = self.streams.get_mut(&handle) else { return };
+        let Some(stream) = self.streams.get_mut(handle) else { return };
         set(&mut stream.signals);
         if stream.signals.any() && !self.closed {
-            self.outbox.controls.push(ControlKey::Stream(handle), 0);
+            self.outbox.controls.push(&mut self.streams, handle);
         }
     }
 
     /// Notifies the application that a read would bring something, if that is so.
     pub(super) fn announce_readable(&mut self, handle: StreamHandle) {
-        let Some(stream) = self.streams.get(&handle).filter(|stream| stream.accepted) else { return };
+        let Some(stream) = self.streams.get(handle).filter(|stream| stream.accepted) else { return };
         if stream.recv.as_ref().is_some_and(|half| !half.released && half.stream.is_readable()) {
-            self.outbox.events.push(EventKey::Readable(handle), 0);
+            self.announce(handle, |events| events.readable = true);
         }
     }
 
     pub(super) fn announce_stopped(&mut self, handle: StreamHandle) {
-        let Some(stream) = self.streams.get(&handle) else { return };
+        let Some(stream) = self.streams.get(handle) else { return };
         if stream.send.as_ref().is_some_and(|half| !half.released) {
-            self.outbox.events.push(EventKey::Stopped(handle), 0);
+            self.announce(handle, |events| events.stopped = true);
         }
     }
 
     /// Notifies the application once that its sending half is complete.
     pub(super) fn announce_finished(&mut self, handle: StreamHandle) {
-        let half = self.streams.get_mut(&handle).and_then(|stream| stream.send.as_mut());
+        let half = self.streams.get_mut(handle).and_then(|stream| stream.send.as_mut());
         let Some(half) = half.filter(|half| !half.released && !half.announced_finished) else { return };
         if half.stream.is_done() && half.stream.reset_code().is_none() {
             half.announced_finished = true;
-            self.outbox.events.push(EventKey::Finished(handle), 0);
+            self.announce(handle, |events| events.finished = true);
         }
     }
 
     pub(crate) fn is_sendable(&self, handle: StreamHandle) -> bool {
-        let half = self.streams.get(&handle).and_then(|stream| stream.send.as_ref());
+        let half = self.streams.get(handle).and_then(|stream| stream.send.as_ref());
         !self.closed && half.is_some_and(|half| half.stream.is_sendable())
     }
 
     /// What a stream waits for, if it has nothing to send now and something may follow.
     pub(crate) fn blocked_by(&self, handle: StreamHandle) -> Option<BlockedBy> {
-        self.streams.get(&handle)?.send.as_ref()?.stream.blocked_by()
+        self.streams.get(handle)?.send.as_ref()?.stream.blocked_by()
     }
 
     /// The part of the same stream that uses the turn of another, which then waits in the place of that part: the
     /// reader waits for the lowest bytes, and has no use for a little of everything.
     fn yield_turn(&mut self, own: PartPlace) -> StreamHandle {
-        let first = PartPlace { start: 0, part: StreamHandle(0), ..own };
+        let first = PartPlace { start: 0, part: StreamHandle::FIRST, ..own };
         let Some(lowest) = self.outbox.parts.range(first..own).next().copied() else { return own.part };
         self.outbox.parts.remove(&lowest);
         self.outbox.parts.insert(own);
-        self.outbox.sendable.replace(lowest.part, own.part);
+        self.outbox.sendable.replace(&mut self.streams, lowest.part, own.part);
         lowest.part
     }
 
     /// Where a part stands among those of its stream. Parts that are not over share no bytes unless their grants do.
     fn part_place(&self, handle: StreamHandle) -> Option<PartPlace> {
-        let stream = self.streams.get(&handle)?;
+        let stream = self.streams.get(handle)?;
         let start = stream.send.as_ref()?.stream.part_range()?.start;
         Some(PartPlace { stream: stream.id, priority: stream.priority, start, part: handle })
     }
@@ -364,8 +404,8 @@ impl StreamTable {
     /// Panics if the parts that wait are not those in the queue.
     #[cfg(any(test, feature = "__test_exports"))]
     pub(super) fn assert_turns(&self) {
-        let waiting = self.streams.keys().filter(|handle| self.outbox.sendable.contains(**handle));
-        let places = waiting.filter_map(|handle| self.part_place(*handle)).collect();
+        let waiting = self.streams.handles().into_iter().filter(|handle| self.streams.waits(*handle, Wait::Send));
+        let places = waiting.filter_map(|handle| self.part_place(handle)).collect();
         assert_eq!(self.outbox.parts, places, "the parts that wait for their turn");
         let mut parts = self.outbox.parts.iter();
         assert!(
@@ -376,7 +416,7 @@ impl StreamTable {
 
     /// The next control frame of one stream: its opening comes before anything else about it.
     fn next_control(&mut self, handle: StreamHandle) -> Option<StreamControl> {
-        let stream = self.streams.get_mut(&handle)?;
+        let stream = self.streams.get_mut(handle)?;
         let (id, signals) = (stream.id, &mut stream.signals);
         let (send, recv) = (stream.send.as_ref(), stream.recv.as_ref());
         if std::mem::take(&mut signals.open) {

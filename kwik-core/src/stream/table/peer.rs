@@ -11,6 +11,7 @@ use crate::stream::reassembly::Conflict;
 use crate::stream::recv::{DataOutcome, Overflow, RecvStream};
 use crate::stream::send::SendStream;
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 impl StreamTable {
     /// The peer's parameters: how many streams it accepts, and how far each may be written at first. They never
@@ -21,7 +22,7 @@ impl StreamTable {
         self.initial_limit_of_peer = self.initial_limit_of_peer.max(stream_window_initial.min(VARINT_MAX));
         // The limit of a granted stream comes with its grant; parameters do not matter to it ([P-3.6]).
         if self.role != TableRole::Secondary {
-            for handle in self.streams.keys().copied().collect::<Vec<_>>() {
+            for handle in self.streams.handles() {
                 self.raise_send_limit(handle, self.initial_limit_of_peer);
             }
         }
@@ -32,8 +33,8 @@ impl StreamTable {
     pub(crate) fn on_open(&mut self, id: StreamId, priority: i32, limit: u64) -> Result<FrameEffect, Fault> {
         let was_opened = self.ids.was_opened(id);
         let Some(handle) = self.resolve(id, Half::Open)? else { return Ok(self.no_op()) };
-        if let Some(stream) = self.streams.get_mut(&handle).filter(|stream| !stream.priority_chosen) {
-            stream.priority = priority;
+        if self.streams.get(handle).is_some_and(|stream| !stream.priority_chosen) {
+            self.prioritize(handle, priority);
         }
         self.raise_send_limit(handle, limit);
         Ok(if was_opened { self.no_op() } else { FrameEffect::Progress })
@@ -150,7 +151,7 @@ impl StreamTable {
     /// need be, as data for it would.
     pub(crate) fn receive_limit(&mut self, id: StreamId) -> Result<Option<u64>, Fault> {
         let Some(handle) = self.resolve(id, Half::Recv)? else { return Ok(None) };
-        let half = self.streams.get(&handle).and_then(|stream| stream.recv.as_ref());
+        let half = self.streams.get(handle).and_then(|stream| stream.recv.as_ref());
         Ok(half.filter(|half| half.stream.is_open()).map(|half| half.stream.limit()))
     }
 
@@ -173,11 +174,11 @@ impl StreamTable {
                 Dir::Uni => None,
             };
             let recv = RecvHalf::new(RecvStream::new(Window::covered(self.rules), false));
-            let handle = self.insert(id, None, send, Some(recv));
-            self.offer(handle, id.dir());
+            if let Some(handle) = self.insert(Stream::new(id, None, send, Some(recv))) {
+                self.offer(handle, id.dir());
+            }
         }
-        let all = (id, StreamHandle(0))..=(id, StreamHandle(u64::MAX));
-        Ok(self.handles.range(all).next().map(|(_, handle)| *handle))
+        Ok(self.streams.of_id(id))
     }
 
     /// A frame about a stream changed nothing. For each stream a few may: they crossed what made them useless.
@@ -191,9 +192,17 @@ impl StreamTable {
         }
     }
 
-    pub(super) fn handles_of(&self, id: StreamId) -> Vec<StreamHandle> {
-        let all = (id, StreamHandle(0))..=(id, StreamHandle(u64::MAX));
-        self.handles.range(all).map(|(_, handle)| *handle).collect()
+    /// The handles of a stream: one, or one for each of its parts at a secondary that are not over.
+    pub(super) fn handles_of(&self, id: StreamId) -> SmallVec<[StreamHandle; 2]> {
+        if self.role == TableRole::Secondary {
+            let parts = self.granted.range((id, StreamHandle::FIRST)..);
+            return parts.take_while(|(of, _)| *of == id).map(|(_, handle)| *handle).collect();
+        }
+        self.streams.of_id(id).into_iter().collect()
+    }
+
+    pub(super) fn handle_of(&self, id: StreamId) -> Option<StreamHandle> {
+        if self.role == TableRole::Secondary { self.handles_of(id).first().copied() } else { self.streams.of_id(id) }
     }
 
     /// Returns whether the limit rose.
@@ -216,7 +225,7 @@ impl StreamTable {
         if !second.is_primary() && first.is_some_and(PathId::is_primary) {
             return Err(Fault::new(TransportCode::RANGE_CONFLICT, "bytes that differ from the primary's"));
         }
-        let half = self.streams.get_mut(&handle).and_then(|stream| stream.recv.as_mut());
+        let half = self.streams.get_mut(handle).and_then(|stream| stream.recv.as_mut());
         if let Some(half) = half.filter(|_| self.role == TableRole::Client) {
             half.conflict = Some(RangeConflict { offset: StreamOffset(at), paths: [first.unwrap_or(second), second] });
         }
@@ -228,15 +237,15 @@ impl StreamTable {
     /// most of them: the one that makes them too many may be anybody's.
     fn check_spans(&mut self, handle: StreamHandle, from: PathId) -> Option<Overflow> {
         let spans = |stream: &Stream| stream.recv.as_ref().map_or(0, |half| half.stream.spans());
-        let worst = if self.streams.get(&handle).map_or(0, |stream| spans(stream)) > self.caps.spans_stream {
+        let worst = if self.streams.get(handle).map_or(0, |stream| spans(stream)) > self.caps.spans_stream {
             handle
         } else if self.spans > self.caps.spans_session {
-            let most = self.streams.iter().max_by_key(|(_, stream)| spans(stream));
-            most.map_or(handle, |(worst, _)| *worst)
+            let most = self.streams.iter().max_by_key(|stream| spans(stream));
+            most.map_or(handle, |worst| worst.handle)
         } else {
             return None;
         };
-        let stream = self.streams.get(&worst)?;
+        let stream = self.streams.get(worst)?;
         let offender = stream.recv.as_ref().and_then(|half| half.stream.main_opener()).unwrap_or(from);
         let overflow = Overflow { stream: stream.id, offender };
         self.fail_recv(worst, TransportCode::REASSEMBLY_LIMIT);

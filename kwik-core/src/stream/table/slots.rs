@@ -31,7 +31,7 @@ impl StreamTable {
 
     /// The peer ended a stream before it was done. One that it opened itself is abandoned.
     pub(super) fn note_abandoned(&mut self, handle: StreamHandle) {
-        if let Some(stream) = self.streams.get_mut(&handle) {
+        if let Some(stream) = self.streams.get_mut(handle) {
             stream.abandoned |= self.ids.is_of_peer(stream.id);
         }
     }

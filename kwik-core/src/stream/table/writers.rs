@@ -1,8 +1,8 @@
 //! Who waits for room to write, and whom to wake: no more than there is room for.
 
 use super::StreamTable;
+use super::streams::{Queue, Streams, Wait};
 use crate::id::StreamHandle;
-use crate::stream::fair::FairQueue;
 use std::collections::BTreeSet;
 
 /// The room that a writer is taken to use when it is woken.
@@ -14,20 +14,20 @@ pub(super) struct Writers {
     /// Those that wait for their own stream: for room in its buffer, or for credit.
     own: BTreeSet<StreamHandle>,
     /// Those that wait for room in the session's buffer, in the order they came.
-    queue: FairQueue<StreamHandle>,
+    queue: Queue,
     /// Those of them that were woken and did not come yet.
     woken: BTreeSet<StreamHandle>,
 }
 
 impl Writers {
     pub(super) const fn new() -> Self {
-        Self { own: BTreeSet::new(), queue: FairQueue::new(), woken: BTreeSet::new() }
+        Self { own: BTreeSet::new(), queue: Queue::new(Wait::Room), woken: BTreeSet::new() }
     }
 
     /// A writer was refused.
-    pub(super) fn wait(&mut self, writer: StreamHandle, for_session: bool) {
+    pub(super) fn wait(&mut self, streams: &mut Streams, writer: StreamHandle, for_session: bool) {
         if for_session {
-            self.queue.push(writer, 0);
+            self.queue.push(streams, writer);
         } else {
             self.own.insert(writer);
         }
@@ -39,13 +39,14 @@ impl Writers {
     }
 
     /// A writer does not wait, whatever it waited for.
-    pub(super) fn forget(&mut self, writer: StreamHandle) {
+    pub(super) fn forget(&mut self, streams: &mut Streams, writer: StreamHandle) {
         self.own.remove(&writer);
-        self.queue.remove(writer);
+        self.queue.remove(streams, writer);
         self.woken.remove(&writer);
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(super) fn clear(&mut self, streams: &mut Streams) {
+        self.queue.clear(streams);
         *self = Self::new();
     }
 
@@ -56,25 +57,25 @@ impl Writers {
 
     /// Gives up those that were woken and did not come, and wakes twice as many in their place, so that many who gave
     /// up a write keep others waiting for a short time only.
-    fn pass_on(&mut self) -> Vec<StreamHandle> {
+    fn pass_on(&mut self, streams: &mut Streams) -> Vec<StreamHandle> {
         let given_up = std::mem::take(&mut self.woken).len();
-        let next: Vec<_> = (0..2 * given_up).map_while(|_| self.queue.pop()).collect();
+        let next: Vec<_> = (0..2 * given_up).map_while(|_| self.queue.pop(streams)).collect();
         self.woken.extend(&next);
         next
     }
 
     /// Whether the writer waited for its own stream, or waited at all and has room in any case; it does no more.
-    fn wake(&mut self, writer: StreamHandle, has_room: impl FnOnce() -> bool) -> bool {
-        self.own.remove(&writer) || (!self.queue.is_empty() && has_room() && self.queue.remove(writer))
+    fn wake(&mut self, streams: &mut Streams, writer: StreamHandle, has_room: impl FnOnce(&Streams) -> bool) -> bool {
+        self.own.remove(&writer) || (!self.queue.is_empty() && has_room(streams) && self.queue.remove(streams, writer))
     }
 
     /// The next writer for whom the session's buffer has room, if those that were woken before use theirs. An empty
     /// buffer with room has it for all: nothing else would wake them.
-    fn wake_next(&mut self, room: usize, is_empty: bool) -> Option<StreamHandle> {
+    fn wake_next(&mut self, streams: &mut Streams, room: usize, is_empty: bool) -> Option<StreamHandle> {
         let taken = self.woken.len().saturating_mul(ROOM_EACH);
         let is_enough = room.saturating_sub(taken) >= ROOM_EACH || self.woken.is_empty() || is_empty;
         let fits = room > 0 && is_enough;
-        let writer = if fits { self.queue.pop()? } else { return None };
+        let writer = if fits { self.queue.pop(streams)? } else { return None };
         self.woken.insert(writer);
         Some(writer)
     }
@@ -83,7 +84,7 @@ impl Writers {
 impl StreamTable {
     /// The application does not want to write any more what was refused: the room is another's.
     pub(crate) fn cancel_write(&mut self, handle: StreamHandle) {
-        self.writers.forget(handle);
+        self.writers.forget(&mut self.streams, handle);
         self.wake_for_room();
     }
 
@@ -94,27 +95,27 @@ impl StreamTable {
 
     /// Wakes others for the room that woken writers did not come for: nothing shows when a poll is not repeated.
     pub(crate) fn pass_on_wakes(&mut self) {
-        for writer in self.writers.pass_on() {
-            self.outbox.announce_writable(writer);
+        for writer in self.writers.pass_on(&mut self.streams) {
+            self.announce_writable(writer);
         }
     }
 
     /// The bytes of a stream moved on, or may: its writer is woken, and those for whom there is room now.
     pub(super) fn wake_writers(&mut self, handle: StreamHandle) {
-        let has_room = || {
-            let send = self.streams.get(&handle).and_then(|stream| stream.send.as_ref());
+        let has_room = |streams: &Streams| {
+            let send = streams.get(handle).and_then(|stream| stream.send.as_ref());
             send.is_some_and(|half| half.stream.has_room_at_head())
         };
-        if self.writers.wake(handle, has_room) {
-            self.outbox.announce_writable(handle);
+        if self.writers.wake(&mut self.streams, handle, has_room) {
+            self.announce_writable(handle);
         }
         self.wake_for_room();
     }
 
     /// The stream takes no more: its writer is to hear of that, and needs no room.
     pub(super) fn dismiss_writer(&mut self, handle: StreamHandle) {
-        if self.writers.wake(handle, || true) {
-            self.outbox.announce_writable(handle);
+        if self.writers.wake(&mut self.streams, handle, |_| true) {
+            self.announce_writable(handle);
         }
         self.cancel_write(handle);
     }
@@ -123,8 +124,8 @@ impl StreamTable {
     pub(super) fn wake_for_room(&mut self) -> bool {
         let room = self.send_room();
         let mut is_woken = false;
-        while let Some(writer) = self.writers.wake_next(room, self.send_buffered == 0) {
-            self.outbox.announce_writable(writer);
+        while let Some(writer) = self.writers.wake_next(&mut self.streams, room, self.send_buffered == 0) {
+            self.announce_writable(writer);
             is_woken = true;
         }
         is_woken
