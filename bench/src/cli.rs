@@ -76,7 +76,7 @@ pub(crate) struct Plan {
     /// MiB in each session (bulk, upload) [default: 256].
     #[arg(long)]
     mib: Option<u64>,
-    /// Messages, streams or dials in a round [defaults: rr 20000, streams 200000, dial 200, mixed 2000].
+    /// Messages, streams or dials in a round [defaults: rr 20000, streams 200000, dial 200, mixed 300].
     #[arg(long)]
     operations: Option<u64>,
     /// Bytes of a message, a request and a reply [defaults: rr and mixed 1024, streams 64].
@@ -116,7 +116,7 @@ impl Plan {
             Workload::Streams => (1, 200_000, 64, 50),
             Workload::Dial => (0, 200, 1, 1),
             Workload::Idle => (1000, 1, 1, 1),
-            Workload::Mixed => (5, 2000, 1024, 1),
+            Workload::Mixed => (5, 300, 1024, 1),
         };
         let has_sessions = matches!(self.workload, Workload::Bulk | Workload::Upload | Workload::Idle);
         Task {

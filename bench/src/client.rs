@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::process::{runtime, tell};
 use crate::statistics;
-use crate::task::{Outcome, Ready, Request, ServerAddress, Task, Workload};
+use crate::task::{Outcome, Phases, Ready, Request, ServerAddress, Task, Workload};
 use crate::transport::{Dialer, PIECE_BYTES, Session};
 use crate::usage::{Usage, allow_many_sockets};
 
@@ -121,71 +121,85 @@ async fn messages(task: &Task, session: &Session) -> Result<Outcome> {
 }
 
 async fn streams(task: &Task, session: &Session) -> Result<Outcome> {
-    let requests = {
-        let session = session.clone();
-        let message: Arc<[u8]> = vec![1; task.message_bytes].into();
-        move || {
-            let (session, message) = (session.clone(), message.clone());
-            async move {
-                let mut stream = session.open().await?;
-                stream.write_all(&message).await?;
-                stream.finish()?;
-                let reply = stream.read_to_end(PIECE_BYTES).await?;
-                ensure!(reply.len() == message.len(), "the reply has {} bytes", reply.len());
-                Ok(None)
-            }
+    let session = session.clone();
+    let message: Arc<[u8]> = vec![1; task.message_bytes].into();
+    let request = move || {
+        let (session, message) = (session.clone(), message.clone());
+        async move {
+            let begin = Instant::now();
+            let mut stream = session.open().await?;
+            stream.write_all(&message).await?;
+            stream.finish()?;
+            let reply = stream.read_to_end(PIECE_BYTES).await?;
+            ensure!(reply.len() == message.len(), "the reply has {} bytes", reply.len());
+            Ok(begin.elapsed())
         }
     };
-    let outcome = repeat(task, requests).await?;
-    Ok(Outcome { bytes: 2 * outcome.operations * task.message_bytes as u64, ..outcome })
+    let times = repeat(task, request).await?;
+    let bytes = 2 * task.operations * task.message_bytes as u64;
+    Ok(Outcome { bytes, operations: task.operations, latency: statistics::latency(times), ..Outcome::default() })
+}
+
+/// What one dial took.
+struct Visit {
+    connect: Duration,
+    transfer: Duration,
+    close: Duration,
+    datagrams: Option<u64>,
 }
 
 async fn dial(task: &Task, dialer: Dialer) -> Result<Outcome> {
     let dialer = Arc::new(dialer);
-    let visits = move || {
+    let visit = move || {
         let dialer = dialer.clone();
         async move {
+            let begin = Instant::now();
             let session = dialer.dial().await?;
+            let connect = begin.elapsed();
             download(session.clone(), DIAL_BYTES).await?;
+            let transfer = begin.elapsed() - connect;
             let datagrams = session.datagrams();
             session.close().await?;
-            Ok(datagrams)
+            Ok(Visit { connect, transfer, close: begin.elapsed() - connect - transfer, datagrams })
         }
     };
-    let outcome = repeat(task, visits).await?;
-    Ok(Outcome { bytes: outcome.operations * DIAL_BYTES, ..outcome })
+    let visits = repeat(task, visit).await?;
+    let latency = |part: fn(&Visit) -> Duration| statistics::latency(visits.iter().map(part).collect());
+    let phases = latency(|visit| visit.connect).zip(latency(|visit| visit.transfer)).zip(latency(|visit| visit.close));
+    Ok(Outcome {
+        bytes: task.operations * DIAL_BYTES,
+        operations: task.operations,
+        datagrams: visits.iter().map(|visit| visit.datagrams).sum(),
+        latency: latency(|visit| visit.connect + visit.transfer + visit.close),
+        phases: phases.map(|((connect, transfer), close)| Phases { connect, transfer, close }),
+        ..Outcome::default()
+    })
 }
 
-/// Does an operation as often as the task says, with as many at once. Each may tell how many datagrams it took.
-async fn repeat<O, F>(task: &Task, operation: O) -> Result<Outcome>
+/// Does an operation as often as the task says, with as many at once, and gives what each came to.
+async fn repeat<T, O, F>(task: &Task, operation: O) -> Result<Vec<T>>
 where
+    T: Send + 'static,
     O: Fn() -> F + Clone + Send + 'static,
-    F: Future<Output = Result<Option<u64>>> + Send,
+    F: Future<Output = Result<T>> + Send,
 {
     let begun = Arc::new(AtomicU64::new(0));
     let mut workers = JoinSet::new();
     for _ in 0..task.concurrency {
         let (begun, operation, operations) = (begun.clone(), operation.clone(), task.operations);
         workers.spawn(async move {
-            let (mut times, mut datagrams) = (Vec::new(), None);
+            let mut done = Vec::new();
             while begun.fetch_add(1, Ordering::Relaxed) < operations {
-                let begin = Instant::now();
-                if let Some(took) = operation().await? {
-                    datagrams = Some(took + datagrams.unwrap_or(0));
-                }
-                times.push(begin.elapsed());
+                done.push(operation().await?);
             }
-            anyhow::Ok((times, datagrams))
+            anyhow::Ok(done)
         });
     }
-    let (mut times, mut datagrams) = (Vec::new(), None);
-    while let Some(done) = workers.join_next().await {
-        let (more, took) = done??;
-        times.extend(more);
-        datagrams = took.map(|took| took + datagrams.unwrap_or(0)).or(datagrams);
+    let mut done = Vec::new();
+    while let Some(worker) = workers.join_next().await {
+        done.extend(worker??);
     }
-    let latency = statistics::latency(times);
-    Ok(Outcome { operations: task.operations, datagrams, latency, ..Outcome::default() })
+    Ok(done)
 }
 
 async fn idle(task: &Task) -> Outcome {

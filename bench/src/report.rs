@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::Plan;
 use crate::compare::Round;
 use crate::statistics::Spread;
-use crate::task::Workload;
+use crate::task::{Phases, Workload};
 use crate::usage::Usage;
 
 /// One round in figures. A figure has its unit in its name; what a workload or a library does not have is missing.
@@ -19,10 +19,11 @@ impl Figures {
         let mut figures = Self::default();
         let Round { task, ready, outcome, server: [server_before, server_begin, server_end] } = round;
         let is_idle = task.workload == Workload::Idle;
-        let client_cpu = outcome.end.cpu_seconds - outcome.begin.cpu_seconds;
-        let server_cpu = server_end.cpu_seconds - server_begin.cpu_seconds;
+        let client_cpu = cpu_between(&outcome.begin, &outcome.end);
+        let server_cpu = cpu_between(server_begin, server_end);
+        let cpu = client_cpu.zip(server_cpu).map(|(client, server)| client + server);
         let operations = outcome.operations as f64;
-        let gigabytes = outcome.bytes as f64 / 1e9;
+        let per_gigabyte = |cpu: f64| cpu / (outcome.bytes as f64 / 1e9);
         if is_idle {
             figures.add("dial_seconds", Some(ready.dial_seconds));
         } else {
@@ -32,20 +33,25 @@ impl Figures {
         }
         figures.add("latency_median_us", outcome.latency.map(|latency| latency.median_us));
         figures.add("latency_p99_us", outcome.latency.map(|latency| latency.p99_us));
-        figures.add("cpu_seconds", Some(client_cpu + server_cpu));
-        figures.add("client_cpu_seconds", Some(client_cpu));
-        figures.add("server_cpu_seconds", Some(server_cpu));
+        if let Some(Phases { connect, transfer, close }) = outcome.phases {
+            figures.add("connect_median_us", Some(connect.median_us));
+            figures.add("transfer_median_us", Some(transfer.median_us));
+            figures.add("close_median_us", Some(close.median_us));
+        }
+        figures.add("cpu_seconds", cpu);
+        figures.add("client_cpu_seconds", client_cpu);
+        figures.add("server_cpu_seconds", server_cpu);
         match task.workload {
             Workload::Bulk => {
-                figures.add("sender_cpu_seconds_per_gb", Some(server_cpu / gigabytes));
-                figures.add("receiver_cpu_seconds_per_gb", Some(client_cpu / gigabytes));
+                figures.add("sender_cpu_seconds_per_gb", server_cpu.map(per_gigabyte));
+                figures.add("receiver_cpu_seconds_per_gb", client_cpu.map(per_gigabyte));
             }
             Workload::Upload => {
-                figures.add("sender_cpu_seconds_per_gb", Some(client_cpu / gigabytes));
-                figures.add("receiver_cpu_seconds_per_gb", Some(server_cpu / gigabytes));
+                figures.add("sender_cpu_seconds_per_gb", client_cpu.map(per_gigabyte));
+                figures.add("receiver_cpu_seconds_per_gb", server_cpu.map(per_gigabyte));
             }
             Workload::Rr | Workload::Streams | Workload::Dial => {
-                figures.add("cpu_us_per_operation", Some((client_cpu + server_cpu) * 1e6 / operations));
+                figures.add("cpu_us_per_operation", cpu.map(|cpu| cpu * 1e6 / operations));
             }
             Workload::Idle => {
                 let sessions = task.sessions as f64;
@@ -74,6 +80,10 @@ impl Figures {
     fn add(&mut self, name: &'static str, value: Option<f64>) {
         self.0.extend(value.filter(|value| value.is_finite()).map(|value| (name, value)));
     }
+}
+
+fn cpu_between(begin: &Usage, end: &Usage) -> Option<f64> {
+    Some(end.cpu_seconds? - begin.cpu_seconds?)
 }
 
 /// The figures of KWIK and of the other library, pair by pair.

@@ -91,8 +91,17 @@ pub(crate) struct Outcome {
     pub(crate) datagrams: Option<u64>,
     /// Of one operation, where each is timed.
     pub(crate) latency: Option<Latency>,
+    pub(crate) phases: Option<Phases>,
     pub(crate) begin: Usage,
     pub(crate) end: Usage,
+}
+
+/// The parts of a dial.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Phases {
+    pub(crate) connect: Latency,
+    pub(crate) transfer: Latency,
+    pub(crate) close: Latency,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Usage {
     /// In user and system mode, in seconds, since the process began.
-    pub(crate) cpu_seconds: f64,
+    pub(crate) cpu_seconds: Option<f64>,
     pub(crate) resident_bytes: Option<u64>,
     /// The most that was resident since the process began.
     pub(crate) peak_bytes: Option<u64>,
@@ -25,20 +25,18 @@ impl Usage {
 }
 
 #[cfg(unix)]
-fn cpu_seconds() -> f64 {
+fn cpu_seconds() -> Option<f64> {
     use nix::sys::resource::{UsageWho, getrusage};
     use nix::sys::time::TimeValLike;
 
-    let usage = getrusage(UsageWho::RUSAGE_SELF);
-    usage.map_or(f64::NAN, |usage| {
-        let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
-        micros as f64 / 1e6
-    })
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Some(micros as f64 / 1e6)
 }
 
 #[cfg(not(unix))]
-fn cpu_seconds() -> f64 {
-    f64::NAN
+fn cpu_seconds() -> Option<f64> {
+    None
 }
 
 /// Lets the process open as many sockets as the system lets it ask for.

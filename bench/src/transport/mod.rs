@@ -41,7 +41,7 @@ pub(crate) enum Listener {
 
 /// Dials sessions of one library.
 pub(crate) enum Dialer {
-    Kwik(kwik::Dialer),
+    Kwik(Box<kwik::Dialer>),
     Quinn(quic::quinn::Dialer),
     Noq(quic::noq::Dialer),
 }
@@ -112,7 +112,7 @@ impl Dialer {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from(certificate.to_vec())).context("the certificate of the server")?;
         Ok(match task.library {
-            Library::Kwik => Self::Kwik(kwik::Dialer::new(task, server, roots)?),
+            Library::Kwik => Self::Kwik(Box::new(kwik::Dialer::new(task, server, roots)?)),
             Library::Quinn => Self::Quinn(quic::quinn::Dialer::new(task, server, roots)?),
             Library::Noq => Self::Noq(quic::noq::Dialer::new(task, server, roots)?),
         })
