@@ -10,15 +10,22 @@ use crate::error::TransportCode;
 use crate::limits::UNKNOWN_BYTES_PER_PATH_MAX;
 use crate::wire::{CarrierItem, CarrierReader, WireError};
 
-/// Readers of the peer's carriers.
+/// The peer's carriers.
 #[derive(Debug, Default)]
 pub(super) struct Inbound {
-    readers: BTreeMap<QuicStreamId, CarrierReader>,
+    carriers: BTreeMap<QuicStreamId, InboundCarrier>,
     readable: VecDeque<QuicStreamId>,
     opened: bool,
     /// Bytes of unknown frames on carriers that ended.
     unknown_bytes: u64,
     pub(super) packets: ReceivedPackets,
+}
+
+#[derive(Debug)]
+struct InboundCarrier {
+    reader: CarrierReader,
+    /// QUIC has no more of it than the reader got.
+    has_ended: bool,
 }
 
 impl Inbound {
@@ -36,7 +43,7 @@ impl Inbound {
 
     /// Carriers the peer has open.
     pub(super) fn count(&self) -> usize {
-        self.readers.len()
+        self.carriers.len()
     }
 
     /// The next item other than a packet boundary, from whichever carrier has one.
@@ -45,12 +52,12 @@ impl Inbound {
             // One event of QUIC may announce several streams.
             self.opened = false;
             while let Some(stream) = quic.streams().accept(Dir::Uni) {
-                self.readers.insert(stream, CarrierReader::new());
+                self.carriers.insert(stream, InboundCarrier { reader: CarrierReader::new(), has_ended: false });
                 self.on_readable(stream);
             }
         }
         while let Some(stream) = self.readable.front().copied() {
-            let Some(reader) = self.readers.get_mut(&stream) else {
+            let Some(InboundCarrier { reader, .. }) = self.carriers.get_mut(&stream) else {
                 self.readable.pop_front();
                 continue;
             };
@@ -71,41 +78,54 @@ impl Inbound {
     }
 
     fn read(&mut self, quic: &mut Connection, stream: QuicStreamId) -> Result<(), WireError> {
+        let Some(carrier) = self.carriers.get_mut(&stream) else { return Ok(()) };
+        if carrier.has_ended {
+            let ended = carrier.reader.finish();
+            self.forget(stream);
+            return ended;
+        }
         let mut recv = quic.recv_stream(stream);
         let Ok(mut chunks) = recv.read(true) else {
             self.forget(stream);
             return Ok(());
         };
-        let read = chunks.next(Self::READ_BYTES);
+        let mut left = Self::READ_BYTES;
+        // Several at a time, since each look at the stream costs as much as a chunk.
+        let stopped = loop {
+            match chunks.next(left) {
+                Ok(Some(chunk)) => {
+                    left = left.saturating_sub(chunk.bytes.len());
+                    carrier.reader.push(chunk.bytes);
+                    if left == 0 {
+                        break None;
+                    }
+                }
+                Ok(None) => {
+                    carrier.has_ended = true;
+                    break None;
+                }
+                Err(error) => break Some(error),
+            }
+        };
         // Window updates leave with the next transmit, which follows every read.
         let _ = chunks.finalize();
-        match read {
-            Ok(Some(chunk)) => {
-                if let Some(reader) = self.readers.get_mut(&stream) {
-                    reader.push(chunk.bytes);
-                }
-                Ok(())
-            }
-            Ok(None) => {
-                let ended = self.readers.get(&stream).map_or(Ok(()), CarrierReader::finish);
-                self.forget(stream);
-                ended
-            }
-            Err(ReadError::Blocked) => {
-                self.readable.pop_front();
-                Ok(())
-            }
-            Err(ReadError::Reset(_)) => Err(WireError {
+        match stopped {
+            Some(ReadError::Reset(_)) => Err(WireError {
                 code: TransportCode::PROTOCOL_VIOLATION,
                 frame: "carrier",
                 detail: "a carrier was reset",
             }),
+            Some(ReadError::Blocked) if left == Self::READ_BYTES => {
+                self.readable.pop_front();
+                Ok(())
+            }
+            Some(ReadError::Blocked) | None => Ok(()),
         }
     }
 
     /// What a path may send of unknown frames is counted over all its carriers.
     fn check_unknown(&self) -> Result<(), WireError> {
-        let open: u64 = self.readers.values().map(CarrierReader::unknown_bytes).sum();
+        let open: u64 = self.carriers.values().map(|carrier| carrier.reader.unknown_bytes()).sum();
         if self.unknown_bytes.saturating_add(open) > UNKNOWN_BYTES_PER_PATH_MAX {
             return Err(WireError {
                 code: TransportCode::PROTOCOL_VIOLATION,
@@ -117,8 +137,8 @@ impl Inbound {
     }
 
     fn forget(&mut self, stream: QuicStreamId) {
-        if let Some(reader) = self.readers.remove(&stream) {
-            self.unknown_bytes = self.unknown_bytes.saturating_add(reader.unknown_bytes());
+        if let Some(carrier) = self.carriers.remove(&stream) {
+            self.unknown_bytes = self.unknown_bytes.saturating_add(carrier.reader.unknown_bytes());
         }
         self.readable.retain(|readable| *readable != stream);
     }
