@@ -88,6 +88,9 @@ pub(crate) struct Plan {
     /// Sessions to the one server (bulk, upload, idle) [defaults: 1, idle 1000].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     sessions: Option<u32>,
+    /// A socket for each session of the client instead of one for all, with every library.
+    #[arg(long)]
+    socket_each: bool,
     /// How long sessions are left idle, in seconds.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     idle_seconds: u64,
@@ -123,6 +126,7 @@ impl Plan {
             library,
             workload: self.workload,
             is_equal: self.equal || !self.defaults,
+            has_socket_each: self.socket_each,
             threads: self.threads as usize,
             sessions: self.sessions.filter(|_| has_sessions).unwrap_or(sessions) as usize,
             bytes: self.mib.unwrap_or(256) << 20,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use kwik_tokio::bytes::Bytes;
 use tokio::task::JoinSet;
 
@@ -57,13 +57,17 @@ async fn load(task: &Task, server: &ServerAddress) -> Result<()> {
 /// Makes the sessions. Each carries a little, so that no handshake is left to be done.
 async fn sessions(task: &Task, dialer: &Dialer) -> Result<Vec<Session>> {
     let mut sessions = Vec::new();
-    for _ in 0..task.sessions {
-        let session = dialer.dial().await?;
-        let mut stream = session.open().await?;
-        stream.write_all(&Request::Download(1).to_bytes()).await?;
-        stream.finish()?;
-        stream.read_to_end(PIECE_BYTES).await?;
-        sessions.push(session);
+    for number in 1..=task.sessions {
+        let made = async {
+            let session = dialer.dial().await?;
+            let mut stream = session.open().await?;
+            stream.write_all(&Request::Download(1).to_bytes()).await?;
+            stream.finish()?;
+            // What the server answers depends on the workload.
+            ensure!(stream.drain().await? > 0, "the server answered nothing");
+            anyhow::Ok(session)
+        };
+        sessions.push(made.await.with_context(|| format!("session {number} of {}", task.sessions))?);
     }
     Ok(sessions)
 }

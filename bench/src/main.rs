@@ -11,15 +11,25 @@ mod task;
 mod transport;
 mod usage;
 
-use anyhow::Result;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
 use clap::Parser;
 
 use cli::{Cli, Command};
 
-fn main() -> Result<()> {
-    match Cli::parse().command() {
+fn main() -> ExitCode {
+    let done = match Cli::parse().command() {
         Command::Compare(plan) => compare::run(&plan),
         Command::Server(task) => server::run(&task),
         Command::Client { task, server } => client::run(&task, &server),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without a place for errors there is still the exit code.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

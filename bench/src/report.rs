@@ -135,6 +135,7 @@ impl Comparison {
             "peer": plan.peer,
             "mode": plan.mode(),
             "pairs": plan.pairs,
+            "socket_each": task.has_socket_each,
             "threads": task.threads,
             "sessions": task.sessions,
             "bytes": task.bytes,

@@ -19,7 +19,7 @@ pub(crate) fn run(task: &Task) -> Result<()> {
 async fn serve(task: &Task) -> Result<()> {
     let credentials = Credentials::make()?;
     let certificate = credentials.certificate.to_vec();
-    let (listener, address) = Listener::bind(task, credentials).await?;
+    let (listener, address) = Listener::bind(task, credentials)?;
     tell(&ServerAddress { address, certificate })?;
     thread::spawn(answer);
     let piece = Bytes::from(vec![0; PIECE_BYTES]);

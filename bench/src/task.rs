@@ -52,6 +52,8 @@ pub(crate) struct Task {
     pub(crate) workload: Workload,
     /// The same settings for all libraries instead of the defaults of each.
     pub(crate) is_equal: bool,
+    /// A socket for each session of the client instead of one for all.
+    pub(crate) has_socket_each: bool,
     /// Threads of the runtime. 1 is a runtime of the current thread.
     pub(crate) threads: usize,
     pub(crate) sessions: usize,

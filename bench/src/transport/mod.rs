@@ -77,10 +77,10 @@ impl Credentials {
 }
 
 impl Listener {
-    pub(crate) async fn bind(task: &Task, credentials: Credentials) -> Result<(Self, SocketAddr)> {
+    pub(crate) fn bind(task: &Task, credentials: Credentials) -> Result<(Self, SocketAddr)> {
         Ok(match task.library {
             Library::Kwik => {
-                let listener = kwik::listen(task, credentials).await?;
+                let listener = kwik::listen(task, credentials)?;
                 let address = listener.local_addr();
                 (Self::Kwik(listener), address)
             }

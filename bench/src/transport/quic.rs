@@ -16,7 +16,7 @@ macro_rules! peer {
             use crate::task::Task;
             use crate::transport::{Credentials, SERVER_NAME, Settings, bind, loopback};
 
-            /// A configuration that dials again and again. Among equals, a socket for each session as KWIK has it.
+            /// A configuration that dials again and again.
             pub(crate) struct Dialer {
                 server: SocketAddr,
                 config: ClientConfig,
@@ -27,14 +27,12 @@ macro_rules! peer {
             impl Dialer {
                 pub(crate) fn new(task: &Task, server: SocketAddr, roots: RootCertStore) -> Result<Self> {
                     let mut config = ClientConfig::with_root_certificates(Arc::new(roots))?;
-                    let shared = if task.is_equal {
+                    if task.is_equal {
                         let mut transport = equal_transport();
                         transport.keep_alive_interval(Some(Settings::KEEP_ALIVE));
                         config.transport_config(Arc::new(transport));
-                        None
-                    } else {
-                        Some(endpoint(None, false)?)
-                    };
+                    }
+                    let shared = if task.has_socket_each { None } else { Some(endpoint(None, task.is_equal)?) };
                     Ok(Self { server, config, is_equal: task.is_equal, shared })
                 }
 
