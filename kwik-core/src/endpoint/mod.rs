@@ -1,7 +1,6 @@
 //! The one public machine: QUIC's endpoint, the connections that have not authenticated, and the sessions.
 
 mod admission;
-mod buffers;
 mod coalesced;
 mod dial;
 mod incoming;
@@ -15,11 +14,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Transmit};
 use rustc_hash::FxHashSet;
 
 use self::admission::{Admission, ListenConfig};
-use self::buffers::Buffers;
 pub use self::dial::ConnectError;
 use self::incoming::Incoming;
 pub use self::memory::EndpointStats;
@@ -57,7 +56,6 @@ pub struct Endpoint {
     quic: quinn_proto::Endpoint,
     admission: Admission,
     /// Who each connection belongs to.
-    buffers: Buffers,
     owners: BTreeMap<usize, Owner>,
     /// Connections that have not authenticated.
     incoming: BTreeMap<usize, Box<Incoming>>,
@@ -121,7 +119,6 @@ impl Endpoint {
             ids,
             quic,
             admission: Admission::new(now, &config.limits),
-            buffers: Buffers::default(),
             owners: BTreeMap::new(),
             incoming: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -255,7 +252,7 @@ impl Endpoint {
     fn handle_packets(&mut self, now: Instant, meta: DatagramMeta, packets: &[u8]) {
         let DatagramMeta { remote, local_ip, ecn } = meta;
         let mut response = Vec::new();
-        let event = self.quic.handle(now, remote, local_ip, ecn, self.buffers.copy(packets), &mut response);
+        let event = self.quic.handle(now, remote, local_ip, ecn, BytesMut::from(packets), &mut response);
         match event {
             None => {}
             Some(DatagramEvent::Response(transmit)) => self.respond(transmit, response),

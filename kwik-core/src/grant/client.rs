@@ -272,6 +272,9 @@ impl GrantTable {
     /// The application read everything of `stream` below `offset`. What is written there again is dropped unseen, so
     /// who may write there need not be known any more. Keeps the table of a long stream short.
     pub(crate) fn forget_below(&mut self, stream: StreamId, offset: u64) {
+        if self.writers.is_empty() {
+            return;
+        }
         for (_, writer) in self.writers.range_mut(stream_keys(stream)) {
             let before = writer.ranges_held();
             writer.forget_below(offset);
