@@ -83,7 +83,7 @@ pub use auth::{Identity, IdentityError, PublicIdentity, UnixTime};
 pub use config::{
     Authorizer, ClientConfig, ConfigError, Congestion, EndpointConfig, PathPolicy, SecondaryTrust, ServerConfig,
 };
-pub use endpoint::{ConnectError, DatagramMeta, Endpoint, EndpointStats};
+pub use endpoint::{ConnectError, DatagramMeta, Endpoint, EndpointStats, Routing};
 pub use error::{DeadReason, ErrorCode, SessionError, TransportCode};
 pub use id::{
     Dir, Epoch, GrantId, PathId, RangeConflict, SessionHandle, SessionId, Side, StreamHandle, StreamId, StreamOffset,
