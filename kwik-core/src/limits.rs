@@ -313,7 +313,12 @@ impl Limits {
     }
 }
 
-fn within<T: PartialOrd + Debug>(limit: &'static str, value: T, bounds: RangeInclusive<T>) -> Result<(), LimitError> {
+/// Says what `value` must be unless it is within its bounds.
+pub(crate) fn within<T: PartialOrd + Debug>(
+    limit: &'static str,
+    value: T,
+    bounds: RangeInclusive<T>,
+) -> Result<(), LimitError> {
     if bounds.contains(&value) {
         return Ok(());
     }

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use kwik_core::{
-    Congestion, DatagramMeta, EcnCodepoint, Endpoint, EndpointConfig, EventDetail, Limits, ProtocolEvent, ServerConfig,
-    SessionEvent, SessionHandle, Transmit,
+    DatagramMeta, EcnCodepoint, Endpoint, EndpointConfig, EventDetail, Limits, ProtocolEvent, ServerConfig,
+    SessionEvent, SessionHandle, Transmit, TransportConfig,
 };
 
 use crate::app::App;
@@ -42,10 +42,8 @@ pub struct NodeConfig {
     pub server: Option<ServerConfig>,
     /// Milliseconds its wall clock is ahead of the world's.
     pub clock_offset_ms: i64,
-    /// The congestion controller of its paths.
-    pub congestion: Congestion,
-    /// The largest UDP payload it probes for, in bytes.
-    pub mtu_max: u16,
+    /// How QUIC runs on its paths.
+    pub transport: TransportConfig,
     /// Limits of its endpoint.
     pub limits: Limits,
     /// How much of what its endpoint does [`World::take_protocol_events`](crate::World::take_protocol_events) tells.
@@ -60,8 +58,7 @@ impl NodeConfig {
             addresses: vec![address],
             server: None,
             clock_offset_ms: 0,
-            congestion: Congestion::default(),
-            mtu_max: 1452,
+            transport: TransportConfig::default(),
             limits: Limits::default(),
             event_detail: EventDetail::Changes,
         }
@@ -87,8 +84,7 @@ impl NodeConfig {
     /// The endpoint's configuration, `elapsed` after the world began.
     pub(crate) fn endpoint(&self, seed: [u8; 32], elapsed: Duration) -> EndpointConfig {
         let mut config = EndpointConfig::new(seed, self.wall_clock(elapsed));
-        config.congestion = self.congestion;
-        config.mtu_max = self.mtu_max;
+        config.transport = self.transport;
         config.limits = self.limits.clone();
         config.event_detail = self.event_detail;
         config

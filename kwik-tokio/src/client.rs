@@ -5,12 +5,12 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 use kwik_core::{ClientConfig, Dir, OpenError, SessionError, SessionId, SessionStats, TransportCode};
 
 use crate::{
-    driver::Driver,
-    endpoint::{ListenGuard, Shared, StartError, now},
+    config::{EndpointConfig, Local},
+    endpoint::{handle::Endpoint, now},
     error::{DialError, Undelivered},
     session::SessionRef,
     stream::{RecvStream, SendStream, Stream},
-    udp::{UdpIo, canonical},
+    udp::canonical,
 };
 
 /// A server to dial: where it is, and the name its certificate must carry.
@@ -96,39 +96,53 @@ fn split_host_port(server: &str) -> Option<(&str, u16)> {
 /// # Cancel safety
 /// Safe: a dropped dial is given up.
 pub async fn dial(server: impl Into<Server>, config: ClientConfig) -> Result<ClientSession, DialError> {
-    let (addresses, name) = server.into().resolve().await?;
-    let limits = config.limits_ref().clone();
-    let dial_timeout = limits.dial_timeout;
-    let socket = UdpIo::bind_to_dial()?;
-    let shared = Shared::new(limits, socket.local_addr()?)?;
-    let door = ListenGuard(Arc::clone(&shared));
-    Driver::spawn(socket, shared);
-    let mut last = DialError::NoAddress(name.clone());
-    for address in addresses {
-        match dial_address(&door, address, &name, config.clone(), dial_timeout).await {
-            Ok(session) => return Ok(session),
-            Err(error) => {
-                tracing::debug!(%error, "a dial failed");
-                last = error;
+    let endpoint = EndpointConfig::new().limits(config.limits_ref().clone());
+    Endpoint::bind(Local::any(), endpoint)?.dial(server, config).await
+}
+
+impl Endpoint {
+    /// Dials one server from this socket, as [`dial`](crate::dial()) does from a socket of its own. Many dials may run at
+    /// once.
+    ///
+    /// # Errors
+    /// [`DialError`] of the last address tried.
+    ///
+    /// # Cancel safety
+    /// Safe: a dropped dial is given up.
+    pub async fn dial(&self, server: impl Into<Server>, config: ClientConfig) -> Result<ClientSession, DialError> {
+        let (addresses, name) = server.into().resolve().await?;
+        let dial_timeout = config.limits_ref().dial_timeout;
+        let mut last = DialError::NoAddress(name.clone());
+        for address in addresses {
+            match dial_address(self, address, &name, config.clone(), dial_timeout).await {
+                Ok(session) => return Ok(session),
+                Err(error) => {
+                    tracing::debug!(%error, "a dial failed");
+                    last = error;
+                }
             }
         }
+        Err(last)
     }
-    Err(last)
 }
 
 async fn dial_address(
-    door: &ListenGuard,
+    endpoint: &Endpoint,
     address: SocketAddr,
     name: &str,
     config: ClientConfig,
     dial_timeout: Duration,
 ) -> Result<ClientSession, DialError> {
-    let connected = door.0.with(|state| {
-        let handle = state.core.connect(now(), config, address, name)?;
+    let (handle, signals) = endpoint.shared().with(|state| {
+        if state.is_closed() {
+            return Err(DialError::EndpointClosed);
+        }
+        state.note_dial();
+        let connected = state.core.connect(now(), config, address, name);
+        let handle = connected.map_err(|source| DialError::Connect { address, source })?;
         Ok((handle, state.add_session(handle)))
-    });
-    let (handle, signals) = connected.map_err(|source| DialError::Connect { address, source })?;
-    let session = SessionRef::new(Arc::clone(&door.0), handle, signals);
+    })?;
+    let session = SessionRef::new(Arc::clone(endpoint.shared()), handle, signals);
     let handshake = session.wait(&session.signals().life, |session| session.is_connected().then_some(()));
     match tokio::time::timeout(dial_timeout, handshake).await {
         Ok(Ok(())) => Ok(ClientSession { session }),
@@ -137,15 +151,6 @@ async fn dial_address(
         }
         Ok(Err(source)) => Err(DialError::Handshake { address, source }),
         Err(_) => Err(DialError::NoAnswer { address, after: dial_timeout }),
-    }
-}
-
-impl From<StartError> for DialError {
-    fn from(error: StartError) -> Self {
-        match error {
-            StartError::System(error) => Self::System(error),
-            StartError::Config(error) => Self::Config(error),
-        }
     }
 }
 

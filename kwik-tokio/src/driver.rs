@@ -41,6 +41,7 @@ enum Step {
 /// Drives one endpoint until it has no handle and nothing to send.
 pub(crate) struct Driver {
     socket: UdpIo,
+    hears_unreachable: bool,
     timer: Pin<Box<Sleep>>,
     outgoing: Option<Outgoing>,
     send_buf: Vec<u8>,
@@ -55,8 +56,10 @@ impl Driver {
     /// Starts the task. Must be called in a tokio runtime.
     pub(crate) fn spawn(socket: UdpIo, shared: Arc<Shared>) {
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-        let (send_buf, clocks, log) = (Vec::new(), (now(), unix_now()), Log::new(shared.local_addr));
-        tokio::spawn(Self { socket, timer, outgoing: None, send_buf, clocks, log, end: EndOfDriver(shared) });
+        let (send_buf, clocks, log) = (Vec::new(), (now(), unix_now()), Log::new(shared.local_addr()));
+        let hears_unreachable = false;
+        let end = EndOfDriver(shared);
+        tokio::spawn(Self { socket, hears_unreachable, timer, outgoing: None, send_buf, clocks, log, end });
     }
 
     fn shared(&self) -> &Shared {
@@ -72,6 +75,15 @@ impl Driver {
         if unix.abs_diff(expected) > WALL_CLOCK_TOLERANCE {
             self.clocks = (now, unix);
             self.shared().lock().core.handle_wall_clock(now, unix);
+        }
+    }
+
+    /// A socket that is dialled from hears of addresses that cannot be reached. One that only listens hears nothing of
+    /// clients that are gone, which would cost it more than they are worth.
+    fn tend_socket(&mut self, dials: bool) {
+        if dials && !self.hears_unreachable {
+            self.hears_unreachable = true;
+            self.socket.hear_unreachable();
         }
     }
 
@@ -152,6 +164,18 @@ impl Driver {
         if has_more { Step::More } else { Step::Done }
     }
 
+    /// Whether nothing is left to do, ever. Tells who waits for the last session.
+    fn has_finished(&self) -> bool {
+        let (is_idle, is_finished) = {
+            let state = self.shared().lock();
+            (state.is_idle(), state.is_finished())
+        };
+        if is_idle {
+            contained(|| self.shared().idle.notify_waiters());
+        }
+        is_finished
+    }
+
     /// Sleeps until the core's next deadline or a command.
     fn sleep(&mut self, cx: &mut Context<'_>, is_blocked: bool) -> Step {
         let now = now();
@@ -179,15 +203,16 @@ impl Future for Driver {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        let parked = this.shared().lock().unpark_driver();
+        let (parked, dials) = this.shared().lock().unpark_driver();
         drop(parked);
+        this.tend_socket(dials);
         this.read_wall_clock();
         let heard = this.receive_errors(cx);
         let received = this.receive(cx);
         this.fire_timeout();
         let sent = this.send(cx);
         let delivered = this.deliver_events();
-        if sent == Step::Done && this.shared().lock().is_finished() {
+        if sent == Step::Done && this.has_finished() {
             return Poll::Ready(());
         }
         let slept = this.sleep(cx, [&received, &sent].contains(&&Step::Blocked));

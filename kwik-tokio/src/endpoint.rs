@@ -1,5 +1,7 @@
 //! The state that the handles and the driver of one endpoint share.
 
+pub(crate) mod handle;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
@@ -10,16 +12,17 @@ use std::{
 };
 
 use kwik_core::{
-    ConfigError, Endpoint, EndpointConfig, ErrorCode, Limits, ProtocolEvent, SessionError, SessionEvent, SessionHandle,
-    TransportCode,
+    Endpoint, ErrorCode, ProtocolEvent, ServerConfig, SessionError, SessionEvent, SessionHandle, TransportCode,
 };
 use rand::{TryRngCore, rngs::OsRng};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use crate::{
+    config::EndpointConfig,
+    error::{BindError, ListenError},
     log,
-    waiters::{Signals, Waiters, Wakes, contained},
+    waiters::{Signals, Waiters, Wakes},
 };
 
 /// One endpoint, as its handles and its driver see it.
@@ -29,7 +32,9 @@ pub(crate) struct Shared {
     pub(crate) incoming: Arc<Notify>,
     /// The driver ended and closed its socket.
     pub(crate) ended: Arc<Notify>,
-    pub(crate) local_addr: SocketAddr,
+    /// No session is left.
+    pub(crate) idle: Arc<Notify>,
+    local_addr: Mutex<SocketAddr>,
 }
 
 /// What the lock guards.
@@ -38,8 +43,12 @@ pub(crate) struct EndpointState {
     sessions: BTreeMap<SessionHandle, Waiters>,
     incoming: VecDeque<SessionHandle>,
     incoming_max: usize,
-    /// Whether sessions may still start.
+    /// Whether there is a handle with which sessions may start.
     is_open: bool,
+    /// Whether there is a listener.
+    is_listening: bool,
+    /// Whether this end dials, or did.
+    dials: bool,
     /// Whether the driver ends without waiting for handles to be dropped.
     is_closing: bool,
     pub(crate) is_ended: bool,
@@ -59,17 +68,20 @@ pub(crate) enum NextSession {
 }
 
 impl Shared {
-    pub(crate) fn new(limits: Limits, local_addr: SocketAddr) -> Result<Arc<Self>, StartError> {
-        let incoming_max = limits.accept_queue_sessions;
-        let mut config = EndpointConfig::new(*os_seed()?, unix_now());
-        config.limits = limits;
-        config.event_detail = log::detail();
+    pub(crate) fn new(config: &EndpointConfig, local_addr: SocketAddr) -> Result<Arc<Self>, BindError> {
+        let incoming_max = config.limits.accept_queue_sessions;
+        let mut core = kwik_core::EndpointConfig::new(*os_seed()?, unix_now());
+        core.transport = config.transport;
+        core.limits = config.limits.clone();
+        core.event_detail = log::detail();
         let state = EndpointState {
-            core: Endpoint::new(config, now())?,
+            core: Endpoint::new(core, now())?,
             sessions: BTreeMap::new(),
             incoming: VecDeque::new(),
             incoming_max,
             is_open: true,
+            is_listening: false,
+            dials: false,
             is_closing: false,
             is_ended: false,
             is_abandoned: false,
@@ -77,7 +89,17 @@ impl Shared {
             driver_deadline: None,
             wake_requested: false,
         };
-        Ok(Arc::new(Self { state: Mutex::new(state), incoming: Arc::default(), ended: Arc::default(), local_addr }))
+        Ok(Arc::new(Self {
+            state: Mutex::new(state),
+            incoming: Arc::default(),
+            ended: Arc::default(),
+            idle: Arc::default(),
+            local_addr: Mutex::new(local_addr),
+        }))
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        *self.local_addr.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs `command` under the lock, then wakes the driver if the command gave it work.
@@ -106,12 +128,14 @@ impl Shared {
             let mut state = self.lock();
             state.is_abandoned = !state.is_finished();
             state.is_open = false;
+            state.is_listening = false;
             state.is_ended = true;
             for waiters in state.sessions.values_mut() {
                 waiters.on_closed(SessionError::NotDriven, &mut wakes);
             }
             wakes.notify(&self.incoming);
             wakes.notify(&self.ended);
+            wakes.notify(&self.idle);
         }
         wakes.fire();
     }
@@ -141,10 +165,28 @@ impl EndpointState {
         self.sessions.remove(&session)
     }
 
-    /// No session starts any more; those nobody accepted are closed.
+    /// Whether sessions may start here.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closing || self.is_ended
+    }
+
+    /// Begins to accept sessions. There must be no listener.
+    pub(crate) fn start_listening(&mut self, config: ServerConfig) -> Result<(), ListenError> {
+        if self.is_closed() {
+            return Err(ListenError::EndpointClosed);
+        }
+        if self.is_listening {
+            return Err(ListenError::AlreadyListening);
+        }
+        self.core.listen(Some(config))?;
+        self.is_listening = true;
+        Ok(())
+    }
+
+    /// No session is accepted any more; those nobody took are closed.
     #[must_use]
-    pub(crate) fn stop_accepting(&mut self) -> Vec<Waiters> {
-        self.is_open = false;
+    pub(crate) fn stop_listening(&mut self) -> Vec<Waiters> {
+        self.is_listening = false;
         self.wake_requested = true;
         // Only a configuration can be refused.
         let _ = self.core.listen(None);
@@ -156,13 +198,29 @@ impl EndpointState {
     pub(crate) fn close(&mut self, code: u32, reason: &str) -> Vec<Waiters> {
         self.core.close_all(now(), code, reason);
         self.is_closing = true;
-        self.stop_accepting()
+        self.stop_listening()
+    }
+
+    /// The last handle with which sessions may start is gone.
+    fn close_door(&mut self) {
+        self.is_open = false;
+        self.wake_requested = true;
+    }
+
+    /// This end dials from now on: it hears of addresses that cannot be reached.
+    pub(crate) fn note_dial(&mut self) {
+        self.dials = true;
+    }
+
+    /// Whether no session is left, or none is driven any more.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_ended || self.core.is_idle()
     }
 
     pub(crate) fn take_incoming(&mut self) -> NextSession {
         match self.incoming.pop_front() {
             Some(session) => NextSession::Session(session, self.add_session(session)),
-            None if self.is_open => NextSession::NoneYet,
+            None if self.is_listening => NextSession::NoneYet,
             None => NextSession::NoneEver,
         }
     }
@@ -188,7 +246,7 @@ impl EndpointState {
 
     /// Whether the driver has nothing left to do, ever.
     pub(crate) fn is_finished(&self) -> bool {
-        !self.is_open && self.core.is_idle() && (self.is_closing || self.sessions.is_empty())
+        self.core.is_idle() && (self.is_closing || (!self.is_open && self.sessions.is_empty()))
     }
 
     /// The driver goes to sleep until the deadline returned, or until a command gives it work. With a `tick` it sleeps
@@ -207,10 +265,10 @@ impl EndpointState {
         (self.driver_deadline, self.driver.replace(driver.clone()))
     }
 
-    /// Takes what earlier commands asked of the driver.
-    pub(crate) fn unpark_driver(&mut self) -> Option<Waker> {
+    /// Takes what earlier commands asked of the driver, and tells whether this end dials.
+    pub(crate) fn unpark_driver(&mut self) -> (Option<Waker>, bool) {
         self.wake_requested = false;
-        self.driver.take()
+        (self.driver.take(), self.dials)
     }
 
     /// The core promises a deadline in the past while anything is queued, so an earlier deadline is new work.
@@ -224,40 +282,13 @@ impl EndpointState {
     }
 
     fn on_incoming(&mut self, session: SessionHandle) {
-        if self.is_open && self.incoming.len() < self.incoming_max {
+        if self.is_listening && self.incoming.len() < self.incoming_max {
             self.add_session(session);
             self.incoming.push_back(session);
         } else {
             tracing::debug!(waiting = self.incoming.len(), "a session was refused: nobody accepts");
             self.core.refuse(now(), session);
         }
-    }
-}
-
-/// Holds an endpoint open for new sessions. Dropping it closes the door; sessions that started live on.
-pub(crate) struct ListenGuard(pub(crate) Arc<Shared>);
-
-impl Drop for ListenGuard {
-    fn drop(&mut self) {
-        contained(|| drop(self.0.with(EndpointState::stop_accepting)));
-    }
-}
-
-/// Why an endpoint could not start.
-pub(crate) enum StartError {
-    System(io::Error),
-    Config(ConfigError),
-}
-
-impl From<io::Error> for StartError {
-    fn from(error: io::Error) -> Self {
-        Self::System(error)
-    }
-}
-
-impl From<ConfigError> for StartError {
-    fn from(error: ConfigError) -> Self {
-        Self::Config(error)
     }
 }
 

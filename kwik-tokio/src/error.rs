@@ -32,6 +32,9 @@ pub enum DialError {
     /// The configuration cannot be used.
     #[error("the client configuration cannot be used: {0}")]
     Config(#[from] ConfigError),
+    /// The endpoint was closed, or its runtime shut down.
+    #[error("the endpoint was closed; make another one")]
+    EndpointClosed,
     /// The dial could not start.
     #[error("the dial of {address} could not start: {source}")]
     Connect {
@@ -68,6 +71,42 @@ pub enum DialError {
     },
 }
 
+impl From<BindError> for DialError {
+    fn from(error: BindError) -> Self {
+        match error {
+            BindError::Config(error) => Self::Config(error),
+            BindError::System(error) => Self::System(error),
+            error => Self::System(io::Error::other(error)),
+        }
+    }
+}
+
+/// Why an [`Endpoint`](crate::Endpoint) could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// Another socket has the port.
+    #[error("{address} is in use by another socket; stop that program or choose another port")]
+    AddressInUse {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// The system refused the address.
+    #[error("{address} could not be bound: {source}")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system refused a socket or gave no randomness, or there is no tokio runtime.
+    #[error("the system refused what an endpoint needs: {0}")]
+    System(#[from] io::Error),
+    /// The configuration cannot work.
+    #[error("the endpoint configuration cannot be used: {0}")]
+    Config(#[from] ConfigError),
+}
+
 /// Why [`listen`](crate::listen()) failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -95,6 +134,23 @@ pub enum ListenError {
     /// The configuration cannot be used.
     #[error("the server configuration cannot be used: {0}")]
     Config(#[from] ConfigError),
+    /// The endpoint has a listener.
+    #[error("the endpoint has a listener; drop it first, or give it the new configuration")]
+    AlreadyListening,
+    /// The endpoint was closed, or its runtime shut down.
+    #[error("the endpoint was closed; make another one")]
+    EndpointClosed,
+}
+
+impl From<BindError> for ListenError {
+    fn from(error: BindError) -> Self {
+        match error {
+            BindError::AddressInUse { address } => Self::AddressInUse { address },
+            BindError::Bind { address, source } => Self::Bind { address, source },
+            BindError::System(error) => Self::System(error),
+            BindError::Config(error) => Self::Config(error),
+        }
+    }
 }
 
 /// Why bytes could not be read.

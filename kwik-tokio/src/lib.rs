@@ -81,6 +81,7 @@
 //! One task per endpoint moves datagrams between the socket and [`kwik_core`], which holds the protocol.
 
 mod client;
+mod config;
 mod delegation;
 mod driver;
 mod endpoint;
@@ -97,19 +98,21 @@ use std::io;
 
 pub use bytes;
 pub use kwik_core::{
-    Authorizer, Chunk, ClientConfig, ConfigError, ConnectError, DeadReason, DelegateError, Dir, EndpointStats,
-    ErrorCode, GrantId, GrantInfo, Identity, IdentityError, Limits, OpenError, PathError, PathEvent, PathId, PathInfo,
-    PathPolicy, PathState, PathStats, PathTarget, PublicIdentity, RawPacket, Role, SecondaryTrust, ServerConfig,
-    SessionError, SessionId, SessionStats, Side, StreamId, StreamOffset, TransportCode,
+    AckFrequency, Authorizer, Chunk, ClientConfig, ConfigError, Congestion, ConnectError, DeadReason, DelegateError,
+    Dir, EndpointStats, ErrorCode, GrantId, GrantInfo, Identity, IdentityError, Limits, OpenError, PathError,
+    PathEvent, PathId, PathInfo, PathPolicy, PathState, PathStats, PathTarget, PublicIdentity, RawPacket, Role,
+    SecondaryTrust, ServerConfig, SessionError, SessionId, SessionStats, Side, StreamId, StreamOffset, TransportCode,
 };
 pub use rustls;
 
 pub use self::{
     client::{ClientSession, Server, dial},
+    config::{EndpointConfig, Local},
     delegation::Delegation,
+    endpoint::handle::Endpoint,
     error::{
-        AddPathError, DialError, ListenError, Lost, ReadError, ReadExactError, ReadToEndError, RemovePathError,
-        SendRawError, Undelivered, WriteError,
+        AddPathError, BindError, DialError, ListenError, Lost, ReadError, ReadExactError, ReadToEndError,
+        RemovePathError, SendRawError, Undelivered, WriteError,
     },
     listener::{Listener, listen},
     server::{PathEvents, ServerSession},

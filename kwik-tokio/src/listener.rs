@@ -1,17 +1,17 @@
 //! Accepting sessions.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use kwik_core::{EndpointStats, PublicIdentity, ServerConfig};
 use tokio::net::ToSocketAddrs;
 
 use crate::{
-    driver::Driver,
-    endpoint::{EndpointState, ListenGuard, NextSession, Shared, StartError},
+    config::EndpointConfig,
+    endpoint::{EndpointState, NextSession, Shared, handle::Endpoint},
     error::ListenError,
     server::ServerSession,
     session::SessionRef,
-    udp::UdpIo,
+    waiters::contained,
 };
 
 /// Listens for sessions on `address`, as a primary to those who dial it and as a secondary to the primaries that
@@ -24,33 +24,27 @@ use crate::{
 /// # Errors
 /// [`ListenError`], when the address cannot be bound or the configuration cannot be used.
 pub async fn listen(address: impl ToSocketAddrs, config: ServerConfig) -> Result<Listener, ListenError> {
-    let addresses: Vec<_> = tokio::net::lookup_host(address).await?.collect();
-    let socket = bind_first(&addresses)?;
-    let identity = config.identity();
-    let shared = Shared::new(config.limits_ref().clone(), socket.local_addr()?)?;
-    shared.with(|state| state.core.listen(Some(config)))?;
-    Driver::spawn(socket, Arc::clone(&shared));
-    Ok(Listener { door: ListenGuard(shared), identity })
-}
-
-fn bind_first(addresses: &[SocketAddr]) -> Result<UdpIo, ListenError> {
+    let endpoint = EndpointConfig::new().limits(config.limits_ref().clone());
     let mut last = ListenError::NoAddress;
-    for &address in addresses {
-        match UdpIo::bind(address) {
-            Ok(socket) => return Ok(socket),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = ListenError::AddressInUse { address },
-            Err(source) => last = ListenError::Bind { address, source },
+    for address in tokio::net::lookup_host(address).await? {
+        match Endpoint::bind(address, endpoint.clone()) {
+            Ok(endpoint) => return endpoint.listen(config),
+            Err(error) => last = error.into(),
         }
     }
     Err(last)
 }
 
-impl From<StartError> for ListenError {
-    fn from(error: StartError) -> Self {
-        match error {
-            StartError::System(error) => Self::System(error),
-            StartError::Config(error) => Self::Config(error),
-        }
+impl Endpoint {
+    /// Accepts sessions on this socket, as a primary to those who dial it and as a secondary to the primaries that
+    /// `config` trusts. An endpoint has one listener at a time; after it was dropped there may be another.
+    ///
+    /// # Errors
+    /// [`ListenError`], when there is a listener, the endpoint was closed or the configuration cannot be used.
+    pub fn listen(&self, config: ServerConfig) -> Result<Listener, ListenError> {
+        let identity = config.identity();
+        self.shared().with(|state| state.start_listening(config))?;
+        Ok(Listener { endpoint: self.clone(), identity })
     }
 }
 
@@ -58,8 +52,14 @@ impl From<StartError> for ListenError {
 ///
 /// Dropping it stops accepting; sessions that were accepted live on until they end.
 pub struct Listener {
-    door: ListenGuard,
+    endpoint: Endpoint,
     identity: PublicIdentity,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        contained(|| drop(self.shared().with(EndpointState::stop_listening)));
+    }
 }
 
 impl Listener {
@@ -88,7 +88,7 @@ impl Listener {
     /// of this host, and a [`PathTarget`](kwik_core::PathTarget) names one.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.shared().local_addr
+        self.endpoint.local_addr()
     }
 
     /// The identity that proves this server, to name it in a [`PathTarget`](kwik_core::PathTarget).
@@ -100,28 +100,27 @@ impl Listener {
     /// How many sessions and strangers there are, and how much memory all peers can make this end hold, of how much.
     #[must_use]
     pub fn stats(&self) -> EndpointStats {
-        self.shared().with(|state| state.core.stats())
+        self.endpoint.stats()
     }
 
-    /// Closes every session, accepted or not, after what it finished is delivered, at most for
-    /// [`Limits::drain_timeout`](kwik_core::Limits); then frees the port.
+    /// Closes the endpoint, as [`Endpoint::close`]: every session, accepted or not, after what it finished is delivered, at
+    /// most for [`Limits::drain_timeout`](kwik_core::Limits); then the port is free. To stop accepting only, drop the
+    /// listener.
     ///
     /// # Cancel safety
     /// Safe: everything closes all the same.
     pub async fn close(&self, code: u32, reason: &str) {
-        drop(self.shared().with(|state| state.close(code, reason)));
-        self.shared().incoming.notify_waiters();
-        loop {
-            let notified = self.shared().ended.notified();
-            if self.shared().lock().is_ended {
-                return;
-            }
-            notified.await;
-        }
+        self.endpoint.close(code, reason).await;
+    }
+
+    /// The endpoint that it listens on.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     fn shared(&self) -> &Arc<Shared> {
-        &self.door.0
+        self.endpoint.shared()
     }
 }
 

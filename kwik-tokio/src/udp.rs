@@ -19,12 +19,15 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{io::Interest, net::UdpSocket};
 
+use crate::{
+    config::{Local, LocalSocket, SocketConfig},
+    error::BindError,
+};
+
 /// The most a UDP datagram carries, and so the most one segmented send may carry.
 const UDP_PAYLOAD_MAX: usize = 65_507;
 /// Room for one receive, which the kernel may fill with many datagrams of one sender.
 const RECEIVE_BYTES: usize = 64 * 1024;
-/// What the kernel is asked to buffer in each direction. It may give less.
-const KERNEL_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// ICMP errors taken in one turn.
 const ICMP_PER_TURN: usize = 64;
 /// At most one socket error is logged in this time.
@@ -36,6 +39,7 @@ pub(crate) struct UdpIo {
     /// Ready when the network has something to say; `None` if nobody listens.
     icmp: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     state: UdpSocketState,
+    segmentation_offload: bool,
     is_v6: bool,
     last_log: Option<Instant>,
 }
@@ -100,44 +104,56 @@ impl Batch<'_> {
 }
 
 impl UdpIo {
+    /// Opens the socket that `local` names.
+    pub(crate) fn open(Local(local): Local, config: SocketConfig) -> Result<Self, BindError> {
+        let socket = match local {
+            LocalSocket::Own(socket) => socket,
+            LocalSocket::Address(address) => Self::bind(address).map_err(|source| match source.kind() {
+                io::ErrorKind::AddrInUse => BindError::AddressInUse { address },
+                _ => BindError::Bind { address, source },
+            })?,
+            // IPv4 alone where there is no IPv6.
+            LocalSocket::Any => Self::bind((Ipv6Addr::UNSPECIFIED, 0).into())
+                .or_else(|_| Self::bind((Ipv4Addr::UNSPECIFIED, 0).into()))?,
+        };
+        socket.set_nonblocking(true)?;
+        Ok(Self::new(UdpSocket::from_std(socket)?, config)?)
+    }
+
     /// Binds a socket to `address`. `[::]` serves IPv4 as well where the system allows it.
-    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
+    fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6()
             && let Err(error) = socket.set_only_v6(false)
         {
             tracing::debug!(%address, %error, "the socket serves IPv6 only");
         }
-        socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        Self::new(UdpSocket::from_std(socket.into())?)
+        Ok(socket.into())
     }
 
-    /// Binds a socket to dial from: it reaches IPv6 and IPv4 addresses, or IPv4 alone where there is no IPv6, and hears
-    /// of addresses that cannot be reached.
-    pub(crate) fn bind_to_dial() -> io::Result<Self> {
-        let bound = Self::bind((Ipv6Addr::UNSPECIFIED, 0).into());
-        let mut io = bound.or_else(|_| Self::bind((Ipv4Addr::UNSPECIFIED, 0).into()))?;
-        match icmp::listen(&io.socket, io.is_v6) {
-            Ok(true) => io.listen_to_icmp(),
+    /// Hears from now on of addresses that cannot be reached, where the system tells.
+    pub(crate) fn hear_unreachable(&mut self) {
+        match icmp::listen(&self.socket, self.is_v6) {
+            Ok(true) => self.listen_to_icmp(),
             Ok(false) => {}
             Err(error) => tracing::debug!(%error, "ICMP errors are not heard"),
         }
-        Ok(io)
     }
 
-    fn new(socket: UdpSocket) -> io::Result<Self> {
+    fn new(socket: UdpSocket, config: SocketConfig) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
         let kernel = SockRef::from(&socket);
         let sized = kernel
-            .set_recv_buffer_size(KERNEL_BUFFER_BYTES)
-            .and_then(|()| kernel.set_send_buffer_size(KERNEL_BUFFER_BYTES));
+            .set_recv_buffer_size(config.receive_buffer_bytes)
+            .and_then(|()| kernel.set_send_buffer_size(config.send_buffer_bytes));
         if let Err(error) = sized {
             tracing::debug!(%error, "the socket keeps its default buffer sizes");
         }
         let is_v6 = socket.local_addr()?.is_ipv6();
         let socket = Arc::new(socket);
-        Ok(Self { socket, icmp: None, state, is_v6, last_log: None })
+        let segmentation_offload = config.segmentation_offload;
+        Ok(Self { socket, icmp: None, state, segmentation_offload, is_v6, last_log: None })
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -146,7 +162,7 @@ impl UdpIo {
 
     /// How many datagrams of equal size one send may carry.
     pub(crate) fn segments_max(&self) -> usize {
-        self.state.max_gso_segments().max(1)
+        if self.segmentation_offload { self.state.max_gso_segments().max(1) } else { 1 }
     }
 
     /// Receives one batch; `None` if the socket cannot be read now. Errors are those of single datagrams or of the
@@ -383,8 +399,9 @@ mod tests {
 
     #[tokio::test]
     async fn datagrams_cross_from_a_dual_stack_socket_to_an_ipv4_one() {
-        let mut client = UdpIo::bind_to_dial().expect("a free port");
-        let mut server = UdpIo::bind(address("127.0.0.1:0")).expect("a free port");
+        let config = SocketConfig::default();
+        let mut client = UdpIo::open(Local::any(), config).expect("a free port");
+        let mut server = UdpIo::open(address("127.0.0.1:0").into(), config).expect("a free port");
         let transmit = Transmit {
             destination: server.local_addr().expect("a bound socket"),
             ecn: None,

@@ -12,6 +12,8 @@ mod destructors;
 #[cfg(test)]
 mod echo;
 #[cfg(test)]
+mod endpoint;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod many_streams;

@@ -74,6 +74,9 @@ const SIM_MAY_USE: &[(&str, &[&[&str]])] = &[
     ("swarm", &[PARTS_OF_A_WORLD, &["tls", "world", "fleet", "byzantine", "checks", "apps"]]),
 ];
 
+/// What `path` may know of `config`.
+const OF_CONFIG_FOR_PATHS: &[&str] = &["AckFrequency", "Congestion", "TransportConfig"];
+
 /// These know no QUIC, and no clock but the spans of time in frames, tickets and limits.
 const KNOW_NO_QUIC: &[&str] =
     &["limits", "id", "error", "range_set", "allowance", "wire", "auth", "stream", "grant", "status"];
@@ -321,8 +324,11 @@ fn layers(source: &Source) -> Vec<Offence> {
         {
             offences.push((path.line, format!("`{own}` must not know `{target}`")));
         }
-        if own == "path" && path.starts_with(&["crate", "config"]) && path.segments.get(2) != Some(&"Congestion") {
-            offences.push((path.line, "of `config`, `path` may know `Congestion` only".into()));
+        if own == "path"
+            && path.starts_with(&["crate", "config"])
+            && path.segments.get(2).is_none_or(|name| !OF_CONFIG_FOR_PATHS.contains(name))
+        {
+            offences.push((path.line, format!("of `config`, `path` may know {OF_CONFIG_FOR_PATHS:?} only")));
         }
     }
     offences

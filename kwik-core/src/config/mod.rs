@@ -4,6 +4,7 @@ mod dials;
 mod policy;
 mod seed;
 mod tls;
+mod transport;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -28,6 +29,7 @@ pub use policy::PathPolicy;
 use seed::Seed;
 use tls::default_provider;
 pub(crate) use tls::{WallClock, client_crypto, server_crypto};
+pub use transport::{AckFrequency, Congestion, TransportConfig};
 
 /// A configuration that cannot work, and what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +37,14 @@ pub enum ConfigError {
     /// A limit contradicts the protocol or another limit.
     #[error("limits: {0}")]
     Limits(#[from] LimitError),
+    /// A value is out of bounds, or contradicts another.
+    #[error("{field} {rule}")]
+    Field {
+        /// The name of the value.
+        field: &'static str,
+        /// What it is, and what it must be.
+        rule: String,
+    },
     /// The certificate or its key cannot be used.
     #[error("certificate or private key not usable: {0}")]
     Certificate(String),
@@ -49,16 +59,6 @@ pub enum ConfigError {
     },
 }
 
-/// Which congestion controller QUIC runs on every path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Congestion {
-    /// CUBIC (RFC 9438).
-    #[default]
-    Cubic,
-    /// BBR; steadier under random loss, still experimental in the QUIC implementation.
-    Bbr,
-}
-
 /// What an [`Endpoint`](crate::Endpoint) needs from its environment.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -67,11 +67,8 @@ pub struct EndpointConfig {
     /// Wall clock at creation, since the Unix epoch. It advances with the `now` arguments; see
     /// [`Endpoint::handle_wall_clock`](crate::Endpoint::handle_wall_clock).
     pub unix_now: Duration,
-    /// The largest UDP payload to probe for, in bytes: 1200 to 65,527. 1452 suits the internet; loopback carries up to
-    /// 65,507.
-    pub mtu_max: u16,
-    /// The congestion controller of every path.
-    pub congestion: Congestion,
+    /// How QUIC runs on every path.
+    pub transport: TransportConfig,
     /// Limits that hold for the endpoint as a whole.
     pub limits: Limits,
     /// How much [`Endpoint::poll_protocol_event`](crate::Endpoint::poll_protocol_event) tells. Nothing by default.
@@ -86,8 +83,7 @@ impl EndpointConfig {
         Self {
             rng_seed: Seed::new(rng_seed),
             unix_now,
-            mtu_max: 1452,
-            congestion: Congestion::default(),
+            transport: TransportConfig::default(),
             limits: Limits::default(),
             event_detail: EventDetail::Off,
         }

@@ -30,7 +30,6 @@ use self::workers::Part;
 use crate::address::Address;
 use crate::config::{ConfigError, EndpointConfig, ServerConfig, WallClock};
 use crate::id::{PathId, SessionHandle};
-use crate::limits::LimitError;
 use crate::path::{Path, PathSettings};
 use crate::protocol_event::{EventDetail, EventLog, ProtocolEvent};
 use crate::session::{Clock, Session, SessionEvent, SessionMut};
@@ -103,7 +102,7 @@ impl Endpoint {
     /// An endpoint that begins at `now`.
     ///
     /// # Errors
-    /// If the limits, or `mtu_max`, cannot work.
+    /// If the limits, or the settings of QUIC, cannot work.
     pub fn new(mut config: EndpointConfig, now: Instant) -> Result<Self, ConfigError> {
         let part = Part::alone(&mut config, now)?;
         Self::with_part(config, now, part)
@@ -116,8 +115,8 @@ impl Endpoint {
         let mut quic = quinn_proto::EndpointConfig::new(reset_key.unwrap_or_else(|| entropy.reset_key()));
         let generator = ids.clone();
         quic.rng_seed(Some(*entropy.seed())).cid_generator(move || Box::new(generator.clone()));
-        quic.max_udp_payload_size(config.mtu_max)
-            .map_err(|_| LimitError { limit: "mtu_max", rule: "must be 1200 to 65527".to_owned() })?;
+        quic.max_udp_payload_size(config.transport.mtu_max)
+            .map_err(|error| ConfigError::Field { field: "mtu_max", rule: error.to_string() })?;
         let quic = quinn_proto::Endpoint::new(Arc::new(quic), None, true, None);
         Ok(Self {
             clock: Clock::new(now, config.unix_now),
@@ -419,8 +418,8 @@ impl Endpoint {
     }
 
     fn path_settings(&self) -> PathSettings {
-        let EndpointConfig { mtu_max, congestion, event_detail, .. } = self.config;
-        PathSettings { mtu_max, congestion, event_detail }
+        let EndpointConfig { transport, event_detail, .. } = self.config;
+        PathSettings { transport, event_detail }
     }
 
     fn next_session_handle(&mut self) -> SessionHandle {

@@ -51,6 +51,7 @@ impl Part {
 impl Common {
     fn new(config: &mut EndpointConfig, now: Instant, workers: u16) -> Result<Self, ConfigError> {
         config.limits.check()?;
+        config.transport.check()?;
         let limits = &mut config.limits;
         let memory_max = limits.endpoint_memory_max;
         limits.unauthenticated_max = limits.unauthenticated_max.min(Memory::unauthenticated_max(memory_max));
@@ -78,7 +79,7 @@ impl Endpoint {
     /// the place of a stranger at another, or waits for memory that another gave back, has it with the next turn there.
     ///
     /// # Errors
-    /// If the limits, or `mtu_max`, cannot work.
+    /// If the limits, or the settings of QUIC, cannot work.
     pub fn workers(mut config: EndpointConfig, count: u16, now: Instant) -> Result<(Vec<Self>, Routing), ConfigError> {
         let workers = count.clamp(1, WORKERS_MAX);
         let mut entropy = Entropy::new(&config.rng_seed.take());

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use quinn_proto::congestion::{BbrConfig, Controller, ControllerFactory, ControllerMetrics, CubicConfig};
+use quinn_proto::congestion::{
+    BbrConfig, Controller, ControllerFactory, ControllerMetrics, CubicConfig, NewRenoConfig,
+};
 use quinn_proto::{FrameStats, RttEstimator};
 
 use crate::config::Congestion;
@@ -96,12 +98,29 @@ pub(super) struct ProbedFactory {
 
 impl ControllerFactory for ProbedFactory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        let initial_window = initial_window(current_mtu.into());
         let inner = match self.congestion {
-            Congestion::Cubic => Arc::new(CubicConfig::default()).build(now, current_mtu),
+            Congestion::Cubic => {
+                let mut cubic = CubicConfig::default();
+                cubic.initial_window(initial_window);
+                Arc::new(cubic).build(now, current_mtu)
+            }
+            Congestion::NewReno => {
+                let mut reno = NewRenoConfig::default();
+                reno.initial_window(initial_window);
+                Arc::new(reno).build(now, current_mtu)
+            }
+            // It begins with more than two of the largest datagrams.
             Congestion::Bbr => Arc::new(BbrConfig::default()).build(now, current_mtu),
         };
         Box::new(Probed { inner, probe: self.probe.clone() })
     }
+}
+
+/// What may be in flight at first, in bytes (RFC 9002 §7.2). quinn-proto takes datagrams of 1200 bytes for granted, and sends
+/// nothing if a larger one does not fit.
+fn initial_window(mtu: u64) -> u64 {
+    (10 * mtu).min((2 * mtu).max(14_720))
 }
 
 struct Probed {
@@ -154,5 +173,23 @@ impl Controller for Probed {
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::instant;
+
+    #[test]
+    fn two_datagrams_fit_into_the_initial_window_whatever_their_size() {
+        for congestion in [Congestion::Cubic, Congestion::NewReno, Congestion::Bbr] {
+            for mtu in [1200, 1452, 9000, u16::MAX] {
+                let factory = ProbedFactory { probe: Arc::default(), congestion };
+                let window = Arc::new(factory).build(instant(), mtu).window();
+                assert!(window >= 2 * u64::from(mtu), "{congestion:?}, {mtu}: {window}");
+            }
+        }
+        assert_eq!([1200, 1452, 9000].map(initial_window), [12_000, 14_520, 18_000]);
     }
 }

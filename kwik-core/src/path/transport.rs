@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use quinn_proto::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn_proto::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, VarInt};
 
 use super::probe::{Probe, ProbedFactory};
-use crate::config::Congestion;
+use crate::config::{AckFrequency, TransportConfig};
 use crate::id::Side;
 use crate::limits::{KEEP_ALIVE_MAX, Limits};
 use crate::protocol_event::EventDetail;
@@ -13,8 +13,7 @@ use crate::protocol_event::EventDetail;
 /// What the endpoint decides for all its paths.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PathSettings {
-    pub(crate) mtu_max: u16,
-    pub(crate) congestion: Congestion,
+    pub(crate) transport: TransportConfig,
     /// How much paths note of what they do.
     pub(crate) event_detail: EventDetail,
 }
@@ -31,19 +30,20 @@ pub(super) fn transport_config(
     limits: &Limits,
     settings: PathSettings,
     probe: &Arc<Probe>,
-) -> TransportConfig {
-    let mut transport = TransportConfig::default();
+) -> quinn_proto::TransportConfig {
+    let TransportConfig { congestion, mtu_initial, mtu_max, rtt_initial, ack_frequency } = settings.transport;
+    let mut transport = quinn_proto::TransportConfig::default();
     let idle = u32::try_from(limits.idle_timeout.as_millis()).unwrap_or(u32::MAX);
     let keep_alive = match side {
         Side::Client => Some(limits.keep_alive),
         Side::Server => Some(limits.idle_timeout / 3).filter(|third| *third < KEEP_ALIVE_MAX),
     };
-    // An idle timeout of zero, below, would mean none at all (RFC 9000 §18.2).
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(settings.mtu_max);
+    mtu.upper_bound(mtu_max);
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(u32::from(side == Side::Server)))
         .max_concurrent_uni_streams(VarInt::from_u32(UNAUTHENTICATED_CARRIERS))
+        // An idle timeout of zero would mean none at all (RFC 9000 §18.2).
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle.max(1)))))
         .receive_window(VarInt::from_u32(UNAUTHENTICATED_RECEIVE_WINDOW))
         .stream_receive_window(VarInt::from_u32(limits.quic_stream_receive_window_bytes))
@@ -53,12 +53,21 @@ pub(super) fn transport_config(
         .send_fairness(true)
         .keep_alive_interval(keep_alive)
         .datagram_receive_buffer_size(None)
+        .initial_mtu(mtu_initial)
         .mtu_discovery_config(Some(mtu))
-        .congestion_controller_factory(Arc::new(ProbedFactory {
-            probe: probe.clone(),
-            congestion: settings.congestion,
-        }));
+        .initial_rtt(rtt_initial)
+        .ack_frequency_config(ack_frequency.map(ack_frequency_config))
+        .congestion_controller_factory(Arc::new(ProbedFactory { probe: probe.clone(), congestion }));
     transport
+}
+
+fn ack_frequency_config(asked: AckFrequency) -> AckFrequencyConfig {
+    let mut config = AckFrequencyConfig::default();
+    config
+        .ack_eliciting_threshold(VarInt::from_u32(asked.ack_eliciting_threshold))
+        .max_ack_delay(asked.max_ack_delay)
+        .reordering_threshold(VarInt::from_u32(asked.reordering_threshold));
+    config
 }
 
 /// Lets an authenticated peer open carriers.

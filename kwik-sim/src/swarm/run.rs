@@ -122,13 +122,13 @@ impl SwarmWorld {
         }
         let (limits, client_limits) = (options.limits(), options.client_limits());
         let mut builder = FleetBuilder::new(config).link(Link::default()).servers(options.servers, |_, node| {
-            node.congestion = options.congestion;
+            node.transport.congestion = options.congestion;
             node.set_limits(&limits);
         });
         for (number, client) in options.clients.iter().enumerate() {
             builder = builder.client(|node| {
                 node.addresses.extend((client.addresses > 1).then(|| second_address(number)));
-                node.congestion = options.congestion;
+                node.transport.congestion = options.congestion;
                 node.set_limits(&client_limits);
             });
         }

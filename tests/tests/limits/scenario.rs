@@ -75,10 +75,10 @@ impl Scenario {
             let end = &ends[number];
             node.set_limits(&end.limits);
             if end.mtu_max > 0 {
-                node.mtu_max = end.mtu_max;
+                node.transport.mtu_max = end.mtu_max;
             }
             if end.bbr {
-                node.congestion = kwik_core::Congestion::Bbr;
+                node.transport.congestion = kwik_core::Congestion::Bbr;
             }
         };
         let builder = FleetBuilder::new(WorldConfig::null_tls(1)).client(|node| adjust(0, node));
