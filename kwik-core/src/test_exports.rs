@@ -322,3 +322,6 @@ pub fn sign_raw(
 
 #[path = "test_exports/inside.rs"]
 pub mod inside;
+
+#[path = "test_exports/measured.rs"]
+pub mod measured;

@@ -100,9 +100,13 @@ impl SessionRef {
     async fn wait_in_turn<T>(
         &self,
         signal: &Notify,
-        attempt: impl FnMut(&Self) -> Option<T>,
+        mut attempt: impl FnMut(&Self) -> Option<T>,
     ) -> Result<T, SessionError> {
-        let taken = self.wait(signal, attempt).await;
+        // Mostly there is something, and nothing is to be watched.
+        let taken = match attempt(self) {
+            Some(taken) => Ok(taken),
+            None => self.wait(signal, attempt).await,
+        };
         signal.notify_one();
         taken
     }

@@ -36,7 +36,9 @@ pub struct Stream {
 
 impl Stream {
     pub(crate) fn new(stream: StreamRef) -> Self {
-        Self { send: SendStream::new(stream.clone()), recv: RecvStream::new(stream) }
+        let (mut send, mut recv) = (SendStream::new(stream.clone()), RecvStream::new(stream));
+        (send.releases_recv, recv.is_released_with_send) = (true, true);
+        Self { send, recv }
     }
 
     /// The stream's id.
@@ -48,7 +50,9 @@ impl Stream {
     /// The two halves.
     #[must_use]
     pub fn split(self) -> (SendStream, RecvStream) {
-        (self.send, self.recv)
+        let Self { mut send, mut recv } = self;
+        (send.releases_recv, recv.is_released_with_send) = (false, false);
+        (send, recv)
     }
 
     /// See [`RecvStream::read`].
@@ -73,6 +77,14 @@ impl Stream {
     /// As [`RecvStream::read_chunk`].
     pub async fn read_chunk(&mut self, max: usize, ordered: bool) -> Result<Option<Chunk>, ReadError> {
         self.recv.read_chunk(max, ordered).await
+    }
+
+    /// See [`RecvStream::read_chunks`].
+    ///
+    /// # Errors
+    /// As [`RecvStream::read_chunks`].
+    pub async fn read_chunks(&mut self, chunks: &mut [Bytes]) -> Result<Option<usize>, ReadError> {
+        self.recv.read_chunks(chunks).await
     }
 
     /// See [`RecvStream::read_to_end`].

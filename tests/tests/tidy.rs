@@ -163,6 +163,11 @@ fn examples_use_the_driver_alone() {
 }
 
 #[test]
+fn measurements_use_the_driver_alone() {
+    enforce(|path| path.starts_with("bench/src/"), crates_of_measurements);
+}
+
+#[test]
 fn client_commands_no_path() {
     enforce(|path| path.starts_with("kwik-tokio/src/"), client_commands);
     let clients = sources().iter().filter(|source| source.code.contains("impl ClientSession {")).count();
@@ -352,13 +357,13 @@ fn quic_and_time(source: &Source) -> Vec<Offence> {
     paths(&source.code).into_iter().filter_map(offence).collect()
 }
 
-/// `tokio` is named by its driver and by applications only; the core does not even speak of it.
+/// `tokio` is named by its driver, by applications and by what measures both only; the core does not even speak of it.
 fn runtime(source: &Source) -> Vec<Offence> {
-    let offence = |line| (line, "only `kwik-tokio` and examples know tokio".to_owned());
+    let offence = |line| (line, "only `kwik-tokio`, `bench` and examples know tokio".to_owned());
     if source.path.starts_with("kwik-core/") {
         return source.lines_with(|line| line.to_lowercase().contains("tokio")).map(offence).collect();
     }
-    let is_driver = ["kwik-tokio/", "examples/"].iter().any(|prefix| source.path.starts_with(prefix));
+    let is_driver = ["kwik-tokio/", "bench/", "examples/"].iter().any(|prefix| source.path.starts_with(prefix));
     let is_member = source.path.contains('/');
     if is_driver || !is_member || source.path.ends_with(".md") {
         return Vec::new();
@@ -378,6 +383,13 @@ fn dependencies_of_examples(source: &Source) -> Vec<Offence> {
     };
     let what = "an application depends on no crate of KWIK but `kwik-tokio`";
     source.lines_with(is_foreign).map(|line| (line, what.to_owned())).collect()
+}
+
+/// What is measured on sockets is what applications get. Benches of inner parts stand beside.
+fn crates_of_measurements(source: &Source) -> Vec<Offence> {
+    let below = |path: &UsedPath<'_>| path.segments[0].starts_with("kwik_") && path.segments[0] != "kwik_tokio";
+    let what = "of KWIK, a measurement knows `kwik_tokio` only";
+    paths(&source.code).into_iter().filter(below).map(|path| (path.line, what.to_owned())).collect()
 }
 
 fn client_commands(source: &Source) -> Vec<Offence> {
@@ -521,6 +533,7 @@ fn runtime_in_the_wrong_place_is_seen() {
     assert_eq!(seen(runtime, "kwik-sim/Cargo.toml", "tokio.workspace = true"), [1]);
     assert_eq!(seen(runtime, "tests/tests/a.rs", "#[tokio::test]"), [1]);
     assert_eq!(seen(runtime, "kwik-tokio/src/lib.rs", "use tokio::net;"), []);
+    assert_eq!(seen(runtime, "bench/src/main.rs", "use tokio::net;"), []);
 }
 
 #[test]
@@ -529,6 +542,12 @@ fn examples_below_the_driver_are_seen() {
     assert_eq!(seen(dependencies_of_examples, "Cargo.toml", text), []);
     let bad = format!("{text}kwik-core.workspace = true\nx = {{ path = \"../../kwik-sim\" }}\n");
     assert_eq!(seen(dependencies_of_examples, "Cargo.toml", &bad), [5, 6]);
+}
+
+#[test]
+fn measurements_below_the_driver_are_seen() {
+    let text = "use kwik_tokio::{Limits, dial};\nuse kwik_core::Limits;\nfn a() { kwik_sim::run() }";
+    assert_eq!(seen(crates_of_measurements, "bench/src/a.rs", text), [2, 3]);
 }
 
 #[test]

@@ -309,10 +309,14 @@ impl Endpoint {
         claim.is_some_and(|claim| self.memory.has_room_for(claim.network, Path::LEAST_BYTES))
     }
 
+    pub(super) fn is_lent_to(&self, handle: SessionHandle) -> bool {
+        self.memory.loan.as_ref().is_some_and(|loan| loan.session == handle)
+    }
+
     /// Lends a session all that it may take. The session that had the loan before cannot take any more. Returns whether
     /// the application is to hear that there is more than there was.
     pub(super) fn lend(&mut self, handle: SessionHandle) -> bool {
-        if self.memory.loan.as_ref().is_some_and(|loan| loan.session == handle) {
+        if self.is_lent_to(handle) {
             return false;
         }
         // One loan at a time: two sessions could take the same room twice.

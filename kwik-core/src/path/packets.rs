@@ -1,6 +1,6 @@
 //! Packet numbers of one path: each direction counts its own from 0 (PROTOCOL.md §6).
 
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,8 @@ use crate::wire::WireError;
 #[derive(Debug, Default)]
 pub(super) struct SentPackets {
     next: u64,
-    outstanding: BTreeSet<u64>,
+    /// Whether the packets before `next` are acknowledged, beginning with the oldest that is not.
+    acknowledged: VecDeque<bool>,
 }
 
 impl SentPackets {
@@ -26,18 +27,17 @@ impl SentPackets {
 
     /// Whether one more packet may be sent before an acknowledgement comes.
     pub(super) fn has_room(&self) -> bool {
-        let oldest = self.outstanding.first().copied().unwrap_or(self.next);
-        self.next - oldest < PACKETS_OUTSTANDING_MAX
+        self.next - self.oldest() < PACKETS_OUTSTANDING_MAX
     }
 
     pub(super) fn on_sent(&mut self) {
-        self.outstanding.insert(self.next);
+        self.acknowledged.push_back(false);
         self.next += 1;
     }
 
     /// Returns the packets acknowledged for the first time.
     pub(super) fn on_ack(&mut self, ranges: &[Range<u64>]) -> Result<SmallVec<[PacketNumber; 8]>, WireError> {
-        let mut new = SmallVec::<[PacketNumber; 8]>::new();
+        let (mut new, oldest) = (SmallVec::<[PacketNumber; 8]>::new(), self.oldest());
         for range in ranges {
             if range.end > self.next {
                 return Err(WireError {
@@ -47,16 +47,25 @@ impl SentPackets {
                 });
             }
             // The decoder refuses ranges that overlap ([P-5.6]), so no packet comes twice.
-            new.extend(self.outstanding.range(range.clone()).map(|number| PacketNumber(*number)));
+            for number in range.start.max(oldest)..range.end {
+                let place = usize::try_from(number - oldest).ok().and_then(|place| self.acknowledged.get_mut(place));
+                if place.is_some_and(|place| !std::mem::replace(place, true)) {
+                    new.push(PacketNumber(number));
+                }
+            }
         }
-        for number in &new {
-            self.outstanding.remove(&number.0);
+        while self.acknowledged.front() == Some(&true) {
+            self.acknowledged.pop_front();
         }
         Ok(new)
     }
 
+    fn oldest(&self) -> u64 {
+        self.next - self.acknowledged.len() as u64
+    }
+
     pub(super) fn is_all_acknowledged(&self) -> bool {
-        self.outstanding.is_empty()
+        self.acknowledged.is_empty()
     }
 
     pub(super) fn sent(&self) -> u64 {

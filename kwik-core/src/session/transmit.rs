@@ -1,6 +1,6 @@
 //! Turns the segments of streams into packets on carriers, and acknowledged packets back into streams.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use smallvec::{SmallVec, smallvec};
@@ -20,8 +20,7 @@ pub(super) struct Transmit {
     bindings: BTreeMap<StreamHandle, CarrierId>,
     /// Streams whose carrier has no room now.
     parked: BTreeMap<CarrierId, SmallVec<[StreamHandle; 4]>>,
-    /// Streams with segments in each packet that is not acknowledged.
-    packets: BTreeMap<PacketNumber, StreamHandle>,
+    packets: SentStreams,
     /// The relayed frame in each packet that is not acknowledged.
     relayed: BTreeMap<(PathId, PacketNumber), RelayRecord>,
 }
@@ -31,6 +30,8 @@ impl Transmit {
     const GATHER_BELOW: usize = 4 * 1024;
     /// Packets made in one go before other work gets its turn.
     const PACKETS_PER_TURN: usize = 64;
+    /// Streams in one packet. About four streams share a carrier, and a lost packet holds up no more than these.
+    const STREAMS_PER_PACKET: usize = 4;
 
     /// Fills the carriers of `path` with what streams have to send. Returns whether streams have more that could be
     /// sent now.
@@ -60,22 +61,37 @@ impl Transmit {
                 }
                 continue;
             }
-            let packet = PacketBuilder::fill(streams, stream, path.packet_bytes());
+            let (max, mut packet) = (path.packet_bytes(), PacketBuilder::default());
+            packet.fill(streams, stream, max);
+            self.requeue(streams, stream, path);
+            // What is short goes along, so that many short streams need few packets.
+            while packet.streams.len() < Self::STREAMS_PER_PACKET
+                && let Some(space) = packet.space(max)
+                && let Some(short) = streams.pop_short(space)
+            {
+                packet.fill(streams, short, max);
+                self.requeue(streams, short, path);
+            }
             if packet.len > 0 {
+                let packed = packet.streams.clone();
+                packed.iter().for_each(|stream| streams.on_segment_packed(*stream));
                 // No other packet is submitted in between, so the header names the number that this one gets.
                 let number = path.submit_packet(carrier, packet.into_chunks(path.next_packet()));
-                self.packets.insert(number, stream);
-                streams.on_segment_packed(stream);
-            }
-            if streams.is_sendable(stream) {
-                streams.push_sendable(stream);
-            } else {
-                // A stream with nothing to send holds no binding: the number of carriers follows the load.
-                note_blocked(path, streams, stream, |streams| streams.blocked_by(stream));
-                self.unbind(stream, path);
+                self.packets.insert(number, packed);
             }
         }
         true
+    }
+
+    /// A stream had its turn: it waits for the next one, or holds no binding, so that the number of carriers follows the
+    /// load.
+    fn requeue(&mut self, streams: &mut StreamTable, stream: StreamHandle, path: &mut Path) {
+        if streams.is_sendable(stream) {
+            streams.push_sendable(stream);
+        } else {
+            note_blocked(path, streams, stream, |streams| streams.blocked_by(stream));
+            self.unbind(stream, path);
+        }
     }
 
     /// Relays the frames that wait for the server of `path`.
@@ -105,7 +121,7 @@ impl Transmit {
             return Some(record);
         }
         // Only relayed frames go on a secondary's path, so this number is one of the main path.
-        if let Some(stream) = self.packets.remove(&number) {
+        for stream in self.packets.remove(number) {
             streams.on_packet_acked(stream);
         }
         None
@@ -167,9 +183,45 @@ fn note_blocked(
     }
 }
 
-/// The frames of one packet of one stream.
+/// The streams with segments in each packet that is not acknowledged. Other packets have none.
+#[derive(Default)]
+struct SentStreams {
+    /// The number of the first.
+    first: u64,
+    packets: VecDeque<PacketStreams>,
+}
+
+type PacketStreams = SmallVec<[StreamHandle; Transmit::STREAMS_PER_PACKET]>;
+
+impl SentStreams {
+    /// Notes the streams in a packet, whose number is larger than all before.
+    fn insert(&mut self, number: PacketNumber, streams: PacketStreams) {
+        if self.packets.is_empty() {
+            self.first = number.0;
+        }
+        // Between them are packets that relay.
+        while self.first + (self.packets.len() as u64) < number.0 {
+            self.packets.push_back(PacketStreams::new());
+        }
+        self.packets.push_back(streams);
+    }
+
+    fn remove(&mut self, number: PacketNumber) -> PacketStreams {
+        let place = number.0.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
+        let streams = place.and_then(|place| self.packets.get_mut(place)).map(std::mem::take).unwrap_or_default();
+        while self.packets.front().is_some_and(|streams| streams.is_empty()) {
+            self.packets.pop_front();
+            self.first += 1;
+        }
+        streams
+    }
+}
+
+/// The frames of one packet.
 #[derive(Default)]
 struct PacketBuilder {
+    /// Whose frames they are.
+    streams: PacketStreams,
     /// What goes before the first large payload, behind room for the packet's header; empty as long as none was added.
     head: BytesMut,
     /// What follows it.
@@ -187,18 +239,26 @@ impl PacketBuilder {
     /// Room for the header of a frame.
     const FRAME_HEADER_ROOM: usize = 24;
 
-    fn fill(streams: &mut StreamTable, stream: StreamHandle, max: usize) -> Self {
-        let mut packet = Self::default();
-        let Some(id) = streams.stream_id(stream) else { return packet };
-        while packet.len + Self::SPACE_MIN <= max {
-            let Some(segment) = streams.segment(stream, max - packet.len) else { break };
+    /// Adds what a stream has to send, as long as there is space.
+    fn fill(&mut self, streams: &mut StreamTable, stream: StreamHandle, max: usize) {
+        let (before, Some(id)) = (self.len, streams.stream_id(stream)) else { return };
+        while let Some(space) = self.space(max)
+            && let Some(segment) = streams.segment(stream, space)
+        {
             let fin = segment.fin;
-            packet.push(id, segment);
+            self.push(id, segment);
             if fin {
                 break;
             }
         }
-        packet
+        if self.len > before {
+            self.streams.push(stream);
+        }
+    }
+
+    /// What fits into the packet, if that is worth another frame.
+    fn space(&self, max: usize) -> Option<usize> {
+        max.checked_sub(self.len).filter(|space| *space >= Self::SPACE_MIN)
     }
 
     fn push(&mut self, stream: StreamId, segment: Segment) {
@@ -227,7 +287,7 @@ impl PacketBuilder {
 
     /// Writes the packet's header into the room before the first frame.
     fn into_chunks(self, number: PacketNumber) -> SmallVec<[Bytes; 4]> {
-        let Self { mut head, mut chunks, gathered, len } = self;
+        let Self { mut head, mut chunks, gathered, len, .. } = self;
         debug_assert!(len <= PACKET_BYTES_MAX, "{len} bytes");
         if head.is_empty() {
             head = gathered;

@@ -5,6 +5,7 @@ mod buffer;
 mod flow;
 mod ids;
 mod piece;
+mod pieces;
 mod reassembly;
 mod recv;
 mod send;

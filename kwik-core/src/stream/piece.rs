@@ -65,6 +65,8 @@ impl Piece {
     pub(super) fn split_to(&mut self, len: usize) -> Bytes {
         match &mut self.data {
             Data::Slice(data) => data.split_to(len.min(data.len())),
+            // All of it needs no counted reference.
+            Data::Own(data, _) if len >= data.len() => std::mem::take(data).freeze(),
             Data::Own(data, allocated) => {
                 let head = data.split_to(len.min(data.len())).freeze();
                 if !data.is_empty() && data.len() < *allocated / 2 {

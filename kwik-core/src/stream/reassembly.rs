@@ -1,6 +1,7 @@
 //! The received bytes of one stream, from several writers, until the application takes them.
 
 use super::piece::{GATHERED_BYTES_MAX, PIECE_BYTES, Piece, SLICE_BYTES_MIN};
+use super::pieces::Pieces;
 use super::slices::SliceBytes;
 use crate::id::{PathId, StreamOffset};
 use crate::range_set::RangeSet;
@@ -57,10 +58,10 @@ pub(crate) struct IllegalOrderedRead;
 /// The bytes of one stream. The first writer of a byte wins; later ones are compared while the byte is buffered.
 #[derive(Debug, Default)]
 pub(crate) struct Reassembly {
-    pub(super) pieces: BTreeMap<u64, Piece>,
+    pub(super) pieces: Pieces,
     received: RangeSet,
     /// Who opened each received span, by where it begins.
-    pub(super) openers: BTreeMap<u64, PathId>,
+    pub(super) openers: SmallVec<[(u64, PathId); 1]>,
     read_offset: u64,
     read_unordered: bool,
     consumed: u64,
@@ -74,6 +75,9 @@ impl Reassembly {
     /// Takes in bytes. `offset + data.len()` must not exceed `u64::MAX`. A conflict changes nothing.
     pub(crate) fn insert(&mut self, from: PathId, offset: u64, data: Bytes) -> Result<Inserted, Conflict> {
         let range = offset..offset.saturating_add(data.len() as u64);
+        if offset >= self.received.end() && !data.is_empty() {
+            return Ok(self.insert_last(from, range, data));
+        }
         let spans = self.spans_at(&range);
         if !is_new(&range, &spans)
             && let Some(conflict) = self.conflict(from, offset, &data)
@@ -84,12 +88,20 @@ impl Reassembly {
         for new in &inserted.new {
             self.store(from, new.start, slice(&data, offset, new));
         }
-        // Each span needs a piece of its own. Beyond that, pieces may cost three eighths of their bytes.
-        let justified = self.buffered + self.buffered / 8 * 3 + self.received.len() * PIECE_BYTES;
-        if self.memory > justified + GATHER_SLACK_BYTES {
-            self.gather();
-        }
+        self.gather_if_due();
         Ok(inserted)
+    }
+
+    /// Takes in bytes behind all others, as most often.
+    fn insert_last(&mut self, from: PathId, range: Range<u64>, data: Bytes) -> Inserted {
+        let opens = self.received.is_empty() || range.start > self.received.end();
+        self.received.insert(range.clone());
+        if opens {
+            self.openers.push((range.start, from));
+        }
+        self.store(from, range.start, data);
+        self.gather_if_due();
+        Inserted { new: smallvec![range], duplicate_bytes: 0 }
     }
 
     /// Notes bytes as received and consumed without keeping them.
@@ -132,20 +144,16 @@ impl Reassembly {
 
     /// Copies the slice that ends at `end` into memory of its own, if one does.
     pub(crate) fn own_slice(&mut self, end: u64) {
-        let Some(start) = self.slice_before(end) else { return };
-        let Some(slice) = self.pieces.remove(&start) else { return };
+        let Some(piece) = self.pieces.ending_at_mut(end).filter(|piece| piece.is_slice()) else { return };
+        let own = Piece::own(piece.source, piece.as_slice());
+        let (slice, memory) = (std::mem::replace(piece, own), piece.memory_bytes());
         self.on_taken(&slice);
-        self.put(start, Piece::own(slice.source, slice.as_slice()));
+        self.memory += memory;
     }
 
     /// Whether a slice that waits ends at `end`.
     pub(crate) fn has_slice(&self, end: u64) -> bool {
-        self.slice_before(end).is_some()
-    }
-
-    fn slice_before(&self, end: u64) -> Option<u64> {
-        let (start, piece) = self.pieces.range(..end).next_back()?;
-        (piece.is_slice() && start + piece.len() as u64 == end).then_some(*start)
+        self.pieces.ending_at(end).is_some_and(Piece::is_slice)
     }
 
     /// Whether a read would return bytes.
@@ -161,7 +169,7 @@ impl Reassembly {
     /// Below it everything was taken, or dropped on behalf of the application.
     pub(crate) fn floor(&self) -> u64 {
         let gap = self.received.span_at(0).map_or(0, |span| span.end);
-        self.pieces.first_key_value().map_or(gap, |(start, _)| gap.min(*start))
+        self.pieces.start().map_or(gap, |start| gap.min(start))
     }
 
     /// Every position ever received.
@@ -173,7 +181,7 @@ impl Reassembly {
     /// are nobody's fault.
     pub(crate) fn main_opener(&self) -> Option<PathId> {
         let mut counts = BTreeMap::<PathId, usize>::new();
-        self.openers.values().for_each(|opener| *counts.entry(*opener).or_default() += 1);
+        self.openers.iter().for_each(|(_, opener)| *counts.entry(*opener).or_default() += 1);
         counts.into_iter().max_by_key(|(opener, count)| (*count, *opener)).map(|(opener, _)| opener)
     }
 
@@ -193,7 +201,7 @@ impl Reassembly {
     }
 
     fn has_next(&self) -> bool {
-        self.pieces.first_key_value().is_some_and(|(&start, _)| start == self.read_offset)
+        self.pieces.start() == Some(self.read_offset)
     }
 
     /// The received spans that overlap or touch a range.
@@ -215,26 +223,25 @@ impl Reassembly {
         let duplicate_bytes = len - self.received.insert(range);
         // A span stays that of who opened it, however it grows.
         let Some((first, rest)) = spans.split_first() else {
-            self.openers.insert(start, from);
+            self.openers.insert(self.opener_at(start), (start, from));
             return Inserted { new, duplicate_bytes };
         };
-        for span in rest {
-            // Spans that are joined become one, which belongs to who opened the first of them.
-            self.openers.remove(&span.start);
-        }
-        if start < first.start
-            && let Some(opener) = self.openers.remove(&first.start)
-        {
-            self.openers.insert(start, opener);
-        }
+        let at = self.opener_at(first.start);
+        // Spans that are joined become one, which belongs to who opened the first of them.
+        self.openers.drain(at + 1..at + 1 + rest.len());
+        self.openers[at].0 = start.min(first.start);
         Inserted { new, duplicate_bytes }
+    }
+
+    /// Where the opener is of the first span that begins at a position or behind it.
+    fn opener_at(&self, position: u64) -> usize {
+        self.openers.partition_point(|(start, _)| *start < position)
     }
 
     fn conflict(&self, from: PathId, offset: u64, data: &Bytes) -> Option<Conflict> {
         let end = offset.saturating_add(data.len() as u64);
-        // Only bytes that wait can be compared. A piece that begins before these may reach into them.
-        let first = self.pieces.range(..=offset).next_back().map_or(offset, |(&start, _)| start);
-        self.pieces.range(first..end).find_map(|(&start, piece)| {
+        // Only bytes that wait can be compared.
+        self.pieces.overlapping(offset..end).find_map(|(start, piece)| {
             let piece_end = start + piece.len() as u64;
             let shared = start.max(offset)..piece_end.min(end);
             let (ours, theirs) = (part(piece.as_slice(), start, &shared), part(data, offset, &shared));
@@ -257,10 +264,8 @@ impl Reassembly {
 
     /// Appends to the piece that ends where the bytes begin, if it is of the same source and has room.
     fn append(&mut self, source: Option<PathId>, offset: u64, data: &[u8]) -> bool {
-        let Some((&start, piece)) = self.pieces.range_mut(..offset).next_back() else { return false };
-        if piece.source != source || start + piece.len() as u64 != offset {
-            return false;
-        }
+        let piece = self.pieces.ending_at_mut(offset).filter(|piece| piece.source == source);
+        let Some(piece) = piece else { return false };
         let before = piece.memory_bytes();
         let appended = piece.append(data);
         self.memory = self.memory - before + piece.memory_bytes();
@@ -280,29 +285,43 @@ impl Reassembly {
 
     fn on_taken(&mut self, piece: &Piece) {
         self.memory -= piece.memory_bytes();
-        let Some(index) = self.slices.iter().position(|(path, _)| piece.is_slice() && Some(*path) == piece.source)
-        else {
-            return;
-        };
-        self.slices[index].1 -= piece.len();
+        if piece.is_slice() {
+            self.count_slice(piece.source, piece.len());
+        }
+    }
+
+    /// So many bytes of slices of a source do not wait any more.
+    fn count_slice(&mut self, source: Option<PathId>, len: usize) {
+        let Some(index) = self.slices.iter().position(|(path, _)| Some(*path) == source) else { return };
+        self.slices[index].1 -= len;
         if self.slices[index].1 == 0 {
             self.slices.swap_remove(index);
         }
     }
 
     fn take_first(&mut self, max: usize) -> Option<Chunk> {
-        let (start, mut piece) = self.pieces.pop_first()?;
+        let (start, piece) = self.pieces.first_mut()?;
+        let (before, is_slice) = (piece.memory_bytes(), piece.is_slice());
+        let (data, source) = (piece.split_to(max), piece.source);
         // What stays of the piece is accounted anew: a split may move it to other memory.
-        self.on_taken(&piece);
-        let data = piece.split_to(max);
-        let (source, len) = (piece.source, data.len());
+        let (len, after) = (data.len(), if piece.len() > 0 { piece.memory_bytes() } else { 0 });
+        self.pieces.shorten_first(len);
+        if is_slice {
+            self.count_slice(source, len);
+        }
+        self.memory = self.memory - before + after;
         self.buffered -= len;
         self.consumed += len as u64;
         self.read_offset = start + len as u64;
-        if piece.len() > 0 {
-            self.put(self.read_offset, piece);
-        }
         Some(Chunk { offset: StreamOffset(start), data, source })
+    }
+
+    fn gather_if_due(&mut self) {
+        // Each span needs a piece of its own. Beyond that, pieces may cost three eighths of their bytes.
+        let justified = self.buffered + self.buffered / 8 * 3 + self.received.len() * PIECE_BYTES;
+        if self.memory > justified + GATHER_SLACK_BYTES {
+            self.gather();
+        }
     }
 
     /// Puts short neighbours together, so that what pieces cost stays a part of their bytes. It takes many new pieces
@@ -313,7 +332,7 @@ impl Reassembly {
         self.memory = 0;
         self.slices.clear();
         let mut run = Run::default();
-        for (start, piece) in pieces {
+        for (start, piece) in pieces.into_iter() {
             if !run.takes(start, &piece)
                 && let Some((start, gathered)) = std::mem::take(&mut run).finish()
             {

@@ -29,6 +29,15 @@ impl ChunkBuffer {
     /// The next varint, and its size in bytes; `None` until all of it is here.
     pub(super) fn varint(&mut self) -> Option<(u64, u64)> {
         if self.varint.missing == 0 {
+            let front = self.chunks.front_mut()?;
+            let size = usize::from(varint_size(*front.first()?));
+            // As most often, one chunk has all of it.
+            if let Some(bytes) = front.get(..size) {
+                let value = bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
+                let value = value & (u64::MAX >> (66 - 8 * size as u32));
+                self.consume(size);
+                return Some((value, size as u64));
+            }
             self.varint = PartialVarint::begin(self.byte()?);
         }
         while self.varint.missing > 0 {
@@ -116,12 +125,19 @@ impl ChunkBuffer {
     }
 
     fn byte(&mut self) -> Option<u8> {
-        let front = self.chunks.front_mut()?;
-        let byte = front.get_u8();
-        if front.is_empty() {
+        let byte = *self.chunks.front()?.first()?;
+        self.consume(1);
+        Some(byte)
+    }
+
+    /// Drops bytes of the first chunk, which has them.
+    fn consume(&mut self, len: usize) {
+        let Some(front) = self.chunks.front_mut() else { return };
+        if front.len() > len {
+            front.advance(len);
+        } else {
             self.chunks.pop_front();
         }
-        Some(byte)
     }
 }
 

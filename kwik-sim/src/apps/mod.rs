@@ -12,6 +12,7 @@ mod primary;
 mod push;
 mod raw;
 mod reader;
+pub mod requests;
 mod response;
 mod secondaries;
 mod server;

@@ -28,11 +28,13 @@ use crate::{
 pub struct SendStream {
     stream: StreamRef,
     is_reset: bool,
+    /// Of a stream that was not split: the receive half goes with this one, under one lock.
+    pub(super) releases_recv: bool,
 }
 
 impl SendStream {
     pub(crate) fn new(stream: StreamRef) -> Self {
-        Self { stream, is_reset: false }
+        Self { stream, is_reset: false, releases_recv: false }
     }
 
     /// The stream's id.
@@ -358,14 +360,18 @@ impl Drop for SendStream {
     fn drop(&mut self) {
         let handle = self.stream.handle;
         contained(|| {
-            // The waker is dropped after the lock.
-            let _waker = self.stream.command(|stream, waiters| {
+            // The wakers are dropped after the lock.
+            let _wakers = self.stream.command(|stream, waiters| {
                 if std::thread::panicking() {
                     // A half that is gone needs no reset.
                     let _ = stream.reset(0);
                 }
                 stream.release_send();
-                waiters.writers.remove(&handle)
+                if self.releases_recv {
+                    stream.release_recv();
+                }
+                let reader = self.releases_recv.then(|| waiters.readers.remove(&handle));
+                (waiters.writers.remove(&handle), reader)
             });
         });
     }

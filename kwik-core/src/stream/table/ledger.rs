@@ -1,10 +1,12 @@
 //! The sums of the table, counted anew.
 
 use super::StreamTable;
+#[cfg(feature = "__test_exports")]
 use crate::id::StreamHandle;
 
 impl StreamTable {
     /// The streams that are not gone.
+    #[cfg(feature = "__test_exports")]
     pub(crate) fn handles(&self) -> Vec<StreamHandle> {
         self.streams.handles()
     }

@@ -262,6 +262,15 @@ impl StreamTable {
         }
     }
 
+    /// As [`Self::pop_sendable`], if all that the stream has to send are at most `max_len` bytes. Not a part, which may have
+    /// to yield.
+    pub(crate) fn pop_short(&mut self, max_len: usize) -> Option<StreamHandle> {
+        let handle = self.outbox.sendable.front(&self.streams)?;
+        let stream = self.streams.get(handle).filter(|stream| stream.grant.is_none())?;
+        let is_short = stream.send.as_ref().is_some_and(|half| half.stream.buffered_bytes() <= max_len);
+        if is_short && self.is_sendable(handle) { self.outbox.sendable.pop(&mut self.streams) } else { None }
+    }
+
     /// The next bytes of a stream, at most `max_len`. They count as handed out; call [`Self::on_segment_packed`].
     pub(crate) fn segment(&mut self, handle: StreamHandle, max_len: usize) -> Option<Segment> {
         let segment = self.with_send(handle, |send| send.next_segment(max_len))??;

@@ -218,6 +218,10 @@ impl SendQueue {
         self.levels[at].1.push(streams, handle);
     }
 
+    pub(super) fn front(&self, streams: &Streams) -> Option<StreamHandle> {
+        self.levels.iter().find_map(|(_, queue)| queue.front(streams))
+    }
+
     pub(super) fn pop(&mut self, streams: &mut Streams) -> Option<StreamHandle> {
         let at = self.levels.iter().position(|(_, queue)| !queue.is_empty())?;
         let handle = self.levels[at].1.pop(streams);

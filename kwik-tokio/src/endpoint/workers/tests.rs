@@ -1,27 +1,22 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
     time::Duration,
 };
 
-use kwik_core::{ClientConfig, Limits, ServerConfig, SessionError, TransportCode};
+use kwik_core::{ClientConfig, ServerConfig};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{RootCertStore, pki_types::PrivateKeyDer};
 use tokio::{net::UdpSocket, sync::watch, task::JoinSet};
 
 use super::*;
-use crate::{
-    BindError, ClientSession, DialError, Endpoint, EndpointConfig, ListenError, Listener, Local, ServerSession,
-    generate_identity, listen,
-};
+use crate::{ClientSession, Endpoint, EndpointConfig, Listener, ServerSession, generate_identity};
 
 const NAME: &str = "localhost";
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A listener with some workers, and clients that trust it.
 struct Site {
-    listener: Arc<Listener>,
-    server: ServerConfig,
+    listener: Listener,
     client: ClientConfig,
 }
 
@@ -33,20 +28,7 @@ impl Site {
         let mut roots = RootCertStore::empty();
         roots.add(cert.der().clone()).unwrap();
         let endpoint = Endpoint::bind(LOOPBACK, config).unwrap();
-        let listener = Arc::new(endpoint.listen(server.clone()).unwrap());
-        Self { listener, server, client: ClientConfig::with_roots(roots).unwrap() }
-    }
-
-    /// One that echoes whatever comes.
-    fn echoing(config: EndpointConfig) -> Self {
-        let site = Self::new(config);
-        let listener = Arc::clone(&site.listener);
-        tokio::spawn(async move {
-            while let Some(session) = listener.accept().await {
-                tokio::spawn(echo(session));
-            }
-        });
-        site
+        Self { listener: endpoint.listen(server).unwrap(), client: ClientConfig::with_roots(roots).unwrap() }
     }
 
     async fn dial(&self, server: SocketAddr) -> ClientSession {
@@ -113,20 +95,15 @@ fn workers(count: usize) -> EndpointConfig {
     EndpointConfig::new().workers(count)
 }
 
-fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
-    let mut limits = Limits::default();
-    change(&mut limits);
-    limits
-}
-
 /// Eight clients that move some times: whether the kernel or the workers bring their datagrams home.
 async fn move_clients(config: EndpointConfig) -> Site {
-    let site = Site::echoing(config);
+    let site = Site::new(config);
     let (moves, moved) = watch::channel(0);
     let mut clients = Vec::new();
     for _ in 0..8 {
         let server = forwarder(site.listener.local_addr(), moved.clone()).await;
         clients.push(site.dial(server).await);
+        tokio::spawn(echo(site.listener.accept().await.unwrap()));
     }
     for client in &clients {
         say(client, b"hello").await;
@@ -168,165 +145,6 @@ async fn workers_hand_over_datagrams_of_clients_that_moved() {
         assert!(site.handed_over() > 0);
     })
     .await;
-}
-
-#[tokio::test]
-async fn sessions_are_limited_over_all_workers() {
-    within(async {
-        let site = Site::new(workers(4).limits(limits(|limits| limits.sessions_max = 5)));
-        let mut clients = Vec::new();
-        for _ in 0..5 {
-            let client = site.dial(site.listener.local_addr()).await;
-            client.welcomed().await.unwrap();
-            clients.push((client, site.listener.accept().await.unwrap()));
-        }
-        assert_eq!(site.listener.stats().sessions, 5);
-        let refused = site.dial(site.listener.local_addr()).await;
-        let end = refused.welcomed().await.unwrap_err();
-        assert!(matches!(end, SessionError::Transport { code: TransportCode::SERVER_BUSY, .. }), "{end}");
-        let sum: usize = site.workers().iter().map(|worker| worker.endpoint.sessions).sum();
-        assert_eq!(sum, 5);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn sessions_that_nobody_accepts_are_limited_over_all_workers() {
-    within(async {
-        let site = Site::new(workers(4).limits(limits(|limits| limits.accept_queue_sessions = 3)));
-        let mut waiting = Vec::new();
-        for _ in 0..3 {
-            let client = site.dial(site.listener.local_addr()).await;
-            client.welcomed().await.unwrap();
-            say_nothing(&client);
-            waiting.push(client);
-        }
-        // It may be welcomed before it is refused.
-        let end = site.dial(site.listener.local_addr()).await.closed().await;
-        assert!(matches!(end, SessionError::Transport { code: TransportCode::SERVER_BUSY, .. }), "{end}");
-        for _ in 0..3 {
-            assert!(site.listener.accept().await.is_some());
-        }
-    })
-    .await;
-}
-
-fn say_nothing(client: &ClientSession) {
-    assert_eq!(client.stats().streams_open, 0);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn close_ends_the_sessions_of_all_workers_and_frees_the_port() {
-    within(async {
-        let site = Site::echoing(workers(4));
-        let address = site.listener.local_addr();
-        let mut clients = Vec::new();
-        for _ in 0..16 {
-            let client = site.dial(address).await;
-            say(&client, b"hello").await;
-            clients.push(client);
-        }
-        let with_sessions = site.workers().iter().filter(|worker| worker.endpoint.sessions > 0).count();
-        assert!(with_sessions > 1 || cfg!(not(target_os = "linux")), "{:?}", site.workers());
-        site.listener.close(7, "shut").await;
-        for client in clients {
-            let end = SessionError::ClosedByPeer { code: 7, reason: "shut".to_owned(), cut_short: false };
-            assert_eq!(client.closed().await, end);
-        }
-        assert!(site.listener.accept().await.is_none());
-        assert_eq!(listen(address, site.server.clone()).await.unwrap().local_addr(), address);
-    })
-    .await;
-}
-
-/// Sockets that share a port share it among themselves only.
-#[tokio::test]
-async fn port_of_an_endpoint_with_workers_is_in_use() {
-    within(async {
-        let site = Site::new(workers(3));
-        let address = site.listener.local_addr();
-        for count in [1, 3] {
-            let error = Endpoint::bind(address, workers(count)).unwrap_err();
-            assert!(matches!(error, BindError::AddressInUse { address: named } if named == address), "{error}");
-        }
-        let error = listen(address, site.server.clone()).await.unwrap_err();
-        assert!(matches!(error, ListenError::AddressInUse { .. }), "{error}");
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_outlive_the_listener_at_every_worker() {
-    within(async {
-        let site = Site::new(workers(4));
-        let (address, mut sessions) = (site.listener.local_addr(), Vec::new());
-        for _ in 0..8 {
-            let client = site.dial(address).await;
-            tokio::spawn(echo(site.listener.accept().await.unwrap()));
-            sessions.push(client);
-        }
-        drop(site.listener);
-        for client in &sessions {
-            say(client, &[1; 50_000]).await;
-        }
-        drop(sessions);
-        while let Err(error) = listen(address, site.server.clone()).await {
-            assert!(matches!(error, ListenError::AddressInUse { .. }), "{error}");
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn workers_dial_in_turns_and_hear_their_answers() {
-    within(async {
-        let site = Site::echoing(workers(2));
-        let dialling = Endpoint::bind(LOOPBACK, workers(3)).unwrap();
-        for _ in 0..6 {
-            let client = dialling.dial((site.listener.local_addr(), NAME), site.client.clone()).await.unwrap();
-            say(&client, &[3; 10_000]).await;
-            std::mem::forget(client);
-        }
-        let sessions = |worker: &WorkerStats| worker.endpoint.sessions;
-        let spread: Vec<_> = dialling.worker_stats().iter().map(sessions).collect();
-        assert_eq!(spread.iter().sum::<usize>(), 6);
-        assert!(spread.iter().all(|sessions| *sessions == 2) || spread.len() == 1, "{spread:?}");
-    })
-    .await;
-}
-
-/// The kernel tells one of the sockets, not the one that sent.
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn closed_port_is_told_to_whichever_worker_dialled() {
-    within(async {
-        let site = Site::new(workers(1));
-        let dialling = Endpoint::bind(LOOPBACK, workers(4)).unwrap();
-        for _ in 0..8 {
-            let closed = std::net::UdpSocket::bind(LOOPBACK).unwrap().local_addr().unwrap();
-            let error = dialling.dial((closed, NAME), site.client.clone()).await.unwrap_err();
-            assert!(matches!(error, DialError::Unreachable { .. }), "{error}");
-        }
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn there_is_a_worker_for_each_thread_by_default() {
-    let count = |local: Local| Endpoint::bind(local, EndpointConfig::new()).unwrap().worker_stats().len();
-    assert_eq!(count(LOOPBACK.into()), if cfg!(target_os = "linux") { 3 } else { 1 });
-    assert_eq!(count(Local::any()), 1, "it dials");
-    assert_eq!(count(std::net::UdpSocket::bind(LOOPBACK).unwrap().into()), 1);
-    for wrong in [0, 257] {
-        let error = Endpoint::bind(LOOPBACK, workers(wrong)).unwrap_err();
-        assert!(matches!(error, BindError::Config(_)) && error.to_string().contains("workers"), "{error}");
-    }
-}
-
-#[tokio::test]
-async fn there_is_one_worker_on_one_thread() {
-    assert_eq!(Endpoint::bind(LOOPBACK, EndpointConfig::new()).unwrap().worker_stats().len(), 1);
 }
 
 // ---- inboxes
