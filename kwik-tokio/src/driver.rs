@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 use crate::{
     endpoint::{Shared, now, unix_now},
     log::Log,
-    udp::{Outgoing, ReceiveBuffer, UdpIo, Unreachable},
+    udp::{Batch, Outgoing, ReceiveBuffer, UdpIo, Unreachable},
     waiters::{Wakes, contained},
 };
 
@@ -21,6 +21,8 @@ use crate::{
 const RECEIVES_PER_TURN: usize = 2;
 /// Sends in one turn; each may carry many datagrams.
 const SENDS_PER_TURN: usize = 32;
+/// Bytes sent in one turn, so that what arrives for a small session does not wait behind a large one's backlog.
+const SEND_BYTES_PER_TURN: usize = 256 * 1024;
 /// Events in one turn.
 const EVENTS_PER_TURN: usize = 1024;
 /// While the socket is full the core's queue keeps its deadline in the past; timers, and a socket that cannot be read,
@@ -68,8 +70,8 @@ impl Driver {
 
     /// The wall clock may have been set, or have gone on while the machine slept. To be read before anything is received
     /// that is judged by it.
-    fn read_wall_clock(&mut self) {
-        let (now, unix) = (now(), unix_now());
+    fn read_wall_clock(&mut self, now: Instant) {
+        let unix = unix_now();
         let (then, unix_then) = self.clocks;
         let expected = unix_then.saturating_add(now.saturating_duration_since(then));
         if unix.abs_diff(expected) > WALL_CLOCK_TOLERANCE {
@@ -87,7 +89,7 @@ impl Driver {
         }
     }
 
-    fn receive(&mut self, cx: &mut Context<'_>) -> Step {
+    fn receive(&mut self, cx: &mut Context<'_>, mut now: Instant) -> Step {
         let mut buf = ReceiveBuffer::take();
         for _ in 0..RECEIVES_PER_TURN {
             let batch = match self.socket.poll_receive(cx, &mut buf) {
@@ -95,28 +97,33 @@ impl Driver {
                 Poll::Ready(None) => return Step::Blocked,
                 Poll::Ready(Some(batch)) => batch,
             };
-            let (now, shared) = (now(), &self.end.0);
-            if !shared.group.is_shared() {
-                shared.lock().core.handle_datagrams(now, batch.datagrams());
-                continue;
-            }
-            let mut strays = Vec::new();
-            let own = batch.datagrams().filter(|(meta, datagram)| {
-                let other = shared.group.other_owner(shared.index, datagram);
-                strays.extend(other.map(|owner| (owner, *meta, *datagram)));
-                other.is_none()
-            });
-            shared.lock().core.handle_datagrams(now, own);
-            shared.group.hand_over(strays);
+            self.handle_batch(&batch, now);
+            now = self::now();
         }
         Step::More
     }
 
+    /// Hands datagrams to the core, and over to other workers what is theirs.
+    fn handle_batch(&self, batch: &Batch<'_>, now: Instant) {
+        let shared = self.shared();
+        if !shared.group.is_shared() {
+            shared.lock().core.handle_datagrams(now, batch.datagrams());
+            return;
+        }
+        let mut strays = Vec::new();
+        let own = batch.datagrams().filter(|(meta, datagram)| {
+            let other = shared.group.other_owner(shared.index, datagram);
+            strays.extend(other.map(|owner| (owner, *meta, *datagram)));
+            other.is_none()
+        });
+        shared.lock().core.handle_datagrams(now, own);
+        shared.group.hand_over(strays);
+    }
+
     /// Takes what came to other workers for this one.
-    fn receive_post(&self, cx: &Context<'_>) {
+    fn receive_post(&self, cx: &Context<'_>, now: Instant) {
         let post = self.shared().group.take_post(self.shared().index, cx.waker());
         if post.has_datagrams() {
-            let now = now();
             self.shared().lock().core.handle_datagrams(now, post.datagrams());
         }
         if !post.unreachable.is_empty() {
@@ -144,17 +151,22 @@ impl Driver {
         }
     }
 
-    fn fire_timeout(&self) {
-        let now = now();
+    fn fire_timeout(&self, now: Instant) {
         let mut state = self.shared().lock();
         if state.core.poll_timeout().is_some_and(|deadline| deadline <= now) {
             state.core.handle_timeout(now);
         }
     }
 
-    fn send(&mut self, cx: &mut Context<'_>) -> Step {
+    fn send(&mut self, cx: &mut Context<'_>, mut now: Instant) -> Step {
+        let mut bytes = 0;
         for _ in 0..SENDS_PER_TURN {
-            let Some(mut outgoing) = self.outgoing.take().or_else(|| self.next_outgoing()) else { return Step::Done };
+            if bytes >= SEND_BYTES_PER_TURN {
+                break;
+            }
+            let Some(mut outgoing) = self.outgoing.take().or_else(|| self.next_outgoing(now)) else {
+                return Step::Done;
+            };
             match self.socket.poll_send(cx, &mut outgoing, &self.send_buf) {
                 Poll::Pending => {
                     self.outgoing = Some(outgoing);
@@ -163,15 +175,18 @@ impl Driver {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(unreachable)) => self.report_unreachable(&[unreachable]),
             }
+            bytes += self.send_buf.len();
+            // To send takes time, and round trips are measured by it.
+            now = self::now();
         }
         Step::More
     }
 
-    fn next_outgoing(&mut self) -> Option<Outgoing> {
+    fn next_outgoing(&mut self, now: Instant) -> Option<Outgoing> {
         let segments_max = self.socket.segments_max();
         self.send_buf.clear();
         let mut state = self.end.0.lock();
-        state.core.poll_transmit(now(), segments_max, &mut self.send_buf).map(Outgoing::new)
+        state.core.poll_transmit(now, segments_max, &mut self.send_buf).map(Outgoing::new)
     }
 
     fn deliver_events(&mut self) -> Step {
@@ -233,12 +248,13 @@ impl Future for Driver {
         let (parked, dials) = this.shared().lock().unpark_driver();
         drop(parked);
         this.tend_socket(dials);
-        this.read_wall_clock();
+        let now = now();
+        this.read_wall_clock(now);
         let heard = this.receive_errors(cx);
-        this.receive_post(cx);
-        let received = this.receive(cx);
-        this.fire_timeout();
-        let sent = this.send(cx);
+        this.receive_post(cx, now);
+        let received = this.receive(cx, now);
+        this.fire_timeout(now);
+        let sent = this.send(cx, now);
         let delivered = this.deliver_events();
         if sent == Step::Done && this.has_finished() {
             return Poll::Ready(());

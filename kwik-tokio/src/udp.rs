@@ -16,7 +16,7 @@ use std::{
 };
 
 use kwik_core::{DatagramMeta, EcnCodepoint, Routing, Transmit};
-use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
+use quinn_udp::{RecvMeta, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{io::Interest, net::UdpSocket};
 
@@ -29,6 +29,8 @@ use crate::{
 const UDP_PAYLOAD_MAX: usize = 65_507;
 /// Room for one receive, which the kernel may fill with many datagrams of one sender.
 const RECEIVE_BYTES: usize = 64 * 1024;
+/// Receives in one call of the system. More cost their memory, and time in each call, and gained nothing.
+const BATCH_SIZE: usize = 4;
 /// ICMP errors taken in one turn.
 const ICMP_PER_TURN: usize = 64;
 /// At most one socket error is logged in this time.

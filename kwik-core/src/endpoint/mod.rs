@@ -10,13 +10,15 @@ mod seeded;
 mod timer;
 mod workers;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Transmit};
+use rustc_hash::FxHashSet;
 
 use self::admission::{Admission, ListenConfig};
 pub use self::dial::ConnectError;
@@ -89,7 +91,7 @@ enum Owner {
 }
 
 /// A part of the endpoint that is driven on its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Key {
     Incoming(usize),
     Session(SessionHandle),
@@ -563,12 +565,12 @@ fn exchange(quic: &mut quinn_proto::Endpoint, owners: &mut BTreeMap<usize, Owner
 /// A queue that holds each key at most once.
 struct Queue<K> {
     order: VecDeque<K>,
-    members: BTreeSet<K>,
+    members: FxHashSet<K>,
 }
 
-impl<K: Copy + Ord> Queue<K> {
+impl<K: Copy + Eq + Hash> Queue<K> {
     fn new() -> Self {
-        Self { order: VecDeque::new(), members: BTreeSet::new() }
+        Self { order: VecDeque::new(), members: FxHashSet::default() }
     }
 
     fn push(&mut self, key: K) {

@@ -111,6 +111,9 @@ impl Path {
         while let Some(frame) = self.control.next(&mut self.quic)? {
             self.note_received(frame.name());
             let ControlFrame::PacketAck(ack) = frame else {
+                if matches!(frame, ControlFrame::Close(_)) {
+                    self.inbound.packets.on_peer_closing();
+                }
                 return Ok(Some(PathInput::Control(frame)));
             };
             let new = self.sent.on_ack(&ack.ranges)?;

@@ -109,6 +109,8 @@ pub(crate) struct Path {
     inbound: Inbound,
     data_open: bool,
     sent: SentPackets,
+    /// Whether packets were submitted since acknowledgements of the peer's were last sent along.
+    has_submitted: bool,
     health: Health,
     /// How often the peer had acknowledged something when that was last looked at.
     acks: u64,
@@ -162,6 +164,7 @@ impl Path {
             inbound: Inbound::default(),
             data_open: false,
             sent: SentPackets::default(),
+            has_submitted: false,
             health: Health::new(now),
             acks: 0,
             timers_handled: None,
@@ -436,17 +439,29 @@ impl Path {
         if self.ended || !self.control.is_open() {
             return;
         }
-        if self.data_open
-            && self.control.is_ready()
-            && let Some(ranges) = self.inbound.packets.take_report(now)
-        {
-            self.control.queue(&PacketAck { ranges }.into());
-            self.note_sent("PACKET_ACK");
-        }
+        self.report(now, !self.control.is_flushed());
         // The control plane takes QUIC's window and the peer's credit before carriers do ([P-5.1]).
         self.flush_control(now);
         self.carriers.flush_all(&mut self.quic);
         self.note_carriers();
+    }
+
+    /// Acknowledges the peer's packets beside those that were sent in this turn.
+    pub(crate) fn report_along(&mut self, now: Instant) {
+        if std::mem::take(&mut self.has_submitted) && self.report(now, true) {
+            self.flush_control(now);
+        }
+    }
+
+    /// Queues an acknowledgement of the peer's packets, if one is due.
+    fn report(&mut self, now: Instant, goes_along: bool) -> bool {
+        if !self.data_open || !self.control.is_ready() {
+            return false;
+        }
+        let Some(ranges) = self.inbound.packets.take_report(now, goes_along) else { return false };
+        self.control.queue(&PacketAck { ranges }.into());
+        self.note_sent("PACKET_ACK");
+        true
     }
 
     fn note_carriers(&mut self) {
@@ -493,6 +508,7 @@ impl Path {
         let number = self.sent.next();
         let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         self.sent.on_sent();
+        self.has_submitted = true;
         self.bytes_sent = self.bytes_sent.saturating_add(bytes);
         self.carriers.submit(&mut self.quic, carrier, chunks, &self.limits);
         self.note_sent("PACKET");

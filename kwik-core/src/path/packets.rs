@@ -82,11 +82,16 @@ pub(super) struct ReceivedPackets {
     /// What the last report said.
     reported: SmallVec<[Range<u64>; 4]>,
     report_at: Option<Instant>,
+    /// The peer is closing, and waits for nothing but this.
+    is_peer_closing: bool,
     received: u64,
 }
 
 impl ReceivedPackets {
-    const REPORT_EVERY: u32 = 4;
+    /// Packets that are worth a report which goes along with other frames.
+    const REPORT_ALONG: u32 = 4;
+    /// Packets that are worth a report which goes alone, in a datagram that the peer's QUIC must acknowledge.
+    const REPORT_ALONE: u32 = 32;
     const REPORT_DELAY: Duration = Duration::from_millis(20);
 
     /// A packet header was read.
@@ -116,9 +121,11 @@ impl ReceivedPackets {
         self.report_at.get_or_insert_with(|| now.checked_add(Self::REPORT_DELAY).unwrap_or(now));
     }
 
-    /// The ranges of a PACKET_ACK, when one is due.
-    pub(super) fn take_report(&mut self, now: Instant) -> Option<SmallVec<[Range<u64>; 4]>> {
-        let due = self.unreported >= Self::REPORT_EVERY || self.report_at.is_some_and(|at| now >= at);
+    /// The ranges of a PACKET_ACK, when one is due. It is sooner if it goes along with other frames.
+    pub(super) fn take_report(&mut self, now: Instant, goes_along: bool) -> Option<SmallVec<[Range<u64>; 4]>> {
+        let enough = if goes_along { Self::REPORT_ALONG } else { Self::REPORT_ALONE };
+        let is_awaited = self.is_peer_closing && self.unreported > 0;
+        let due = is_awaited || self.unreported >= enough || self.report_at.is_some_and(|at| now >= at);
         if !due {
             return None;
         }
@@ -132,6 +139,11 @@ impl ReceivedPackets {
         }
         self.reported.clone_from(&ranges);
         Some(ranges)
+    }
+
+    /// The peer is closing: from now on every packet is reported at once.
+    pub(super) fn on_peer_closing(&mut self) {
+        self.is_peer_closing = true;
     }
 
     /// Makes the report that is owed due now. Returns whether it was not due before.
@@ -192,9 +204,9 @@ mod tests {
             assert!(received.on_start(PacketNumber(number)).is_ok());
             received.on_end(start, PacketNumber(number));
         }
-        assert_eq!(received.take_report(start), None);
+        assert_eq!(received.take_report(start, true), None);
         let due = received.deadline().expect("a report is owed");
-        assert_eq!(received.take_report(due).map(|ranges| ranges.to_vec()), Some(vec![0..1, 2..4]));
+        assert_eq!(received.take_report(due, false).map(|ranges| ranges.to_vec()), Some(vec![0..1, 2..4]));
         assert_eq!(received.deadline(), None);
     }
 
@@ -213,13 +225,13 @@ mod tests {
 
     // [P-6.6]
     #[test]
-    fn fourth_packet_is_reported_at_once_and_the_lowest_ranges_first() {
+    fn fourth_packet_is_reported_with_other_frames_and_the_lowest_ranges_first() {
         let start = instant();
         let mut received = ReceivedPackets::default();
         let mut receive = |number| {
             received.on_start(PacketNumber(number)).expect("a new number");
             received.on_end(start, PacketNumber(number));
-            received.take_report(start)
+            received.take_report(start, true)
         };
         assert_eq!([0, 2, 4].map(&mut receive), [None, None, None]);
         assert_eq!(receive(6).map(|ranges| ranges.len()), Some(4));
@@ -229,5 +241,29 @@ mod tests {
         }
         let ranges = last.expect("reported");
         assert_eq!((ranges.len(), ranges.last()), (ACK_RANGES_MAX, Some(&(126..127))));
+    }
+
+    // [P-6.6]
+    #[test]
+    fn many_packets_are_reported_even_if_nothing_else_is_to_be_sent() {
+        let mut received = ReceivedPackets::default();
+        for number in 0..32 {
+            assert_eq!(received.take_report(instant(), false), None, "before packet {number}");
+            received.on_start(PacketNumber(number)).expect("a new number");
+            received.on_end(instant(), PacketNumber(number));
+        }
+        assert_eq!(received.take_report(instant(), false).map(|ranges| ranges.to_vec()), Some(vec![0..32]));
+    }
+
+    // [P-6.6]
+    #[test]
+    fn peer_that_closes_waits_for_no_report() {
+        let mut received = ReceivedPackets::default();
+        received.on_start(PacketNumber(0)).expect("a new number");
+        received.on_end(instant(), PacketNumber(0));
+        assert_eq!(received.take_report(instant(), true), None);
+        received.on_peer_closing();
+        assert_eq!(received.take_report(instant(), false).map(|ranges| ranges.to_vec()), Some(vec![0..1]));
+        assert_eq!(received.take_report(instant(), false), None);
     }
 }

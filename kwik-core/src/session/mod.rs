@@ -334,7 +334,9 @@ impl Session {
         }
         // Streams that were freed above may be worth credit at once.
         more |= self.common.credit.deadline(&self.common.streams).is_some_and(|at| at <= moment.now);
-        more | self.flush_data()
+        more |= self.flush_data();
+        self.common.paths.iter_mut().for_each(|(_, path)| path.report_along(moment.now));
+        more
     }
 
     fn flush_stream_control(&mut self) {

@@ -1,6 +1,7 @@
 //! Bytes that wait to be sent: as the application gave them, or small pieces gathered in one allocation.
 
 use bytes::{Bytes, BytesMut};
+use std::collections::BTreeMap;
 
 /// Writes shorter than this are copied, bytes.
 pub(super) const SMALL_BYTES: usize = 1024;
@@ -33,7 +34,9 @@ impl Buffer {
     pub(super) fn split_to(&mut self, len: usize) -> Bytes {
         match self {
             Self::Slice(data) => data.split_to(len.min(data.len())),
-            Self::Gathered(data) => data.split_to(len.min(data.len())).freeze(),
+            // All of it needs no counted reference.
+            Self::Gathered(data) if len >= data.len() => std::mem::take(data).freeze(),
+            Self::Gathered(data) => data.split_to(len).freeze(),
         }
     }
 
@@ -42,5 +45,63 @@ impl Buffer {
             Self::Slice(data) => data.len(),
             Self::Gathered(data) => data.len(),
         }
+    }
+}
+
+/// Buffers by where they begin; none overlaps another. Mostly there is one, which needs no memory of its own.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    /// The lowest.
+    first: Option<(u64, Buffer)>,
+    rest: BTreeMap<u64, Buffer>,
+}
+
+impl Pending {
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    /// Where the lowest begins.
+    pub(super) fn start(&self) -> Option<u64> {
+        self.first.as_ref().map(|(start, _)| *start)
+    }
+
+    pub(super) fn insert(&mut self, start: u64, buffer: Buffer) {
+        match &self.first {
+            None => self.first = Some((start, buffer)),
+            Some((first, _)) if start < *first => {
+                self.rest.extend(self.first.replace((start, buffer)));
+            }
+            Some(_) => drop(self.rest.insert(start, buffer)),
+        }
+    }
+
+    pub(super) fn pop_first(&mut self) -> Option<(u64, Buffer)> {
+        std::mem::replace(&mut self.first, self.rest.pop_first())
+    }
+
+    /// The buffer that ends at a position.
+    pub(super) fn ending_at_mut(&mut self, end: u64) -> Option<&mut Buffer> {
+        let before = self.rest.range_mut(..end).next_back().map(|(start, buffer)| (*start, buffer));
+        let (start, buffer) = match before {
+            Some(before) => before,
+            None => self.first.as_mut().map(|(start, buffer)| (*start, buffer))?,
+        };
+        (start + buffer.len() as u64 == end).then_some(buffer)
+    }
+
+    /// Those that begin below a position.
+    pub(super) fn below(&self, end: u64) -> impl Iterator<Item = &Buffer> {
+        let first = self.first.as_ref().filter(|(start, _)| *start < end).map(|(_, buffer)| buffer);
+        first.into_iter().chain(self.rest.range(..end).map(|(_, buffer)| buffer))
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.first = None;
+        self.rest.clear();
     }
 }

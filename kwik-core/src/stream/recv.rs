@@ -278,6 +278,11 @@ impl RecvStream {
         }
     }
 
+    /// Whether a read of so many bytes has to wait.
+    pub(super) fn is_blocked(&self, max: usize) -> bool {
+        max > 0 && self.is_open() && self.assembly.buffered_bytes() == 0 && !self.is_consumed()
+    }
+
     /// Whether nothing more can come of this half: late bytes may be ignored.
     pub(super) fn is_done(&self) -> bool {
         match self.state {

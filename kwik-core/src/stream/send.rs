@@ -1,12 +1,11 @@
 //! The sending half of a stream.
 
-use super::buffer::{Buffer, SMALL_BYTES};
+use super::buffer::{Buffer, Pending, SMALL_BYTES};
 use crate::error::{ErrorCode, TransportCode};
 use crate::limits::VARINT_MAX;
 use crate::protocol_event::BlockedBy;
 use crate::range_set::RangeSet;
 use bytes::Bytes;
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// What a stream may always buffer of bytes that the peer's credit lets through. Otherwise bytes that wait for credit
@@ -81,7 +80,7 @@ pub(super) enum Position {
 
 #[derive(Debug)]
 pub(super) struct SendStream {
-    pending: BTreeMap<u64, Buffer>,
+    pending: Pending,
     buffered: usize,
     /// Bytes taken for the lowest hole without room for them. What is sent next makes up for them.
     overdraft: usize,
@@ -112,7 +111,7 @@ pub(super) struct SendStream {
 impl SendStream {
     pub(super) fn new(limit: u64) -> Self {
         Self {
-            pending: BTreeMap::new(),
+            pending: Pending::default(),
             buffered: 0,
             overdraft: 0,
             part: None,
@@ -184,7 +183,7 @@ impl SendStream {
 
     fn room_at_head(&self) -> usize {
         let mut room = SENDABLE_BYTES_MIN;
-        for buffer in self.pending.range(..self.limit).map(|(_, buffer)| buffer) {
+        for buffer in self.pending.below(self.limit) {
             room = room.saturating_sub(buffer.len());
             if room == 0 {
                 break;
@@ -201,9 +200,7 @@ impl SendStream {
     /// Stores admitted bytes as a copy.
     pub(super) fn store_copy(&mut self, position: Position, data: &[u8]) {
         let (mut offset, mut rest) = (self.cover(position, data.len()), data);
-        if let Some((&start, buffer)) = self.pending.range_mut(..offset).next_back()
-            && start + buffer.len() as u64 == offset
-        {
+        if let Some(buffer) = self.pending.ending_at_mut(offset) {
             let appended = buffer.append(rest);
             offset += appended as u64;
             rest = &rest[appended..];
@@ -382,8 +379,8 @@ impl SendStream {
 
     /// Whether [`Self::next_segment`] has something to send.
     pub(super) fn is_sendable(&self) -> bool {
-        match self.pending.first_key_value() {
-            Some((&offset, _)) => offset < self.limit,
+        match self.pending.start() {
+            Some(offset) => offset < self.limit,
             None => self.is_fin_due(),
         }
     }

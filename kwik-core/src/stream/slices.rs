@@ -77,6 +77,9 @@ impl Slices {
 
     /// What waits of one stream was `before` and is `after`.
     pub(super) fn on_changed(&mut self, before: &[(PathId, usize)], after: &[(PathId, usize)]) {
+        if before.is_empty() && after.is_empty() {
+            return;
+        }
         // As most often, the same paths as before, and one of them with more bytes or fewer.
         if before.len() == after.len() && before.iter().zip(after).all(|(before, after)| before.0 == after.0) {
             for ((path, before), (_, after)) in before.iter().zip(after).filter(|(before, after)| before != after) {

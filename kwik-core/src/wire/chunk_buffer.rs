@@ -31,11 +31,17 @@ impl ChunkBuffer {
         if self.varint.missing == 0 {
             let front = self.chunks.front_mut()?;
             let size = usize::from(varint_size(*front.first()?));
-            // As most often, one chunk has all of it.
-            if let Some(bytes) = front.get(..size) {
-                let value = bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
-                let value = value & (u64::MAX >> (66 - 8 * size as u32));
-                self.consume(size);
+            // As most often, one chunk has all of it, and more.
+            if front.len() > size {
+                let value = match size {
+                    1 => u64::from(front[0]),
+                    2 => u64::from(front.get_u16() & 0x3fff),
+                    4 => u64::from(front.get_u32() & 0x3fff_ffff),
+                    _ => front.get_u64() & (u64::MAX >> 2),
+                };
+                if size == 1 {
+                    front.advance(1);
+                }
                 return Some((value, size as u64));
             }
             self.varint = PartialVarint::begin(self.byte()?);

@@ -308,8 +308,9 @@ impl StreamTable {
     /// Takes received bytes, at most `max`: the next in order, or the lowest that arrived.
     pub(crate) fn read(&mut self, handle: StreamHandle, max: usize, ordered: bool) -> Result<Chunk, ReadError> {
         let half = self.streams.get(handle).and_then(|stream| stream.recv.as_ref());
-        if half.is_none_or(|half| half.released) {
-            return Err(ReadError::ClosedStream);
+        let half = half.filter(|half| !half.released).ok_or(ReadError::ClosedStream)?;
+        if half.stream.is_blocked(max) {
+            return Err(if self.closed { ReadError::SessionClosed } else { ReadError::Blocked });
         }
         let result = self.with_recv(handle, |recv| recv.read(max, ordered)).unwrap_or(Err(ReadError::ClosedStream));
         match result {
@@ -590,16 +591,26 @@ impl StreamTable {
         if !send_done || !recv_done || stream.signals.any() {
             return;
         }
+        if stream.links.iter().any(|link| link.is_in()) {
+            self.dequeue(handle);
+            self.outbox.forget(&mut self.streams, handle);
+        }
+        self.writers.forget(&mut self.streams, handle);
+        let Some(stream) = self.streams.remove(handle) else { return };
         let (id, grant, abandoned) = (stream.id, stream.grant, stream.abandoned);
         self.requests -= stream.request;
         // Both halves give back what they hold through the sums of the session.
-        self.with_recv(handle, |recv| recv.fail(ErrorCode::Application(0)));
-        self.with_send(handle, |send| send.reset(ErrorCode::Application(0)));
-        self.dequeue(handle);
-        self.outbox.forget(&mut self.streams, handle);
-        self.writers.forget(&mut self.streams, handle);
-        let send = self.streams.remove(handle).and_then(|stream| stream.send);
-        self.draining -= usize::from(send.is_some_and(|half| half.stream.is_draining()));
+        if let Some(RecvHalf { stream: mut recv, .. }) = stream.recv {
+            self.spans -= recv.counted_spans();
+            self.slices.on_changed(recv.slice_bytes(), &[]);
+            recv.fail(ErrorCode::Application(0));
+            recv.settle(&mut self.budget);
+        }
+        if let Some(SendHalf { stream: send, .. }) = stream.send {
+            self.send_buffered -= send.buffered_bytes();
+            self.budget.on_changed(send.buffered_bytes() as u64, 0);
+            self.draining -= usize::from(send.is_draining());
+        }
         self.wake_for_room();
         if self.role == TableRole::Client {
             self.gone.push(id);

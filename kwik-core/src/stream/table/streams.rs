@@ -113,6 +113,12 @@ pub(super) struct Link {
     is_in: bool,
 }
 
+impl Link {
+    pub(super) fn is_in(self) -> bool {
+        self.is_in
+    }
+}
+
 /// Streams that wait, the first at the front.
 #[derive(Debug)]
 pub(super) struct Queue {
