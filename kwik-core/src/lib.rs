@@ -84,7 +84,7 @@ pub use config::{
     AckFrequency, Authorizer, ClientConfig, ConfigError, Congestion, EndpointConfig, PathPolicy, SecondaryTrust,
     ServerConfig, TransportConfig,
 };
-pub use endpoint::{ConnectError, DatagramMeta, Endpoint, EndpointStats};
+pub use endpoint::{ConnectError, DatagramMeta, Endpoint, EndpointStats, Routing};
 pub use error::{DeadReason, ErrorCode, SessionError, TransportCode};
 pub use id::{
     Dir, Epoch, GrantId, PathId, RangeConflict, SessionHandle, SessionId, Side, StreamHandle, StreamId, StreamOffset,

@@ -54,6 +54,8 @@ pub(crate) const RAW_SENDERS_MAX: usize = 1024;
 pub const CONTROL_PROGRESS_BYTES: usize = 512;
 /// What the protocol did and nobody asked for yet, in events; of more, only the number is kept.
 pub const PROTOCOL_EVENTS_MAX: usize = 16 * 1024;
+/// The most endpoints that share one port ([`Endpoint::workers`](crate::Endpoint::workers)).
+pub const WORKERS_MAX: u16 = 256;
 /// Paths that a primary remembers, the live ones included; of the dead ones it forgets the first.
 pub(crate) const PATHS_REMEMBERED_MAX: usize = 1024;
 /// Packets a sender may have unacknowledged on a path. A receiver closes the path beyond it.
@@ -81,7 +83,8 @@ const PARAM_MAX: u64 = 1 << 60;
 /// Each limit with its default, and the least and the most it may be.
 macro_rules! limits {
     ($($(#[doc = $doc:literal])* $field:ident: $type:ty = $default:expr, $least:expr => $most:expr;)*) => {
-        /// What an endpoint chooses for itself, for each of its sessions unless said otherwise.
+        /// What an endpoint chooses for itself, for each of its sessions unless said otherwise. What is said of an endpoint
+        /// holds for all that share its port together.
         ///
         /// Where a peer that goes too far loses its path, it may count on the figures of the protocol: the limit cannot
         /// be less. Where it is this end that must not ask for too much, the limit cannot be more.

@@ -133,16 +133,16 @@ async fn dial_address(
     config: ClientConfig,
     dial_timeout: Duration,
 ) -> Result<ClientSession, DialError> {
-    let (handle, signals) = endpoint.shared().with(|state| {
+    let worker = endpoint.next_to_dial();
+    let (handle, signals) = worker.with(|state| {
         if state.is_closed() {
             return Err(DialError::EndpointClosed);
         }
-        state.note_dial();
         let connected = state.core.connect(now(), config, address, name);
         let handle = connected.map_err(|source| DialError::Connect { address, source })?;
         Ok((handle, state.add_session(handle)))
     })?;
-    let session = SessionRef::new(Arc::clone(endpoint.shared()), handle, signals);
+    let session = SessionRef::new(Arc::clone(worker), handle, signals);
     let handshake = session.wait(&session.signals().life, |session| session.is_connected().then_some(()));
     match tokio::time::timeout(dial_timeout, handshake).await {
         Ok(Ok(())) => Ok(ClientSession { session }),

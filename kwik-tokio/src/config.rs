@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use kwik_core::{AckFrequency, ConfigError, Congestion, Limits, TransportConfig};
+use kwik_core::{AckFrequency, ConfigError, Congestion, Limits, TransportConfig, limits::WORKERS_MAX};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// What the kernel may be asked to buffer: at least the largest datagram. It takes a number of 32 bits with a sign.
 const BUFFER_BYTES: RangeInclusive<usize> = 65_536..=1 << 30;
@@ -32,6 +33,16 @@ impl Local {
     #[must_use]
     pub fn any() -> Self {
         Self::default()
+    }
+
+    /// As many workers as are of use, if the application does not say.
+    pub(crate) fn workers_by_default(&self, runtime: &Handle) -> usize {
+        match (&self.0, runtime.runtime_flavor()) {
+            (LocalSocket::Address(_), RuntimeFlavor::MultiThread) => {
+                runtime.metrics().num_workers().clamp(1, usize::from(WORKERS_MAX))
+            }
+            _ => 1,
+        }
     }
 }
 
@@ -67,6 +78,7 @@ pub struct EndpointConfig {
     pub(crate) transport: TransportConfig,
     pub(crate) limits: Limits,
     pub(crate) socket: SocketConfig,
+    pub(crate) workers: Option<usize>,
 }
 
 /// What the socket is told.
@@ -75,12 +87,14 @@ pub(crate) struct SocketConfig {
     pub(crate) receive_buffer_bytes: usize,
     pub(crate) send_buffer_bytes: usize,
     pub(crate) segmentation_offload: bool,
+    /// Whether the kernel is told which worker a datagram belongs to.
+    pub(crate) steering: bool,
 }
 
 impl Default for SocketConfig {
     fn default() -> Self {
         const MIB: usize = 1024 * 1024;
-        Self { receive_buffer_bytes: 4 * MIB, send_buffer_bytes: 4 * MIB, segmentation_offload: true }
+        Self { receive_buffer_bytes: 4 * MIB, send_buffer_bytes: 4 * MIB, segmentation_offload: true, steering: true }
     }
 }
 
@@ -93,7 +107,8 @@ impl Default for EndpointConfig {
 impl EndpointConfig {
     /// The defaults.
     pub fn new() -> Self {
-        Self { transport: TransportConfig::default(), limits: Limits::default(), socket: SocketConfig::default() }
+        let (transport, limits) = (TransportConfig::default(), Limits::default());
+        Self { transport, limits, socket: SocketConfig::default(), workers: None }
     }
 
     /// The congestion controller of every path. CUBIC by default.
@@ -152,6 +167,18 @@ impl EndpointConfig {
         self
     }
 
+    /// How many workers share the port, 1 to 256: each has a socket and a task of its own and some of the sessions, and its
+    /// sessions share one thread at a time. By default as many as the runtime has threads on an address that was asked for,
+    /// and one on [`Local::any`], since most endpoints there dial one session. On a socket of one's own, and on systems
+    /// other than Linux, there is one.
+    ///
+    /// Limits hold for all of them together. The system brings all datagrams of a session to its worker; where it does not,
+    /// such as after a client moved, workers hand them over ([`WorkerStats`](crate::WorkerStats)).
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
     /// Limits of the endpoint as a whole, such as `sessions_max` and `endpoint_memory_max`. Those of a session are what
     /// [`ClientConfig::limits`](crate::ClientConfig::limits) and [`ServerConfig::limits`](crate::ServerConfig::limits)
     /// say.
@@ -164,6 +191,11 @@ impl EndpointConfig {
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         self.transport.check()?;
         self.limits.check()?;
+        let workers = 1..=usize::from(WORKERS_MAX);
+        if let Some(count) = self.workers.filter(|count| !workers.contains(count)) {
+            let rule = format!("is {count} and must be 1 to {WORKERS_MAX}");
+            return Err(ConfigError::Field { field: "workers", rule });
+        }
         let SocketConfig { receive_buffer_bytes, send_buffer_bytes, .. } = self.socket;
         for (field, bytes) in [("receive_buffer_bytes", receive_buffer_bytes), ("send_buffer_bytes", send_buffer_bytes)]
         {

@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 use crate::{
     endpoint::{Shared, now, unix_now},
     log::Log,
-    udp::{Outgoing, ReceiveBuffer, UdpIo, Unreachable},
+    udp::{Batch, Outgoing, ReceiveBuffer, UdpIo, Unreachable},
     waiters::{Wakes, contained},
 };
 
@@ -60,7 +60,7 @@ impl Driver {
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
         let (send_buf, clocks, log) = (Vec::new(), (now(), unix_now()), Log::new(shared.local_addr()));
         let hears_unreachable = false;
-        let end = EndOfDriver(shared);
+        let end = EndOfDriver(shared, false);
         tokio::spawn(Self { socket, hears_unreachable, timer, outgoing: None, send_buf, clocks, log, end });
     }
 
@@ -97,10 +97,38 @@ impl Driver {
                 Poll::Ready(None) => return Step::Blocked,
                 Poll::Ready(Some(batch)) => batch,
             };
-            self.end.0.lock().core.handle_datagrams(now, batch.datagrams());
+            self.handle_batch(&batch, now);
             now = self::now();
         }
         Step::More
+    }
+
+    /// Hands datagrams to the core, and over to other workers what is theirs.
+    fn handle_batch(&self, batch: &Batch<'_>, now: Instant) {
+        let shared = self.shared();
+        if !shared.group.is_shared() {
+            shared.lock().core.handle_datagrams(now, batch.datagrams());
+            return;
+        }
+        let mut strays = Vec::new();
+        let own = batch.datagrams().filter(|(meta, datagram)| {
+            let other = shared.group.other_owner(shared.index, datagram);
+            strays.extend(other.map(|owner| (owner, *meta, *datagram)));
+            other.is_none()
+        });
+        shared.lock().core.handle_datagrams(now, own);
+        shared.group.hand_over(strays);
+    }
+
+    /// Takes what came to other workers for this one.
+    fn receive_post(&self, cx: &Context<'_>, now: Instant) {
+        let post = self.shared().group.take_post(self.shared().index, cx.waker());
+        if post.has_datagrams() {
+            self.shared().lock().core.handle_datagrams(now, post.datagrams());
+        }
+        if !post.unreachable.is_empty() {
+            self.report_unreachable(&post.unreachable);
+        }
     }
 
     /// Hears what the network says of what was sent.
@@ -108,17 +136,18 @@ impl Driver {
         match self.socket.poll_unreachable(cx) {
             Poll::Pending => Step::Done,
             Poll::Ready(unreachable) => {
-                self.report_unreachable(unreachable);
+                self.report_unreachable(&unreachable);
+                self.shared().group.spread(self.shared().index, &unreachable);
                 Step::More
             }
         }
     }
 
-    fn report_unreachable(&self, addresses: impl IntoIterator<Item = Unreachable>) {
+    fn report_unreachable(&self, addresses: &[Unreachable]) {
         let now = now();
         let mut state = self.shared().lock();
         for (address, why) in addresses {
-            state.core.handle_unreachable(now, address, why);
+            state.core.handle_unreachable(now, *address, why);
         }
     }
 
@@ -144,7 +173,7 @@ impl Driver {
                     return Step::Blocked;
                 }
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(unreachable)) => self.report_unreachable([unreachable]),
+                Poll::Ready(Err(unreachable)) => self.report_unreachable(&[unreachable]),
             }
             bytes += self.send_buf.len();
             // To send takes time, and round trips are measured by it.
@@ -165,7 +194,7 @@ impl Driver {
         let mut wakes = Wakes::default();
         let (has_more, done) = {
             let mut state = shared.lock();
-            let has_more = state.drain_events(EVENTS_PER_TURN, &shared.incoming, &mut wakes);
+            let has_more = state.drain_events(EVENTS_PER_TURN, &mut wakes);
             (has_more, state.take_protocol_events())
         };
         wakes.fire();
@@ -174,16 +203,19 @@ impl Driver {
         if has_more { Step::More } else { Step::Done }
     }
 
-    /// Whether nothing is left to do, ever. Tells who waits for the last session.
-    fn has_finished(&self) -> bool {
+    /// Whether nothing is left to do, ever, at any worker. Tells who waits for the last session.
+    fn has_finished(&mut self) -> bool {
         let (is_idle, is_finished) = {
             let state = self.shared().lock();
             (state.is_idle(), state.is_finished())
         };
         if is_idle {
-            contained(|| self.shared().idle.notify_waiters());
+            contained(|| self.shared().group.idle.notify_waiters());
         }
-        is_finished
+        if is_finished {
+            self.end.note_finished();
+        }
+        is_finished && self.shared().group.is_finished()
     }
 
     /// Sleeps until the core's next deadline or a command.
@@ -219,6 +251,7 @@ impl Future for Driver {
         let now = now();
         this.read_wall_clock(now);
         let heard = this.receive_errors(cx);
+        this.receive_post(cx, now);
         let received = this.receive(cx, now);
         this.fire_timeout(now);
         let sent = this.send(cx, now);
@@ -234,10 +267,20 @@ impl Future for Driver {
     }
 }
 
-struct EndOfDriver(Arc<Shared>);
+/// Tells that the driver ended, and whether the other workers know already that it has nothing left to do.
+struct EndOfDriver(Arc<Shared>, bool);
+
+impl EndOfDriver {
+    fn note_finished(&mut self) {
+        if !std::mem::replace(&mut self.1, true) {
+            self.0.group.on_finished();
+        }
+    }
+}
 
 impl Drop for EndOfDriver {
     fn drop(&mut self) {
+        contained(|| self.note_finished());
         contained(|| self.0.on_driver_ended());
     }
 }

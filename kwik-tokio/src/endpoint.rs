@@ -1,9 +1,10 @@
-//! The state that the handles and the driver of one endpoint share.
+//! The state that the handles and the driver of one worker of an endpoint share.
 
 pub(crate) mod handle;
+pub(crate) mod workers;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -12,7 +13,7 @@ use std::{
 };
 
 use kwik_core::{
-    Endpoint, ErrorCode, ProtocolEvent, ServerConfig, SessionError, SessionEvent, SessionHandle, TransportCode,
+    Endpoint, ErrorCode, ProtocolEvent, Routing, ServerConfig, SessionError, SessionEvent, SessionHandle, TransportCode,
 };
 use rand::{TryRngCore, rngs::OsRng};
 use tokio::sync::Notify;
@@ -20,20 +21,20 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::EndpointConfig,
+    endpoint::workers::Group,
     error::{BindError, ListenError},
     log,
     waiters::{Signals, Waiters, Wakes},
 };
 
-/// One endpoint, as its handles and its driver see it.
+/// One worker of an endpoint, as its handles and its driver see it.
 pub(crate) struct Shared {
     state: Mutex<EndpointState>,
-    /// A session can be accepted, or none ever will.
-    pub(crate) incoming: Arc<Notify>,
+    /// Which of the endpoint's workers it is.
+    pub(crate) index: usize,
+    pub(crate) group: Arc<Group>,
     /// The driver ended and closed its socket.
     pub(crate) ended: Arc<Notify>,
-    /// No session is left.
-    pub(crate) idle: Arc<Notify>,
     local_addr: Mutex<SocketAddr>,
 }
 
@@ -41,8 +42,8 @@ pub(crate) struct Shared {
 pub(crate) struct EndpointState {
     pub(crate) core: Endpoint,
     sessions: BTreeMap<SessionHandle, Waiters>,
-    incoming: VecDeque<SessionHandle>,
-    incoming_max: usize,
+    index: usize,
+    group: Arc<Group>,
     /// Whether there is a handle with which sessions may start.
     is_open: bool,
     /// Whether there is a listener.
@@ -60,25 +61,30 @@ pub(crate) struct EndpointState {
     wake_requested: bool,
 }
 
-/// What a listener finds when it looks for a session.
-pub(crate) enum NextSession {
-    Session(SessionHandle, Arc<Signals>),
-    NoneYet,
-    NoneEver,
-}
-
 impl Shared {
-    pub(crate) fn new(config: &EndpointConfig, local_addr: SocketAddr) -> Result<Arc<Self>, BindError> {
-        let incoming_max = config.limits.accept_queue_sessions;
+    /// As many workers of one endpoint, and how datagrams are told apart.
+    pub(crate) fn workers(
+        config: &EndpointConfig,
+        local_addr: SocketAddr,
+        count: usize,
+    ) -> Result<(Vec<Arc<Self>>, Routing), BindError> {
         let mut core = kwik_core::EndpointConfig::new(*os_seed()?, unix_now());
         core.transport = config.transport;
         core.limits = config.limits.clone();
         core.event_detail = log::detail();
+        let (cores, routing) = Endpoint::workers(core, u16::try_from(count).unwrap_or(u16::MAX), now())?;
+        let group = Arc::new(Group::new(cores.len(), routing, config.limits.accept_queue_sessions));
+        let workers = cores.into_iter().enumerate();
+        let workers = workers.map(|(index, core)| Arc::new(Self::new(core, index, &group, local_addr)));
+        Ok((workers.collect(), routing))
+    }
+
+    fn new(core: Endpoint, index: usize, group: &Arc<Group>, local_addr: SocketAddr) -> Self {
         let state = EndpointState {
-            core: Endpoint::new(core, now())?,
+            core,
             sessions: BTreeMap::new(),
-            incoming: VecDeque::new(),
-            incoming_max,
+            index,
+            group: Arc::clone(group),
             is_open: true,
             is_listening: false,
             dials: false,
@@ -89,13 +95,8 @@ impl Shared {
             driver_deadline: None,
             wake_requested: false,
         };
-        Ok(Arc::new(Self {
-            state: Mutex::new(state),
-            incoming: Arc::default(),
-            ended: Arc::default(),
-            idle: Arc::default(),
-            local_addr: Mutex::new(local_addr),
-        }))
+        let (group, ended, local_addr) = (Arc::clone(group), Arc::default(), Mutex::new(local_addr));
+        Self { state: Mutex::new(state), index, group, ended, local_addr }
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -128,15 +129,19 @@ impl Shared {
             let mut state = self.lock();
             state.is_abandoned = !state.is_finished();
             state.is_open = false;
-            state.is_listening = false;
+            if std::mem::take(&mut state.is_listening) {
+                // Their waiters hear below that nobody drives them any more.
+                self.group.queue.close(self.index);
+            }
             state.is_ended = true;
             for waiters in state.sessions.values_mut() {
                 waiters.on_closed(SessionError::NotDriven, &mut wakes);
             }
-            wakes.notify(&self.incoming);
+            wakes.notify(&self.group.queue.changed);
             wakes.notify(&self.ended);
-            wakes.notify(&self.idle);
+            wakes.notify(&self.group.idle);
         }
+        self.group.close_inbox(self.index);
         wakes.fire();
     }
 }
@@ -180,18 +185,21 @@ impl EndpointState {
         }
         self.core.listen(Some(config))?;
         self.is_listening = true;
+        self.group.queue.open();
         Ok(())
     }
 
     /// No session is accepted any more; those nobody took are closed.
     #[must_use]
     pub(crate) fn stop_listening(&mut self) -> Vec<Waiters> {
-        self.is_listening = false;
         self.wake_requested = true;
         // Only a configuration can be refused.
         let _ = self.core.listen(None);
-        let incoming = std::mem::take(&mut self.incoming);
-        incoming.into_iter().filter_map(|session| self.release(session)).collect()
+        if !std::mem::take(&mut self.is_listening) {
+            return Vec::new();
+        }
+        let untaken = self.group.queue.close(self.index);
+        untaken.into_iter().filter_map(|session| self.release(session)).collect()
     }
 
     /// Closes everything; the driver ends when the peers were told.
@@ -209,7 +217,7 @@ impl EndpointState {
 
     /// This end dials from now on: it hears of addresses that cannot be reached.
     pub(crate) fn note_dial(&mut self) {
-        self.dials = true;
+        self.wake_requested |= !std::mem::replace(&mut self.dials, true);
     }
 
     /// Whether no session is left, or none is driven any more.
@@ -217,21 +225,13 @@ impl EndpointState {
         self.is_ended || self.core.is_idle()
     }
 
-    pub(crate) fn take_incoming(&mut self) -> NextSession {
-        match self.incoming.pop_front() {
-            Some(session) => NextSession::Session(session, self.add_session(session)),
-            None if self.is_listening => NextSession::NoneYet,
-            None => NextSession::NoneEver,
-        }
-    }
-
     /// Drains at most `max` events of the core; returns whether there may be more.
-    pub(crate) fn drain_events(&mut self, max: usize, incoming: &Arc<Notify>, wakes: &mut Wakes) -> bool {
+    pub(crate) fn drain_events(&mut self, max: usize, wakes: &mut Wakes) -> bool {
         for _ in 0..max {
             let Some((session, event)) = self.core.poll_event() else { return false };
             if event == SessionEvent::Incoming {
                 self.on_incoming(session);
-                wakes.notify(incoming);
+                wakes.notify(&self.group.queue.changed);
             } else if let Some(waiters) = self.sessions.get_mut(&session) {
                 waiters.on_event(event, wakes);
             }
@@ -282,13 +282,16 @@ impl EndpointState {
     }
 
     fn on_incoming(&mut self, session: SessionHandle) {
-        if self.is_listening && self.incoming.len() < self.incoming_max {
+        if self.is_listening {
+            // Before anybody can take it.
             self.add_session(session);
-            self.incoming.push_back(session);
-        } else {
-            tracing::debug!(waiting = self.incoming.len(), "a session was refused: nobody accepts");
-            self.core.refuse(now(), session);
+            if self.group.queue.push(self.index, session) {
+                return;
+            }
+            self.sessions.remove(&session);
         }
+        tracing::debug!("a session was refused: nobody accepts");
+        self.core.refuse(now(), session);
     }
 }
 

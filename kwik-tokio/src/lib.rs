@@ -78,7 +78,7 @@
 //! frame, and at `error` defects of this implementation only. How much is told is decided when an endpoint starts: a
 //! subscriber that comes later, or wants more later, hears no more than was asked for then. Without one nothing is made.
 //!
-//! One task per endpoint moves datagrams between the socket and [`kwik_core`], which holds the protocol.
+//! One task for each worker of an endpoint moves datagrams between a socket and [`kwik_core`], which holds the protocol.
 
 mod client;
 mod config;
@@ -109,7 +109,7 @@ pub use self::{
     client::{ClientSession, Server, dial},
     config::{EndpointConfig, Local},
     delegation::Delegation,
-    endpoint::handle::Endpoint,
+    endpoint::{handle::Endpoint, workers::WorkerStats},
     error::{
         AddPathError, BindError, DialError, ListenError, Lost, ReadError, ReadExactError, ReadToEndError,
         RemovePathError, SendRawError, Undelivered, WriteError,

@@ -7,7 +7,7 @@ use tokio::net::ToSocketAddrs;
 
 use crate::{
     config::EndpointConfig,
-    endpoint::{EndpointState, NextSession, Shared, handle::Endpoint},
+    endpoint::{EndpointState, handle::Endpoint, workers::NextSession},
     error::ListenError,
     server::ServerSession,
     session::SessionRef,
@@ -18,8 +18,9 @@ use crate::{
 /// `config` trusts.
 ///
 /// Port 0 takes a free port, which [`Listener::local_addr`] tells. `[::]` serves IPv4 as well. Must be called within
-/// a tokio runtime. The configuration's [`Authorizer`](kwik_core::Authorizer) runs on the endpoint's task: it must
-/// return quickly and must not use a session of this listener.
+/// a tokio runtime. On one of several threads there is a worker for each, which accepts the sessions of some clients
+/// ([`EndpointConfig::workers`]). The configuration's [`Authorizer`](kwik_core::Authorizer) runs on the tasks of the
+/// workers, on several at once: it must return quickly and must not use a session of this listener.
 ///
 /// # Errors
 /// [`ListenError`], when the address cannot be bound or the configuration cannot be used.
@@ -43,8 +44,20 @@ impl Endpoint {
     /// [`ListenError`], when there is a listener, the endpoint was closed or the configuration cannot be used.
     pub fn listen(&self, config: ServerConfig) -> Result<Listener, ListenError> {
         let identity = config.identity();
-        self.shared().with(|state| state.start_listening(config))?;
+        for (number, worker) in self.workers().iter().enumerate() {
+            if let Err(error) = worker.with(|state| state.start_listening(config.clone())) {
+                self.stop_listening(number);
+                return Err(error);
+            }
+        }
         Ok(Listener { endpoint: self.clone(), identity })
+    }
+
+    /// The first workers accept no session any more.
+    fn stop_listening(&self, workers: usize) {
+        for worker in self.workers().iter().take(workers) {
+            contained(|| drop(worker.with(EndpointState::stop_listening)));
+        }
     }
 }
 
@@ -58,7 +71,7 @@ pub struct Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        contained(|| drop(self.shared().with(EndpointState::stop_listening)));
+        self.endpoint.stop_listening(self.endpoint.workers().len());
     }
 }
 
@@ -70,10 +83,13 @@ impl Listener {
     /// Safe: a dropped call took no session.
     pub async fn accept(&self) -> Option<ServerSession> {
         loop {
-            let notified = self.shared().incoming.notified();
-            match self.shared().with(EndpointState::take_incoming) {
-                NextSession::Session(handle, signals) => {
-                    let session = SessionRef::new(Arc::clone(self.shared()), handle, signals);
+            let queue = &self.endpoint.group().queue;
+            let notified = queue.changed.notified();
+            match queue.pop() {
+                NextSession::Session { worker, session } => {
+                    let Some(worker) = self.endpoint.workers().get(worker) else { continue };
+                    let signals = worker.with(|state| state.add_session(session));
+                    let session = SessionRef::new(Arc::clone(worker), session, signals);
                     if let Some(session) = ServerSession::new(session) {
                         return Some(session);
                     }
@@ -117,10 +133,6 @@ impl Listener {
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
-    }
-
-    fn shared(&self) -> &Arc<Shared> {
-        self.endpoint.shared()
     }
 }
 

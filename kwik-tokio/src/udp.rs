@@ -1,6 +1,7 @@
 //! One UDP socket: batched receive, segmented send, and the mapping between IPv4 addresses and a dual-stack socket.
 
 mod icmp;
+mod shared_port;
 
 use std::{
     array,
@@ -14,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kwik_core::{DatagramMeta, EcnCodepoint, Transmit};
+use kwik_core::{DatagramMeta, EcnCodepoint, Routing, Transmit};
 use quinn_udp::{RecvMeta, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{io::Interest, net::UdpSocket};
@@ -106,32 +107,40 @@ impl Batch<'_> {
 }
 
 impl UdpIo {
-    /// Opens the socket that `local` names.
-    pub(crate) fn open(Local(local): Local, config: SocketConfig) -> Result<Self, BindError> {
-        let socket = match local {
-            LocalSocket::Own(socket) => socket,
-            LocalSocket::Address(address) => Self::bind(address).map_err(|source| match source.kind() {
-                io::ErrorKind::AddrInUse => BindError::AddressInUse { address },
-                _ => BindError::Bind { address, source },
-            })?,
+    /// Opens the socket that `local` names, and others on the same port, where the system can share it: `count` in all, or
+    /// as many as there may be.
+    pub(crate) fn open_all(Local(local): Local, config: SocketConfig, count: usize) -> Result<Vec<Self>, BindError> {
+        let (first, may_share) = match local {
+            LocalSocket::Own(socket) => (socket, false),
+            LocalSocket::Address(address) => {
+                let socket = bind(address, false).map_err(|source| match source.kind() {
+                    io::ErrorKind::AddrInUse => BindError::AddressInUse { address },
+                    _ => BindError::Bind { address, source },
+                });
+                (socket?, true)
+            }
             // IPv4 alone where there is no IPv6.
-            LocalSocket::Any => Self::bind((Ipv6Addr::UNSPECIFIED, 0).into())
-                .or_else(|_| Self::bind((Ipv4Addr::UNSPECIFIED, 0).into()))?,
+            LocalSocket::Any => {
+                let socket = bind((Ipv6Addr::UNSPECIFIED, 0).into(), false);
+                (socket.or_else(|_| bind((Ipv4Addr::UNSPECIFIED, 0).into(), false))?, true)
+            }
         };
-        socket.set_nonblocking(true)?;
-        Ok(Self::new(UdpSocket::from_std(socket)?, config)?)
+        let others = if may_share { shared_port::join(&first, count.saturating_sub(1)) } else { Vec::new() };
+        let open = |socket: std::net::UdpSocket| {
+            socket.set_nonblocking(true)?;
+            Self::new(UdpSocket::from_std(socket)?, config)
+        };
+        Ok(std::iter::once(first).chain(others).map(open).collect::<io::Result<_>>()?)
     }
 
-    /// Binds a socket to `address`. `[::]` serves IPv4 as well where the system allows it.
-    fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        if address.is_ipv6()
-            && let Err(error) = socket.set_only_v6(false)
+    /// Has the kernel bring each datagram to the worker that it belongs to, among the sockets that share this one's port in
+    /// the order of their workers.
+    pub(crate) fn steer(&self, routing: Routing) {
+        if routing.workers() > 1
+            && let Err(error) = shared_port::steer(&self.socket, routing)
         {
-            tracing::debug!(%address, %error, "the socket serves IPv6 only");
+            tracing::debug!(%error, "the kernel does not bring datagrams to their workers, which hand them over");
         }
-        socket.bind(&address.into())?;
-        Ok(socket.into())
     }
 
     /// Hears from now on of addresses that cannot be reached, where the system tells.
@@ -291,6 +300,21 @@ impl UdpIo {
     }
 }
 
+/// Binds a socket to `address`. `[::]` serves IPv4 as well where the system allows it.
+fn bind(address: SocketAddr, shares_port: bool) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6()
+        && let Err(error) = socket.set_only_v6(false)
+    {
+        tracing::debug!(%address, %error, "the socket serves IPv6 only");
+    }
+    if shares_port {
+        shared_port::allow(&socket)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
 /// The bytes of one send: whole segments, no more than the kernel takes at once.
 fn batch_bytes(segment: usize, segments_max: usize) -> usize {
     let segment = segment.max(1);
@@ -402,8 +426,8 @@ mod tests {
     #[tokio::test]
     async fn datagrams_cross_from_a_dual_stack_socket_to_an_ipv4_one() {
         let config = SocketConfig::default();
-        let mut client = UdpIo::open(Local::any(), config).expect("a free port");
-        let mut server = UdpIo::open(address("127.0.0.1:0").into(), config).expect("a free port");
+        let open = |local| UdpIo::open_all(local, config, 1).expect("a free port").remove(0);
+        let (mut client, mut server) = (open(Local::any()), open(address("127.0.0.1:0").into()));
         let transmit = Transmit {
             destination: server.local_addr().expect("a bound socket"),
             ecn: None,

@@ -27,3 +27,5 @@ mod streams;
 mod trust;
 #[cfg(test)]
 mod unanswered;
+#[cfg(test)]
+mod workers;

@@ -7,7 +7,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::allowance::Allowance;
@@ -47,9 +48,10 @@ impl Network {
 pub(super) struct Place {
     /// The address was validated.
     validated: bool,
-    /// Larger for those that came, or ended, later.
+    /// Larger for those that came, or ended, later. No two are equal.
     order: u64,
     pub(super) connection: usize,
+    worker: u16,
 }
 
 /// What becomes of somebody who begins a handshake.
@@ -62,14 +64,98 @@ pub(super) enum AdmissionVerdict {
     Ignore,
 }
 
-/// Decides which connections may come in.
+/// What an endpoint accepts, and the door to it, which all workers of a port share.
 pub(super) struct Admission {
     pub(super) listener: Option<Arc<ListenConfig>>,
+    entrance: Arc<Entrance>,
+    worker: u16,
+}
+
+/// The one door of all workers.
+pub(super) struct Entrance {
+    door: Mutex<Door>,
+    /// The workers for which notices wait.
+    noticed: Vec<AtomicBool>,
+}
+
+impl Entrance {
+    pub(super) fn new(now: Instant, limits: &Limits, workers: u16) -> Self {
+        let noticed = (0..workers).map(|_| AtomicBool::new(false)).collect();
+        Self { door: Mutex::new(Door::new(now, limits)), noticed }
+    }
+}
+
+impl Admission {
+    /// The part of one worker.
+    pub(super) fn new(entrance: Arc<Entrance>, worker: u16) -> Self {
+        Self { listener: None, entrance, worker }
+    }
+
+    pub(super) fn door(&self) -> MutexGuard<'_, Door> {
+        // A panic while it was open left it as it is between two calls, or with one place too many.
+        self.entrance.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a connection a place. If it is that of another, that connection must go: it is returned if it is one of this
+    /// worker, or its worker gets a notice.
+    pub(super) fn enter(
+        &self,
+        now: Instant,
+        network: Network,
+        (connection, validated): (usize, bool),
+        limits: &Limits,
+    ) -> (Place, Option<usize>) {
+        let mut door = self.door();
+        let victim = door.evict(network, limits);
+        if let Some((of, victim)) = victim {
+            door.leave(of, victim);
+        }
+        let place = door.enter(now, network, (self.worker, connection, validated), limits);
+        let own = victim.and_then(|(_, victim)| self.own_or_notice(&mut door, victim));
+        (place, own)
+    }
+
+    /// A connection ended here: it has no place any more, but its memory until it drained. If too many drain, the first
+    /// of them is to be forgotten: it is returned if it is a connection of this worker, or its worker gets a notice.
+    pub(super) fn close(&self, network: Network, place: &mut Place, limits: &Limits) -> Option<usize> {
+        let mut door = self.door();
+        let first = door.close(network, place, limits)?;
+        door.closing.remove(&first);
+        self.own_or_notice(&mut door, first)
+    }
+
+    /// A connection of this worker; the worker of another one gets a notice.
+    fn own_or_notice(&self, door: &mut Door, place: Place) -> Option<usize> {
+        if place.worker == self.worker {
+            return Some(place.connection);
+        }
+        door.notices.entry(place.worker).or_default().push(place);
+        if let Some(noticed) = self.entrance.noticed.get(usize::from(place.worker)) {
+            noticed.store(true, Ordering::Release);
+        }
+        None
+    }
+
+    /// The places of connections of this worker that must go, since other workers need what they have.
+    pub(super) fn take_notices(&self) -> Vec<Place> {
+        let noticed = self.entrance.noticed.get(usize::from(self.worker));
+        // To look is all that is done in nearly every turn.
+        if noticed.is_none_or(|noticed| !noticed.load(Ordering::Acquire)) {
+            return Vec::new();
+        }
+        let mut door = self.door();
+        noticed.inspect(|noticed| noticed.store(false, Ordering::Relaxed));
+        door.notices.remove(&self.worker).unwrap_or_default()
+    }
+}
+
+/// Decides which connections may come in.
+pub(super) struct Door {
     sources: BTreeMap<Network, Source>,
     /// Connections with a place.
     waiting: usize,
     /// Connections that ended here and only drain, in the order in which they ended.
-    closing: BTreeSet<(u64, usize)>,
+    closing: BTreeSet<Place>,
     handshakes: Allowance,
     verifications: Allowance,
     next_order: u64,
@@ -77,6 +163,9 @@ pub(super) struct Admission {
     sources_max: usize,
     /// Tickets that were used and might be used again, until they expire.
     used: BTreeMap<TicketUse, UnixTime>,
+    /// Places that a worker took of another one, whose connections that one is still to end. No more than had places or
+    /// drained.
+    notices: BTreeMap<u16, Vec<Place>>,
 }
 
 /// What a ticket is good for once. Sessions are named by their primary: two may choose one id.
@@ -100,14 +189,13 @@ struct Source {
     verifications: Allowance,
 }
 
-impl Admission {
+impl Door {
     /// Networks that are remembered without counting what they are worth.
     const SOURCES_MIN: usize = 1024;
 
     pub(super) fn new(now: Instant, limits: &Limits) -> Self {
         let each_second = |rate| Allowance::new(now, rate, rate);
         Self {
-            listener: None,
             sources: BTreeMap::new(),
             waiting: 0,
             closing: BTreeSet::new(),
@@ -116,6 +204,7 @@ impl Admission {
             next_order: 0,
             sources_max: Self::SOURCES_MIN,
             used: BTreeMap::new(),
+            notices: BTreeMap::new(),
         }
     }
 
@@ -146,28 +235,29 @@ impl Admission {
 
     /// Who must go when one more of this network comes: if there is no room, the one that is worth least of the network
     /// that has most.
-    pub(super) fn evict(&self, network: Network, limits: &Limits) -> Option<usize> {
+    fn evict(&self, network: Network, limits: &Limits) -> Option<(Network, Place)> {
         let own = self.places_of(network);
         if own < limits.unauthenticated_network_max && self.waiting < limits.unauthenticated_max {
             return None;
         }
         let first = |source: &Source| source.places.first().map(|place| Reverse(*place));
         // Among equals, the network whose first place is worth least.
-        let most = self.sources.values().max_by_key(|source| (source.places.len(), first(source)));
+        let most = self.sources.iter().max_by_key(|(_, source)| (source.places.len(), first(source)));
         // A network that is at its own bound, or would have most itself, takes a place of its own.
-        let most = most.filter(|most| own < limits.unauthenticated_network_max && own < most.places.len());
-        most.or_else(|| self.sources.get(&network))?.places.first().map(|place| place.connection)
+        let most = most.filter(|(_, most)| own < limits.unauthenticated_network_max && own < most.places.len());
+        let (of, source) = most.or_else(|| self.sources.get_key_value(&network))?;
+        source.places.first().map(|place| (*of, *place))
     }
 
-    /// Gives a connection a place.
-    pub(super) fn enter(
+    /// Gives a connection of a worker a place.
+    fn enter(
         &mut self,
         now: Instant,
         network: Network,
-        (connection, validated): (usize, bool),
+        (worker, connection, validated): (u16, usize, bool),
         limits: &Limits,
     ) -> Place {
-        let place = Place { validated, order: self.next_order(), connection };
+        let place = Place { validated, order: self.next_order(), connection, worker };
         self.source(now, network, limits).places.insert(place);
         self.waiting += 1;
         place
@@ -182,13 +272,13 @@ impl Admission {
         }
     }
 
-    /// A connection ended here: it has no place any more, but its memory until it drained. If too many drain, the first
-    /// of them is returned, to be forgotten.
-    pub(super) fn close(&mut self, network: Network, place: &mut Place, limits: &Limits) -> Option<usize> {
+    /// A connection ended here: it drains. If too many do, the first of them is returned.
+    fn close(&mut self, network: Network, place: &mut Place, limits: &Limits) -> Option<Place> {
         self.leave(network, *place);
-        place.order = self.next_order();
-        self.closing.insert((place.order, place.connection));
-        let (_, first) = *self.closing.first()?;
+        // In the order in which they ended, whoever proved an address.
+        *place = Place { validated: false, order: self.next_order(), ..*place };
+        self.closing.insert(*place);
+        let first = *self.closing.first()?;
         (self.closing.len() > limits.unauthenticated_max).then_some(first)
     }
 
@@ -197,7 +287,7 @@ impl Admission {
         if self.sources.get_mut(&network).is_some_and(|source| source.places.remove(&place)) {
             self.waiting -= 1;
         }
-        self.closing.remove(&(place.order, place.connection));
+        self.closing.remove(&place);
     }
 
     // ---- what is done before a client has authenticated
@@ -228,9 +318,18 @@ impl Admission {
         Ok(())
     }
 
-    /// Notes that a ticket is used, until it could not be used any more. Each is good for one connection.
-    pub(super) fn redeem_ticket(&mut self, ticket: TicketUse, until: UnixTime) {
+    /// Notes that a ticket is used, until it could not be used any more. Each is good for one connection: since it was
+    /// checked, another worker may have taken it.
+    pub(super) fn redeem_ticket(
+        &mut self,
+        ticket: TicketUse,
+        until: UnixTime,
+        now: UnixTime,
+        limits: &Limits,
+    ) -> Result<(), TransportCode> {
+        self.check_ticket(ticket, now, limits)?;
         self.used.insert(ticket, until);
+        Ok(())
     }
 
     fn next_order(&mut self) -> u64 {
@@ -290,20 +389,26 @@ mod tests {
             let mut limits = Limits::default();
             adjust(&mut limits);
             let now = instant();
-            Self { now, admission: Admission::new(now, &limits), limits, inside: BTreeMap::new(), next: 0 }
+            Self {
+                now,
+                admission: Admission::new(Arc::new(Entrance::new(now, &limits, 1)), 0),
+                limits,
+                inside: BTreeMap::new(),
+                next: 0,
+            }
         }
 
         /// Somebody comes; returns the verdict and who had to go for it.
         fn come(&mut self, network: Network, validated: bool) -> (AdmissionVerdict, Option<usize>) {
-            let admission = self.admission.judge(self.now, network, validated, &self.limits);
+            let admission = self.admission.door().judge(self.now, network, validated, &self.limits);
             if admission != AdmissionVerdict::Accept {
                 return (admission, None);
             }
-            let victim = self.admission.evict(network, &self.limits);
+            let newcomer = (self.next, validated);
+            let (place, victim) = self.admission.enter(self.now, network, newcomer, &self.limits);
             if let Some((network, mut place)) = victim.and_then(|victim| self.inside.remove(&victim)) {
                 self.admission.close(network, &mut place, &self.limits);
             }
-            let place = self.admission.enter(self.now, network, (self.next, validated), &self.limits);
             self.inside.insert(self.next, (network, place));
             self.next += 1;
             (admission, victim)
@@ -367,7 +472,7 @@ mod tests {
         assert_eq!(scene.come(RIGHT, true).1, Some(4), "the left has most");
         scene.limits.unauthenticated_max = 5;
         let (_, proved) = scene.inside.get_mut(&0).unwrap();
-        scene.admission.validate(network(0), proved);
+        scene.admission.door().validate(network(0), proved);
         assert_eq!(scene.come(network(9), true).1, Some(1), "the first of those that proved nothing");
 
         let mut scene = Scene::new(|limits| limits.incoming_network_before_retry = 3);
@@ -383,11 +488,53 @@ mod tests {
         });
         for (from, admitted) in [(LEFT, 4), (RIGHT, 4), (network(1), 2), (network(2), 0)] {
             assert_eq!((0..100).filter(|_| scene.come(from, true).0 == AdmissionVerdict::Accept).count(), admitted);
-            let verify = |scene: &mut Scene| scene.admission.admit_verification(scene.now, from, &scene.limits);
+            let verify = |scene: &mut Scene| scene.admission.door().admit_verification(scene.now, from, &scene.limits);
             assert_eq!((0..100).filter(|_| verify(&mut scene)).count(), admitted);
         }
         scene.now += Duration::from_secs(1);
         assert_eq!((0..100).filter(|_| scene.come(LEFT, true).0 == AdmissionVerdict::Accept).count(), 4);
+    }
+
+    /// Between the check and the verified signature, another worker may take the ticket.
+    #[test]
+    fn ticket_is_redeemed_once_however_often_it_was_checked() {
+        let limits = Limits::default();
+        let entrance = Arc::new(Entrance::new(instant(), &limits, 2));
+        let workers = [0, 1].map(|worker| Admission::new(Arc::clone(&entrance), worker));
+        let issuer = crate::auth::Identity::from_seed([1; 32]).public();
+        let ticket = TicketUse { issuer, session: SessionId([1; 16]), path: PathId(1) };
+        let now = UnixTime::new(Duration::from_secs(1_800_000_000));
+        for worker in &workers {
+            worker.door().check_ticket(ticket, now, &limits).unwrap();
+        }
+        let redeem = |worker: &Admission| worker.door().redeem_ticket(ticket, now, now, &limits);
+        assert_eq!(workers.each_ref().map(redeem), [Ok(()), Err(TransportCode::SUPERSEDED)]);
+    }
+
+    /// A stranger at another worker goes as well, once its worker hears of that.
+    #[test]
+    fn newcomer_takes_the_place_of_a_stranger_at_another_worker() {
+        let limits = Limits { unauthenticated_max: 2, ..Limits::default() };
+        let (now, entrance) = (instant(), Arc::new(Entrance::new(instant(), &limits, 2)));
+        let [flooded, quiet] = [0, 1].map(|worker| Admission::new(Arc::clone(&entrance), worker));
+        let first = flooded.enter(now, LEFT, (7, true), &limits);
+        let (mut second, none) = flooded.enter(now, LEFT, (8, true), &limits);
+        assert_eq!((first.1, none, quiet.take_notices()), (None, None, vec![]));
+        assert_eq!(quiet.enter(now, RIGHT, (7, true), &limits).1, None, "it is no connection of this worker");
+        assert_eq!(quiet.door().waiting, 2);
+        assert_eq!((quiet.take_notices(), flooded.take_notices()), (vec![], vec![first.0]));
+        assert_eq!(flooded.take_notices(), []);
+
+        // Of those that drain, the first are forgotten wherever they are.
+        let before = second;
+        assert_eq!(flooded.close(LEFT, &mut second, &limits), None);
+        assert_ne!(before, second, "a notice for what it was means nothing any more");
+        for connection in 0..2 {
+            let (mut place, _) = quiet.enter(now, network(9), (connection, true), &limits);
+            assert_eq!(quiet.close(network(9), &mut place, &limits), None);
+        }
+        assert_eq!(flooded.take_notices(), [second]);
+        assert_eq!(quiet.door().closing.len(), 2);
     }
 
     #[test]
@@ -396,16 +543,24 @@ mod tests {
         for number in 0..100_000 {
             scene.now += Duration::from_micros(10);
             scene.come(network(number), false);
-            assert!(scene.admission.sources.len() <= Admission::SOURCES_MIN, "{}", scene.admission.sources.len());
+            assert!(
+                scene.admission.door().sources.len() <= Door::SOURCES_MIN,
+                "{}",
+                scene.admission.door().sources.len()
+            );
         }
         for number in 0..100_000 {
             scene.now += Duration::from_micros(10);
             scene.come(network(number), true);
             let inside = std::mem::take(&mut scene.inside);
-            inside.into_values().for_each(|(network, place)| scene.admission.leave(network, place));
+            inside.into_values().for_each(|(network, place)| scene.admission.door().leave(network, place));
         }
-        assert!(scene.admission.sources.len() <= 2 * Admission::SOURCES_MIN, "{}", scene.admission.sources.len());
-        assert_eq!(scene.admission.waiting, 0);
+        assert!(
+            scene.admission.door().sources.len() <= 2 * Door::SOURCES_MIN,
+            "{}",
+            scene.admission.door().sources.len()
+        );
+        assert_eq!(scene.admission.door().waiting, 0);
     }
 
     #[test]
@@ -416,7 +571,7 @@ mod tests {
             scene.come(network(number), true);
             let (connection, (network, mut place)) = scene.inside.pop_first().unwrap();
             if let Some(first) = scene.admission.close(network, &mut place, &scene.limits) {
-                scene.admission.closing.retain(|(_, connection)| *connection != first);
+                scene.admission.door().closing.retain(|place| place.connection != first);
                 forgotten.push(first);
             }
             assert_eq!(connection, place.connection);

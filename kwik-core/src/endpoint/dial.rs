@@ -57,7 +57,7 @@ impl Endpoint {
         config.check()?;
         let server = Address::new(server).ok_or(ConnectError::InvalidAddress(server))?;
         let limit = self.config.limits.sessions_max;
-        if self.sessions.len() >= limit {
+        if self.memory.sessions() >= limit {
             return Err(ConnectError::TooManySessions { limit });
         }
         let crypto = config::client_crypto(&config.tls, None, &self.wall)?;
@@ -65,17 +65,18 @@ impl Endpoint {
         // What the session with the loan took must count before memory is promised to another.
         self.settle();
         let memory_taken = ConnectError::MemoryTaken { limit: self.config.limits.endpoint_memory_max };
-        let limits = self.afford(network, &config.limits, true).ok_or(memory_taken)?;
+        let handle = self.next_session_handle();
+        let key = Key::Session(handle);
+        let limits = self.memory.afford(key, network, &config.limits, true).ok_or(memory_taken)?;
         let config = config.limits(limits);
         let setup = PathSetup::new(Side::Client, IdlePolicy::Suspect, config.limits.clone(), self.path_settings());
-        let path = self.dial_quic(now, crypto, setup, server, server_name)?;
+        let path = self.dial_quic(now, crypto, setup, server, server_name).inspect_err(|_| self.memory.leave(key))?;
         let connection = path.handle().0;
-        let handle = self.next_session_handle();
-        let key = Identity::generate(self.entropy.rng());
-        self.sessions.insert(handle, Box::new(Session::dial(now, config, key, server, path)));
+        let identity = Identity::generate(self.entropy.rng());
+        self.sessions.insert(handle, Box::new(Session::dial(now, config, identity, server, path)));
         self.enter_session(handle, network);
         self.owners.insert(connection, Owner::Session(handle, PathId::PRIMARY));
-        self.work.push(Key::Session(handle));
+        self.work.push(key);
         Ok(handle)
     }
 

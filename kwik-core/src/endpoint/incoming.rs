@@ -47,8 +47,16 @@ impl Refusal {
         Self { code, cause: cause.into() }
     }
 
+    fn place_taken() -> Self {
+        Self::new(TransportCode::SERVER_BUSY, "its place is a newcomer's")
+    }
+
     fn gone() -> Self {
         Self::new(TransportCode::INTERNAL, "the connection is gone")
+    }
+
+    fn too_many() -> Self {
+        Self::new(TransportCode::SERVER_BUSY, "sessions_max are there")
     }
 
     fn no_memory() -> Self {
@@ -80,7 +88,8 @@ impl Endpoint {
         config: &ServerConfig,
     ) -> Result<quinn_proto::ServerConfig, ConfigError> {
         let crypto = config::server_crypto(&config.tls, &self.wall)?;
-        let mut quic = quinn_proto::ServerConfig::new(crypto, self.entropy.token_key());
+        let token_key = self.token_key.clone().unwrap_or_else(|| self.entropy.token_key());
+        let mut quic = quinn_proto::ServerConfig::new(crypto, token_key);
         quic.time_source(Arc::new(self.wall.clone()))
             .retry_token_lifetime(Self::RETRY_TOKEN_LIFETIME)
             .max_incoming(self.config.limits.incoming_max)
@@ -102,7 +111,8 @@ impl Endpoint {
         let network = Network::of(incoming.remote_address().ip());
         let validated = incoming.remote_address_validated();
         let mut buf = Vec::new();
-        match self.admission.judge(now, network, validated, &self.config.limits) {
+        let verdict = self.admission.door().judge(now, network, validated, &self.config.limits);
+        match verdict {
             AdmissionVerdict::Accept => {}
             AdmissionVerdict::Ignore => {
                 self.quic.ignore(incoming);
@@ -121,11 +131,12 @@ impl Endpoint {
         match self.quic.accept(incoming, now, &mut buf, Some(Arc::new(quic))) {
             Ok((handle, connection)) => {
                 // Only a handshake that QUIC accepted takes the place of another.
-                if let Some(victim) = self.admission.evict(network, &self.config.limits) {
-                    self.refuse_peer(victim, Refusal::new(TransportCode::SERVER_BUSY, "its place is a newcomer's"));
+                let newcomer = (handle.0, validated);
+                let (place, victim) = self.admission.enter(now, network, newcomer, &self.config.limits);
+                if let Some(victim) = victim {
+                    self.refuse_peer(victim, Refusal::place_taken());
                 }
                 let limits = &self.config.limits;
-                let place = self.admission.enter(now, network, (handle.0, validated), limits);
                 let mut path = Path::new(setup, handle, connection, now);
                 path.expect_move_by(now.checked_add(limits.auth_timeout));
                 let incoming = Incoming { path, network, place, ended: false, lost: false };
@@ -151,7 +162,7 @@ impl Endpoint {
                 PathInput::Connected => {
                     incoming.path.move_to_authenticating();
                     // A handshake that is done proves the address of the client.
-                    self.admission.validate(incoming.network, &mut incoming.place);
+                    self.admission.door().validate(incoming.network, &mut incoming.place);
                 }
                 PathInput::Control(ControlFrame::Hello(hello)) => self.on_hello(connection, hello),
                 PathInput::Control(ControlFrame::Join(join)) => self.on_join(connection, &join),
@@ -183,6 +194,7 @@ impl Endpoint {
 
     /// Ends a connection that has not authenticated. It gives its place to others at once.
     fn refuse_incoming(&mut self, connection: usize, code: TransportCode, detail: &str) {
+        self.disappoint(connection);
         let Some(incoming) = self.incoming.get_mut(&connection) else { return };
         incoming.ended = true;
         incoming.path.close(self.now, DeadReason::new(code, detail));
@@ -192,10 +204,25 @@ impl Endpoint {
         }
     }
 
+    /// Ends the connections whose places other workers took.
+    pub(super) fn heed_notices(&mut self) {
+        for place in self.admission.take_notices() {
+            // What moved on since then has another place, or none.
+            let Some(incoming) = self.incoming.get(&place.connection).filter(|incoming| incoming.place == place) else {
+                continue;
+            };
+            if incoming.ended {
+                self.forget_incoming(place.connection);
+            } else {
+                self.refuse_peer(place.connection, Refusal::place_taken());
+            }
+        }
+    }
+
     /// Drops a connection that has not authenticated, without sending anything more.
     pub(super) fn forget_incoming(&mut self, connection: usize) {
         let Some(incoming) = self.incoming.remove(&connection) else { return };
-        self.admission.leave(incoming.network, incoming.place);
+        self.admission.door().leave(incoming.network, incoming.place);
         self.timers.set(Key::Incoming(connection), None);
         self.give_back(Key::Incoming(connection));
         // The connection did not drain by itself, so QUIC's endpoint must be made to forget it.
@@ -230,11 +257,12 @@ impl Endpoint {
         let listener = self.listener()?;
         let incoming = self.incoming.get(&connection).ok_or_else(Refusal::gone)?;
         let server = &listener.server;
-        let limits = self.afford(incoming.network, &server.limits, true).ok_or_else(Refusal::no_memory)?;
+        let limits = self.memory.afford(Key::Incoming(connection), incoming.network, &server.limits, true);
+        let limits = limits.ok_or_else(Refusal::no_memory)?;
         let client_key = PublicIdentity::from_bytes(&hello.client_key)
             .map_err(|error| Refusal::new(TransportCode::AUTH_FAILED, format!("the key of the client: {error}")))?;
         let exporter = incoming.path.exporter().ok_or_else(Refusal::gone)?;
-        if !self.admission.admit_verification(self.now, incoming.network, &self.config.limits) {
+        if !self.admission.door().admit_verification(self.now, incoming.network, &self.config.limits) {
             return Err(Refusal::busy_verifying());
         }
         auth::verify_hello(&client_key, &hello.proof, &exporter)?;
@@ -263,19 +291,21 @@ impl Endpoint {
         let incoming = self.incoming.get(&connection).ok_or_else(Refusal::gone)?;
         let exporter = incoming.path.exporter().ok_or_else(Refusal::gone)?;
         let server = &listener.server;
-        let granted = self.afford(incoming.network, &server.limits, false).ok_or_else(Refusal::no_memory)?;
+        let granted = self.memory.afford(Key::Incoming(connection), incoming.network, &server.limits, false);
+        let granted = granted.ok_or_else(Refusal::no_memory)?;
         let me = server.identity.public();
         let trusts = |issuer: &PublicIdentity| server.trusted_primaries.contains(issuer);
         let unverified = auth::read_join(&join.ticket, &me, moment.wall, trusts)?;
         let use_of = TicketUse::of(unverified.claims());
         let limits = &self.config.limits;
-        self.admission.check_ticket(use_of, moment.wall, limits).map_err(Refusal::of_ticket)?;
-        if !self.admission.admit_verification(self.now, incoming.network, limits) {
+        self.admission.door().check_ticket(use_of, moment.wall, limits).map_err(Refusal::of_ticket)?;
+        if !self.admission.door().admit_verification(self.now, incoming.network, limits) {
             return Err(Refusal::busy_verifying());
         }
         let ticket = unverified.verify(&join.proof, &exporter)?;
         // Only a verified ticket is used up: anybody can write one that names this session and path.
-        self.admission.redeem_ticket(use_of, ticket.expires_at.saturating_add(auth::CLOCK_SKEW));
+        let until = ticket.expires_at.saturating_add(auth::CLOCK_SKEW);
+        self.admission.door().redeem_ticket(use_of, until, moment.wall, limits).map_err(Refusal::of_ticket)?;
         let (identity, limits, path) = (server.identity.clone(), granted, ticket.path);
         let handle = self.next_session_handle();
         let new = NewSecondary { ticket, identity, limits, params: join.params, exporter };
@@ -292,10 +322,7 @@ impl Endpoint {
         if version != VERSION {
             return Err(Refusal::new(TransportCode::VERSION, format!("the peer speaks version {version}")));
         }
-        if self.sessions.len() >= self.config.limits.sessions_max {
-            return Err(Refusal::new(TransportCode::SERVER_BUSY, "sessions_max are there"));
-        }
-        Ok(())
+        if self.memory.sessions() >= self.config.limits.sessions_max { Err(Refusal::too_many()) } else { Ok(()) }
     }
 
     /// The connection becomes the first path of a session.
@@ -306,10 +333,11 @@ impl Endpoint {
         path: PathId,
         session: impl FnOnce(Path) -> Session,
     ) -> Result<(), Refusal> {
+        if !self.promote(connection, handle) {
+            return Err(Refusal::too_many());
+        }
         let incoming = self.incoming.remove(&connection).ok_or_else(Refusal::gone)?;
-        self.admission.leave(incoming.network, incoming.place);
-        // Memory of the newcomer is given back before that of its session counts.
-        self.give_back(Key::Incoming(connection));
+        self.admission.door().leave(incoming.network, incoming.place);
         self.sessions.insert(handle, Box::new(session(incoming.path)));
         self.enter_session(handle, incoming.network);
         self.owners.insert(connection, Owner::Session(handle, path));

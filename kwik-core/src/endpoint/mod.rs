@@ -5,8 +5,10 @@ mod coalesced;
 mod dial;
 mod incoming;
 mod memory;
+mod routing;
 mod seeded;
 mod timer;
+mod workers;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hash;
@@ -23,8 +25,10 @@ pub use self::dial::ConnectError;
 use self::incoming::Incoming;
 pub use self::memory::EndpointStats;
 use self::memory::Memory;
+pub use self::routing::Routing;
 use self::seeded::{Entropy, SeededIds};
 use self::timer::Timers;
+use self::workers::Part;
 use crate::address::Address;
 use crate::config::{ConfigError, EndpointConfig, ServerConfig, WallClock};
 use crate::id::{PathId, SessionHandle};
@@ -61,6 +65,10 @@ pub struct Endpoint {
     incoming: BTreeMap<usize, Box<Incoming>>,
     sessions: BTreeMap<SessionHandle, Box<Session>>,
     next_session: u64,
+    /// Between two handles, so that no two workers give one.
+    handle_step: u64,
+    /// Of the tokens that prove an address, if workers have it in common.
+    token_key: Option<Arc<ring::hkdf::Prk>>,
     memory: Memory,
     /// Parts with something to handle, to transmit, to report; each at most once.
     work: Queue<Key>,
@@ -98,14 +106,15 @@ impl Endpoint {
     /// # Errors
     /// If the limits, or the settings of QUIC, cannot work.
     pub fn new(mut config: EndpointConfig, now: Instant) -> Result<Self, ConfigError> {
-        config.limits.check()?;
-        config.transport.check()?;
-        let limits = &mut config.limits;
-        limits.unauthenticated_max =
-            limits.unauthenticated_max.min(Memory::unauthenticated_max(limits.endpoint_memory_max));
-        let mut entropy = Entropy::new(&config.rng_seed.take());
-        let ids = entropy.connection_ids();
-        let mut quic = quinn_proto::EndpointConfig::new(entropy.reset_key());
+        let part = Part::alone(&mut config, now)?;
+        Self::with_part(config, now, part)
+    }
+
+    fn with_part(config: EndpointConfig, now: Instant, part: Part) -> Result<Self, ConfigError> {
+        let Part { mut entropy, index, common } = part;
+        let ids = entropy.connection_ids(common.secrets.as_ref().map(|secrets| (secrets.routing, index)));
+        let reset_key = common.secrets.as_ref().map(|secrets| Arc::clone(&secrets.reset_key));
+        let mut quic = quinn_proto::EndpointConfig::new(reset_key.unwrap_or_else(|| entropy.reset_key()));
         let generator = ids.clone();
         quic.rng_seed(Some(*entropy.seed())).cid_generator(move || Box::new(generator.clone()));
         quic.max_udp_payload_size(config.transport.mtu_max)
@@ -118,12 +127,14 @@ impl Endpoint {
             entropy,
             ids,
             quic,
-            admission: Admission::new(now, &config.limits),
+            admission: Admission::new(common.entrance, index),
             owners: BTreeMap::new(),
             incoming: BTreeMap::new(),
             sessions: BTreeMap::new(),
-            next_session: 0,
-            memory: Memory::new(config.limits.endpoint_memory_max),
+            next_session: index.into(),
+            handle_step: common.workers.into(),
+            token_key: common.secrets.map(|secrets| secrets.token_key),
+            memory: Memory::new(common.pool),
             work: Queue::new(),
             sending: Queue::new(),
             eventful: Queue::new(),
@@ -418,7 +429,7 @@ impl Endpoint {
 
     fn next_session_handle(&mut self) -> SessionHandle {
         let handle = SessionHandle(self.next_session);
-        self.next_session += 1;
+        self.next_session += self.handle_step;
         handle
     }
 
@@ -432,6 +443,7 @@ impl Endpoint {
     /// Gives every part that has something to handle one turn.
     fn run_work(&mut self) {
         self.collect_commands();
+        self.heed_notices();
         // What this round adds waits for the next one, so that no part keeps the others waiting.
         for _ in 0..self.work.len() {
             let Some(key) = self.work.pop() else { return };

@@ -9,10 +9,8 @@ use rand::{RngCore, SeedableRng};
 use ring::hmac;
 use zeroize::Zeroizing;
 
+use super::routing::Routing;
 use crate::id::SessionId;
-
-/// Length of the connection ids an endpoint gives itself, in bytes.
-const CONNECTION_ID_BYTES: usize = 8;
 
 /// A generator whose state is a secret: overwritten when it is dropped.
 struct SecretRng(StdRng);
@@ -67,15 +65,18 @@ impl Entropy {
         Arc::new(ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, &[]).extract(&*self.seed()))
     }
 
-    /// A source of connection ids that may be shared with QUIC's configuration.
-    pub(super) fn connection_ids(&mut self) -> SeededIds {
-        SeededIds(Arc::new(Mutex::new(SecretRng::new(&self.seed()))))
+    /// A source of connection ids that may be shared with QUIC's configuration. They name a worker, if there are several.
+    pub(super) fn connection_ids(&mut self, worker: Option<(Routing, u16)>) -> SeededIds {
+        SeededIds { rng: Arc::new(Mutex::new(SecretRng::new(&self.seed()))), worker }
     }
 }
 
 /// Random connection ids from a seed.
 #[derive(Clone)]
-pub(super) struct SeededIds(Arc<Mutex<SecretRng>>);
+pub(super) struct SeededIds {
+    rng: Arc<Mutex<SecretRng>>,
+    worker: Option<(Routing, u16)>,
+}
 
 impl SeededIds {
     /// A destination for a client's first packet: longer, since it keys the handshake's first protection.
@@ -86,18 +87,24 @@ impl SeededIds {
     fn draw(&self, len: usize) -> ConnectionId {
         let mut bytes = [0; 20];
         let len = len.min(bytes.len());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.fill_bytes(&mut bytes[..len]);
+        self.rng.lock().unwrap_or_else(PoisonError::into_inner).0.fill_bytes(&mut bytes[..len]);
         ConnectionId::new(&bytes[..len])
     }
 }
 
 impl ConnectionIdGenerator for SeededIds {
     fn generate_cid(&mut self) -> ConnectionId {
-        self.draw(CONNECTION_ID_BYTES)
+        // Each draw names one of the workers with equal chance, so that this ends soon.
+        loop {
+            let id = self.draw(Routing::CONNECTION_ID_BYTES);
+            if self.worker.is_none_or(|(routing, worker)| routing.is_named(worker, &id)) {
+                return id;
+            }
+        }
     }
 
     fn cid_len(&self) -> usize {
-        CONNECTION_ID_BYTES
+        Routing::CONNECTION_ID_BYTES
     }
 
     fn cid_lifetime(&self) -> Option<Duration> {

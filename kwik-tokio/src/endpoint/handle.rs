@@ -1,11 +1,21 @@
-//! The handle of an endpoint: one socket and one task for any number of sessions.
+//! The handle of an endpoint: one port, and a socket and a task of each worker, for any number of sessions.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use kwik_core::EndpointStats;
 use tokio::runtime::Handle;
 
-use super::{EndpointState, Shared};
+use super::{
+    EndpointState, Shared,
+    workers::{Group, WorkerStats},
+};
 use crate::{
     config::{EndpointConfig, Local},
     driver::Driver,
@@ -14,7 +24,9 @@ use crate::{
     waiters::contained,
 };
 
-/// One UDP socket that dials any number of sessions and listens for others, driven by one task.
+/// One UDP port from which any number of sessions is dialled, and on which others are accepted.
+///
+/// On it run [`EndpointConfig::workers`], each with a socket and a task of its own: a session belongs to one of them.
 ///
 /// [`dial`](crate::dial()) and [`listen`](crate::listen()) make one each, with the defaults of [`EndpointConfig`]. An
 /// endpoint of one's own saves sockets and tasks where there are many sessions, dials from the port it listens on, and
@@ -41,16 +53,20 @@ use crate::{
 pub struct Endpoint(Arc<Door>);
 
 /// Holds an endpoint open for new sessions. Dropping it closes the door; sessions that started live on.
-struct Door(Arc<Shared>);
+struct Door {
+    workers: Vec<Arc<Shared>>,
+    /// Dials so far: workers have them in turns.
+    dials: AtomicUsize,
+}
 
 impl Drop for Door {
     fn drop(&mut self) {
-        contained(|| self.0.with(EndpointState::close_door));
+        self.workers.iter().for_each(|worker| contained(|| worker.with(EndpointState::close_door)));
     }
 }
 
 impl Endpoint {
-    /// Opens a socket and starts the task that drives it, in the runtime of the caller.
+    /// Opens the socket of each worker and starts the tasks that drive them, in the runtime of the caller.
     ///
     /// # Errors
     /// [`BindError`], when the address cannot be bound, the configuration cannot work, or the caller is in no tokio
@@ -59,24 +75,49 @@ impl Endpoint {
     /// # Panics
     /// If the runtime has no I/O or no time enabled.
     pub fn bind(local: impl Into<Local>, config: EndpointConfig) -> Result<Self, BindError> {
-        Handle::try_current().map_err(io::Error::other)?;
+        let (local, runtime) = (local.into(), Handle::try_current().map_err(io::Error::other)?);
         config.check()?;
-        let socket = UdpIo::open(local.into(), config.socket)?;
-        let shared = Shared::new(&config, socket.local_addr()?)?;
-        Driver::spawn(socket, Arc::clone(&shared));
-        Ok(Self(Arc::new(Door(shared))))
+        let count = config.workers.unwrap_or_else(|| local.workers_by_default(&runtime));
+        let sockets = UdpIo::open_all(local, config.socket, count)?;
+        let local_addr = sockets.first().map_or_else(|| Err(io::ErrorKind::NotConnected.into()), UdpIo::local_addr)?;
+        let (workers, routing) = Shared::workers(&config, local_addr, sockets.len())?;
+        if config.socket.steering
+            && let Some(socket) = sockets.first()
+        {
+            socket.steer(routing);
+        }
+        for (socket, worker) in sockets.into_iter().zip(&workers) {
+            Driver::spawn(socket, Arc::clone(worker));
+        }
+        Ok(Self(Arc::new(Door { workers, dials: AtomicUsize::new(0) })))
     }
 
     /// The address of the socket. For one that is bound to all addresses of this host only the port counts.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.shared().local_addr()
+        self.first().local_addr()
     }
 
-    /// How many sessions and strangers there are, and how much memory all peers can make this end hold, of how much.
+    /// How many sessions and strangers there are, and how much memory all peers can make this end hold, of how much. Of all
+    /// workers together.
     #[must_use]
     pub fn stats(&self) -> EndpointStats {
-        self.shared().with(|state| state.core.stats())
+        let mut sum = self.first().with(|state| state.core.stats());
+        for worker in self.workers().iter().skip(1) {
+            let more = worker.with(|state| state.core.stats());
+            sum.sessions += more.sessions;
+            sum.unauthenticated += more.unauthenticated;
+            sum.turns += more.turns;
+            sum.memory_bytes += more.memory_bytes;
+        }
+        sum
+    }
+
+    /// As [`stats`](Self::stats), of each worker.
+    #[must_use]
+    pub fn worker_stats(&self) -> Vec<WorkerStats> {
+        let stats = |worker: &Arc<Shared>| worker.group.stats(worker.index, worker.with(|state| state.core.stats()));
+        self.workers().iter().map(stats).collect()
     }
 
     /// Closes every session, dialled or accepted, after what it finished is delivered, at most for
@@ -85,14 +126,18 @@ impl Endpoint {
     /// # Cancel safety
     /// Safe: everything closes all the same.
     pub async fn close(&self, code: u32, reason: &str) {
-        drop(self.shared().with(|state| state.close(code, reason)));
-        self.shared().incoming.notify_waiters();
-        loop {
-            let notified = self.shared().ended.notified();
-            if self.shared().lock().is_ended {
-                return;
+        for worker in self.workers() {
+            drop(worker.with(|state| state.close(code, reason)));
+        }
+        self.group().queue.changed.notify_waiters();
+        for worker in self.workers() {
+            loop {
+                let notified = worker.ended.notified();
+                if worker.lock().is_ended {
+                    break;
+                }
+                notified.await;
             }
-            notified.await;
         }
     }
 
@@ -102,21 +147,41 @@ impl Endpoint {
     /// Safe.
     pub async fn wait_idle(&self) {
         loop {
-            let notified = self.shared().idle.notified();
-            if self.shared().lock().is_idle() {
+            let notified = self.group().idle.notified();
+            if self.workers().iter().all(|worker| worker.lock().is_idle()) {
                 return;
             }
             notified.await;
         }
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.0.0
+    /// The worker that dials next. All hear of addresses that cannot be reached, since the system tells any of them.
+    pub(crate) fn next_to_dial(&self) -> &Arc<Shared> {
+        let dials = self.0.dials.fetch_add(1, Ordering::Relaxed);
+        if dials == 0 {
+            self.workers().iter().for_each(|worker| worker.with(EndpointState::note_dial));
+        }
+        self.workers().get(dials % self.workers().len().max(1)).unwrap_or_else(|| self.first())
+    }
+
+    pub(crate) fn workers(&self) -> &[Arc<Shared>] {
+        &self.0.workers
+    }
+
+    pub(crate) fn group(&self) -> &Group {
+        &self.first().group
+    }
+
+    fn first(&self) -> &Arc<Shared> {
+        self.workers().first().expect("there is at least one worker")
     }
 }
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint").field("local_addr", &self.local_addr()).finish_non_exhaustive()
+        f.debug_struct("Endpoint")
+            .field("local_addr", &self.local_addr())
+            .field("workers", &self.workers().len())
+            .finish_non_exhaustive()
     }
 }

@@ -58,13 +58,24 @@ impl Server {
     }
 
     fn with(alpn: Option<&[u8]>, adjust: impl Fn(&mut Limits)) -> Self {
-        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["kwik.test".to_owned()]).unwrap();
-        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
         let mut limits = Limits::default();
         adjust(&mut limits);
         let mut config = EndpointConfig::new([5; 32], UNIX_AT_START);
         config.limits = limits.clone();
-        let mut endpoint = Endpoint::new(config, instant()).unwrap();
+        Self::listening(vec![Endpoint::new(config, instant()).unwrap()], alpn, &limits).remove(0)
+    }
+
+    /// Two endpoints that share a port.
+    fn workers() -> [Self; 2] {
+        let config = EndpointConfig::new([5; 32], UNIX_AT_START);
+        let (endpoints, _) = Endpoint::workers(config, 2, instant()).unwrap();
+        Self::listening(endpoints, None, &Limits::default()).try_into().ok().unwrap()
+    }
+
+    /// Endpoints that accept the same as one server.
+    fn listening(endpoints: Vec<Endpoint>, alpn: Option<&[u8]>, limits: &Limits) -> Vec<Self> {
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["kwik.test".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
         let chain = vec![cert.der().clone()];
         let server = match alpn {
             None => ServerConfig::new(Self::identity(), chain, key).unwrap(),
@@ -78,14 +89,18 @@ impl Server {
                 ServerConfig::with_crypto(Self::identity(), Arc::new(crypto))
             }
         };
-        let server = server.limits(limits);
+        let server = server.limits(limits.clone());
         let guard = |credential: &[u8], _: SocketAddr| credential == b"good";
         let server = server.trust_primary(Self::issuer().public()).trust_primary(Self::other_issuer().public());
         let server = server.authorizer(Arc::new(guard));
-        endpoint.listen(Some(server)).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(cert.der().clone()).unwrap();
-        Self { endpoint, address: SocketAddr::from(([10, 0, 0, 1], 4433)), roots, events: Vec::new() }
+        let address = SocketAddr::from(([10, 0, 0, 1], 4433));
+        let listening = endpoints.into_iter().map(|mut endpoint| {
+            endpoint.listen(Some(server.clone())).unwrap();
+            Self { endpoint, address, roots: roots.clone(), events: Vec::new() }
+        });
+        listening.collect()
     }
 }
 
@@ -383,6 +398,22 @@ fn hello_is_checked_in_order_and_refused_without_a_reason() {
     let mut rogue = rogue.again();
     let control = rogue.begin(rogue.hello());
     rogue.assert_welcomed(control);
+}
+
+/// Of all endpoints that share a port.
+#[test]
+fn ticket_opens_one_session_over_all_workers() {
+    let [one, other] = Server::workers();
+    let mut rogue = Rogue::at(one, instant());
+    let ticket = rogue.ticket();
+    let control = rogue.begin(rogue.join(&ticket));
+    assert_eq!(rogue.assert_welcomed(control).path, PathId(1));
+    let mut rogue = Rogue::at(other, rogue.now);
+    rogue.begin(rogue.join(&ticket));
+    rogue.assert_refused(TransportCode::SUPERSEDED, "it was used at another worker");
+    let mut rogue = rogue.again();
+    let control = rogue.begin(rogue.join(&Ticket { path: PathId(2), ..ticket }));
+    assert_eq!(rogue.assert_welcomed(control).path, PathId(2));
 }
 
 // [P-4.5] [P-4.6]
