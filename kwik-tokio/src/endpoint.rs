@@ -22,6 +22,7 @@ use crate::{
     config::EndpointConfig,
     error::{BindError, ListenError},
     log,
+    udp::UdpIo,
     waiters::{Signals, Waiters, Wakes},
 };
 
@@ -49,6 +50,8 @@ pub(crate) struct EndpointState {
     is_listening: bool,
     /// Whether this end dials, or did.
     dials: bool,
+    /// What the driver is to go on with.
+    socket: Option<Box<UdpIo>>,
     /// Whether the driver ends without waiting for handles to be dropped.
     is_closing: bool,
     pub(crate) is_ended: bool,
@@ -82,6 +85,7 @@ impl Shared {
             is_open: true,
             is_listening: false,
             dials: false,
+            socket: None,
             is_closing: false,
             is_ended: false,
             is_abandoned: false,
@@ -100,6 +104,21 @@ impl Shared {
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
         *self.local_addr.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the driver another socket.
+    pub(crate) fn rebind(&self, socket: UdpIo) -> Result<(), BindError> {
+        let address = socket.local_addr()?;
+        let unused = self.with(|state| {
+            if state.is_closed() {
+                return Err(BindError::EndpointClosed);
+            }
+            *self.local_addr.lock().unwrap_or_else(PoisonError::into_inner) = address;
+            state.wake_requested = true;
+            Ok(state.socket.replace(Box::new(socket)))
+        })?;
+        drop(unused);
+        Ok(())
     }
 
     /// Runs `command` under the lock, then wakes the driver if the command gave it work.
@@ -124,7 +143,7 @@ impl Shared {
     /// The driver is gone: nothing will move again.
     pub(crate) fn on_driver_ended(&self) {
         let mut wakes = Wakes::default();
-        {
+        let socket = {
             let mut state = self.lock();
             state.is_abandoned = !state.is_finished();
             state.is_open = false;
@@ -136,7 +155,9 @@ impl Shared {
             wakes.notify(&self.incoming);
             wakes.notify(&self.ended);
             wakes.notify(&self.idle);
-        }
+            state.socket.take()
+        };
+        drop(socket);
         wakes.fire();
     }
 }
@@ -181,6 +202,14 @@ impl EndpointState {
         self.core.listen(Some(config))?;
         self.is_listening = true;
         Ok(())
+    }
+
+    /// Goes on to accept sessions, with another configuration.
+    pub(crate) fn listen_anew(&mut self, config: ServerConfig) -> Result<(), ListenError> {
+        if self.is_closed() {
+            return Err(ListenError::EndpointClosed);
+        }
+        Ok(self.core.listen(Some(config))?)
     }
 
     /// No session is accepted any more; those nobody took are closed.
@@ -265,10 +294,10 @@ impl EndpointState {
         (self.driver_deadline, self.driver.replace(driver.clone()))
     }
 
-    /// Takes what earlier commands asked of the driver, and tells whether this end dials.
-    pub(crate) fn unpark_driver(&mut self) -> (Option<Waker>, bool) {
+    /// Takes what earlier commands asked of the driver: what wakes it, the socket to go on with, and whether it dials.
+    pub(crate) fn unpark_driver(&mut self) -> (Option<Waker>, Option<Box<UdpIo>>, bool) {
         self.wake_requested = false;
-        (self.driver.take(), self.dials)
+        (self.driver.take(), self.socket.take(), self.dials)
     }
 
     /// The core promises a deadline in the past while anything is queued, so an earlier deadline is new work.

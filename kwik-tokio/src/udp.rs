@@ -399,9 +399,8 @@ mod tests {
         assert_eq!(batch_bytes(0, 64), 64);
     }
 
-    #[tokio::test]
-    async fn datagrams_cross_from_a_dual_stack_socket_to_an_ipv4_one() {
-        let config = SocketConfig::default();
+    /// Three datagrams in one send, from a dual-stack socket to an IPv4 one. Returns in how many pieces they came.
+    async fn cross(config: SocketConfig) -> usize {
         let mut client = UdpIo::open(Local::any(), config).expect("a free port");
         let mut server = UdpIo::open(address("127.0.0.1:0").into(), config).expect("a free port");
         let transmit = Transmit {
@@ -414,10 +413,11 @@ mod tests {
         let mut outgoing = Outgoing::new(transmit);
         let sent = std::future::poll_fn(|cx| client.poll_send(cx, &mut outgoing, b"aabbc and more")).await;
         assert_eq!(sent, Ok(()));
-        let (mut received, mut buf) = (Vec::new(), ReceiveBuffer::take());
+        let (mut received, mut pieces, mut buf) = (Vec::new(), 0, ReceiveBuffer::take());
         while received.len() < 3 {
             std::future::poll_fn(|cx| {
                 let batch = ready!(server.poll_receive(cx, &mut buf)).expect("the socket can be read");
+                pieces += batch.count;
                 for (meta, data) in batch.datagrams() {
                     assert!(meta.remote.is_ipv4(), "{} is not canonical", meta.remote);
                     received.push(data.to_vec());
@@ -427,5 +427,16 @@ mod tests {
             .await;
         }
         assert_eq!(received, [b"aa".to_vec(), b"bb".to_vec(), b"c".to_vec()]);
+        pieces
+    }
+
+    #[tokio::test]
+    async fn datagrams_cross_one_by_one_or_gathered() {
+        let pieces = cross(SocketConfig::default()).await;
+        assert!((1..=3).contains(&pieces), "{pieces}");
+        let off = SocketConfig { segmentation_offload: false, ..SocketConfig::default() };
+        assert_eq!(cross(off).await, 3);
+        let io = UdpIo::open(Local::any(), off).expect("a free port");
+        assert_eq!(io.segments_max(), 1);
     }
 }

@@ -80,7 +80,8 @@ impl Endpoint {
         config: &ServerConfig,
     ) -> Result<quinn_proto::ServerConfig, ConfigError> {
         let crypto = config::server_crypto(&config.tls, &self.wall)?;
-        let mut quic = quinn_proto::ServerConfig::new(crypto, self.entropy.token_key());
+        let token_key = self.token_key.get_or_insert_with(|| self.entropy.token_key()).clone();
+        let mut quic = quinn_proto::ServerConfig::new(crypto, token_key);
         quic.time_source(Arc::new(self.wall.clone()))
             .retry_token_lifetime(Self::RETRY_TOKEN_LIFETIME)
             .max_incoming(self.config.limits.incoming_max)

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use quinn_proto::crypto::HandshakeTokenKey;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Transmit};
 use rustc_hash::FxHashSet;
 
@@ -30,7 +31,7 @@ use crate::config::{ConfigError, EndpointConfig, ServerConfig, WallClock};
 use crate::id::{PathId, SessionHandle};
 use crate::path::{Path, PathSettings};
 use crate::protocol_event::{EventDetail, EventLog, ProtocolEvent};
-use crate::session::{Clock, Session, SessionEvent, SessionMut};
+use crate::session::{Clock, Role, Session, SessionEvent, SessionMut};
 
 /// Where a datagram came from, and how. In a `Transmit` an IPv4 address never comes as an IPv6 one: a loop around a
 /// dual-stack socket maps it.
@@ -55,6 +56,9 @@ pub struct Endpoint {
     ids: SeededIds,
     quic: quinn_proto::Endpoint,
     admission: Admission,
+    /// Proves that a client was told to come again. It stays when the configuration changes, so that clients on their way are
+    /// not turned away.
+    token_key: Option<Arc<dyn HandshakeTokenKey>>,
     /// Who each connection belongs to.
     owners: BTreeMap<usize, Owner>,
     /// Connections that have not authenticated.
@@ -119,6 +123,7 @@ impl Endpoint {
             ids,
             quic,
             admission: Admission::new(now, &config.limits),
+            token_key: None,
             owners: BTreeMap::new(),
             incoming: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -138,7 +143,10 @@ impl Endpoint {
 
     // ---- commands
 
-    /// Begins to accept sessions with `config`, or stops with `None`. Sessions that exist go on.
+    /// Begins to accept sessions with `config`, or stops with `None`. Another `config` takes the place of the one in force: who
+    /// begins a handshake from now on sees its certificate, and who authenticates its identity, trust and authorizer.
+    /// Sessions that exist go on as they began. With another identity, tickets that name the old one are refused as
+    /// [`AUTH_FAILED`](crate::TransportCode::AUTH_FAILED): primaries must be told.
     ///
     /// # Errors
     /// If the limits or the certificate cannot be used; what was there before stays in force.
@@ -276,6 +284,18 @@ impl Endpoint {
             if session.on_unreachable(now, remote, reason) {
                 self.work.push(Key::Session(*handle));
             }
+        }
+        self.run_work();
+    }
+
+    /// The socket was bound anew: what is sent leaves from another address. Servers that this end dialled are told at once,
+    /// and their sessions go on (RFC 9000 §9). Clients do not follow: their sessions go on only if this end can be reached
+    /// where it was. Neither do handshakes, which have to be begun anew.
+    pub fn handle_rebind(&mut self, now: Instant) {
+        self.advance(now);
+        for (handle, session) in self.sessions.iter_mut().filter(|(_, session)| session.role() == Role::Client) {
+            session.paths_mut().for_each(Path::on_rebind);
+            self.work.push(Key::Session(*handle));
         }
         self.run_work();
     }

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use super::{EndpointState, Shared};
 use crate::{
-    config::{EndpointConfig, Local},
+    config::{EndpointConfig, Local, SocketConfig},
     driver::Driver,
     error::BindError,
     udp::UdpIo,
@@ -18,7 +18,7 @@ use crate::{
 ///
 /// [`dial`](crate::dial()) and [`listen`](crate::listen()) make one each, with the defaults of [`EndpointConfig`]. An
 /// endpoint of one's own saves sockets and tasks where there are many sessions, dials from the port it listens on, and
-/// can be configured.
+/// can be configured and bound anew.
 ///
 /// Clones are handles of the same endpoint. When the last one and the [`Listener`](crate::Listener) are dropped, sessions
 /// live on until they end; then the port is free.
@@ -41,11 +41,16 @@ use crate::{
 pub struct Endpoint(Arc<Door>);
 
 /// Holds an endpoint open for new sessions. Dropping it closes the door; sessions that started live on.
-struct Door(Arc<Shared>);
+struct Door {
+    shared: Arc<Shared>,
+    /// Where the driver runs.
+    runtime: Handle,
+    socket: SocketConfig,
+}
 
 impl Drop for Door {
     fn drop(&mut self) {
-        contained(|| self.0.with(EndpointState::close_door));
+        contained(|| self.shared.with(EndpointState::close_door));
     }
 }
 
@@ -59,12 +64,28 @@ impl Endpoint {
     /// # Panics
     /// If the runtime has no I/O or no time enabled.
     pub fn bind(local: impl Into<Local>, config: EndpointConfig) -> Result<Self, BindError> {
-        Handle::try_current().map_err(io::Error::other)?;
+        let runtime = Handle::try_current().map_err(io::Error::other)?;
         config.check()?;
         let socket = UdpIo::open(local.into(), config.socket)?;
         let shared = Shared::new(&config, socket.local_addr()?)?;
         Driver::spawn(socket, Arc::clone(&shared));
-        Ok(Self(Arc::new(Door(shared))))
+        Ok(Self(Arc::new(Door { shared, runtime, socket: config.socket })))
+    }
+
+    /// Goes on with another socket, from which everything is sent from now on; the buffers and the rest of
+    /// [`EndpointConfig`] stay. To be called when the host got another address, or to change the port.
+    ///
+    /// Sessions that this end dialled go on: their servers are told at once. What is still on its way to the old socket is
+    /// taken until something arrives at the new one; then the old one is closed. Sessions that clients dialled go on only
+    /// if they reach this end where it was, since QUIC lets a client move and no server. A dial that has not succeeded yet
+    /// may fail.
+    ///
+    /// # Errors
+    /// [`BindError`], when the new socket cannot be had or the endpoint was closed; the old one stays in use.
+    pub fn rebind(&self, local: impl Into<Local>) -> Result<(), BindError> {
+        let _driver = self.0.runtime.enter();
+        let socket = UdpIo::open(local.into(), self.0.socket)?;
+        self.shared().rebind(socket)
     }
 
     /// The address of the socket. For one that is bound to all addresses of this host only the port counts.
@@ -111,7 +132,7 @@ impl Endpoint {
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.0.0
+        &self.0.shared
     }
 }
 
