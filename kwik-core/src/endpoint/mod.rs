@@ -8,7 +8,7 @@ mod memory;
 mod seeded;
 mod timer;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -65,6 +65,8 @@ pub struct Endpoint {
     incoming: BTreeMap<usize, Box<Incoming>>,
     sessions: BTreeMap<SessionHandle, Box<Session>>,
     next_session: u64,
+    /// Sessions with a dial that may have heard nothing yet.
+    dialling: BTreeSet<SessionHandle>,
     memory: Memory,
     /// Parts with something to handle, to transmit, to report; each at most once.
     work: Queue<Key>,
@@ -128,6 +130,7 @@ impl Endpoint {
             incoming: BTreeMap::new(),
             sessions: BTreeMap::new(),
             next_session: 0,
+            dialling: BTreeSet::new(),
             memory: Memory::new(config.limits.endpoint_memory_max),
             work: Queue::new(),
             sending: Queue::new(),
@@ -275,16 +278,18 @@ impl Endpoint {
 
     /// The system or the network says that nothing reaches `remote`, for `reason`: no route leads there, or nobody
     /// listens on the port. Dials to it end with [`UNREACHABLE`](crate::TransportCode::UNREACHABLE) if they heard
-    /// nothing yet; since such word can be forged, it harms nothing else. The number of sessions bounds the cost
-    /// (PROTOCOL.md §8).
+    /// nothing yet; since such word can be forged, it harms nothing else (PROTOCOL.md §8). Only sessions that began a dial
+    /// since this was called last, or still dial, are looked at.
     pub fn handle_unreachable(&mut self, now: Instant, remote: SocketAddr, reason: &str) {
         self.advance(now);
         let Some(remote) = Address::new(remote) else { return };
-        for (handle, session) in &mut self.sessions {
+        self.dialling.retain(|handle| {
+            let Some(session) = self.sessions.get_mut(handle) else { return false };
             if session.on_unreachable(now, remote, reason) {
                 self.work.push(Key::Session(*handle));
             }
-        }
+            session.has_unheard_dial()
+        });
         self.run_work();
     }
 
@@ -519,6 +524,7 @@ impl Endpoint {
             Key::Session(handle) => {
                 if self.sessions.get(&handle).is_some_and(|session| session.is_finished()) {
                     self.sessions.remove(&handle);
+                    self.dialling.remove(&handle);
                     self.give_back(key);
                 }
                 self.sessions.get_mut(&handle).and_then(|session| session.poll_timeout(now))
@@ -547,6 +553,10 @@ impl Endpoint {
     pub(crate) fn inner_mut(&mut self, handle: SessionHandle) -> Option<&mut Session> {
         self.work.push(Key::Session(handle));
         self.sessions.get_mut(&handle).map(Box::as_mut)
+    }
+
+    pub(crate) fn dialling(&self) -> usize {
+        self.dialling.len()
     }
 
     pub(crate) fn moment(&self, now: Instant) -> crate::session::Moment {

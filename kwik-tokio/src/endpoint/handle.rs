@@ -22,8 +22,8 @@ use crate::{
 ///
 /// Clones are handles of the same endpoint. When the last one and the [`Listener`](crate::Listener) are dropped, sessions
 /// live on until they end; then the port is free.
-/// The first dial makes the socket listen to ICMP errors where the system tells them (Linux), which one that only listens
-/// does not: whoever can be heard there costs it a look at every session.
+/// From the first dial on the socket listens to ICMP errors where the system tells them (Linux); one that only listens does
+/// not.
 ///
 /// ```no_run
 /// use kwik_tokio::{ClientConfig, Endpoint, EndpointConfig, Local};
