@@ -207,3 +207,35 @@ impl EndpointConfig {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_setter_sets_what_it_names() {
+        let mut limits = Limits::default();
+        limits.sessions_max = 3;
+        let asked = AckFrequency::default();
+        let config = EndpointConfig::new()
+            .congestion(Congestion::Bbr)
+            .mtu_initial(1300)
+            .mtu_max(1400)
+            .rtt_initial(Duration::from_millis(5))
+            .ack_frequency(asked)
+            .receive_buffer_bytes(100_000)
+            .send_buffer_bytes(200_000)
+            .segmentation_offload(false)
+            .workers(7)
+            .limits(limits);
+        let mut transport = TransportConfig::default();
+        (transport.congestion, transport.ack_frequency) = (Congestion::Bbr, Some(asked));
+        (transport.mtu_initial, transport.mtu_max) = (1300, 1400);
+        transport.rtt_initial = Duration::from_millis(5);
+        assert_eq!(config.transport, transport);
+        assert_eq!((config.limits.sessions_max, config.workers), (3, Some(7)));
+        let SocketConfig { receive_buffer_bytes, send_buffer_bytes, segmentation_offload, .. } = config.socket;
+        assert_eq!((receive_buffer_bytes, send_buffer_bytes, segmentation_offload), (100_000, 200_000, false));
+        assert_eq!(config.check(), Ok(()));
+    }
+}

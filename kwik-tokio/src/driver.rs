@@ -43,6 +43,8 @@ enum Step {
 /// Drives one endpoint until it has no handle and nothing to send.
 pub(crate) struct Driver {
     socket: UdpIo,
+    /// What was bound before, for what is still on its way to it.
+    previous: Option<UdpIo>,
     hears_unreachable: bool,
     timer: Pin<Box<Sleep>>,
     outgoing: Option<Outgoing>,
@@ -58,10 +60,10 @@ impl Driver {
     /// Starts the task. Must be called in a tokio runtime.
     pub(crate) fn spawn(socket: UdpIo, shared: Arc<Shared>) {
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-        let (send_buf, clocks, log) = (Vec::new(), (now(), unix_now()), Log::new(shared.local_addr()));
-        let hears_unreachable = false;
+        let (send_buf, clocks, log) = (Vec::new(), (now(), unix_now()), Log::new(shared.group.local_addr()));
+        let (previous, hears_unreachable) = (None, false);
         let end = EndOfDriver(shared, false);
-        tokio::spawn(Self { socket, hears_unreachable, timer, outgoing: None, send_buf, clocks, log, end });
+        tokio::spawn(Self { socket, previous, hears_unreachable, timer, outgoing: None, send_buf, clocks, log, end });
     }
 
     fn shared(&self) -> &Shared {
@@ -82,22 +84,53 @@ impl Driver {
 
     /// A socket that is dialled from hears of addresses that cannot be reached. One that only listens hears nothing of
     /// clients that are gone, which would cost it more than they are worth.
-    fn tend_socket(&mut self, dials: bool) {
+    fn tend_socket(&mut self, now: Instant, socket: Option<Box<UdpIo>>, dials: bool) {
+        if let Some(socket) = socket {
+            self.previous = Some(std::mem::replace(&mut self.socket, *socket));
+            self.hears_unreachable = false;
+            self.log.set_endpoint(self.end.0.group.local_addr());
+            self.shared().lock().core.handle_rebind(now);
+        }
         if dials && !self.hears_unreachable {
             self.hears_unreachable = true;
             self.socket.hear_unreachable();
         }
     }
 
-    fn receive(&mut self, cx: &mut Context<'_>, mut now: Instant) -> Step {
+    fn receive(&mut self, cx: &mut Context<'_>, now: Instant) -> Step {
         let mut buf = ReceiveBuffer::take();
+        let previous = self.receive_from_previous(cx, now, &mut buf);
+        match self.receive_from_socket(cx, now, &mut buf) {
+            Step::Done => previous,
+            step => step,
+        }
+    }
+
+    /// What arrives at the socket that was bound before, until something arrives at the new one.
+    fn receive_from_previous(&mut self, cx: &mut Context<'_>, now: Instant, buf: &mut ReceiveBuffer) -> Step {
+        let Some(previous) = &mut self.previous else { return Step::Done };
+        match previous.poll_receive(cx, buf) {
+            Poll::Pending => Step::Done,
+            Poll::Ready(None) => {
+                self.previous = None;
+                Step::Done
+            }
+            Poll::Ready(Some(batch)) => {
+                self.handle_batch(&batch, now);
+                Step::More
+            }
+        }
+    }
+
+    fn receive_from_socket(&mut self, cx: &mut Context<'_>, mut now: Instant, buf: &mut ReceiveBuffer) -> Step {
         for _ in 0..RECEIVES_PER_TURN {
-            let batch = match self.socket.poll_receive(cx, &mut buf) {
+            let batch = match self.socket.poll_receive(cx, buf) {
                 Poll::Pending => return Step::Done,
                 Poll::Ready(None) => return Step::Blocked,
                 Poll::Ready(Some(batch)) => batch,
             };
             self.handle_batch(&batch, now);
+            self.previous = None;
             now = self::now();
         }
         Step::More
@@ -210,6 +243,7 @@ impl Driver {
             (state.is_idle(), state.is_finished())
         };
         if is_idle {
+            self.previous = None;
             contained(|| self.shared().group.idle.notify_waiters());
         }
         if is_finished {
@@ -245,10 +279,10 @@ impl Future for Driver {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        let (parked, dials) = this.shared().lock().unpark_driver();
+        let (parked, socket, dials) = this.shared().lock().unpark_driver();
         drop(parked);
-        this.tend_socket(dials);
         let now = now();
+        this.tend_socket(now, socket, dials);
         this.read_wall_clock(now);
         let heard = this.receive_errors(cx);
         this.receive_post(cx, now);

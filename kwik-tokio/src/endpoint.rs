@@ -13,7 +13,7 @@ use std::{
 };
 
 use kwik_core::{
-    Endpoint, ErrorCode, ProtocolEvent, Routing, ServerConfig, SessionError, SessionEvent, SessionHandle, TransportCode,
+    Endpoint, ErrorCode, ProtocolEvent, ServerConfig, SessionError, SessionEvent, SessionHandle, TransportCode,
 };
 use rand::{TryRngCore, rngs::OsRng};
 use tokio::sync::Notify;
@@ -24,6 +24,7 @@ use crate::{
     endpoint::workers::Group,
     error::{BindError, ListenError},
     log,
+    udp::UdpIo,
     waiters::{Signals, Waiters, Wakes},
 };
 
@@ -35,7 +36,6 @@ pub(crate) struct Shared {
     pub(crate) group: Arc<Group>,
     /// The driver ended and closed its socket.
     pub(crate) ended: Arc<Notify>,
-    local_addr: Mutex<SocketAddr>,
 }
 
 /// What the lock guards.
@@ -50,6 +50,8 @@ pub(crate) struct EndpointState {
     is_listening: bool,
     /// Whether this end dials, or did.
     dials: bool,
+    /// What the driver is to go on with.
+    socket: Option<Box<UdpIo>>,
     /// Whether the driver ends without waiting for handles to be dropped.
     is_closing: bool,
     pub(crate) is_ended: bool,
@@ -62,24 +64,24 @@ pub(crate) struct EndpointState {
 }
 
 impl Shared {
-    /// As many workers of one endpoint, and how datagrams are told apart.
+    /// As many workers of one endpoint.
     pub(crate) fn workers(
         config: &EndpointConfig,
         local_addr: SocketAddr,
         count: usize,
-    ) -> Result<(Vec<Arc<Self>>, Routing), BindError> {
+    ) -> Result<Vec<Arc<Self>>, BindError> {
         let mut core = kwik_core::EndpointConfig::new(*os_seed()?, unix_now());
         core.transport = config.transport;
         core.limits = config.limits.clone();
         core.event_detail = log::detail();
         let (cores, routing) = Endpoint::workers(core, u16::try_from(count).unwrap_or(u16::MAX), now())?;
-        let group = Arc::new(Group::new(cores.len(), routing, config.limits.accept_queue_sessions));
+        let group = Arc::new(Group::new(cores.len(), routing, local_addr, config.limits.accept_queue_sessions));
         let workers = cores.into_iter().enumerate();
-        let workers = workers.map(|(index, core)| Arc::new(Self::new(core, index, &group, local_addr)));
-        Ok((workers.collect(), routing))
+        let workers = workers.map(|(index, core)| Arc::new(Self::new(core, index, &group)));
+        Ok(workers.collect())
     }
 
-    fn new(core: Endpoint, index: usize, group: &Arc<Group>, local_addr: SocketAddr) -> Self {
+    fn new(core: Endpoint, index: usize, group: &Arc<Group>) -> Self {
         let state = EndpointState {
             core,
             sessions: BTreeMap::new(),
@@ -88,6 +90,7 @@ impl Shared {
             is_open: true,
             is_listening: false,
             dials: false,
+            socket: None,
             is_closing: false,
             is_ended: false,
             is_abandoned: false,
@@ -95,12 +98,7 @@ impl Shared {
             driver_deadline: None,
             wake_requested: false,
         };
-        let (group, ended, local_addr) = (Arc::clone(group), Arc::default(), Mutex::new(local_addr));
-        Self { state: Mutex::new(state), index, group, ended, local_addr }
-    }
-
-    pub(crate) fn local_addr(&self) -> SocketAddr {
-        *self.local_addr.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { state: Mutex::new(state), index, group: Arc::clone(group), ended: Arc::default() }
     }
 
     /// Runs `command` under the lock, then wakes the driver if the command gave it work.
@@ -125,7 +123,7 @@ impl Shared {
     /// The driver is gone: nothing will move again.
     pub(crate) fn on_driver_ended(&self) {
         let mut wakes = Wakes::default();
-        {
+        let socket = {
             let mut state = self.lock();
             state.is_abandoned = !state.is_finished();
             state.is_open = false;
@@ -140,7 +138,9 @@ impl Shared {
             wakes.notify(&self.group.queue.changed);
             wakes.notify(&self.ended);
             wakes.notify(&self.group.idle);
-        }
+            state.socket.take()
+        };
+        drop(socket);
         self.group.close_inbox(self.index);
         wakes.fire();
     }
@@ -189,6 +189,14 @@ impl EndpointState {
         Ok(())
     }
 
+    /// Goes on to accept sessions, with another configuration.
+    pub(crate) fn listen_anew(&mut self, config: ServerConfig) -> Result<(), ListenError> {
+        if self.is_closed() {
+            return Err(ListenError::EndpointClosed);
+        }
+        Ok(self.core.listen(Some(config))?)
+    }
+
     /// No session is accepted any more; those nobody took are closed.
     #[must_use]
     pub(crate) fn stop_listening(&mut self) -> Vec<Waiters> {
@@ -207,6 +215,16 @@ impl EndpointState {
         self.core.close_all(now(), code, reason);
         self.is_closing = true;
         self.stop_listening()
+    }
+
+    /// The driver goes on with another socket. Returns one that it does not use, to be dropped after the lock.
+    #[must_use]
+    fn move_to(&mut self, socket: UdpIo) -> Option<Box<UdpIo>> {
+        if self.is_ended {
+            return Some(Box::new(socket));
+        }
+        self.wake_requested = true;
+        self.socket.replace(Box::new(socket))
     }
 
     /// The last handle with which sessions may start is gone.
@@ -265,10 +283,10 @@ impl EndpointState {
         (self.driver_deadline, self.driver.replace(driver.clone()))
     }
 
-    /// Takes what earlier commands asked of the driver, and tells whether this end dials.
-    pub(crate) fn unpark_driver(&mut self) -> (Option<Waker>, bool) {
+    /// Takes what earlier commands asked of the driver: what wakes it, the socket to go on with, and whether it dials.
+    pub(crate) fn unpark_driver(&mut self) -> (Option<Waker>, Option<Box<UdpIo>>, bool) {
         self.wake_requested = false;
-        (self.driver.take(), self.dials)
+        (self.driver.take(), self.socket.take(), self.dials)
     }
 
     /// The core promises a deadline in the past while anything is queued, so an earlier deadline is new work.

@@ -75,13 +75,14 @@ impl From<BindError> for DialError {
     fn from(error: BindError) -> Self {
         match error {
             BindError::Config(error) => Self::Config(error),
-            BindError::System(error) => Self::System(error),
-            error => Self::System(io::Error::other(error)),
+            BindError::System(error) | BindError::Bind { source: error, .. } => Self::System(error),
+            BindError::AddressInUse { .. } => Self::System(io::ErrorKind::AddrInUse.into()),
+            BindError::EndpointClosed => Self::EndpointClosed,
         }
     }
 }
 
-/// Why an [`Endpoint`](crate::Endpoint) could not be made.
+/// Why an [`Endpoint`](crate::Endpoint) could not be made, or bound anew.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BindError {
@@ -105,6 +106,9 @@ pub enum BindError {
     /// The configuration cannot work.
     #[error("the endpoint configuration cannot be used: {0}")]
     Config(#[from] ConfigError),
+    /// The endpoint was closed, or its runtime shut down.
+    #[error("the endpoint was closed; make another one")]
+    EndpointClosed,
 }
 
 /// Why [`listen`](crate::listen()) failed.
@@ -149,6 +153,7 @@ impl From<BindError> for ListenError {
             BindError::Bind { address, source } => Self::Bind { address, source },
             BindError::System(error) => Self::System(error),
             BindError::Config(error) => Self::Config(error),
+            BindError::EndpointClosed => Self::EndpointClosed,
         }
     }
 }

@@ -1,6 +1,10 @@
 //! Accepting sessions.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use kwik_core::{EndpointStats, PublicIdentity, ServerConfig};
 use tokio::net::ToSocketAddrs;
@@ -43,7 +47,7 @@ impl Endpoint {
     /// # Errors
     /// [`ListenError`], when there is a listener, the endpoint was closed or the configuration cannot be used.
     pub fn listen(&self, config: ServerConfig) -> Result<Listener, ListenError> {
-        let identity = config.identity();
+        let identity = Mutex::new(config.identity());
         for (number, worker) in self.workers().iter().enumerate() {
             if let Err(error) = worker.with(|state| state.start_listening(config.clone())) {
                 self.stop_listening(number);
@@ -66,7 +70,8 @@ impl Endpoint {
 /// Dropping it stops accepting; sessions that were accepted live on until they end.
 pub struct Listener {
     endpoint: Endpoint,
-    identity: PublicIdentity,
+    /// Locked for as long as it changes.
+    identity: Mutex<PublicIdentity>,
 }
 
 impl Drop for Listener {
@@ -107,10 +112,30 @@ impl Listener {
         self.endpoint.local_addr()
     }
 
+    /// Goes on with another configuration, for a certificate that was renewed or a primary that is trusted from now on.
+    ///
+    /// Who begins a handshake from now on sees the new certificate, and who authenticates the new identity, trust,
+    /// authorizer and limits. Sessions live on as they began: what a primary signs in them it signs with the identity they
+    /// began with. If the identity changes, tickets that name the old one are refused: a primary that adds this server
+    /// to a session must name the new one ([`identity`](Self::identity)), and secondaries must trust it.
+    ///
+    /// # Errors
+    /// [`ListenError`], when the endpoint was closed or the configuration cannot be used; what was there before stays in
+    /// force.
+    pub fn set_config(&self, config: ServerConfig) -> Result<(), ListenError> {
+        let mut identity = self.lock_identity();
+        let new = config.identity();
+        for worker in self.endpoint.workers() {
+            worker.with(|state| state.listen_anew(config.clone()))?;
+        }
+        *identity = new;
+        Ok(())
+    }
+
     /// The identity that proves this server, to name it in a [`PathTarget`](kwik_core::PathTarget).
     #[must_use]
     pub fn identity(&self) -> PublicIdentity {
-        self.identity
+        *self.lock_identity()
     }
 
     /// How many sessions and strangers there are, and how much memory all peers can make this end hold, of how much.
@@ -134,13 +159,17 @@ impl Listener {
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
+
+    fn lock_identity(&self) -> MutexGuard<'_, PublicIdentity> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Listener")
             .field("local_addr", &self.local_addr())
-            .field("identity", &self.identity)
+            .field("identity", &self.identity())
             .finish_non_exhaustive()
     }
 }

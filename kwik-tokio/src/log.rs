@@ -40,6 +40,11 @@ impl Log {
         Self { endpoint, sessions: BTreeMap::new() }
     }
 
+    /// The endpoint has another address.
+    pub(crate) fn set_endpoint(&mut self, endpoint: SocketAddr) {
+        self.endpoint = endpoint;
+    }
+
     /// Tells one event. To be called without a lock: who listens may do anything.
     pub(crate) fn emit(&mut self, event: &ProtocolEvent) {
         let ProtocolEvent { session, path, kind, .. } = event;

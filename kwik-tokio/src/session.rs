@@ -51,7 +51,7 @@ impl SessionRef {
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
-        self.0.shared.local_addr()
+        self.0.shared.group.local_addr()
     }
 
     /// Runs `command` under the endpoint's lock.

@@ -108,8 +108,12 @@ impl Batch<'_> {
 
 impl UdpIo {
     /// Opens the socket that `local` names, and others on the same port, where the system can share it: `count` in all, or
-    /// as many as there may be.
-    pub(crate) fn open_all(Local(local): Local, config: SocketConfig, count: usize) -> Result<Vec<Self>, BindError> {
+    /// as many as there may be. Returns the address too.
+    pub(crate) fn open_all(
+        Local(local): Local,
+        config: SocketConfig,
+        count: usize,
+    ) -> Result<(Vec<Self>, SocketAddr), BindError> {
         let (first, may_share) = match local {
             LocalSocket::Own(socket) => (socket, false),
             LocalSocket::Address(address) => {
@@ -125,20 +129,19 @@ impl UdpIo {
                 (socket.or_else(|_| bind((Ipv4Addr::UNSPECIFIED, 0).into(), false))?, true)
             }
         };
+        let address = canonical(first.local_addr()?);
         let others = if may_share { shared_port::join(&first, count.saturating_sub(1)) } else { Vec::new() };
         let open = |socket: std::net::UdpSocket| {
             socket.set_nonblocking(true)?;
             Self::new(UdpSocket::from_std(socket)?, config)
         };
-        Ok(std::iter::once(first).chain(others).map(open).collect::<io::Result<_>>()?)
+        Ok((std::iter::once(first).chain(others).map(open).collect::<io::Result<_>>()?, address))
     }
 
     /// Has the kernel bring each datagram to the worker that it belongs to, among the sockets that share this one's port in
     /// the order of their workers.
     pub(crate) fn steer(&self, routing: Routing) {
-        if routing.workers() > 1
-            && let Err(error) = shared_port::steer(&self.socket, routing)
-        {
+        if let Err(error) = shared_port::steer(&self.socket, routing) {
             tracing::debug!(%error, "the kernel does not bring datagrams to their workers, which hand them over");
         }
     }
@@ -165,10 +168,6 @@ impl UdpIo {
         let socket = Arc::new(socket);
         let segmentation_offload = config.segmentation_offload;
         Ok(Self { socket, icmp: None, state, segmentation_offload, is_v6, last_log: None })
-    }
-
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr().map(canonical)
     }
 
     /// How many datagrams of equal size one send may carry.
@@ -423,13 +422,12 @@ mod tests {
         assert_eq!(batch_bytes(0, 64), 64);
     }
 
-    #[tokio::test]
-    async fn datagrams_cross_from_a_dual_stack_socket_to_an_ipv4_one() {
-        let config = SocketConfig::default();
-        let open = |local| UdpIo::open_all(local, config, 1).expect("a free port").remove(0);
+    /// Three datagrams in one send, from a dual-stack socket to an IPv4 one. Returns in how many pieces they came.
+    async fn cross(config: SocketConfig) -> usize {
+        let open = |local| UdpIo::open_all(local, config, 1).expect("a free port").0.remove(0);
         let (mut client, mut server) = (open(Local::any()), open(address("127.0.0.1:0").into()));
         let transmit = Transmit {
-            destination: server.local_addr().expect("a bound socket"),
+            destination: canonical(server.socket.local_addr().expect("a bound socket")),
             ecn: None,
             size: 5,
             segment_size: Some(2),
@@ -438,10 +436,11 @@ mod tests {
         let mut outgoing = Outgoing::new(transmit);
         let sent = std::future::poll_fn(|cx| client.poll_send(cx, &mut outgoing, b"aabbc and more")).await;
         assert_eq!(sent, Ok(()));
-        let (mut received, mut buf) = (Vec::new(), ReceiveBuffer::take());
+        let (mut received, mut pieces, mut buf) = (Vec::new(), 0, ReceiveBuffer::take());
         while received.len() < 3 {
             std::future::poll_fn(|cx| {
                 let batch = ready!(server.poll_receive(cx, &mut buf)).expect("the socket can be read");
+                pieces += batch.count;
                 for (meta, data) in batch.datagrams() {
                     assert!(meta.remote.is_ipv4(), "{} is not canonical", meta.remote);
                     received.push(data.to_vec());
@@ -451,5 +450,16 @@ mod tests {
             .await;
         }
         assert_eq!(received, [b"aa".to_vec(), b"bb".to_vec(), b"c".to_vec()]);
+        pieces
+    }
+
+    #[tokio::test]
+    async fn datagrams_cross_one_by_one_or_gathered() {
+        let pieces = cross(SocketConfig::default()).await;
+        assert!((1..=3).contains(&pieces), "{pieces}");
+        let off = SocketConfig { segmentation_offload: false, ..SocketConfig::default() };
+        assert_eq!(cross(off).await, 3);
+        let (sockets, _) = UdpIo::open_all(Local::any(), off, 1).expect("a free port");
+        assert_eq!(sockets[0].segments_max(), 1);
     }
 }

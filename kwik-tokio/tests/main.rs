@@ -7,6 +7,8 @@ mod closing;
 #[cfg(test)]
 mod common;
 #[cfg(test)]
+mod config;
+#[cfg(test)]
 mod delegation;
 mod destructors;
 #[cfg(test)]
@@ -21,6 +23,8 @@ mod many_streams;
 mod paths;
 #[cfg(test)]
 mod raw;
+#[cfg(test)]
+mod rebind;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]

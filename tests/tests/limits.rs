@@ -5,9 +5,10 @@
 mod scenario;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
-use kwik_core::Limits;
 use kwik_core::limits::Extreme;
+use kwik_core::{AckFrequency, Congestion, Limits, TransportConfig};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use scenario::{EndConfig, Wishes, play};
@@ -51,7 +52,7 @@ fn every_limit_at_every_extreme_is_refused_by_its_name_or_works() {
 }
 
 /// What is drawn for one end: for each limit its place in [`Extreme::ALL`], or none for the default; and the rest.
-type Drawn = (Vec<Option<usize>>, u16, bool);
+type Drawn = (Vec<Option<usize>>, TransportConfig);
 
 /// Limits as drawn, but for those that are refused: they, and if need be what they contradict, are the default.
 fn limits_of(drawn: &[Option<usize>]) -> Limits {
@@ -74,8 +75,34 @@ fn limits_of(drawn: &[Option<usize>]) -> Limits {
 
 fn drawn() -> impl Strategy<Value = Drawn> {
     let places = prop::option::weighted(0.3, 0..Extreme::ALL.len());
-    let mtu = prop_oneof![Just(1452), Just(1452), Just(1200), Just(1201), Just(9000), Just(65_527)];
-    (prop::collection::vec(places, Limits::default().fields_mut().len()), mtu, any::<bool>())
+    (prop::collection::vec(places, Limits::default().fields_mut().len()), transport())
+}
+
+/// Settings of QUIC, at the bounds of what is accepted.
+fn transport() -> impl Strategy<Value = TransportConfig> {
+    let millis = Duration::from_millis;
+    let congestion = prop_oneof![Just(Congestion::Cubic), Just(Congestion::NewReno), Just(Congestion::Bbr)];
+    let mtu_max = prop_oneof![Just(1452), Just(1452), Just(1200), Just(1201), Just(9000), Just(65_527)];
+    let rtt = prop_oneof![Just(millis(333)), Just(millis(1)), Just(millis(10_000))];
+    let least = (0, millis(1), 0);
+    let asked = prop::option::of(prop_oneof![Just(least), Just((u32::MAX, millis(16_000), u32::MAX))]);
+    (congestion, mtu_max, any::<bool>(), rtt, asked).prop_map(
+        |(congestion, mtu_max, is_initial, rtt_initial, asked)| {
+            let mut transport = TransportConfig::default();
+            (transport.congestion, transport.mtu_max, transport.rtt_initial) = (congestion, mtu_max, rtt_initial);
+            if is_initial {
+                transport.mtu_initial = mtu_max;
+            }
+            transport.ack_frequency = asked.map(|(packets, delay, reordering)| {
+                let mut asked = AckFrequency::default();
+                (asked.ack_eliciting_threshold, asked.reordering_threshold) = (packets, reordering);
+                asked.max_ack_delay = Some(delay);
+                asked
+            });
+            assert_eq!(transport.check(), Ok(()));
+            transport
+        },
+    )
 }
 
 /// Configurations that are tried, unless `PROPTEST_CASES` says otherwise.
@@ -98,7 +125,7 @@ proptest! {
         priority in prop_oneof![Just(0), Just(i32::MIN), Just(i32::MAX)],
         code in prop_oneof![Just(0), Just(u32::MAX)],
     ) {
-        let end = |(places, mtu_max, bbr): Drawn| EndConfig { limits: limits_of(&places), mtu_max, bbr };
+        let end = |(places, transport): Drawn| EndConfig { limits: limits_of(&places), transport };
         let ends = [client, primary, secondary].map(end);
         let outcome = try_out(&ends, Wishes { priority, code });
         prop_assert!(outcome.is_ok(), "{outcome:?}");

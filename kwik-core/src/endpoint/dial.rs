@@ -76,6 +76,7 @@ impl Endpoint {
         self.sessions.insert(handle, Box::new(Session::dial(now, config, identity, server, path)));
         self.enter_session(handle, network);
         self.owners.insert(connection, Owner::Session(handle, PathId::PRIMARY));
+        self.dialling.insert(handle);
         self.work.push(key);
         Ok(handle)
     }
@@ -99,6 +100,7 @@ impl Endpoint {
             .dial_quic(self.now, crypto, setup, dial.address, &dial.server_name)
             .map_err(|error| unreachable(error.to_string()))?;
         self.owners.insert(path.handle().0, Owner::Session(handle, dial.path));
+        self.dialling.insert(handle);
         Ok(path)
     }
 

@@ -88,7 +88,7 @@ impl Endpoint {
         config: &ServerConfig,
     ) -> Result<quinn_proto::ServerConfig, ConfigError> {
         let crypto = config::server_crypto(&config.tls, &self.wall)?;
-        let token_key = self.token_key.clone().unwrap_or_else(|| self.entropy.token_key());
+        let token_key = Arc::clone(self.token_key.get_or_insert_with(|| self.entropy.token_key()));
         let mut quic = quinn_proto::ServerConfig::new(crypto, token_key);
         quic.time_source(Arc::new(self.wall.clone()))
             .retry_token_lifetime(Self::RETRY_TOKEN_LIFETIME)

@@ -10,7 +10,7 @@ mod seeded;
 mod timer;
 mod workers;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use crate::config::{ConfigError, EndpointConfig, ServerConfig, WallClock};
 use crate::id::{PathId, SessionHandle};
 use crate::path::{Path, PathSettings};
 use crate::protocol_event::{EventDetail, EventLog, ProtocolEvent};
-use crate::session::{Clock, Session, SessionEvent, SessionMut};
+use crate::session::{Clock, Role, Session, SessionEvent, SessionMut};
 
 /// Where a datagram came from, and how. In a `Transmit` an IPv4 address never comes as an IPv6 one: a loop around a
 /// dual-stack socket maps it.
@@ -59,6 +59,9 @@ pub struct Endpoint {
     ids: SeededIds,
     quic: quinn_proto::Endpoint,
     admission: Admission,
+    /// Of the tokens that prove an address. All workers have it in common, and it stays when the configuration changes, so that
+    /// clients on their way are not turned away.
+    token_key: Option<Arc<ring::hkdf::Prk>>,
     /// Who each connection belongs to.
     owners: BTreeMap<usize, Owner>,
     /// Connections that have not authenticated.
@@ -67,8 +70,8 @@ pub struct Endpoint {
     next_session: u64,
     /// Between two handles, so that no two workers give one.
     handle_step: u64,
-    /// Of the tokens that prove an address, if workers have it in common.
-    token_key: Option<Arc<ring::hkdf::Prk>>,
+    /// Sessions with a dial that may have heard nothing yet.
+    dialling: BTreeSet<SessionHandle>,
     memory: Memory,
     /// Parts with something to handle, to transmit, to report; each at most once.
     work: Queue<Key>,
@@ -128,12 +131,13 @@ impl Endpoint {
             ids,
             quic,
             admission: Admission::new(common.entrance, index),
+            token_key: common.secrets.map(|secrets| secrets.token_key),
             owners: BTreeMap::new(),
             incoming: BTreeMap::new(),
             sessions: BTreeMap::new(),
             next_session: index.into(),
             handle_step: common.workers.into(),
-            token_key: common.secrets.map(|secrets| secrets.token_key),
+            dialling: BTreeSet::new(),
             memory: Memory::new(common.pool),
             work: Queue::new(),
             sending: Queue::new(),
@@ -149,7 +153,10 @@ impl Endpoint {
 
     // ---- commands
 
-    /// Begins to accept sessions with `config`, or stops with `None`. Sessions that exist go on.
+    /// Begins to accept sessions with `config`, or stops with `None`. Another `config` takes the place of the one in force: who
+    /// begins a handshake from now on sees its certificate, and who authenticates its identity, trust and authorizer.
+    /// Sessions that exist go on as they began. With another identity, tickets that name the old one are refused as
+    /// [`AUTH_FAILED`](crate::TransportCode::AUTH_FAILED): primaries must be told.
     ///
     /// # Errors
     /// If the limits or the certificate cannot be used; what was there before stays in force.
@@ -278,15 +285,29 @@ impl Endpoint {
 
     /// The system or the network says that nothing reaches `remote`, for `reason`: no route leads there, or nobody
     /// listens on the port. Dials to it end with [`UNREACHABLE`](crate::TransportCode::UNREACHABLE) if they heard
-    /// nothing yet; since such word can be forged, it harms nothing else. The number of sessions bounds the cost
-    /// (PROTOCOL.md §8).
+    /// nothing yet; since such word can be forged, it harms nothing else (PROTOCOL.md §8). Only sessions that began a dial
+    /// since this was called last, or still dial, are looked at.
     pub fn handle_unreachable(&mut self, now: Instant, remote: SocketAddr, reason: &str) {
         self.advance(now);
         let Some(remote) = Address::new(remote) else { return };
-        for (handle, session) in &mut self.sessions {
+        self.dialling.retain(|handle| {
+            let Some(session) = self.sessions.get_mut(handle) else { return false };
             if session.on_unreachable(now, remote, reason) {
                 self.work.push(Key::Session(*handle));
             }
+            session.has_unheard_dial()
+        });
+        self.run_work();
+    }
+
+    /// The socket was bound anew: what is sent leaves from another address. Servers that this end dialled are told at once,
+    /// and their sessions go on (RFC 9000 §9). Clients do not follow: their sessions go on only if this end can be reached
+    /// where it was. Neither do handshakes, which have to be begun anew.
+    pub fn handle_rebind(&mut self, now: Instant) {
+        self.advance(now);
+        for (handle, session) in self.sessions.iter_mut().filter(|(_, session)| session.role() == Role::Client) {
+            session.paths_mut().for_each(Path::on_rebind);
+            self.work.push(Key::Session(*handle));
         }
         self.run_work();
     }
@@ -511,6 +532,7 @@ impl Endpoint {
             Key::Session(handle) => {
                 if self.sessions.get(&handle).is_some_and(|session| session.is_finished()) {
                     self.sessions.remove(&handle);
+                    self.dialling.remove(&handle);
                     self.give_back(key);
                 }
                 self.sessions.get_mut(&handle).and_then(|session| session.poll_timeout(now))
@@ -539,6 +561,10 @@ impl Endpoint {
     pub(crate) fn inner_mut(&mut self, handle: SessionHandle) -> Option<&mut Session> {
         self.work.push(Key::Session(handle));
         self.sessions.get_mut(&handle).map(Box::as_mut)
+    }
+
+    pub(crate) fn dialling(&self) -> usize {
+        self.dialling.len()
     }
 
     pub(crate) fn moment(&self, now: Instant) -> crate::session::Moment {

@@ -218,6 +218,14 @@ impl Path {
         }
     }
 
+    /// This client sends from another address from now on. The server is told by a datagram that is due at once.
+    pub(crate) fn on_rebind(&mut self) {
+        if !self.ended {
+            self.local_address = None;
+            self.quic.local_address_changed();
+        }
+    }
+
     /// Time passed; nothing is done before the path's deadline.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if !self.quic.is_touched() && self.deadline.is_none_or(|at| at > now) {

@@ -206,6 +206,11 @@ impl Session {
         !dials.is_empty()
     }
 
+    /// Whether there is a dial that heard nothing yet.
+    pub(crate) fn has_unheard_dial(&self) -> bool {
+        self.common.paths.iter().any(|(_, path)| path.is_unheard_dial())
+    }
+
     /// What a client's further connections are made with.
     pub(crate) fn client_config(&self) -> Option<ClientConfig> {
         match &self.role {

@@ -17,7 +17,7 @@ use super::{
     workers::{Group, WorkerStats},
 };
 use crate::{
-    config::{EndpointConfig, Local},
+    config::{EndpointConfig, Local, SocketConfig},
     driver::Driver,
     error::BindError,
     udp::UdpIo,
@@ -30,12 +30,12 @@ use crate::{
 ///
 /// [`dial`](crate::dial()) and [`listen`](crate::listen()) make one each, with the defaults of [`EndpointConfig`]. An
 /// endpoint of one's own saves sockets and tasks where there are many sessions, dials from the port it listens on, and
-/// can be configured.
+/// can be configured and bound anew.
 ///
 /// Clones are handles of the same endpoint. When the last one and the [`Listener`](crate::Listener) are dropped, sessions
 /// live on until they end; then the port is free.
-/// The first dial makes the socket listen to ICMP errors where the system tells them (Linux), which one that only listens
-/// does not: whoever can be heard there costs it a look at every session.
+/// From the first dial on its sockets listen to ICMP errors where the system tells them (Linux); those of one that only
+/// listens do not.
 ///
 /// ```no_run
 /// use kwik_tokio::{ClientConfig, Endpoint, EndpointConfig, Local};
@@ -57,6 +57,9 @@ struct Door {
     workers: Vec<Arc<Shared>>,
     /// Dials so far: workers have them in turns.
     dials: AtomicUsize,
+    /// Where the drivers run.
+    runtime: Handle,
+    socket: SocketConfig,
 }
 
 impl Drop for Door {
@@ -78,24 +81,54 @@ impl Endpoint {
         let (local, runtime) = (local.into(), Handle::try_current().map_err(io::Error::other)?);
         config.check()?;
         let count = config.workers.unwrap_or_else(|| local.workers_by_default(&runtime));
-        let sockets = UdpIo::open_all(local, config.socket, count)?;
-        let local_addr = sockets.first().map_or_else(|| Err(io::ErrorKind::NotConnected.into()), UdpIo::local_addr)?;
-        let (workers, routing) = Shared::workers(&config, local_addr, sockets.len())?;
-        if config.socket.steering
-            && let Some(socket) = sockets.first()
-        {
-            socket.steer(routing);
-        }
-        for (socket, worker) in sockets.into_iter().zip(&workers) {
+        let (sockets, address) = UdpIo::open_all(local, config.socket, count)?;
+        let workers = Shared::workers(&config, address, sockets.len())?;
+        let endpoint = Self(Arc::new(Door { workers, dials: AtomicUsize::new(0), runtime, socket: config.socket }));
+        endpoint.group().steer(&sockets, config.socket);
+        for (socket, worker) in sockets.into_iter().zip(endpoint.workers()) {
             Driver::spawn(socket, Arc::clone(worker));
         }
-        Ok(Self(Arc::new(Door { workers, dials: AtomicUsize::new(0) })))
+        Ok(endpoint)
+    }
+
+    /// Goes on with another port, from which everything is sent from now on: each worker has another socket there. The
+    /// number of workers, the buffers and the rest of [`EndpointConfig`] stay. To be called when the host got another
+    /// address, or to change the port.
+    ///
+    /// Sessions that this end dialled go on: their servers are told at once. What is still on its way to the old socket of
+    /// a worker is taken until something arrives at the new one, or the worker has no session; then the old one is closed.
+    /// Sessions that clients dialled go on only if they reach this end where it was, since QUIC lets a client move and no
+    /// server. A dial that has not succeeded yet may fail.
+    ///
+    /// # Errors
+    /// [`BindError`], when the new sockets cannot be had or the endpoint was closed; the old ones stay in use. A socket of
+    /// one's own is for endpoints with one worker: others get [`BindError::System`].
+    pub fn rebind(&self, local: impl Into<Local>) -> Result<(), BindError> {
+        let _driver = self.0.runtime.enter();
+        let workers = self.workers().len();
+        let (sockets, address) = UdpIo::open_all(local.into(), self.0.socket, workers)?;
+        if sockets.len() < workers {
+            let why = format!("{workers} workers need a socket each on one port, and {} can share it", sockets.len());
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why).into());
+        }
+        self.group().steer(&sockets, self.0.socket);
+        let unused: Vec<_> = {
+            let mut local_addr = self.group().lock_local_addr();
+            if self.workers().iter().any(|worker| worker.lock().is_closed()) {
+                return Err(BindError::EndpointClosed);
+            }
+            *local_addr = address;
+            let moves = sockets.into_iter().zip(self.workers());
+            moves.map(|(socket, worker)| worker.with(|state| state.move_to(socket))).collect()
+        };
+        drop(unused);
+        Ok(())
     }
 
     /// The address of the socket. For one that is bound to all addresses of this host only the port counts.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.first().local_addr()
+        self.group().local_addr()
     }
 
     /// How many sessions and strangers there are, and how much memory all peers can make this end hold, of how much. Of all

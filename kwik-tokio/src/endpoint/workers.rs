@@ -6,6 +6,7 @@
 
 use std::{
     collections::VecDeque,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -16,7 +17,10 @@ use std::{
 use kwik_core::{DatagramMeta, EndpointStats, Routing, SessionHandle};
 use tokio::sync::Notify;
 
-use crate::udp::Unreachable;
+use crate::{
+    config::SocketConfig,
+    udp::{UdpIo, Unreachable},
+};
 
 /// Datagrams that may wait for a worker, and their bytes: as much as a kernel buffers by default. QUIC sends again what is
 /// dropped beyond.
@@ -31,6 +35,8 @@ pub(crate) struct Group {
     routing: Option<Routing>,
     inboxes: Vec<Inbox>,
     pub(crate) queue: AcceptQueue,
+    /// Locked for as long as it changes, so that all workers move to the same port.
+    local_addr: Mutex<SocketAddr>,
     /// A worker has no session left.
     pub(crate) idle: Arc<Notify>,
     /// Workers that have nothing left to do. None closes its socket before the last one: the kernel counts them.
@@ -84,13 +90,30 @@ pub struct WorkerStats {
 }
 
 impl Group {
-    pub(crate) fn new(workers: usize, routing: Routing, sessions_waiting_max: usize) -> Self {
+    pub(crate) fn new(workers: usize, routing: Routing, local_addr: SocketAddr, sessions_waiting_max: usize) -> Self {
         Self {
             routing: Some(routing).filter(|_| workers > 1),
             inboxes: (0..workers).map(|_| Inbox::default()).collect(),
             queue: AcceptQueue::new(sessions_waiting_max),
+            local_addr: Mutex::new(local_addr),
             idle: Arc::default(),
             finished: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        *self.lock_local_addr()
+    }
+
+    pub(super) fn lock_local_addr(&self) -> MutexGuard<'_, SocketAddr> {
+        self.local_addr.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the kernel bring each datagram to the worker that it belongs to, if `config` says so. The `sockets` of a port
+    /// are in the order of their workers.
+    pub(super) fn steer(&self, sockets: &[UdpIo], config: SocketConfig) {
+        if let (true, Some(routing), Some(socket)) = (config.steering, self.routing, sockets.first()) {
+            socket.steer(routing);
         }
     }
 

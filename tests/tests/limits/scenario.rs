@@ -8,7 +8,8 @@ use bytes::Bytes;
 use kwik_core::limits::RAW_BYTES_MAX;
 use kwik_core::{
     AddPathError, DelegateError, Dir, GrantId, GrantStatus, Limits, PathEvent, PathId, PathTarget, RawError, ReadError,
-    Role, SessionError, SessionEvent, SessionHandle, StreamHandle, StreamOffset, TransportCode, WriteError,
+    Role, SessionError, SessionEvent, SessionHandle, StreamHandle, StreamOffset, TransportCode, TransportConfig,
+    WriteError,
 };
 use kwik_sim::{Fleet, FleetBuilder, NodeConfig, NodeId, World, WorldConfig};
 use kwik_tests::{SERVER_NAME, pattern};
@@ -20,9 +21,7 @@ pub(crate) type ScenarioResult = Result<(), String>;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct EndConfig {
     pub(crate) limits: Limits,
-    /// The largest UDP payload; 0 for the default.
-    pub(crate) mtu_max: u16,
-    pub(crate) bbr: bool,
+    pub(crate) transport: TransportConfig,
 }
 
 /// What is drawn for the applications.
@@ -74,12 +73,7 @@ impl Scenario {
         let adjust = |number: usize, node: &mut NodeConfig| {
             let end = &ends[number];
             node.set_limits(&end.limits);
-            if end.mtu_max > 0 {
-                node.transport.mtu_max = end.mtu_max;
-            }
-            if end.bbr {
-                node.transport.congestion = kwik_core::Congestion::Bbr;
-            }
+            node.transport = end.transport;
         };
         let builder = FleetBuilder::new(WorldConfig::null_tls(1)).client(|node| adjust(0, node));
         let fleet = builder.servers(2, |number, node| adjust(number + 1, node)).build();

@@ -74,6 +74,7 @@ fn dial_ends_when_nothing_reaches_its_address_and_is_told_no_more() {
     let now = trio.now;
     trio.nodes[CLIENT].1.handle_unreachable(now, mapped, "nobody listens on the port");
     assert_eq!(trio.sends_to(CLIENT, nowhere), 0);
+    assert_eq!(trio.nodes[CLIENT].1.dialling(), 0);
     let reason = DeadReason::new(TransportCode::UNREACHABLE, "nobody listens on the port");
     assert_eq!(trio.client_path_state(path), PathState::Dead(reason));
     trio.settle();
@@ -102,6 +103,7 @@ fn word_that_an_address_is_unreachable_harms_no_path_that_was_heard() {
     for address in addresses {
         trio.nodes[CLIENT].1.handle_unreachable(now, address, "a lie");
         trio.nodes[PRIMARY].1.handle_unreachable(now, address, "a lie");
+        assert_eq!(trio.nodes[CLIENT].1.dialling(), 0, "a session without a dial is looked at");
     }
     assert!(trio.is_open(CLIENT) && trio.is_open(PRIMARY));
     for path in [trio.path, trio.other_path, path] {

@@ -147,6 +147,36 @@ async fn workers_hand_over_datagrams_of_clients_that_moved() {
     .await;
 }
 
+/// The kernel is told of the new sockets, or workers hand over what comes to them.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_find_their_workers_after_all_of_them_moved() {
+    within(async {
+        for steering in [true, false] {
+            let site = Site::new(workers(1));
+            let mut config = workers(4);
+            config.socket.steering = steering;
+            let dialling = Endpoint::bind(LOOPBACK, config).unwrap();
+            let mut clients = Vec::new();
+            for _ in 0..8 {
+                clients.push(dialling.dial((site.listener.local_addr(), NAME), site.client.clone()).await.unwrap());
+                tokio::spawn(echo(site.listener.accept().await.unwrap()));
+            }
+            let handed_over = || dialling.worker_stats().iter().map(|worker| worker.handed_over).sum::<u64>();
+            for client in &clients {
+                say(client, b"hello").await;
+            }
+            let before = handed_over();
+            dialling.rebind(LOOPBACK).unwrap();
+            for client in &clients {
+                say(client, &[7; 100_000]).await;
+            }
+            assert!(steering || handed_over() > before, "{:?}", dialling.worker_stats());
+        }
+    })
+    .await;
+}
+
 // ---- inboxes
 
 fn meta() -> DatagramMeta {
