@@ -126,7 +126,9 @@ impl CarrierPool {
         chunks: impl IntoIterator<Item = Bytes>,
         limits: &Limits,
     ) {
-        let Some(carrier) = self.open.get_mut(&id) else { return };
+        let carrier = self.open.get_mut(&id);
+        debug_assert!(carrier.is_some(), "a packet for a carrier that is finished");
+        let Some(carrier) = carrier else { return };
         carrier.backlog.extend(chunks);
         carrier.flush(quic);
         // The relay's carrier is never replaced: two would not keep the order of its frames ([P-8.9]).

@@ -62,15 +62,16 @@ impl Transmit {
                 continue;
             }
             let (max, mut packet) = (path.packet_bytes(), PacketBuilder::default());
+            let mut turn = PacketStreams::new();
+            turn.push(stream);
             packet.fill(streams, stream, max);
-            self.requeue(streams, stream, path);
             // What is short goes along, so that many short streams need few packets.
-            while packet.streams.len() < Self::STREAMS_PER_PACKET
+            while turn.len() < Self::STREAMS_PER_PACKET
                 && let Some(space) = packet.space(max)
                 && let Some(short) = streams.pop_short(space)
             {
+                turn.push(short);
                 packet.fill(streams, short, max);
-                self.requeue(streams, short, path);
             }
             if packet.len > 0 {
                 let packed = packet.streams.clone();
@@ -78,6 +79,10 @@ impl Transmit {
                 // No other packet is submitted in between, so the header names the number that this one gets.
                 let number = path.submit_packet(carrier, packet.into_chunks(path.next_packet()));
                 self.packets.insert(number, packed);
+            }
+            // Only now, since a carrier that nobody is bound to any more may be finished.
+            for stream in turn {
+                self.requeue(streams, stream, path);
             }
         }
         true
