@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 
+use bytes::Bytes;
 use kwik_tokio::{Chunk, ErrorCode, ReadError, ReadExactError, ReadToEndError, SessionError, WriteError};
 use tokio::io;
 
@@ -352,6 +353,33 @@ async fn reset_after_the_end_is_an_error_and_changes_nothing() {
         accepted.reset(8).unwrap();
         assert_eq!(accepted.reset(9).unwrap_err(), WriteError::Reset);
         assert_eq!(stream.read(&mut [0; 1]).await.unwrap_err(), ReadError::Reset(ErrorCode::Application(8)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn chunks_are_read_together_and_tell_the_end_and_errors() {
+    within(async {
+        let Pair { client, server, .. } = pair().await;
+        let mut sent = client.open_uni_stream().unwrap();
+        sent.write_all(&pattern(0..100_000)).await.unwrap();
+        sent.finish().unwrap();
+        let mut received = server.accept_uni_stream().await.unwrap();
+        assert_eq!(received.read_chunks(&mut []).await, Ok(Some(0)));
+        let (mut chunks, mut all) = (vec![Bytes::new(); 8], Vec::new());
+        while let Some(count) = received.read_chunks(&mut chunks).await.unwrap() {
+            assert!((1..=8).contains(&count));
+            chunks[..count].iter().for_each(|chunk| all.extend_from_slice(chunk));
+        }
+        assert_eq!(all, pattern(0..100_000));
+        assert_eq!(received.read_chunks(&mut chunks).await, Ok(None), "the end stays");
+
+        let mut sent = client.open_uni_stream().unwrap();
+        sent.write_all(b"a part").await.unwrap();
+        let mut received = server.accept_uni_stream().await.unwrap();
+        assert_eq!(received.read_chunks(&mut chunks).await, Ok(Some(1)));
+        sent.reset(7).unwrap();
+        assert_eq!(received.read_chunks(&mut chunks).await, Err(ReadError::Reset(ErrorCode::Application(7))));
     })
     .await;
 }

@@ -236,21 +236,22 @@ impl Stream {
         })
     }
 
-    /// Reads to the end in pieces, and tells how many bytes came.
+    /// Reads to the end, several pieces at a time, and tells how many bytes came.
     pub(crate) async fn drain(&mut self) -> Result<u64> {
-        let mut total = 0;
-        while let Some(piece) = self.read_chunk(PIECE_BYTES).await? {
-            total += piece.len() as u64;
+        let (mut total, mut pieces) = (0, [const { Bytes::new() }; PIECES]);
+        while let Some(count) = self.read_chunks(&mut pieces).await? {
+            let pieces = pieces.get_mut(..count).unwrap_or_default();
+            total += pieces.iter_mut().map(|piece| std::mem::take(piece).len() as u64).sum::<u64>();
         }
         Ok(total)
     }
 
-    async fn read_chunk(&mut self, max: usize) -> Result<Option<Bytes>> {
+    async fn read_chunks(&mut self, pieces: &mut [Bytes]) -> Result<Option<usize>> {
         Ok(match self {
-            Self::KwikClient(stream) => stream.read_chunk(max, true).await?.map(|chunk| chunk.data),
-            Self::KwikServer(stream) => stream.read_chunk(max, true).await?.map(|chunk| chunk.data),
-            Self::Quinn(_, recv) => recv.read_chunk(max, true).await?.map(|chunk| chunk.bytes),
-            Self::Noq(_, recv) => recv.read_chunk(max).await?,
+            Self::KwikClient(stream) => stream.read_chunks(pieces).await?,
+            Self::KwikServer(stream) => stream.read_chunks(pieces).await?,
+            Self::Quinn(_, recv) => recv.read_chunks(pieces).await?,
+            Self::Noq(_, recv) => recv.read_many_chunks(pieces).await?,
         })
     }
 
@@ -268,6 +269,9 @@ impl Stream {
 
 /// What is written and read at once.
 pub(crate) const PIECE_BYTES: usize = 64 * 1024;
+
+/// Pieces that are read at a time.
+const PIECES: usize = 32;
 
 /// A socket as KWIK makes its own, or as the system makes it.
 fn bind(address: SocketAddr, is_equal: bool) -> Result<std::net::UdpSocket> {

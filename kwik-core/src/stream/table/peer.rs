@@ -237,7 +237,7 @@ impl StreamTable {
     /// most of them: the one that makes them too many may be anybody's.
     fn check_spans(&mut self, handle: StreamHandle, from: PathId) -> Option<Overflow> {
         let spans = |stream: &Stream| stream.recv.as_ref().map_or(0, |half| half.stream.spans());
-        let worst = if self.streams.get(handle).map_or(0, |stream| spans(stream)) > self.caps.spans_stream {
+        let worst = if self.streams.get(handle).map_or(0, spans) > self.caps.spans_stream {
             handle
         } else if self.spans > self.caps.spans_session {
             let most = self.streams.iter().max_by_key(|stream| spans(stream));
