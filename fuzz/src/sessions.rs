@@ -226,6 +226,7 @@ impl Fixture {
                 }
             }
             10 => endpoint.handle_timeout(now),
+            11 => endpoint.handle_rebind(now),
             _ => {
                 let (stats, facts) = (endpoint.stats(), (endpoint.is_idle(), endpoint.poll_timeout()));
                 assert!(stats.memory_bytes <= stats.memory_bytes_max, "{stats:?} {facts:?}");
