@@ -75,7 +75,7 @@ impl Scenario {
             let end = &ends[number];
             node.set_limits(&end.limits);
             if end.mtu_max > 0 {
-                node.transport.mtu_max = end.mtu_max;
+                node.transport.mtu_max = Some(end.mtu_max);
             }
             if end.bbr {
                 node.transport.congestion = kwik_core::Congestion::Bbr;
