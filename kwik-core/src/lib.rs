@@ -81,8 +81,8 @@ pub mod __test_exports;
 
 pub use auth::{Identity, IdentityError, PublicIdentity, UnixTime};
 pub use config::{
-    AckFrequency, Authorizer, ClientConfig, ConfigError, Congestion, EndpointConfig, PathPolicy, SecondaryTrust,
-    ServerConfig, TransportConfig,
+    AckFrequency, Authorizer, ClientConfig, ConfigError, Congestion, EndpointConfig, InterfaceMtu, MtuTowards,
+    PathPolicy, SecondaryTrust, ServerConfig, TransportConfig,
 };
 pub use endpoint::{ConnectError, DatagramMeta, Endpoint, EndpointStats, Routing};
 pub use error::{DeadReason, ErrorCode, SessionError, TransportCode};

@@ -46,7 +46,7 @@ impl Pair {
         let now = Instant::now();
         let endpoint = |seed| {
             let mut config = EndpointConfig::new([seed; 32], Duration::from_secs(1_800_000_000));
-            config.transport.mtu_max = mtu_max;
+            config.transport.mtu_max = Some(mtu_max);
             Endpoint::new(config, now).expect("a valid configuration")
         };
         let (mut client, mut server) = (endpoint(1), endpoint(2));

@@ -51,14 +51,19 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
+    /// The largest UDP payload that a node probes for and receives unless told otherwise, in bytes.
+    const MTU_MAX: u16 = 1452;
+
     /// A node that dials.
     #[must_use]
     pub fn client(address: SocketAddr) -> Self {
+        let mut transport = TransportConfig::default();
+        transport.mtu_max = Some(Self::MTU_MAX);
         Self {
             addresses: vec![address],
             server: None,
             clock_offset_ms: 0,
-            transport: TransportConfig::default(),
+            transport,
             limits: Limits::default(),
             event_detail: EventDetail::Changes,
         }

@@ -117,18 +117,23 @@ impl EndpointConfig {
         self
     }
 
-    /// The UDP payload that every path is taken to carry at first, in bytes: 1200, the default and the least, to
-    /// [`mtu_max`](Self::mtu_max). More saves the search of the first round trips where the network is known; where it
-    /// carries less, a path falls back to 1200 bytes after some losses.
+    /// The UDP payload that every path is taken to carry at first, in bytes: 1200 to [`mtu_max`](Self::mtu_max). By default
+    /// 1200, and towards an address of this host all that its interface carries, which only Linux tells. More saves the
+    /// search of the first round trips where the network is known; where it carries less, a path falls back to 1200 bytes
+    /// after some losses.
     pub fn mtu_initial(mut self, bytes: u16) -> Self {
-        self.transport.mtu_initial = bytes;
+        self.transport.mtu_initial = Some(bytes);
         self
     }
 
-    /// The largest UDP payload to probe for, and to receive, in bytes: 1200 to 65,527, by default 1452. Loopback carries up
-    /// to 65,507. As much as `mtu_initial` leaves nothing to probe for.
+    /// The largest UDP payload to probe for, and to receive, in bytes: 1200 to 65,527. As much as `mtu_initial` leaves nothing
+    /// to probe for.
+    ///
+    /// By default a path receives any size, and probes for what the interface towards its peer carries: 1472 bytes on
+    /// Ethernet with IPv4 and 1452 with IPv6, 8972 and 8952 with jumbo frames, 65,507 on loopback with IPv4. Systems other
+    /// than Linux do not tell: there it is 1452 bytes, and on loopback what is found.
     pub fn mtu_max(mut self, bytes: u16) -> Self {
-        self.transport.mtu_max = bytes;
+        self.transport.mtu_max = Some(bytes);
         self
     }
 
@@ -230,7 +235,7 @@ mod tests {
             .limits(limits);
         let mut transport = TransportConfig::default();
         (transport.congestion, transport.ack_frequency) = (Congestion::Bbr, Some(asked));
-        (transport.mtu_initial, transport.mtu_max) = (1300, 1400);
+        (transport.mtu_initial, transport.mtu_max) = (Some(1300), Some(1400));
         transport.rtt_initial = Duration::from_millis(5);
         assert_eq!(config.transport, transport);
         assert_eq!((config.limits.sessions_max, config.workers), (3, Some(7)));

@@ -24,7 +24,7 @@ use crate::{
     endpoint::workers::Group,
     error::{BindError, ListenError},
     log,
-    udp::UdpIo,
+    udp::{UdpIo, mtu},
     waiters::{Signals, Waiters, Wakes},
 };
 
@@ -72,6 +72,7 @@ impl Shared {
     ) -> Result<Vec<Arc<Self>>, BindError> {
         let mut core = kwik_core::EndpointConfig::new(*os_seed()?, unix_now());
         core.transport = config.transport;
+        core.mtu_towards = Some(mtu::towards());
         core.limits = config.limits.clone();
         core.event_detail = log::detail();
         let (cores, routing) = Endpoint::workers(core, u16::try_from(count).unwrap_or(u16::MAX), now())?;

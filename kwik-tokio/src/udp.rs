@@ -1,6 +1,7 @@
 //! One UDP socket: batched receive, segmented send, and the mapping between IPv4 addresses and a dual-stack socket.
 
 mod icmp;
+pub(crate) mod mtu;
 mod shared_port;
 
 use std::{
@@ -54,11 +55,13 @@ pub(crate) type Unreachable = (SocketAddr, &'static str);
 pub(crate) struct Outgoing {
     transmit: Transmit,
     sent: usize,
+    /// Whether the kernel refused to segment it.
+    is_refused: bool,
 }
 
 impl Outgoing {
     pub(crate) fn new(transmit: Transmit) -> Self {
-        Self { transmit, sent: 0 }
+        Self { transmit, sent: 0, is_refused: false }
     }
 }
 
@@ -255,12 +258,15 @@ impl UdpIo {
                 Ok(()) => outgoing.sent += batch.contents.len(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // The interface cannot segment: the same bytes go out again, one datagram at a time.
-                Err(_) if was_segmented && self.segments_max() == 1 => {}
+                Err(_) if was_segmented && self.segments_max() == 1 => outgoing.is_refused = true,
                 // It may be the ICMP error of another datagram, which is told once.
                 Err(_) if !is_repeated => is_repeated = true,
                 Err(error) => {
                     outgoing.sent += batch.contents.len();
                     self.log("send", &error);
+                    if std::mem::take(&mut outgoing.is_refused) && icmp::is_too_large(&error) {
+                        self.resume_segmentation();
+                    }
                     let local = Some(error).filter(|error| error.kind() != io::ErrorKind::PermissionDenied);
                     if let Some(why) = local.as_ref().and_then(refusal) {
                         return Poll::Ready(Err(unreachable(why)));
@@ -269,6 +275,13 @@ impl UdpIo {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Segments larger than the interface carries are refused as if it could not segment at all, by Linux before 6.14.
+    fn resume_segmentation(&mut self) {
+        if let Ok(state) = UdpSocketState::new((&self.socket).into()) {
+            self.state = state;
+        }
     }
 
     fn poll_receive_batch(
@@ -281,11 +294,20 @@ impl UdpIo {
             ready!(self.socket.poll_recv_ready(cx))?;
             let mut chunks = buf.chunks_mut(RECEIVE_BYTES);
             let mut slices: [_; BATCH_SIZE] = array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-            let received =
-                self.socket.try_io(Interest::READABLE, || self.state.recv((&self.socket).into(), &mut slices, metas));
-            match received {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                received => return Poll::Ready(received),
+            let mut last = None;
+            let received = self.socket.try_io(Interest::READABLE, || {
+                let count = self.state.recv((&self.socket).into(), &mut slices, metas)?;
+                if count < BATCH_SIZE {
+                    // The socket is empty now. The runtime hears so, and what comes after this call wakes the task.
+                    last = Some(count);
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Ok(count)
+            });
+            match (last, received) {
+                (Some(count), _) => return Poll::Ready(Ok(count)),
+                (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                (None, received) => return Poll::Ready(received),
             }
         }
     }
@@ -420,6 +442,67 @@ mod tests {
         assert_eq!(batch_bytes(1452, 10), 14_520);
         assert_eq!(batch_bytes(65_507, 64), 65_507);
         assert_eq!(batch_bytes(0, 64), 64);
+    }
+
+    fn open(local: impl Into<Local>) -> UdpIo {
+        UdpIo::open_all(local.into(), SocketConfig::default(), 1).expect("a free port").0.remove(0)
+    }
+
+    /// A datagram of so many bytes to `destination`, alone.
+    fn single(destination: SocketAddr, size: usize) -> Outgoing {
+        Outgoing::new(Transmit { destination, ecn: None, size, segment_size: None, src_ip: None })
+    }
+
+    async fn send(from: &mut UdpIo, outgoing: &mut Outgoing) -> Result<(), Unreachable> {
+        let contents = vec![7; outgoing.transmit.size];
+        std::future::poll_fn(|cx| from.poll_send(cx, outgoing, &contents)).await
+    }
+
+    /// How large the next datagram is that arrives.
+    async fn receive(at: &mut UdpIo) -> usize {
+        let mut buf = ReceiveBuffer::take();
+        std::future::poll_fn(|cx| {
+            let batch = ready!(at.poll_receive(cx, &mut buf)).expect("the socket can be read");
+            Poll::Ready(batch.datagrams().map(|(_, data)| data.len()).sum())
+        })
+        .await
+    }
+
+    /// More than the interface carries is lost, alone: it does not make the peer unreachable, and is not fragmented.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_datagram_that_is_too_large_is_lost_and_nothing_else() {
+        let (mut client, mut server) = (open(address("127.0.0.1:0")), open(address("127.0.0.1:0")));
+        client.hear_unreachable();
+        let there = canonical(server.socket.local_addr().expect("a bound socket"));
+        for _ in 0..3 {
+            assert_eq!(send(&mut client, &mut single(there, UDP_PAYLOAD_MAX + 1)).await, Ok(()));
+        }
+        let heard = std::future::poll_fn(|cx| client.poll_unreachable(cx)).await;
+        assert_eq!(heard, [], "the error queue tells of it, and it is no refusal");
+        for size in [UDP_PAYLOAD_MAX, 1200] {
+            assert_eq!(send(&mut client, &mut single(there, size)).await, Ok(()));
+            assert_eq!(receive(&mut server).await, size);
+        }
+        assert!(client.segments_max() > 1);
+    }
+
+    /// One batch of segments larger than the interface carries cost all that followed its segmentation.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn regression_segmentation_was_given_up_for_segments_that_were_too_large() {
+        let mut client = open(address("127.0.0.1:0"));
+        let segments = client.segments_max();
+        assert!(segments > 1, "the kernel segments on loopback");
+        // Nothing is sent to port 0: the kernel refuses it as it refuses to segment.
+        let mut refused = single(address("127.0.0.1:0"), 2000);
+        refused.transmit.segment_size = Some(1000);
+        assert_eq!(send(&mut client, &mut refused).await, Ok(()));
+        assert_eq!(client.segments_max(), 1);
+        let mut too_large = single(address("127.0.0.1:9"), UDP_PAYLOAD_MAX + 1);
+        too_large.is_refused = true;
+        assert_eq!(send(&mut client, &mut too_large).await, Ok(()));
+        assert_eq!(client.segments_max(), segments);
     }
 
     /// Three datagrams in one send, from a dual-stack socket to an IPv4 one. Returns in how many pieces they came.

@@ -20,6 +20,8 @@ mod lifecycle;
 #[cfg(test)]
 mod many_streams;
 #[cfg(test)]
+mod mtu;
+#[cfg(test)]
 mod paths;
 #[cfg(test)]
 mod raw;

@@ -89,9 +89,9 @@ fn transport() -> impl Strategy<Value = TransportConfig> {
     (congestion, mtu_max, any::<bool>(), rtt, asked).prop_map(
         |(congestion, mtu_max, is_initial, rtt_initial, asked)| {
             let mut transport = TransportConfig::default();
-            (transport.congestion, transport.mtu_max, transport.rtt_initial) = (congestion, mtu_max, rtt_initial);
+            (transport.congestion, transport.mtu_max, transport.rtt_initial) = (congestion, Some(mtu_max), rtt_initial);
             if is_initial {
-                transport.mtu_initial = mtu_max;
+                transport.mtu_initial = Some(mtu_max);
             }
             transport.ack_frequency = asked.map(|(packets, delay, reordering)| {
                 let mut asked = AckFrequency::default();

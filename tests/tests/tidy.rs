@@ -75,7 +75,7 @@ const SIM_MAY_USE: &[(&str, &[&[&str]])] = &[
 ];
 
 /// What `path` may know of `config`.
-const OF_CONFIG_FOR_PATHS: &[&str] = &["AckFrequency", "Congestion", "TransportConfig"];
+const OF_CONFIG_FOR_PATHS: &[&str] = &["AckFrequency", "Congestion", "MtuBounds", "TransportConfig"];
 
 /// These know no QUIC, and no clock but the spans of time in frames, tickets and limits.
 const KNOW_NO_QUIC: &[&str] =

@@ -80,7 +80,8 @@ fn mtus(transport: TransportConfig, link: Link) -> [u16; 2] {
 #[test]
 fn datagrams_begin_and_end_with_the_sizes_configured() {
     let link = |mtu| Link { mtu, ..Link::with_delay(DELAY) };
-    let between = |initial, max| with(|transport| (transport.mtu_initial, transport.mtu_max) = (initial, max));
+    let between =
+        |initial, max| with(|transport| (transport.mtu_initial, transport.mtu_max) = (Some(initial), Some(max)));
     assert_eq!(mtus(between(1200, 1200), link(9_000)), [1200, 1200]);
     assert_eq!(mtus(between(4_000, 4_000), link(9_000)), [4_000, 4_000]);
     let [first, last] = mtus(between(1200, 8_000), link(9_000));
@@ -95,7 +96,7 @@ fn datagrams_begin_and_end_with_the_sizes_configured() {
 fn regression_path_that_began_with_huge_datagrams_sent_nothing() {
     for congestion in [Congestion::Cubic, Congestion::NewReno, Congestion::Bbr] {
         let transport = with(|transport| {
-            (transport.mtu_initial, transport.mtu_max) = (60_000, 60_000);
+            (transport.mtu_initial, transport.mtu_max) = (Some(60_000), Some(60_000));
             transport.congestion = congestion;
         });
         let link = Link { mtu: 65_000, ..Link::with_delay(DELAY) };

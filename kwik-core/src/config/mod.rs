@@ -1,6 +1,7 @@
 //! What an endpoint, a client and a server are told at the start.
 
 mod dials;
+mod mtu;
 mod policy;
 mod seed;
 mod tls;
@@ -25,6 +26,8 @@ use crate::limits::{self, LimitError, Limits};
 use crate::protocol_event::EventDetail;
 
 pub(crate) use dials::{DialBudget, DialCharge};
+pub(crate) use mtu::MtuBounds;
+pub use mtu::{InterfaceMtu, MtuTowards};
 pub use policy::PathPolicy;
 use seed::Seed;
 use tls::default_provider;
@@ -69,6 +72,8 @@ pub struct EndpointConfig {
     pub unix_now: Duration,
     /// How QUIC runs on every path.
     pub transport: TransportConfig,
+    /// What the interface towards a peer carries, if the environment can tell. By default it cannot.
+    pub mtu_towards: Option<MtuTowards>,
     /// Limits that hold for the endpoint as a whole.
     pub limits: Limits,
     /// How much [`Endpoint::poll_protocol_event`](crate::Endpoint::poll_protocol_event) tells. Nothing by default.
@@ -84,6 +89,7 @@ impl EndpointConfig {
             rng_seed: Seed::new(rng_seed),
             unix_now,
             transport: TransportConfig::default(),
+            mtu_towards: None,
             limits: Limits::default(),
             event_detail: EventDetail::Off,
         }

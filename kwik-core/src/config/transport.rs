@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::ConfigError;
+use super::mtu::MTU;
 use crate::limits;
 
 /// Which congestion controller QUIC runs on every path.
@@ -47,13 +48,15 @@ impl Default for AckFrequency {
 pub struct TransportConfig {
     /// The congestion controller. CUBIC by default.
     pub congestion: Congestion,
-    /// The UDP payload that every path is taken to carry at first, in bytes: 1200, the default and the least, to `mtu_max`.
-    /// More saves the search of the first round trips where the network is known. If it carries less, a path falls back to
-    /// 1200 bytes, which costs some hundred milliseconds. The first packets of a client have 1200 bytes in any case.
-    pub mtu_initial: u16,
-    /// The largest UDP payload to probe for, and to receive, in bytes: 1200 to 65,527. 1452, the default, suits the internet;
-    /// loopback carries up to 65,507.
-    pub mtu_max: u16,
+    /// The UDP payload that every path is taken to carry at first, in bytes: 1200 to `mtu_max`. By default 1200, and towards
+    /// an address of this host all that its interface carries. More saves the search of the first round trips where the
+    /// network is known. If it carries less, a path falls back to 1200 bytes, which costs some hundred milliseconds. The
+    /// first packets of a client have 1200 bytes in any case.
+    pub mtu_initial: Option<u16>,
+    /// The largest UDP payload to probe for, and to receive, in bytes: 1200 to 65,527. By default a path probes for what the
+    /// interface towards its peer carries ([`EndpointConfig::mtu_towards`](super::EndpointConfig::mtu_towards)), or for 1452
+    /// bytes where that is not known, and receives any size.
+    pub mtu_max: Option<u16>,
     /// The round trip that is taken until one was measured. 333 ms by default (RFC 9002 §6.2.2), from 1 ms to 10 s. Three
     /// times as long, the first packet is repeated. Less saves time where it is lost; less than the round trip repeats
     /// packets in vain.
@@ -66,8 +69,8 @@ impl Default for TransportConfig {
     fn default() -> Self {
         Self {
             congestion: Congestion::default(),
-            mtu_initial: Self::MTU_MIN,
-            mtu_max: 1452,
+            mtu_initial: None,
+            mtu_max: None,
             rtt_initial: Duration::from_millis(333),
             ack_frequency: None,
         }
@@ -75,22 +78,26 @@ impl Default for TransportConfig {
 }
 
 impl TransportConfig {
-    const MTU_MIN: u16 = 1200;
-    const MTU_MAX: u16 = 65_527;
-
     /// Checks the values against QUIC and each other. With values that pass, an endpoint works.
     ///
     /// # Errors
     /// [`ConfigError::Field`] names the one to change.
     pub fn check(&self) -> Result<(), ConfigError> {
         let milliseconds = Duration::from_millis;
-        within("mtu_max", self.mtu_max, Self::MTU_MIN..=Self::MTU_MAX)?;
-        within("mtu_initial", self.mtu_initial, Self::MTU_MIN..=self.mtu_max)?;
+        within("mtu_max", self.mtu_receivable(), MTU)?;
+        if let Some(initial) = self.mtu_initial {
+            within("mtu_initial", initial, *MTU.start()..=self.mtu_receivable())?;
+        }
         within("rtt_initial", self.rtt_initial, milliseconds(1)..=milliseconds(10_000))?;
         if let Some(delay) = self.ack_frequency.and_then(|asked| asked.max_ack_delay) {
             within("max_ack_delay", delay, milliseconds(1)..=milliseconds(16_000))?;
         }
         Ok(())
+    }
+
+    /// The largest UDP payload that is received, in bytes. Peers are told.
+    pub(crate) fn mtu_receivable(&self) -> u16 {
+        self.mtu_max.unwrap_or(*MTU.end())
     }
 }
 
@@ -112,11 +119,12 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(TransportConfig::default().check(), Ok(()));
-        let changes: [(&str, Change); 6] = [
-            ("mtu_max", |config| config.mtu_max = 1199),
-            ("mtu_max", |config| config.mtu_max = u16::MAX),
-            ("mtu_initial", |config| config.mtu_initial = 1199),
-            ("mtu_initial", |config| config.mtu_initial = 1453),
+        let changes: [(&str, Change); 7] = [
+            ("mtu_max", |config| config.mtu_max = Some(1199)),
+            ("mtu_max", |config| config.mtu_max = Some(u16::MAX)),
+            ("mtu_initial", |config| config.mtu_initial = Some(1199)),
+            ("mtu_initial", |config| config.mtu_initial = Some(65_528)),
+            ("mtu_initial", |config| (config.mtu_initial, config.mtu_max) = (Some(1401), Some(1400))),
             ("rtt_initial", |config| config.rtt_initial = Duration::ZERO),
             ("rtt_initial", |config| config.rtt_initial = Duration::MAX),
         ];

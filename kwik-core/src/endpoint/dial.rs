@@ -69,7 +69,8 @@ impl Endpoint {
         let key = Key::Session(handle);
         let limits = self.memory.afford(key, network, &config.limits, true).ok_or(memory_taken)?;
         let config = config.limits(limits);
-        let setup = PathSetup::new(Side::Client, IdlePolicy::Suspect, config.limits.clone(), self.path_settings());
+        let settings = self.path_settings(server.into());
+        let setup = PathSetup::new(Side::Client, IdlePolicy::Suspect, config.limits.clone(), settings);
         let path = self.dial_quic(now, crypto, setup, server, server_name).inspect_err(|_| self.memory.leave(key))?;
         let connection = path.handle().0;
         let identity = Identity::generate(self.entropy.rng());
@@ -95,7 +96,8 @@ impl Endpoint {
         }
         let crypto = config::client_crypto(&config.tls, Some(config.secondary_trust), &self.wall)
             .map_err(|error| unreachable(error.to_string()))?;
-        let setup = PathSetup::new(Side::Client, IdlePolicy::Close, config.limits.clone(), self.path_settings());
+        let settings = self.path_settings(dial.address.into());
+        let setup = PathSetup::new(Side::Client, IdlePolicy::Close, config.limits.clone(), settings);
         let path = self
             .dial_quic(self.now, crypto, setup, dial.address, &dial.server_name)
             .map_err(|error| unreachable(error.to_string()))?;

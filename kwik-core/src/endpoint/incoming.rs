@@ -125,7 +125,8 @@ impl Endpoint {
                 return;
             }
         }
-        let setup = PathSetup::new(Side::Server, IdlePolicy::Off, listener.server.limits.clone(), self.path_settings());
+        let settings = self.path_settings(incoming.remote_address());
+        let setup = PathSetup::new(Side::Server, IdlePolicy::Off, listener.server.limits.clone(), settings);
         let mut quic = listener.quic.clone();
         quic.transport_config(setup.transport());
         match self.quic.accept(incoming, now, &mut buf, Some(Arc::new(quic))) {

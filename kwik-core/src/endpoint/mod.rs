@@ -30,7 +30,7 @@ use self::seeded::{Entropy, SeededIds};
 use self::timer::Timers;
 use self::workers::Part;
 use crate::address::Address;
-use crate::config::{ConfigError, EndpointConfig, ServerConfig, WallClock};
+use crate::config::{ConfigError, EndpointConfig, MtuBounds, ServerConfig, WallClock};
 use crate::id::{PathId, SessionHandle};
 use crate::path::{Path, PathSettings};
 use crate::protocol_event::{EventDetail, EventLog, ProtocolEvent};
@@ -120,7 +120,7 @@ impl Endpoint {
         let mut quic = quinn_proto::EndpointConfig::new(reset_key.unwrap_or_else(|| entropy.reset_key()));
         let generator = ids.clone();
         quic.rng_seed(Some(*entropy.seed())).cid_generator(move || Box::new(generator.clone()));
-        quic.max_udp_payload_size(config.transport.mtu_max)
+        quic.max_udp_payload_size(config.transport.mtu_receivable())
             .map_err(|error| ConfigError::Field { field: "mtu_max", rule: error.to_string() })?;
         let quic = quinn_proto::Endpoint::new(Arc::new(quic), None, true, None);
         Ok(Self {
@@ -443,9 +443,11 @@ impl Endpoint {
         self.wall.set(self.clock.at(self.now).wall.since_epoch());
     }
 
-    fn path_settings(&self) -> PathSettings {
+    /// For a connection with `remote`.
+    fn path_settings(&self, remote: SocketAddr) -> PathSettings {
         let EndpointConfig { transport, event_detail, .. } = self.config;
-        PathSettings { transport, event_detail }
+        let interface = self.config.mtu_towards.as_ref().and_then(|towards| towards.ask(remote));
+        PathSettings { transport, mtu: MtuBounds::new(&transport, interface), event_detail }
     }
 
     fn next_session_handle(&mut self) -> SessionHandle {

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use quinn_proto::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, VarInt};
 
 use super::probe::{Probe, ProbedFactory};
-use crate::config::{AckFrequency, TransportConfig};
+use crate::config::{AckFrequency, MtuBounds, TransportConfig};
 use crate::id::Side;
 use crate::limits::{KEEP_ALIVE_MAX, Limits};
 use crate::protocol_event::EventDetail;
 
-/// What the endpoint decides for all its paths.
+/// What the endpoint decides for a path.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PathSettings {
     pub(crate) transport: TransportConfig,
+    pub(crate) mtu: MtuBounds,
     /// How much paths note of what they do.
     pub(crate) event_detail: EventDetail,
 }
@@ -31,7 +32,7 @@ pub(super) fn transport_config(
     settings: PathSettings,
     probe: &Arc<Probe>,
 ) -> quinn_proto::TransportConfig {
-    let TransportConfig { congestion, mtu_initial, mtu_max, rtt_initial, ack_frequency } = settings.transport;
+    let TransportConfig { congestion, rtt_initial, ack_frequency, .. } = settings.transport;
     let mut transport = quinn_proto::TransportConfig::default();
     let idle = u32::try_from(limits.idle_timeout.as_millis()).unwrap_or(u32::MAX);
     let keep_alive = match side {
@@ -39,7 +40,7 @@ pub(super) fn transport_config(
         Side::Server => Some(limits.idle_timeout / 3).filter(|third| *third < KEEP_ALIVE_MAX),
     };
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(mtu_max);
+    mtu.upper_bound(settings.mtu.max);
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(u32::from(side == Side::Server)))
         .max_concurrent_uni_streams(VarInt::from_u32(UNAUTHENTICATED_CARRIERS))
@@ -53,7 +54,7 @@ pub(super) fn transport_config(
         .send_fairness(true)
         .keep_alive_interval(keep_alive)
         .datagram_receive_buffer_size(None)
-        .initial_mtu(mtu_initial)
+        .initial_mtu(settings.mtu.initial)
         .mtu_discovery_config(Some(mtu))
         .initial_rtt(rtt_initial)
         .ack_frequency_config(ack_frequency.map(ack_frequency_config))

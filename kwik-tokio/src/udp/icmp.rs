@@ -4,9 +4,9 @@
 //! systems tell them to a socket of one peer only: there a dial to a closed port is given up when its time is over.
 
 #[cfg(not(target_os = "linux"))]
-pub(super) use elsewhere::{listen, next};
+pub(super) use elsewhere::{is_too_large, listen, next};
 #[cfg(target_os = "linux")]
-pub(super) use linux::{listen, next};
+pub(super) use linux::{is_too_large, listen, next};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -16,8 +16,9 @@ mod linux {
         os::fd::AsRawFd,
     };
 
-    use nix::sys::socket::{
-        ControlMessageOwned, MsgFlags, SockaddrLike, SockaddrStorage, recvmsg, setsockopt, sockopt,
+    use nix::{
+        errno::Errno,
+        sys::socket::{ControlMessageOwned, MsgFlags, SockaddrLike, SockaddrStorage, recvmsg, setsockopt, sockopt},
     };
     use tokio::net::UdpSocket;
 
@@ -49,6 +50,11 @@ mod linux {
         Ok((message.address.as_ref().and_then(socket_address), error))
     }
 
+    /// Whether a datagram is larger than the interface, or a link behind it, carries.
+    pub(in crate::udp) fn is_too_large(error: &io::Error) -> bool {
+        error.raw_os_error() == Some(Errno::EMSGSIZE as i32)
+    }
+
     fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
         let v4 = address.as_sockaddr_in().map(|v4| SocketAddrV4::from(*v4).into());
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddrV6::from(*v6).into())).filter(|_| address.len() > 0)
@@ -67,5 +73,9 @@ mod elsewhere {
 
     pub(in crate::udp) fn next(_: &UdpSocket) -> io::Result<(Option<SocketAddr>, io::Error)> {
         Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    pub(in crate::udp) fn is_too_large(_: &io::Error) -> bool {
+        false
     }
 }

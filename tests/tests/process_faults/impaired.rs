@@ -1,7 +1,7 @@
 //! Paths that carry less than they did, or not what they were given.
 
-use kwik_core::PathId;
-use kwik_sim::{Disturbance, Ecn, Link};
+use kwik_core::{Dir, PathId};
+use kwik_sim::{Disturbance, Ecn, FleetBuilder, Link, NodeConfig, WorldConfig};
 use kwik_tests::transfer::{LinksOf, Plan, Transfer, line};
 
 use super::{is_dead, millis, secs, slow_plan};
@@ -39,6 +39,29 @@ fn largest_datagram_differs_by_path() {
     assert!(mtus[0].0 == PathId(0) && (1_201..=1_300).contains(&mtus[0].1), "{mtus:?}");
     assert_eq!(mtus[1..], [(PathId(1), 1_452), (PathId(2), 1_200)]);
     assert!(transfer.shares().iter().all(|share| *share > 500_000), "{:?}", transfer.shares());
+}
+
+/// The datagrams of loopback, over links that carry them and links that do not.
+#[test]
+fn path_that_begins_with_too_large_datagrams_falls_back() {
+    for carries in [65_507, 9_000, 1_472, 1_200] {
+        let link = Link { mtu: carries, ..Link::with_rate(100_000_000, millis(5)) };
+        let large = |node: &mut NodeConfig| {
+            (node.transport.mtu_initial, node.transport.mtu_max) = (Some(65_507), Some(65_507));
+        };
+        let builder = FleetBuilder::new(WorldConfig::null_tls(1)).link(link).client(large);
+        let mut fleet = builder.servers(1, |_, node| large(node)).build();
+        let ends = fleet.connect();
+        let (stream, there) = fleet.open(ends, Dir::Uni);
+        let (begin, sent) = (fleet.world.elapsed(), vec![7; 2_000_000]);
+        fleet.write_all(fleet.client, ends.client, stream, &sent);
+        fleet.finish(fleet.client, ends.client, stream);
+        assert_eq!(fleet.read_to_end(fleet.servers[0], ends.primary, there), sent);
+        let took = fleet.world.elapsed() - begin;
+        let mtu = fleet.world.session(fleet.client, ends.client).unwrap().stats().paths[0].mtu;
+        assert_eq!(mtu, if carries == 65_507 { 65_507 } else { 1_200 });
+        assert!(took < secs(5), "{carries} bytes: {took:?}");
+    }
 }
 
 /// Each path has its own share of datagrams that come late, twice or damaged, up to 30 % each.
