@@ -36,14 +36,19 @@ struct Pair {
 }
 
 impl Pair {
-    #[expect(clippy::disallowed_methods, reason = "an instant to begin with; no time passes by itself")]
     fn new() -> Self {
+        Self::with_slack(Duration::ZERO)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "an instant to begin with; no time passes by itself")]
+    fn with_slack(timer_slack: Duration) -> Self {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["kwik.test".to_owned()]).expect("a valid configuration");
         let key = PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a valid configuration");
         let now = Instant::now();
         let endpoint = |seed| {
             let mut config = EndpointConfig::new([seed; 32], Duration::from_secs(1_800_000_000));
+            config.timer_slack = timer_slack;
             let limits = &mut config.limits;
             (limits.handshakes_network_per_second, limits.handshakes_per_second) = (1_000_000, 1_000_000);
             (limits.verifications_network_per_second, limits.verifications_per_second) = (1_000_000, 1_000_000);
@@ -192,4 +197,27 @@ fn idle_sessions_cost_little_memory_and_few_wakes() {
     assert!(wakes.iter().all(|wakes| *wakes <= most), "{wakes:?} wakes in 10 minutes, and not {most}");
     // Nearly all of it is QUIC's and TLS's.
     assert!(both <= 96 * 1024, "{both} bytes for both ends of a session");
+}
+
+/// However many sessions there are, and whenever they began.
+#[test]
+fn idle_sessions_wake_together_within_the_slack() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let wakes = |slack| {
+        let mut pair = Pair::with_slack(slack);
+        let mut sessions = Vec::new();
+        for _ in 0..64 {
+            sessions.extend(pair.dial(1));
+            pair.run_for(Duration::from_millis(37));
+        }
+        pair.run_for(Duration::from_secs(10));
+        pair.wakes = [0; 2];
+        pair.run_for(Duration::from_secs(20));
+        assert_eq!([pair.client.stats().sessions, pair.server.stats().sessions], [64; 2]);
+        pair.wakes
+    };
+    let [client, server] = wakes(Duration::ZERO);
+    assert!(client > 500 && server > 500, "64 sessions in 20 seconds, each every 2 seconds: {client} and {server}");
+    let [client, server] = wakes(Duration::from_millis(250));
+    assert!(client <= 90 && server <= 180, "80 moments, each with an acknowledgement: {client} and {server}");
 }

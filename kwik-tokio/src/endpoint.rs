@@ -72,6 +72,7 @@ impl Shared {
     ) -> Result<Vec<Arc<Self>>, BindError> {
         let mut core = kwik_core::EndpointConfig::new(*os_seed()?, unix_now());
         core.transport = config.transport;
+        core.timer_slack = Duration::from_millis(250);
         core.mtu_towards = Some(mtu::towards());
         core.limits = config.limits.clone();
         core.event_detail = log::detail();

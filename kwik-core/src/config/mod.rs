@@ -72,6 +72,9 @@ pub struct EndpointConfig {
     pub unix_now: Duration,
     /// How QUIC runs on every path.
     pub transport: TransportConfig,
+    /// By how much what is due in six times as long, or later, may be late, so that many idle sessions wake together; at
+    /// most a second. A PING comes earlier by as much, and so not too late. Zero, the default, wakes each session in its time.
+    pub timer_slack: Duration,
     /// What the interface towards a peer carries, if the environment can tell. By default it cannot.
     pub mtu_towards: Option<MtuTowards>,
     /// Limits that hold for the endpoint as a whole.
@@ -89,6 +92,7 @@ impl EndpointConfig {
             rng_seed: Seed::new(rng_seed),
             unix_now,
             transport: TransportConfig::default(),
+            timer_slack: Duration::ZERO,
             mtu_towards: None,
             limits: Limits::default(),
             event_detail: EventDetail::Off,

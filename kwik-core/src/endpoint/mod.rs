@@ -143,7 +143,7 @@ impl Endpoint {
             sending: Queue::new(),
             eventful: Queue::new(),
             borrowed: None,
-            timers: Timers::new(),
+            timers: Timers::new(now, config.timer_slack),
             responses: VecDeque::new(),
             log: EventLog::new(config.event_detail),
             turns: 0,
@@ -445,9 +445,9 @@ impl Endpoint {
 
     /// For a connection with `remote`.
     fn path_settings(&self, remote: SocketAddr) -> PathSettings {
-        let EndpointConfig { transport, event_detail, .. } = self.config;
+        let EndpointConfig { transport, event_detail, timer_slack, .. } = self.config;
         let interface = self.config.mtu_towards.as_ref().and_then(|towards| towards.ask(remote));
-        PathSettings { transport, mtu: MtuBounds::new(&transport, interface), event_detail }
+        PathSettings { transport, mtu: MtuBounds::new(&transport, interface), timer_slack, event_detail }
     }
 
     fn next_session_handle(&mut self) -> SessionHandle {
@@ -540,7 +540,7 @@ impl Endpoint {
                 self.sessions.get_mut(&handle).and_then(|session| session.poll_timeout(now))
             }
         };
-        self.timers.set(key, deadline);
+        self.timers.set_coarse(key, deadline, now);
     }
 
     fn path_of(&mut self, connection: usize) -> Option<(Key, &mut Path)> {

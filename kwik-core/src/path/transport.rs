@@ -1,6 +1,7 @@
 //! QUIC transport settings of a path.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use quinn_proto::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, VarInt};
 
@@ -15,6 +16,8 @@ use crate::protocol_event::EventDetail;
 pub(crate) struct PathSettings {
     pub(crate) transport: TransportConfig,
     pub(crate) mtu: MtuBounds,
+    /// By how much the endpoint may be late with a keep-alive.
+    pub(crate) timer_slack: Duration,
     /// How much paths note of what they do.
     pub(crate) event_detail: EventDetail,
 }
@@ -36,7 +39,7 @@ pub(super) fn transport_config(
     let mut transport = quinn_proto::TransportConfig::default();
     let idle = u32::try_from(limits.idle_timeout.as_millis()).unwrap_or(u32::MAX);
     let keep_alive = match side {
-        Side::Client => Some(limits.keep_alive),
+        Side::Client => Some(limits.keep_alive.saturating_sub(settings.timer_slack).max(limits.keep_alive / 2)),
         Side::Server => Some(limits.idle_timeout / 3).filter(|third| *third < KEEP_ALIVE_MAX),
     };
     let mut mtu = MtuDiscoveryConfig::default();
