@@ -137,7 +137,8 @@ impl Pieces {
 
     /// The pieces that have bytes of a range.
     pub(super) fn overlapping(&self, range: Range<u64>) -> impl Iterator<Item = (u64, &Piece)> {
-        let rows = self.rows.iter().filter(move |row| row.end() > range.start && row.start() < range.end);
+        let first = self.rows.partition_point(|row| row.end() <= range.start);
+        let rows = self.rows[first..].iter().take_while(move |row| row.start() < range.end);
         rows.flat_map(move |row| {
             let first = row.0.partition_point(|piece| end_of(piece) <= range.start);
             row.0.range(first..).take_while(move |(start, _)| *start < range.end).map(|(start, piece)| (*start, piece))
