@@ -43,7 +43,7 @@ fn config() -> WorldConfig {
 
 fn requests(count: usize) -> bool {
     let link = Link::with_rate(1_000_000_000, Duration::from_millis(5));
-    Requests::new(config(), RequestPlan { count, at_once: 50, bytes: 1024 }, link).run(LIMIT)
+    Requests::new(config(), RequestPlan { count, at_once: 50, bytes: 1024, streams: 128 }, link).run(LIMIT)
 }
 
 /// Over links of so many Mbit/s and so many milliseconds there and back.

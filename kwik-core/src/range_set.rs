@@ -47,6 +47,7 @@ impl RangeSet {
         } else {
             self.spans[touched.start] = start..end;
             self.spans.drain(touched.start + 1..touched.end);
+            shrink(&mut self.spans);
         }
         let added = end - start - known;
         self.total += added;
@@ -64,6 +65,7 @@ impl RangeSet {
         for rest in [right, left].into_iter().filter(|rest| !rest.is_empty()) {
             self.spans.insert(met.start, rest);
         }
+        shrink(&mut self.spans);
         self.total -= removed;
         removed
     }
@@ -167,6 +169,13 @@ impl RangeSet {
     fn touched(&self, range: &Range<u64>) -> Range<usize> {
         let first = self.spans.partition_point(|span| span.end < range.start);
         first..first + self.spans[first..].partition_point(|span| span.start <= range.end)
+    }
+}
+
+/// Gives back the room of a short list that was much longer.
+pub(crate) fn shrink<T>(list: &mut SmallVec<[T; 1]>) {
+    if list.capacity() > 16 + 4 * list.len() {
+        list.shrink_to_fit();
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kwik_sim::apps::requests::{RequestPlan, Requests};
 use kwik_sim::{Link, TlsMode, WorldConfig};
 
-const PLAN: RequestPlan = RequestPlan { count: 10_000, at_once: 50, bytes: 1024 };
+const PLAN: RequestPlan = RequestPlan { count: 10_000, at_once: 50, bytes: 1024, streams: 128 };
 
 #[expect(clippy::print_stdout, reason = "a measurement")]
 fn main() -> ExitCode {

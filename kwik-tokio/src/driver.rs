@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -17,12 +17,15 @@ use crate::{
     waiters::{Wakes, contained},
 };
 
-/// Receive batches in one turn.
-const RECEIVES_PER_TURN: usize = 2;
+/// Receive batches in one turn. Acknowledgements are small and many: with fewer batches they would come faster than a turn
+/// takes them, and what a small session waits for would queue behind them in the kernel.
+const RECEIVES_PER_TURN: usize = 64;
+/// Bytes received in one turn.
+const RECEIVE_BYTES_PER_TURN: usize = 64 * 1024;
 /// Sends in one turn; each may carry many datagrams.
 const SENDS_PER_TURN: usize = 32;
 /// Bytes sent in one turn, so that what arrives for a small session does not wait behind a large one's backlog.
-const SEND_BYTES_PER_TURN: usize = 256 * 1024;
+const SEND_BYTES_PER_TURN: usize = 64 * 1024;
 /// Events in one turn.
 const EVENTS_PER_TURN: usize = 1024;
 /// While the socket is full the core's queue keeps its deadline in the past; timers, and a socket that cannot be read,
@@ -97,9 +100,9 @@ impl Driver {
         }
     }
 
-    fn receive(&mut self, cx: &mut Context<'_>, now: Instant) -> Step {
+    fn receive(&mut self, cx: &mut Context<'_>, now: &mut Instant) -> Step {
         let mut buf = ReceiveBuffer::take();
-        let previous = self.receive_from_previous(cx, now, &mut buf);
+        let previous = self.receive_from_previous(cx, *now, &mut buf);
         match self.receive_from_socket(cx, now, &mut buf) {
             Step::Done => previous,
             step => step,
@@ -122,16 +125,22 @@ impl Driver {
         }
     }
 
-    fn receive_from_socket(&mut self, cx: &mut Context<'_>, mut now: Instant, buf: &mut ReceiveBuffer) -> Step {
+    fn receive_from_socket(&mut self, cx: &mut Context<'_>, now: &mut Instant, buf: &mut ReceiveBuffer) -> Step {
+        let mut bytes = 0;
         for _ in 0..RECEIVES_PER_TURN {
+            if bytes >= RECEIVE_BYTES_PER_TURN {
+                break;
+            }
             let batch = match self.socket.poll_receive(cx, buf) {
                 Poll::Pending => return Step::Done,
                 Poll::Ready(None) => return Step::Blocked,
                 Poll::Ready(Some(batch)) => batch,
             };
-            self.handle_batch(&batch, now);
+            bytes += batch.bytes();
+            self.handle_batch(&batch, *now);
             self.previous = None;
-            now = self::now();
+            // To handle it took time, and round trips are measured by it.
+            *now = self::now();
         }
         Step::More
     }
@@ -281,24 +290,36 @@ impl Future for Driver {
         let this = self.get_mut();
         let (parked, socket, dials) = this.shared().lock().unpark_driver();
         drop(parked);
-        let now = now();
+        let mut now = now();
         this.tend_socket(now, socket, dials);
         this.read_wall_clock(now);
         let heard = this.receive_errors(cx);
         this.receive_post(cx, now);
-        let received = this.receive(cx, now);
+        let received = this.receive(cx, &mut now);
         this.fire_timeout(now);
         let sent = this.send(cx, now);
         let delivered = this.deliver_events();
         if sent == Step::Done && this.has_finished() {
             return Poll::Ready(());
         }
-        let slept = this.sleep(cx, [&received, &sent].contains(&&Step::Blocked));
-        if [heard, received, sent, delivered, slept].contains(&Step::More) {
-            cx.waker().wake_by_ref();
+        // While it is to be polled again in any case, no command wakes it: see `yield_to_io`.
+        let is_blocked = [&received, &sent].contains(&&Step::Blocked);
+        let has_more = [heard, received, sent, delivered].contains(&Step::More);
+        if has_more || this.sleep(cx, is_blocked) == Step::More {
+            let parked = this.shared().lock().stay_awake();
+            drop(parked);
+            yield_to_io(cx);
         }
         Poll::Pending
     }
+}
+
+/// Has the task polled again once the runtime looked for what sockets and timers bring. A task that merely wakes itself is
+/// polled 61 times before that, and so is one that commands wake: other sockets, and what arrives at this one, would wait for
+/// as many turns.
+fn yield_to_io(cx: &mut Context<'_>) {
+    // Its first poll does it, and is never ready.
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
 /// Tells that the driver ended, and whether the other workers know already that it has nothing left to do.

@@ -291,6 +291,12 @@ impl EndpointState {
         (self.driver.take(), self.socket.take(), self.dials)
     }
 
+    /// The driver is polled again in any case: until it sleeps, nothing wakes it.
+    #[must_use]
+    pub(crate) fn stay_awake(&mut self) -> Option<Waker> {
+        self.driver.take()
+    }
+
     /// The core promises a deadline in the past while anything is queued, so an earlier deadline is new work.
     fn take_driver_if_due(&mut self) -> Option<Waker> {
         self.driver.as_ref()?;

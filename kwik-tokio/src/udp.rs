@@ -96,6 +96,10 @@ pub(crate) struct Batch<'a> {
 }
 
 impl Batch<'_> {
+    pub(crate) fn bytes(&self) -> usize {
+        self.metas.iter().take(self.count).map(|meta| meta.len).sum()
+    }
+
     pub(crate) fn datagrams(&self) -> impl Iterator<Item = (DatagramMeta, &[u8])> {
         self.metas.iter().take(self.count).zip(self.buf.chunks(RECEIVE_BYTES)).flat_map(|(meta, buf)| {
             let datagram = DatagramMeta {
@@ -297,7 +301,8 @@ impl UdpIo {
             let mut last = None;
             let received = self.socket.try_io(Interest::READABLE, || {
                 let count = self.state.recv((&self.socket).into(), &mut slices, metas)?;
-                if count < BATCH_SIZE {
+                // Where the system takes one at a time, one says nothing of what is left.
+                if count < BATCH_SIZE.min(quinn_udp::BATCH_SIZE) {
                     // The socket is empty now. The runtime hears so, and what comes after this call wakes the task.
                     last = Some(count);
                     return Err(io::ErrorKind::WouldBlock.into());

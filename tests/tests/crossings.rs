@@ -7,6 +7,7 @@ use bytes::Bytes;
 use kwik_core::{
     Dir, GrantId, GrantStatus, Limits, OpenError, PathEvent, SessionEvent, SessionHandle, StreamEvent, StreamHandle,
 };
+use kwik_sim::apps::requests::{RequestPlan, Requests};
 use kwik_sim::{FleetBuilder, Link, World, WorldConfig};
 use kwik_tests::{Ends, Fleet, SERVER_NAME, pattern};
 
@@ -322,4 +323,14 @@ fn regression_unauthenticated_connections_took_what_is_kept_for_newcomers() {
     world.dial(client, server, pki.client(), SERVER_NAME).unwrap();
     let welcomed = |world: &mut World| world.saw(client, |event| *event == SessionEvent::Welcomed);
     assert!(world.run_until(SECOND, welcomed));
+}
+
+/// A client that had all its streams open sent nothing, so that no acknowledgement went along, and every round of requests
+/// waited 20 ms for one.
+// [P-6.6]
+#[test]
+fn regression_requests_at_the_limit_of_streams_waited_for_acknowledgements() {
+    let plan = RequestPlan { count: 1_000, at_once: 1_000, bytes: 64, streams: 16 };
+    let mut requests = Requests::new(WorldConfig::null_tls(1), plan, Link::with_delay(MILLISECOND / 2));
+    assert!(requests.run(700 * MILLISECOND), "63 rounds of 1 ms take longer");
 }

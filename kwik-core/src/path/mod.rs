@@ -109,8 +109,6 @@ pub(crate) struct Path {
     inbound: Inbound,
     data_open: bool,
     sent: SentPackets,
-    /// Whether packets were submitted since acknowledgements of the peer's were last sent along.
-    has_submitted: bool,
     health: Health,
     /// How often the peer had acknowledged something when that was last looked at.
     acks: u64,
@@ -164,7 +162,6 @@ impl Path {
             inbound: Inbound::default(),
             data_open: false,
             sent: SentPackets::default(),
-            has_submitted: false,
             health: Health::new(now),
             acks: 0,
             timers_handled: None,
@@ -454,10 +451,18 @@ impl Path {
         self.note_carriers();
     }
 
-    /// Acknowledges the peer's packets beside those that were sent in this turn.
+    /// Acknowledges the peer's packets beside what this end is about to send, before which the control plane goes
+    /// ([P-5.1]).
     pub(crate) fn report_along(&mut self, now: Instant) {
-        if std::mem::take(&mut self.has_submitted) && self.report(now, true) {
+        if self.report(now, true) {
             self.flush_control(now);
+        }
+    }
+
+    /// The application waits for what the peer gives only for an acknowledgement.
+    pub(crate) fn report_now(&mut self, now: Instant) {
+        if self.inbound.packets.hasten(now) {
+            self.report_along(now);
         }
     }
 
@@ -516,7 +521,6 @@ impl Path {
         let number = self.sent.next();
         let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         self.sent.on_sent();
-        self.has_submitted = true;
         self.bytes_sent = self.bytes_sent.saturating_add(bytes);
         self.carriers.submit(&mut self.quic, carrier, chunks, &self.limits);
         self.note_sent("PACKET");

@@ -339,9 +339,21 @@ impl Session {
         }
         // Streams that were freed above may be worth credit at once.
         more |= self.common.credit.deadline(&self.common.streams).is_some_and(|at| at <= moment.now);
-        more |= self.flush_data();
-        self.common.paths.iter_mut().for_each(|(_, path)| path.report_along(moment.now));
-        more
+        self.report_along(moment.now);
+        more | self.flush_data()
+    }
+
+    /// Acknowledges what the main path brought, if bytes of streams go there next, or if the application waits for a stream:
+    /// the peer lets go of streams, and gives credit for others, when it knows that their bytes arrived.
+    fn report_along(&mut self, now: Instant) {
+        let Common { paths, streams, .. } = &mut self.common;
+        let Some(main) = paths.main_mut() else { return };
+        if streams.has_sendable() {
+            main.report_along(now);
+        }
+        if streams.is_stream_awaited() {
+            main.report_now(now);
+        }
     }
 
     fn flush_stream_control(&mut self) {

@@ -218,6 +218,9 @@ impl SentStreams {
             self.packets.pop_front();
             self.first += 1;
         }
+        if self.packets.capacity() > 64 + 4 * self.packets.len() {
+            self.packets.shrink_to(2 * self.packets.len());
+        }
         streams
     }
 }

@@ -1,6 +1,7 @@
 //! The pieces of a stream that wait, in rows of neighbours.
 
 use super::piece::Piece;
+use crate::range_set::shrink;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -64,7 +65,7 @@ impl Pieces {
     }
 
     pub(super) fn clear(&mut self) {
-        self.rows.clear();
+        *self = Self::default();
     }
 
     /// Where the first piece begins.
@@ -91,6 +92,7 @@ impl Pieces {
                 let next = self.rows.remove(at);
                 self.rows[at - 1].0.push_back((start, piece));
                 self.rows[at - 1].join(next);
+                shrink(&mut self.rows);
             }
         }
     }
@@ -112,6 +114,7 @@ impl Pieces {
         row.shrink();
         if row.0.is_empty() && (self.rows.len() > 1 || self.rows[0].0.capacity() > Row::SPARE) {
             self.rows.remove(0);
+            shrink(&mut self.rows);
         }
     }
 

@@ -4,7 +4,7 @@ use super::piece::{GATHERED_BYTES_MAX, PIECE_BYTES, Piece, SLICE_BYTES_MIN};
 use super::pieces::Pieces;
 use super::slices::SliceBytes;
 use crate::id::{PathId, StreamOffset};
-use crate::range_set::RangeSet;
+use crate::range_set::{RangeSet, shrink};
 use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
 use std::collections::BTreeMap;
@@ -230,6 +230,7 @@ impl Reassembly {
         // Spans that are joined become one, which belongs to who opened the first of them.
         self.openers.drain(at + 1..at + 1 + rest.len());
         self.openers[at].0 = start.min(first.start);
+        shrink(&mut self.openers);
         Inserted { new, duplicate_bytes }
     }
 

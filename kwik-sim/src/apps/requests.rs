@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kwik_core::{Dir, ReadError, SessionEvent, SessionHandle, StreamEvent, StreamHandle};
+use kwik_core::{Dir, Limits, ReadError, SessionEvent, SessionHandle, StreamEvent, StreamHandle};
 
 use crate::app::{App, Context};
 use crate::fleet::{Fleet, FleetBuilder, SERVER_NAME};
@@ -24,6 +24,8 @@ pub struct RequestPlan {
     pub at_once: usize,
     /// Bytes of a request, and of its answer: at most what a new stream has room for.
     pub bytes: usize,
+    /// Streams that the server lets be open at once.
+    pub streams: u64,
 }
 
 impl Requests {
@@ -33,7 +35,10 @@ impl Requests {
     /// If it cannot dial.
     #[must_use]
     pub fn new(config: WorldConfig, plan: RequestPlan, link: Link) -> Self {
-        let mut fleet = FleetBuilder::new(config).link(link).client(|_| ()).servers(1, |_, _| ()).build();
+        let mut limits = Limits::default();
+        limits.streams_bidi_max = plan.streams;
+        let mut fleet =
+            FleetBuilder::new(config).link(link).client(|_| ()).servers(1, |_, node| node.set_limits(&limits)).build();
         let (client, server) = (fleet.client, fleet.servers[0]);
         let session = fleet.world.dial(client, server, fleet.pki.client(), SERVER_NAME).expect("it can dial");
         fleet.world.set_app(server, Box::new(Server { answer: vec![2; plan.bytes] }));

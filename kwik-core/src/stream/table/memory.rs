@@ -46,6 +46,11 @@ impl StreamTable {
         self.caps.send_buffer_session.saturating_sub(self.send_buffered).min(room)
     }
 
+    /// Whether the application waits to open a stream.
+    pub(crate) fn is_stream_awaited(&self) -> bool {
+        Dir::ALL.iter().any(|dir| self.outbox.is_stream_awaited(*dir))
+    }
+
     /// Whether a stream waits to be sent.
     pub(crate) fn has_sendable(&self) -> bool {
         self.outbox.has_sendable()

@@ -207,11 +207,15 @@ impl StreamTable {
                 return Some(StreamEvent::Available { dir });
             }
         }
-        while let Some(handle) = self.outbox.events.front(&self.streams) {
-            if let Some(event) = self.next_event(handle) {
-                return Some(event);
+        while let Some(handle) = self.outbox.events.pop(&mut self.streams) {
+            let event = self.next_event(handle);
+            // Its other events wait behind those of others.
+            if self.streams.get(handle).is_some_and(|stream| stream.events.any()) {
+                self.outbox.events.push(&mut self.streams, handle);
             }
-            self.outbox.events.pop(&mut self.streams);
+            if event.is_some() {
+                return event;
+            }
         }
         None
     }
