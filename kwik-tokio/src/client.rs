@@ -101,7 +101,7 @@ pub async fn dial(server: impl Into<Server>, config: ClientConfig) -> Result<Cli
 }
 
 impl Endpoint {
-    /// Dials one server from this socket, as [`dial`](crate::dial()) does from a socket of its own. Many dials may run at
+    /// Dials one server from this port, as [`dial`](crate::dial()) does from a socket of its own. Many dials may run at
     /// once.
     ///
     /// # Errors

@@ -20,11 +20,12 @@ use crate::{
 /// Receive batches in one turn. Acknowledgements are small and many: with fewer batches they would come faster than a turn
 /// takes them, and what a small session waits for would queue behind them in the kernel.
 const RECEIVES_PER_TURN: usize = 64;
-/// Bytes received in one turn.
+/// A turn that received so many bytes takes no further batch.
 const RECEIVE_BYTES_PER_TURN: usize = 64 * 1024;
 /// Sends in one turn; each may carry many datagrams.
 const SENDS_PER_TURN: usize = 32;
-/// Bytes sent in one turn, so that what arrives for a small session does not wait behind a large one's backlog.
+/// A turn that sent so many bytes begins no further send, so that what arrives for a small session does not wait behind a
+/// large one's backlog.
 const SEND_BYTES_PER_TURN: usize = 64 * 1024;
 /// Events in one turn.
 const EVENTS_PER_TURN: usize = 1024;
@@ -49,6 +50,8 @@ pub(crate) struct Driver {
     /// What was bound before, for what is still on its way to it.
     previous: Option<UdpIo>,
     hears_unreachable: bool,
+    /// Turns after which there was more to do at once.
+    busy_turns: u64,
     timer: Pin<Box<Sleep>>,
     outgoing: Option<Outgoing>,
     send_buf: Vec<u8>,
@@ -60,13 +63,25 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
+    /// Busy turns after which other sockets have theirs.
+    const TURNS_PER_YIELD: u64 = 2;
+
     /// Starts the task. Must be called in a tokio runtime.
     pub(crate) fn spawn(socket: UdpIo, shared: Arc<Shared>) {
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
         let (send_buf, clocks, log) = (Vec::new(), (now(), unix_now()), Log::new(shared.group.local_addr()));
-        let (previous, hears_unreachable) = (None, false);
-        let end = EndOfDriver(shared, false);
-        tokio::spawn(Self { socket, previous, hears_unreachable, timer, outgoing: None, send_buf, clocks, log, end });
+        tokio::spawn(Self {
+            socket,
+            previous: None,
+            hears_unreachable: false,
+            busy_turns: 0,
+            timer,
+            outgoing: None,
+            send_buf,
+            clocks,
+            log,
+            end: EndOfDriver(shared, false),
+        });
     }
 
     fn shared(&self) -> &Shared {
@@ -104,7 +119,8 @@ impl Driver {
         let mut buf = ReceiveBuffer::take();
         let previous = self.receive_from_previous(cx, *now, &mut buf);
         match self.receive_from_socket(cx, now, &mut buf) {
-            Step::Done => previous,
+            // The socket of before can be read further, whatever this one does.
+            _ if previous == Step::More => previous,
             step => step,
         }
     }
@@ -308,7 +324,13 @@ impl Future for Driver {
         if has_more || this.sleep(cx, is_blocked) == Step::More {
             let parked = this.shared().lock().stay_awake();
             drop(parked);
-            yield_to_io(cx);
+            this.busy_turns += 1;
+            // To yield is to wait behind every task that is ready, so not each time.
+            if this.busy_turns.is_multiple_of(Self::TURNS_PER_YIELD) {
+                yield_to_io(cx);
+            } else {
+                cx.waker().wake_by_ref();
+            }
         }
         Poll::Pending
     }

@@ -115,23 +115,12 @@ pub enum BindError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// Another socket has the port.
-    #[error("{address} is in use by another socket; stop that program or choose another port")]
-    AddressInUse {
-        /// The address asked for.
-        address: SocketAddr,
-    },
-    /// The system refused the address.
-    #[error("{address} could not be bound: {source}")]
-    Bind {
-        /// The address asked for.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The address could not be resolved, or the system gave no randomness.
-    #[error("the system refused what a listener needs: {0}")]
-    System(#[from] io::Error),
+    /// There is no socket to listen on.
+    #[error(transparent)]
+    Bind(BindError),
+    /// The address could not be resolved.
+    #[error("the address to listen on could not be resolved: {0}")]
+    Resolve(#[from] io::Error),
     /// The address resolved to nothing.
     #[error("the address to listen on resolves to nothing; give an IP address and a port")]
     NoAddress,
@@ -149,11 +138,9 @@ pub enum ListenError {
 impl From<BindError> for ListenError {
     fn from(error: BindError) -> Self {
         match error {
-            BindError::AddressInUse { address } => Self::AddressInUse { address },
-            BindError::Bind { address, source } => Self::Bind { address, source },
-            BindError::System(error) => Self::System(error),
+            // A server brings the limits of its endpoint.
             BindError::Config(error) => Self::Config(error),
-            BindError::EndpointClosed => Self::EndpointClosed,
+            error => Self::Bind(error),
         }
     }
 }

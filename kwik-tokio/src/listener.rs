@@ -41,7 +41,7 @@ pub async fn listen(address: impl ToSocketAddrs, config: ServerConfig) -> Result
 }
 
 impl Endpoint {
-    /// Accepts sessions on this socket, as a primary to those who dial it and as a secondary to the primaries that
+    /// Accepts sessions on this port, as a primary to those who dial it and as a secondary to the primaries that
     /// `config` trusts. An endpoint has one listener at a time; after it was dropped there may be another.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl Endpoint {
     }
 }
 
-/// Accepts sessions on one socket.
+/// Accepts sessions on the port of an endpoint.
 ///
 /// Dropping it stops accepting; sessions that were accepted live on until they end.
 pub struct Listener {

@@ -544,7 +544,9 @@ mod tests {
     #[tokio::test]
     async fn datagrams_cross_one_by_one_or_gathered() {
         let pieces = cross(SocketConfig::default()).await;
-        assert!((1..=3).contains(&pieces), "{pieces}");
+        if cfg!(target_os = "linux") {
+            assert_eq!(pieces, 1, "the kernel gathers what was sent together");
+        }
         let off = SocketConfig { segmentation_offload: false, ..SocketConfig::default() };
         assert_eq!(cross(off).await, 3);
         let (sockets, _) = UdpIo::open_all(Local::any(), off, 1).expect("a free port");

@@ -3,8 +3,8 @@
 use std::{net::UdpSocket, time::Duration};
 
 use kwik_tokio::{
-    AddPathError, DelegateError, DialError, ListenError, OpenError, PathId, ReadError, ReadToEndError, SendRawError,
-    SessionError, TransportCode, WriteError, dial, listen,
+    AddPathError, BindError, DelegateError, DialError, ListenError, OpenError, PathId, ReadError, ReadToEndError,
+    SendRawError, SessionError, TransportCode, WriteError, dial, listen,
 };
 
 use crate::common::{
@@ -22,7 +22,10 @@ async fn port_in_use_is_named() {
         let taken = UdpSocket::bind(ANY_PORT).unwrap();
         let address = taken.local_addr().unwrap();
         let error = listen(address, Ca::new().server()).await.unwrap_err();
-        assert!(matches!(error, ListenError::AddressInUse { address: named } if named == address), "{error}");
+        assert!(
+            matches!(error, ListenError::Bind(BindError::AddressInUse { address: named }) if named == address),
+            "{error}"
+        );
         assert!(error.to_string().contains(&address.to_string()), "{error}");
         drop(taken);
         assert_eq!(listen(address, Ca::new().server()).await.unwrap().local_addr(), address);
@@ -34,7 +37,10 @@ async fn port_in_use_is_named() {
 async fn address_that_is_not_ours_cannot_be_listened_on() {
     within(async {
         let error = listen("192.0.2.1:4433", Ca::new().server()).await.unwrap_err();
-        assert!(matches!(error, ListenError::Bind { .. }) && error.to_string().contains("192.0.2.1:4433"), "{error}");
+        assert!(
+            matches!(error, ListenError::Bind(BindError::Bind { .. })) && error.to_string().contains("192.0.2.1:4433"),
+            "{error}"
+        );
     })
     .await;
 }
@@ -218,7 +224,7 @@ async fn sessions_outlive_their_listener_and_the_port_is_free_after_them() {
         loop {
             match listen(address, Ca::new().server()).await {
                 Ok(_) => return,
-                Err(ListenError::AddressInUse { .. }) => tokio::task::yield_now().await,
+                Err(ListenError::Bind(BindError::AddressInUse { .. })) => tokio::task::yield_now().await,
                 Err(error) => panic!("{error}"),
             }
         }

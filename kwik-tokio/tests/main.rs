@@ -32,6 +32,8 @@ mod streams;
 #[cfg(test)]
 mod trust;
 #[cfg(test)]
+mod turns;
+#[cfg(test)]
 mod unanswered;
 #[cfg(test)]
 mod workers;

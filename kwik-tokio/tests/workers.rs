@@ -134,7 +134,7 @@ async fn port_of_an_endpoint_with_workers_is_in_use() {
             assert!(matches!(error, BindError::AddressInUse { address: named } if named == address), "{error}");
         }
         let error = listen(address, site.ca.server()).await.unwrap_err();
-        assert!(matches!(error, ListenError::AddressInUse { .. }), "{error}");
+        assert!(matches!(error, ListenError::Bind(BindError::AddressInUse { .. })), "{error}");
     })
     .await;
 }
@@ -154,7 +154,7 @@ async fn sessions_outlive_the_listener_at_every_worker() {
         }
         drop(sessions);
         while let Err(error) = listen(address, ca.server()).await {
-            assert!(matches!(error, ListenError::AddressInUse { .. }), "{error}");
+            assert!(matches!(error, ListenError::Bind(BindError::AddressInUse { .. })), "{error}");
             tokio::task::yield_now().await;
         }
     })

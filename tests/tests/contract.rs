@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kwik_core::{DatagramMeta, Dir, Endpoint, EndpointConfig, ReadError, SessionEvent, StreamEvent};
+use kwik_core::{DatagramMeta, Dir, Endpoint, EndpointConfig, ReadError, SessionEvent, StreamEvent, StreamHandle};
 use kwik_sim::{FleetBuilder, Link, WorldConfig};
 use kwik_tests::{Ends, Fleet, LONG, SERVER_NAME, pattern};
 
@@ -60,20 +60,31 @@ fn looking_at_a_session_and_reading_nothing_cost_no_turn() {
     assert!(drain(endpoint, now) > 0);
 }
 
-#[test]
-fn what_arrives_can_be_read_before_anything_is_sent() {
+/// A client that wrote `data` to a stream, which the primary knows by the handle returned, and the datagrams for it, each alone.
+fn written(data: &[u8]) -> (Fleet, Ends, StreamHandle, DatagramMeta, Vec<Vec<u8>>) {
     let mut fleet = Fleet::new(1);
     let ends = fleet.connect();
     let (here, there) = fleet.open(ends, Dir::Bi);
     fleet.world.run_for(Duration::from_secs(1));
-    let (client, primary, now) = (fleet.client, fleet.servers[0], fleet.world.now());
+    let (client, now) = (fleet.client, fleet.world.now());
     let meta = DatagramMeta { remote: fleet.world.address(client), local_ip: None, ecn: None };
     let endpoint = fleet.world.endpoint(client);
-    endpoint.session_mut(ends.client).unwrap().stream_mut(here).write(b"at once").unwrap();
-    let mut buf = Vec::new();
-    let size = endpoint.poll_transmit(now, 1, &mut buf).expect("what was written").size;
+    let mut session = endpoint.session_mut(ends.client).expect("it is there");
+    session.stream_mut(here).write(data).expect("there is room");
+    let (mut datagrams, mut buf) = (Vec::new(), Vec::new());
+    while let Some(transmit) = endpoint.poll_transmit(now, 1, &mut buf) {
+        datagrams.push(buf[..transmit.size].to_vec());
+        buf.clear();
+    }
+    (fleet, ends, there, meta, datagrams)
+}
+
+#[test]
+fn what_arrives_can_be_read_before_anything_is_sent() {
+    let (mut fleet, ends, there, meta, datagrams) = written(b"at once");
+    let (primary, now) = (fleet.servers[0], fleet.world.now());
     let endpoint = fleet.world.endpoint(primary);
-    endpoint.handle_datagram(now, meta, &buf[..size]);
+    endpoint.handle_datagram(now, meta, &datagrams[0]);
     let event = endpoint.poll_event();
     assert_eq!(event, Some((ends.primary, SessionEvent::Stream(StreamEvent::Readable(there)))));
     let chunk = endpoint.session_mut(ends.primary).unwrap().stream_mut(there).read(100).unwrap();
@@ -82,21 +93,9 @@ fn what_arrives_can_be_read_before_anything_is_sent() {
 
 #[test]
 fn datagrams_that_arrive_together_cost_one_turn() {
-    let mut fleet = Fleet::new(1);
-    let ends = fleet.connect();
-    let (here, there) = fleet.open(ends, Dir::Bi);
-    fleet.world.run_for(Duration::from_secs(1));
-    let (client, primary, now) = (fleet.client, fleet.servers[0], fleet.world.now());
-    let meta = DatagramMeta { remote: fleet.world.address(client), local_ip: None, ecn: None };
-    let endpoint = fleet.world.endpoint(client);
-    endpoint.session_mut(ends.client).unwrap().stream_mut(here).write(&[7; 5_000]).unwrap();
-    let mut datagrams = Vec::new();
-    let mut buf = Vec::new();
-    while let Some(transmit) = endpoint.poll_transmit(now, 1, &mut buf) {
-        datagrams.push(buf[..transmit.size].to_vec());
-        buf.clear();
-    }
+    let (mut fleet, ends, there, meta, datagrams) = written(&[7; 5_000]);
     assert!(datagrams.len() > 2, "{} datagrams", datagrams.len());
+    let (primary, now) = (fleet.servers[0], fleet.world.now());
     let endpoint = fleet.world.endpoint(primary);
     let before = endpoint.stats().turns;
     endpoint.handle_datagrams(now, datagrams.iter().map(|data| (meta, &data[..])));

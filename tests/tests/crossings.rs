@@ -334,3 +334,69 @@ fn regression_requests_at_the_limit_of_streams_waited_for_acknowledgements() {
     let mut requests = Requests::new(WorldConfig::null_tls(1), plan, Link::with_delay(MILLISECOND / 2));
     assert!(requests.run(700 * MILLISECOND), "63 rounds of 1 ms take longer");
 }
+
+/// An acknowledgement does not wait for 20 ms where something else leaves before.
+// [P-6.6]
+#[test]
+fn acknowledgements_go_along_with_answers() {
+    let builder = FleetBuilder::new(WorldConfig::null_tls(1)).link(Link::with_delay(MILLISECOND / 2));
+    let mut fleet = builder.client(|_| ()).servers(1, |_, _| ()).build();
+    let ends = fleet.connect();
+    let (client, server) = (fleet.client, fleet.servers[0]);
+    fleet.world.run_for(SECOND);
+    let began = fleet.world.now();
+    let mut asked = Vec::new();
+    for _ in 0..8 {
+        let (here, there) = fleet.open(ends, Dir::Bi);
+        for (node, session, stream) in [(client, ends.client, here), (server, ends.primary, there)] {
+            fleet.write_all(node, session, stream, b"a word");
+            fleet.finish(node, session, stream);
+        }
+        fleet.read_to_end(client, ends.client, here);
+        asked.push(here);
+    }
+    assert!(fleet.world.now() - began < 15 * MILLISECOND, "nothing waited so long that it was due in any case");
+    let session = fleet.world.session(client, ends.client).expect("it is there");
+    assert!(asked[..3].iter().all(|stream| session.stream(*stream).is_send_done()), "the first were acknowledged");
+}
+
+/// Many short streams need few packets.
+#[test]
+fn short_streams_share_packets() {
+    let mut fleet = Fleet::new(1);
+    let ends = fleet.connect();
+    fleet.world.run_for(SECOND);
+    let mut session = fleet.world.session_mut(fleet.client, ends.client).expect("it is there");
+    for _ in 0..12 {
+        let stream = session.open_stream(Dir::Uni).expect("there is room");
+        let mut stream = session.stream_mut(stream);
+        stream.write(b"a word").expect("there is room");
+        stream.finish().expect("it is open");
+    }
+    fleet.world.run_for(SECOND);
+    let session = fleet.world.session(fleet.client, ends.client).expect("it is there");
+    assert_eq!(session.stats().paths[0].packets_sent, 3, "four streams in each");
+}
+
+/// They also go along with what a reader gives back.
+// [P-6.6]
+#[test]
+fn acknowledgements_go_along_with_credit() {
+    let builder = FleetBuilder::new(WorldConfig::null_tls(1)).link(Link::with_delay(MILLISECOND / 2));
+    let mut fleet = builder.client(|_| ()).servers(1, |_, _| ()).build();
+    let ends = fleet.connect();
+    let (client, server) = (fleet.client, fleet.servers[0]);
+    fleet.world.run_for(SECOND);
+    let mut sent = Vec::new();
+    for _ in 0..6 {
+        let (here, there) = fleet.open(ends, Dir::Uni);
+        fleet.write_all(client, ends.client, here, b"a word");
+        fleet.finish(client, ends.client, here);
+        fleet.read_to_end(server, ends.primary, there);
+        fleet.world.session_mut(server, ends.primary).expect("it is there").stream_mut(there).release_recv();
+        sent.push(here);
+    }
+    fleet.world.run_for(2 * MILLISECOND);
+    let session = fleet.world.session(client, ends.client).expect("it is there");
+    assert!(sent[..3].iter().all(|stream| session.stream(*stream).is_send_done()), "the first were acknowledged");
+}

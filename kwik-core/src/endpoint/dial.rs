@@ -68,6 +68,11 @@ impl Endpoint {
         let handle = self.next_session_handle();
         let key = Key::Session(handle);
         let limits = self.memory.afford(key, network, &config.limits, true).ok_or(memory_taken)?;
+        // Other workers dial too.
+        if self.memory.sessions() > limit {
+            self.memory.leave(key);
+            return Err(ConnectError::TooManySessions { limit });
+        }
         let config = config.limits(limits);
         let settings = self.path_settings(server.into());
         let setup = PathSetup::new(Side::Client, IdlePolicy::Suspect, config.limits.clone(), settings);

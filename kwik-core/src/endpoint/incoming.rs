@@ -195,7 +195,7 @@ impl Endpoint {
 
     /// Ends a connection that has not authenticated. It gives its place to others at once.
     fn refuse_incoming(&mut self, connection: usize, code: TransportCode, detail: &str) {
-        self.disappoint(connection);
+        self.count_as_unauthenticated(connection);
         let Some(incoming) = self.incoming.get_mut(&connection) else { return };
         incoming.ended = true;
         incoming.path.close(self.now, DeadReason::new(code, detail));
@@ -334,6 +334,10 @@ impl Endpoint {
         path: PathId,
         session: impl FnOnce(Path) -> Session,
     ) -> Result<(), Refusal> {
+        // Looked for first: a session that is counted must come to be.
+        if !self.incoming.contains_key(&connection) {
+            return Err(Refusal::gone());
+        }
         if !self.promote(connection, handle) {
             return Err(Refusal::too_many());
         }

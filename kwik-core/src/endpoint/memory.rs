@@ -30,9 +30,9 @@ pub struct EndpointStats {
     /// Turns that sessions and unauthenticated connections had since the endpoint began. An endpoint that is only
     /// polled gives none.
     pub turns: u64,
-    /// What all peers together can make the endpoint hold now, in bytes.
+    /// What all peers together can make the endpoint hold now, in bytes. Of a worker: itself alone.
     pub memory_bytes: u64,
-    /// The most that this may be, in bytes: [`Limits::endpoint_memory_max`](crate::Limits::endpoint_memory_max).
+    /// The most that this may be, in bytes, of all workers together: [`Limits::endpoint_memory_max`](crate::Limits::endpoint_memory_max).
     pub memory_bytes_max: u64,
 }
 
@@ -283,8 +283,8 @@ impl Endpoint {
         }
     }
 
-    /// A connection that was refused is to become nothing.
-    pub(super) fn disappoint(&mut self, connection: usize) {
+    /// A connection that was refused becomes no session: it costs again what it did before.
+    pub(super) fn count_as_unauthenticated(&mut self, connection: usize) {
         self.memory.set(Key::Incoming(connection), Path::UNAUTHENTICATED_BYTES);
     }
 

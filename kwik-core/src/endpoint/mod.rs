@@ -445,9 +445,14 @@ impl Endpoint {
 
     /// For a connection with `remote`.
     fn path_settings(&self, remote: SocketAddr) -> PathSettings {
-        let EndpointConfig { transport, event_detail, timer_slack, .. } = self.config;
+        let EndpointConfig { transport, event_detail, .. } = self.config;
         let interface = self.config.mtu_towards.as_ref().and_then(|towards| towards.ask(remote));
-        PathSettings { transport, mtu: MtuBounds::new(&transport, interface), timer_slack, event_detail }
+        PathSettings {
+            transport,
+            mtu: MtuBounds::new(&transport, interface),
+            timer_slack: self.timers.slack(),
+            event_detail,
+        }
     }
 
     fn next_session_handle(&mut self) -> SessionHandle {

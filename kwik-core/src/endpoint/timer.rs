@@ -18,6 +18,11 @@ impl<K: Copy + Ord> Timers<K> {
     const FAR: u32 = 6;
     const SLACK_MAX: Duration = Duration::from_secs(1);
 
+    /// How late a far deadline may be.
+    pub(super) fn slack(&self) -> Duration {
+        self.slack
+    }
+
     pub(super) fn new(begin: Instant, slack: Duration) -> Self {
         Self { by_time: BTreeSet::new(), by_key: BTreeMap::new(), begin, slack: slack.min(Self::SLACK_MAX) }
     }

@@ -439,42 +439,23 @@ impl Path {
         self.quic.is_touched()
     }
 
-    /// Hands the control plane to QUIC, then what waits on carriers.
-    pub(crate) fn flush(&mut self, now: Instant) {
+    /// Hands the control plane to QUIC, then what waits on carriers. Packets of streams follow if `is_sending`: then
+    /// acknowledgements go along.
+    pub(crate) fn flush(&mut self, now: Instant, is_sending: bool) {
         if self.ended || !self.control.is_open() {
             return;
         }
-        self.report(now, !self.control.is_flushed());
+        if self.data_open
+            && self.control.is_ready()
+            && let Some(ranges) = self.inbound.packets.take_report(now, is_sending || !self.control.is_flushed())
+        {
+            self.control.queue(&PacketAck { ranges }.into());
+            self.note_sent("PACKET_ACK");
+        }
         // The control plane takes QUIC's window and the peer's credit before carriers do ([P-5.1]).
         self.flush_control(now);
         self.carriers.flush_all(&mut self.quic);
         self.note_carriers();
-    }
-
-    /// Acknowledges the peer's packets beside what this end is about to send, before which the control plane goes
-    /// ([P-5.1]).
-    pub(crate) fn report_along(&mut self, now: Instant) {
-        if self.report(now, true) {
-            self.flush_control(now);
-        }
-    }
-
-    /// The application waits for what the peer gives only for an acknowledgement.
-    pub(crate) fn report_now(&mut self, now: Instant) {
-        if self.inbound.packets.hasten(now) {
-            self.report_along(now);
-        }
-    }
-
-    /// Queues an acknowledgement of the peer's packets, if one is due.
-    fn report(&mut self, now: Instant, goes_along: bool) -> bool {
-        if !self.data_open || !self.control.is_ready() {
-            return false;
-        }
-        let Some(ranges) = self.inbound.packets.take_report(now, goes_along) else { return false };
-        self.control.queue(&PacketAck { ranges }.into());
-        self.note_sent("PACKET_ACK");
-        true
     }
 
     fn note_carriers(&mut self) {

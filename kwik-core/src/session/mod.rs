@@ -331,29 +331,27 @@ impl Session {
         }
         // CLOSE goes behind what was said before it.
         self.flush_close();
-        for (_, path) in self.common.paths.iter_mut().filter(|(_, path)| path.is_touched()) {
+        let Common { paths, streams, .. } = &mut self.common;
+        let (main, has_sendable) = (paths.main_id(), streams.has_sendable());
+        // The peer lets go of streams, and gives credit for others, when it knows that their bytes arrived.
+        if streams.awaits_stream_credit()
+            && let Some(path) = paths.main_mut()
+        {
+            path.hasten_report(moment.now);
+        }
+        for (id, path) in paths.iter_mut() {
+            let is_sending = has_sendable && id == main;
+            if !is_sending && !path.is_touched() {
+                continue;
+            }
             // State that found no room on the control plane goes next, if there is room now.
             let was_full = !path.is_control_ready();
-            path.flush(moment.now);
+            path.flush(moment.now, is_sending);
             more |= was_full && path.is_control_ready();
         }
         // Streams that were freed above may be worth credit at once.
         more |= self.common.credit.deadline(&self.common.streams).is_some_and(|at| at <= moment.now);
-        self.report_along(moment.now);
         more | self.flush_data()
-    }
-
-    /// Acknowledges what the main path brought, if bytes of streams go there next, or if the application waits for a stream:
-    /// the peer lets go of streams, and gives credit for others, when it knows that their bytes arrived.
-    fn report_along(&mut self, now: Instant) {
-        let Common { paths, streams, .. } = &mut self.common;
-        let Some(main) = paths.main_mut() else { return };
-        if streams.has_sendable() {
-            main.report_along(now);
-        }
-        if streams.is_stream_awaited() {
-            main.report_now(now);
-        }
     }
 
     fn flush_stream_control(&mut self) {

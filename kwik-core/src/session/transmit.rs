@@ -125,7 +125,7 @@ impl Transmit {
         if let Some(record) = self.relayed.remove(&(path, number)) {
             return Some(record);
         }
-        // Only relayed frames go on a secondary's path, so this number is one of the main path.
+        // Streams go on the main path alone. There a packet that relayed something is not among theirs.
         for stream in self.packets.remove(number) {
             streams.on_packet_acked(stream);
         }

@@ -278,9 +278,9 @@ impl RecvStream {
         }
     }
 
-    /// Whether a read of so many bytes has to wait.
-    pub(super) fn is_blocked(&self, max: usize) -> bool {
-        max > 0 && self.is_open() && self.assembly.buffered_bytes() == 0 && !self.is_consumed()
+    /// Whether a read gives neither bytes nor the end.
+    pub(super) fn is_empty(&self) -> bool {
+        self.is_open() && self.assembly.buffered_bytes() == 0 && !self.is_consumed()
     }
 
     /// Whether nothing more can come of this half: late bytes may be ignored.

@@ -22,7 +22,7 @@ use crate::{
     udp::{UdpIo, Unreachable},
 };
 
-/// Datagrams that may wait for a worker, and their bytes: as much as a kernel buffers by default. QUIC sends again what is
+/// Datagrams that may wait for a worker, and their bytes: as much as a socket is asked to buffer by default. QUIC sends again what is
 /// dropped beyond.
 const INBOX_DATAGRAMS: usize = 4096;
 const INBOX_BYTES: usize = 4 * 1024 * 1024;

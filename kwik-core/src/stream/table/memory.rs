@@ -46,9 +46,9 @@ impl StreamTable {
         self.caps.send_buffer_session.saturating_sub(self.send_buffered).min(room)
     }
 
-    /// Whether the application waits to open a stream.
-    pub(crate) fn is_stream_awaited(&self) -> bool {
-        Dir::ALL.iter().any(|dir| self.outbox.is_stream_awaited(*dir))
+    /// Whether the application waits for the peer's credit to open a stream.
+    pub(crate) fn awaits_stream_credit(&self) -> bool {
+        Dir::ALL.into_iter().any(|dir| self.outbox.is_stream_awaited(dir) && !self.ids.can_open(dir))
     }
 
     /// Whether a stream waits to be sent.

@@ -307,12 +307,14 @@ impl StreamTable {
 
     /// Takes received bytes, at most `max`: the next in order, or the lowest that arrived.
     pub(crate) fn read(&mut self, handle: StreamHandle, max: usize, ordered: bool) -> Result<Chunk, ReadError> {
-        let half = self.streams.get(handle).and_then(|stream| stream.recv.as_ref());
+        let half = self.streams.get_mut(handle).and_then(|stream| stream.recv.as_mut());
         let half = half.filter(|half| !half.released).ok_or(ReadError::ClosedStream)?;
-        if half.stream.is_blocked(max) {
-            return Err(if self.closed { ReadError::SessionClosed } else { ReadError::Blocked });
-        }
-        let result = self.with_recv(handle, |recv| recv.read(max, ordered)).unwrap_or(Err(ReadError::ClosedStream));
+        let result = if half.stream.is_empty() {
+            // No sum of the session changes.
+            half.stream.read(max, ordered)
+        } else {
+            self.with_recv(handle, |recv| recv.read(max, ordered)).unwrap_or(Err(ReadError::ClosedStream))
+        };
         match result {
             Err(ReadError::Blocked) if self.closed => return Err(ReadError::SessionClosed),
             Err(ReadError::Finished) => self.free_if_done(handle),

@@ -519,3 +519,33 @@ fn regression_bytes_written_ahead_kept_out_the_head_of_the_line() {
     assert_eq!(table.write_at(handle, 16 * KIB, bytes(0, 0..4 * KIB)), Ok(4096));
     table.assert_ledger();
 }
+
+/// A read that waited left no trace of how the stream is read: who read in any order was not woken by bytes behind a gap, and
+/// who read in order was.
+#[test]
+fn regression_read_that_waits_says_how_the_stream_is_read() {
+    let mut table = client();
+    let id = server_uni(0);
+    bring(&mut table, 0, id, 0..1, false);
+    let handle = table.accept(Dir::Uni).unwrap();
+    assert_eq!(table.read(handle, 10, true).map(|chunk| chunk.data.len()), Ok(1));
+    assert_eq!(table.read(handle, 10, true), Err(ReadError::Blocked));
+    events(&mut table);
+    bring(&mut table, 0, id, 10..20, false);
+    assert_eq!(events(&mut table), [], "nothing in order");
+    assert_eq!(table.read(handle, 100, false).map(|chunk| chunk.offset.0), Ok(10));
+    assert_eq!(table.read(handle, 100, false), Err(ReadError::Blocked));
+    bring(&mut table, 0, id, 30..40, false);
+    assert_eq!(events(&mut table), [StreamEvent::Readable(handle)]);
+    assert_eq!(table.read(handle, 100, true), Err(ReadError::IllegalOrderedRead));
+
+    let mut table = client();
+    bring(&mut table, 0, id, 0..1, false);
+    let handle = table.accept(Dir::Uni).unwrap();
+    assert_eq!(table.read(handle, 10, true).map(|chunk| chunk.data.len()), Ok(1));
+    assert_eq!(table.read(handle, 10, false), Err(ReadError::Blocked));
+    assert_eq!(table.read(handle, 10, true), Err(ReadError::IllegalOrderedRead), "also while it waits");
+    events(&mut table);
+    bring(&mut table, 0, id, 10..20, false);
+    assert_eq!(events(&mut table), [StreamEvent::Readable(handle)]);
+}
