@@ -53,7 +53,9 @@ impl Buffer {
 pub(super) struct Pending {
     /// The lowest.
     first: Option<(u64, Buffer)>,
-    rest: BTreeMap<u64, Buffer>,
+    /// Absent while there is none.
+    #[expect(clippy::box_collection, reason = "most streams have none, for which eight bytes are enough")]
+    rest: Option<Box<BTreeMap<u64, Buffer>>>,
 }
 
 impl Pending {
@@ -62,7 +64,7 @@ impl Pending {
     }
 
     pub(super) fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.rest.len()
+        usize::from(self.first.is_some()) + self.rest.as_ref().map_or(0, |rest| rest.len())
     }
 
     /// Where the lowest begins.
@@ -74,20 +76,25 @@ impl Pending {
         match &self.first {
             None => self.first = Some((start, buffer)),
             Some((first, _)) if start < *first => {
-                self.rest.extend(self.first.replace((start, buffer)));
+                let first = self.first.replace((start, buffer));
+                self.rest.get_or_insert_default().extend(first);
             }
-            Some(_) => drop(self.rest.insert(start, buffer)),
+            Some(_) => drop(self.rest.get_or_insert_default().insert(start, buffer)),
         }
     }
 
     pub(super) fn pop_first(&mut self) -> Option<(u64, Buffer)> {
-        std::mem::replace(&mut self.first, self.rest.pop_first())
+        let next = self.rest.as_mut().and_then(|rest| rest.pop_first());
+        if next.is_none() {
+            self.rest = None;
+        }
+        std::mem::replace(&mut self.first, next)
     }
 
     /// The buffer that ends at a position.
     pub(super) fn ending_at_mut(&mut self, end: u64) -> Option<&mut Buffer> {
-        let before = self.rest.range_mut(..end).next_back().map(|(start, buffer)| (*start, buffer));
-        let (start, buffer) = match before {
+        let before = self.rest.as_mut().and_then(|rest| rest.range_mut(..end).next_back());
+        let (start, buffer) = match before.map(|(start, buffer)| (*start, buffer)) {
             Some(before) => before,
             None => self.first.as_mut().map(|(start, buffer)| (*start, buffer))?,
         };
@@ -97,11 +104,11 @@ impl Pending {
     /// Those that begin below a position.
     pub(super) fn below(&self, end: u64) -> impl Iterator<Item = &Buffer> {
         let first = self.first.as_ref().filter(|(start, _)| *start < end).map(|(_, buffer)| buffer);
-        first.into_iter().chain(self.rest.range(..end).map(|(_, buffer)| buffer))
+        let rest = self.rest.iter().flat_map(move |rest| rest.range(..end));
+        first.into_iter().chain(rest.map(|(_, buffer)| buffer))
     }
 
     pub(super) fn clear(&mut self) {
-        self.first = None;
-        self.rest.clear();
+        *self = Self::default();
     }
 }

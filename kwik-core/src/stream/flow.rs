@@ -156,6 +156,16 @@ impl Window {
         budget.reserve(rules.initial, free).then(|| Self::covered(rules))
     }
 
+    /// The window of bytes that came without credit: nothing is reserved for them.
+    pub(crate) fn without_credit(len: u64) -> Self {
+        Self { limit: len, floor: 0, charged: 0 }
+    }
+
+    /// Whether something is reserved for what may come.
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.floor > 0
+    }
+
     /// How far the peer may write.
     pub(crate) fn limit(&self) -> u64 {
         self.limit

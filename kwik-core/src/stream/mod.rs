@@ -1,9 +1,11 @@
 //! The logical streams at one end of one session: what was written and read, how far each side may go, and what is to
 //! be told to the peer. It knows no wire format, no QUIC and no clock.
 
+mod assembly;
 mod buffer;
 mod flow;
 mod ids;
+mod optional;
 mod piece;
 mod pieces;
 mod reassembly;

@@ -72,6 +72,22 @@ pub(crate) struct Reassembly {
 }
 
 impl Reassembly {
+    /// As if everything below `end` had come over one path and been read in order.
+    pub(super) fn read_to(end: u64, from: PathId) -> Self {
+        let mut assembly = Self { read_offset: end, consumed: end, ..Self::default() };
+        if assembly.received.insert(0..end) > 0 {
+            assembly.openers.push((0, from));
+        }
+        assembly
+    }
+
+    /// Where the bytes end, if they have no gap, and all were read in order or dropped.
+    pub(super) fn is_read_to(&self) -> Option<u64> {
+        let is_whole = self.received.total() == self.received.end();
+        let end = self.received.end();
+        (self.pieces.is_empty() && !self.read_unordered && is_whole && self.consumed == end).then_some(end)
+    }
+
     /// Takes in bytes. `offset + data.len()` must not exceed `u64::MAX`. A conflict changes nothing.
     pub(crate) fn insert(&mut self, from: PathId, offset: u64, data: Bytes) -> Result<Inserted, Conflict> {
         let range = offset..offset.saturating_add(data.len() as u64);
@@ -121,11 +137,6 @@ impl Reassembly {
             return Ok(None);
         }
         Ok(self.take_first(max))
-    }
-
-    /// What a read of no bytes gives, at once.
-    pub(crate) fn empty_chunk(&self) -> Chunk {
-        Chunk { offset: StreamOffset(self.consumed), data: Bytes::new(), source: None }
     }
 
     /// The lowest bytes that wait, wherever they belong, at most `max`. From then on reading in order is an error.

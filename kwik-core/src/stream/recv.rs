@@ -1,14 +1,15 @@
 //! The receiving half of a stream.
 
+use super::assembly::Assembly;
 use super::flow::{Budget, Window, WindowRules};
-use super::reassembly::{Chunk, Conflict, Inserted, Reassembly};
-use super::slices::SliceBytes;
+use super::optional::{OptionalCode, OptionalSize};
+use super::reassembly::{Chunk, Conflict, Inserted};
 use crate::error::Fault;
 use crate::error::{ErrorCode, TransportCode};
 use crate::id::{PathId, StreamId};
 use crate::limits::VARINT_MAX;
-use crate::range_set::RangeSet;
 use bytes::Bytes;
+use std::ops::Range;
 
 /// Why a read returned no bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -63,54 +64,58 @@ enum RecvState {
     /// The application wants no more; bytes are counted and dropped.
     Stopped,
     /// The stream ended early; bytes are ignored.
-    Failed(ErrorCode),
+    Failed,
     /// The application read to the end.
     Finished,
 }
 
 #[derive(Debug)]
 pub(super) struct RecvStream {
-    assembly: Reassembly,
-    /// Absent for the request of a grant, which came whole.
-    window: Option<Window>,
+    assembly: Assembly,
+    window: Window,
     /// Whether the stream was opened here, so that its window ends with it.
     opened_here: bool,
     /// The end of the furthest byte received.
     highest: u64,
-    final_size: Option<u64>,
+    final_size: OptionalSize,
     reads_in_order: bool,
     state: RecvState,
+    /// Why the stream failed.
+    failure: OptionalCode,
 }
 
 impl RecvStream {
     pub(super) fn new(window: Window, opened_here: bool) -> Self {
         Self {
-            assembly: Reassembly::default(),
-            window: Some(window),
+            assembly: Assembly::default(),
+            window,
             opened_here,
             highest: 0,
-            final_size: None,
+            final_size: OptionalSize::NONE,
             reads_in_order: false,
             state: RecvState::Open,
+            failure: OptionalCode::NONE,
         }
     }
 
     /// A half that yields the bytes of a grant's request and then ends.
     pub(super) fn request(request: Bytes) -> Self {
         let len = request.len() as u64;
-        let mut assembly = Reassembly::default();
+        let mut assembly = Assembly::default();
         // The first bytes of a stream contradict nothing.
         let _ = assembly.insert(PathId::PRIMARY, 0, request);
         // A copy: a slice would keep the whole packet of the grant until the application reads the request.
         assembly.own_slice(len);
         Self {
             assembly,
-            window: None,
+            // It came whole and is no part of the session's credit.
+            window: Window::without_credit(len),
             opened_here: false,
             highest: len,
-            final_size: Some(len),
+            final_size: len.into(),
             reads_in_order: false,
             state: RecvState::Open,
+            failure: OptionalCode::NONE,
         }
     }
 
@@ -130,7 +135,7 @@ impl RecvStream {
         if frame_end > self.limit() {
             return Err(Fault::new(TransportCode::FLOW_CONTROL, "stream data beyond the stream's credit"));
         }
-        if self.final_size.is_some_and(|size| frame_end > size) {
+        if self.final_size().is_some_and(|size| frame_end > size) {
             return Err(Fault::new(TransportCode::FINAL_SIZE, "stream data beyond the final size"));
         }
         if fin {
@@ -143,7 +148,7 @@ impl RecvStream {
                 Err(conflict) => return Ok(DataOutcome { conflict: Some(conflict), ..DataOutcome::default() }),
             },
             RecvState::Stopped => self.assembly.insert_discarded(from, offset..end),
-            RecvState::Finished | RecvState::Failed(_) => Inserted::default(),
+            RecvState::Finished | RecvState::Failed => Inserted::default(),
         };
         // A frame without data does not move the end of received data, wherever it is ([P-6.12]). Nor do bytes that
         // contradict others: they returned above.
@@ -157,7 +162,7 @@ impl RecvStream {
     /// beyond the credit: no byte up to it needs to be buffered.
     pub(super) fn on_reset(&mut self, code: ErrorCode, final_size: u64) -> Result<(), Fault> {
         // Asked first: a stream whose end only this reset names was not complete before.
-        let is_complete = self.has_all();
+        let is_complete = self.is_received();
         self.on_final_size(final_size)?;
         if matches!(self.state, RecvState::Open) && !is_complete {
             self.fail(code);
@@ -166,21 +171,21 @@ impl RecvStream {
     }
 
     fn on_final_size(&mut self, size: u64) -> Result<(), Fault> {
-        if self.final_size.is_some_and(|known| known != size) {
+        if self.final_size().is_some_and(|known| known != size) {
             return Err(Fault::new(TransportCode::FINAL_SIZE, "two different final sizes"));
         }
         if size < self.highest {
             return Err(Fault::new(TransportCode::FINAL_SIZE, "a final size below what was received"));
         }
-        self.final_size = Some(size);
+        self.final_size = size.into();
         Ok(())
     }
 
     /// Ends the stream early: nothing more is kept, and the reader gets the code.
     pub(super) fn fail(&mut self, code: ErrorCode) {
-        self.assembly = Reassembly::default();
+        self.assembly = Assembly::default();
         if matches!(self.state, RecvState::Open | RecvState::Stopped) {
-            self.state = RecvState::Failed(code);
+            (self.state, self.failure) = (RecvState::Failed, code.into());
         }
     }
 
@@ -190,7 +195,7 @@ impl RecvStream {
             return false;
         }
         // Who has sent everything need not be stopped.
-        let complete = self.has_all();
+        let complete = self.is_received();
         self.assembly.discard();
         self.state = RecvState::Stopped;
         !complete
@@ -200,7 +205,7 @@ impl RecvStream {
         match self.state {
             RecvState::Open => {}
             RecvState::Stopped => return Err(ReadError::ClosedStream),
-            RecvState::Failed(code) => return Err(ReadError::Reset(code)),
+            RecvState::Failed => return Err(self.failure.get().map_or(ReadError::ClosedStream, ReadError::Reset)),
             RecvState::Finished => return Err(ReadError::Finished),
         }
         if max == 0 && !self.is_consumed() {
@@ -225,10 +230,9 @@ impl RecvStream {
     /// Gives back what the stream no longer needs of the budget.
     pub(super) fn settle(&mut self, budget: &mut Budget) {
         let (needed, done) = (self.needed(), self.is_done());
-        let Some(window) = &mut self.window else { return };
-        window.settle(budget, needed);
+        self.window.settle(budget, needed);
         if done && self.opened_here {
-            window.close(budget);
+            self.window.close(budget);
         }
     }
 
@@ -236,34 +240,33 @@ impl RecvStream {
     /// window.
     pub(super) fn advance(&mut self, budget: &mut Budget, rules: WindowRules) -> bool {
         let in_use = self.opened_here || self.highest > 0;
-        if !in_use || self.final_size.is_some() || !matches!(self.state, RecvState::Open) {
+        if !in_use || self.final_size().is_some() || !matches!(self.state, RecvState::Open) {
             return false;
         }
         let consumed = self.assembly.consumed();
-        self.window.as_mut().is_some_and(|window| window.advance(budget, rules, consumed))
+        self.window.advance(budget, rules, consumed)
     }
 
     /// Bytes that may still have to be buffered beyond what was consumed.
     pub(super) fn needed(&self) -> u64 {
         match self.state {
-            // A request came whole and is no part of the session's credit.
-            RecvState::Open if self.window.is_none() => 0,
+            RecvState::Open if !self.window.is_reserved() => 0,
             RecvState::Open => {
-                let end = self.limit().min(self.final_size.unwrap_or(u64::MAX));
+                let end = self.limit().min(self.final_size().unwrap_or(u64::MAX));
                 end.saturating_sub(self.assembly.consumed())
             }
-            RecvState::Stopped | RecvState::Failed(_) | RecvState::Finished => 0,
+            RecvState::Stopped | RecvState::Failed | RecvState::Finished => 0,
         }
     }
 
     /// Bytes of the budget reserved for this stream.
     #[cfg(any(test, feature = "__test_exports"))]
     pub(super) fn charged(&self) -> u64 {
-        self.window.as_ref().map_or(0, Window::charged)
+        self.window.charged()
     }
 
     pub(super) fn limit(&self) -> u64 {
-        self.window.as_ref().map_or(self.highest, Window::limit)
+        self.window.limit()
     }
 
     /// Whether a read would not be blocked.
@@ -273,7 +276,7 @@ impl RecvStream {
                 let head = self.assembly.is_readable();
                 head || (!self.reads_in_order && self.assembly.buffered_bytes() > 0) || self.is_consumed()
             }
-            RecvState::Failed(_) => true,
+            RecvState::Failed => true,
             RecvState::Stopped | RecvState::Finished => false,
         }
     }
@@ -288,7 +291,7 @@ impl RecvStream {
         match self.state {
             RecvState::Open => false,
             RecvState::Finished => true,
-            RecvState::Stopped | RecvState::Failed(_) => self.final_size.is_some(),
+            RecvState::Stopped | RecvState::Failed => self.final_size().is_some(),
         }
     }
 
@@ -299,11 +302,12 @@ impl RecvStream {
 
     /// Whether every byte up to the final size arrived.
     pub(super) fn is_received(&self) -> bool {
-        self.final_size.is_some_and(|size| self.received().covers(&(0..size)))
+        self.final_size().is_some_and(|size| self.assembly.received_bytes() == size)
     }
 
-    pub(super) fn received(&self) -> &RangeSet {
-        self.assembly.received()
+    /// The parts of a range that were not received, in order.
+    pub(super) fn missing_in(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        self.assembly.missing_in(range)
     }
 
     /// Below it everything was read.
@@ -316,9 +320,8 @@ impl RecvStream {
         self.assembly.consumed()
     }
 
-    #[cfg(test)]
     pub(super) fn final_size(&self) -> Option<u64> {
-        self.final_size
+        self.final_size.get()
     }
 
     /// The path that opened most of the separate ranges.
@@ -328,7 +331,7 @@ impl RecvStream {
 
     /// The separate ranges in which the stream was received: one more than there are gaps between them.
     pub(super) fn spans(&self) -> usize {
-        self.received().len()
+        self.assembly.spans()
     }
 
     /// Those of them that the session counts. A few are part of what a stream costs anyway.
@@ -337,7 +340,7 @@ impl RecvStream {
     }
 
     /// Bytes that wait as slices of datagrams.
-    pub(super) fn slice_bytes(&self) -> &SliceBytes {
+    pub(super) fn slice_bytes(&self) -> &[(PathId, usize)] {
         self.assembly.slice_bytes()
     }
 
@@ -360,11 +363,7 @@ impl RecvStream {
         self.assembly.memory_bytes()
     }
 
-    fn has_all(&self) -> bool {
-        self.final_size.is_some_and(|size| self.assembly.received().total() == size)
-    }
-
     fn is_consumed(&self) -> bool {
-        self.final_size.is_some_and(|size| self.assembly.consumed() == size)
+        self.final_size().is_some_and(|size| self.assembly.consumed() == size)
     }
 }

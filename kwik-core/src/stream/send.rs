@@ -1,6 +1,7 @@
 //! The sending half of a stream.
 
 use super::buffer::{Buffer, Pending, SMALL_BYTES};
+use super::optional::{OptionalCode, OptionalSize};
 use crate::error::{ErrorCode, TransportCode};
 use crate::limits::VARINT_MAX;
 use crate::protocol_event::BlockedBy;
@@ -82,30 +83,38 @@ pub(super) enum Position {
 pub(super) struct SendStream {
     pending: Pending,
     buffered: usize,
-    /// Bytes taken for the lowest hole without room for them. What is sent next makes up for them.
-    overdraft: usize,
-    /// The range a grant allows; `None` for a stream of one's own.
-    part: Option<Range<u64>>,
     /// The end of plain writes and delegations.
     cursor: u64,
-    /// Written here or delegated.
+    /// Written here or delegated. What of it is neither pending nor delegated was handed to the path, or delivered by a
+    /// delegation.
     covered: RangeSet,
+    /// What a stream of one writer does without.
+    shared: Option<Box<Shared>>,
+    /// No byte beyond was ever handed out or delegated.
+    promised_end: u64,
+    limit: u64,
+    final_size: OptionalSize,
+    fin_sent: bool,
+    reset: OptionalCode,
+    /// Whether the peer wanted that reset.
+    is_stopped: bool,
+    /// Packets with bytes of the stream that are not acknowledged.
+    outstanding: u32,
+}
+
+/// What only a stream of several writers has.
+#[derive(Debug, Default)]
+struct Shared {
+    /// The range a grant allows; `None` for a stream of one's own.
+    part: Option<Range<u64>>,
+    /// Where a part ends that is shorter than its grant, and why.
+    part_end: Option<(u64, ErrorCode)>,
     /// Delegated and not yet delivered.
     delegated: RangeSet,
     /// Delegated once, lost, and not written or delegated since.
     lost: RangeSet,
-    /// Handed to the path, or delivered by a delegation.
-    settled: RangeSet,
-    /// No byte beyond was ever handed out or delegated.
-    promised_end: u64,
-    limit: u64,
-    final_size: Option<u64>,
-    fin_sent: bool,
-    reset: Option<ErrorCode>,
-    stopped: Option<ErrorCode>,
-    /// Where a part ends that is shorter than its grant, and why.
-    part_end: Option<(u64, ErrorCode)>,
-    outstanding: u64,
+    /// Bytes taken for the lowest hole without room for them. What is sent next makes up for them.
+    overdraft: usize,
 }
 
 impl SendStream {
@@ -113,27 +122,23 @@ impl SendStream {
         Self {
             pending: Pending::default(),
             buffered: 0,
-            overdraft: 0,
-            part: None,
             cursor: 0,
             covered: RangeSet::default(),
-            delegated: RangeSet::default(),
-            lost: RangeSet::default(),
-            settled: RangeSet::default(),
+            shared: None,
             promised_end: 0,
             limit,
-            final_size: None,
+            final_size: OptionalSize::NONE,
             fin_sent: false,
-            reset: None,
-            stopped: None,
-            part_end: None,
+            reset: OptionalCode::NONE,
+            is_stopped: false,
             outstanding: 0,
         }
     }
 
     /// The sending half of a granted stream: it may write the granted range and cannot end the stream.
-    pub(super) fn part(range: Range<u64>, limit: u64) -> Self {
-        Self { cursor: range.start, part: Some(range), ..Self::new(limit) }
+    pub(super) fn of_part(range: Range<u64>, limit: u64) -> Self {
+        let cursor = range.start;
+        Self { cursor, shared: Some(Box::new(Shared { part: Some(range), ..Shared::default() })), ..Self::new(limit) }
     }
 
     /// How many of `len` bytes may be stored when the buffers have room for `room`; they are to be stored then. A
@@ -142,12 +147,12 @@ impl SendStream {
         self.check_open()?;
         let start = self.start(position);
         let end = start.checked_add(len as u64).filter(|end| *end <= VARINT_MAX).ok_or(WriteError::TooLong)?;
-        match (position, self.final_size) {
+        match (position, self.final_size()) {
             (Position::Cursor, Some(_)) => return Err(WriteError::Finished),
             (Position::At(_), Some(size)) if end > size => return Err(WriteError::Finished),
             _ => {}
         }
-        if let Some(part) = self.part.as_ref().filter(|part| start < part.start || end > part.end) {
+        if let Some(part) = self.part().filter(|part| start < part.start || end > part.end) {
             return Err(WriteError::BeyondGrant { start: part.start, end: part.end });
         }
         // All bytes are checked, not only those that there is room for: whether a write overlaps does not depend on
@@ -159,20 +164,23 @@ impl SendStream {
             return Err(WriteError::Blocked);
         }
         // Only what no other room had a place for.
-        self.overdraft += admitted.saturating_sub(room);
+        if let Some(shared) = &mut self.shared {
+            shared.overdraft += admitted.saturating_sub(room);
+        }
         Ok(admitted)
     }
 
     /// The room kept for the lowest hole, if `start` lies in it, was lost by another server, and need not wait for
     /// credit.
     fn head_room(&self, start: u64) -> usize {
+        let Some(shared) = self.shared.as_ref().filter(|shared| shared.lost.contains(start)) else { return 0 };
         let begin = prefix_end(&self.covered, 0);
         // Nothing between the first gap and `start` is covered: then `start` lies in the lowest hole.
-        if !self.lost.contains(start) || self.covered.intersects(&(begin..start)) {
+        if self.covered.intersects(&(begin..start)) {
             return 0;
         }
         let credit = usize::try_from(self.limit.saturating_sub(start)).unwrap_or(usize::MAX);
-        HEAD_BYTES_MIN.saturating_sub(self.overdraft).min(credit)
+        HEAD_BYTES_MIN.saturating_sub(shared.overdraft).min(credit)
     }
 
     /// The room kept for bytes from `start` on that need not wait for credit.
@@ -194,7 +202,8 @@ impl SendStream {
 
     /// Whether there is room for some bytes that need not wait for credit, however full the buffers are.
     pub(super) fn has_room_at_head(&self) -> bool {
-        self.room_at_head() > 0 || (!self.lost.is_empty() && self.overdraft < HEAD_BYTES_MIN)
+        let may_overdraw = |shared: &Shared| !shared.lost.is_empty() && shared.overdraft < HEAD_BYTES_MIN;
+        self.room_at_head() > 0 || self.shared.as_deref().is_some_and(may_overdraw)
     }
 
     /// Stores admitted bytes as a copy.
@@ -224,7 +233,9 @@ impl SendStream {
         let start = self.start(position);
         let end = start + len as u64;
         self.covered.insert(start..end);
-        self.lost.remove(start..end);
+        if let Some(shared) = &mut self.shared {
+            shared.lost.remove(start..end);
+        }
         self.buffered += len;
         if let Position::Cursor = position {
             self.cursor = end;
@@ -242,7 +253,7 @@ impl SendStream {
     /// Leaves the next `len` bytes to someone else.
     pub(super) fn reserve(&mut self, len: u64) -> Result<Range<u64>, WriteError> {
         self.check_open()?;
-        if self.final_size.is_some() {
+        if self.final_size().is_some() {
             return Err(WriteError::Finished);
         }
         let end = self.cursor.checked_add(len).ok_or(WriteError::TooLong)?;
@@ -259,33 +270,34 @@ impl SendStream {
         if range.end > VARINT_MAX {
             return Err(WriteError::TooLong);
         }
-        if self.final_size.is_some_and(|size| range.end > size) {
+        if self.final_size().is_some_and(|size| range.end > size) {
             return Err(WriteError::Finished);
         }
         self.check_free(&range)?;
         // The final size of a reset must not be below a delegated range ([P-5.14]).
         self.promised_end = self.promised_end.max(range.end);
         self.covered.insert(range.clone());
-        self.lost.remove(range.clone());
-        self.delegated.insert(range);
+        let shared = self.shared.get_or_insert_default();
+        shared.lost.remove(range.clone());
+        shared.delegated.insert(range);
         Ok(())
     }
 
     /// Opens delegated bytes of the range again, so that they can be written or delegated once more.
     pub(super) fn unreserve(&mut self, range: Range<u64>) {
-        // Only what is still delegated: parts that were delivered meanwhile stay settled.
-        for part in self.delegated.overlaps(range).collect::<Vec<_>>() {
-            self.delegated.remove(part.clone());
+        let Some(shared) = &mut self.shared else { return };
+        // Only what is still delegated: parts that were delivered meanwhile stay covered.
+        for part in shared.delegated.overlaps(range).collect::<Vec<_>>() {
+            shared.delegated.remove(part.clone());
             self.covered.remove(part.clone());
-            self.lost.insert(part);
+            shared.lost.insert(part);
         }
     }
 
     /// Delegated bytes of the range arrived.
     pub(super) fn on_delivered(&mut self, range: Range<u64>) {
-        for part in self.delegated.overlaps(range).collect::<Vec<_>>() {
-            self.delegated.remove(part.clone());
-            self.settled.insert(part);
+        if let Some(shared) = &mut self.shared {
+            shared.delegated.remove(range);
         }
     }
 
@@ -293,15 +305,15 @@ impl SendStream {
     /// since the application may not have heard of it yet. A second time changes nothing.
     pub(super) fn finish(&mut self) -> Result<(), WriteError> {
         self.check_open()?;
-        if self.final_size.is_some() {
+        if self.final_size().is_some() {
             return Ok(());
         }
-        self.final_size = Some(self.cursor.max(self.covered.end()).max(self.promised_end));
-        if let Some(part) = &self.part {
+        self.final_size = self.cursor.max(self.covered.end()).max(self.promised_end).into();
+        if let Some(Shared { part: Some(part), part_end, .. }) = self.shared.as_deref_mut() {
             // A finished part announces how far it was written without a gap, unless that is all of it ([P-8.13]).
             let end = prefix_end(&self.covered, part.start);
             if end < part.end {
-                self.part_end = Some((end, TransportCode::NO_ERROR.into()));
+                *part_end = Some((end, TransportCode::NO_ERROR.into()));
             }
         }
         Ok(())
@@ -312,10 +324,11 @@ impl SendStream {
         if self.reset.is_some() || self.is_handed_out() {
             return false;
         }
-        self.reset = Some(code);
-        if let Some(part) = &self.part {
+        self.reset = code.into();
+        if let Some(Shared { part: Some(part), part_end, .. }) = self.shared.as_deref_mut() {
             // What was written and not sent is dropped, so only sent bytes count ([P-8.13]).
-            self.part_end = Some((prefix_end(&self.settled, part.start), code));
+            let written = prefix_end(&self.covered, part.start);
+            *part_end = Some((self.pending.start().map_or(written, |unsent| unsent.min(written)), code));
         }
         self.drop_pending();
         true
@@ -325,7 +338,7 @@ impl SendStream {
     pub(super) fn on_stop(&mut self, code: ErrorCode) -> bool {
         let changed = self.reset(code);
         if changed {
-            self.stopped = Some(code);
+            self.is_stopped = true;
         }
         changed
     }
@@ -333,12 +346,14 @@ impl SendStream {
     /// The grant of this part was revoked: the client already knows that no more comes. A part that was sent whole
     /// ends as it would have.
     pub(super) fn revoke(&mut self) -> bool {
-        if self.part.as_ref().is_some_and(|part| self.settled.covers(part)) {
+        if self.is_part_sent() {
             return false;
         }
         let changed = self.on_stop(TransportCode::REVOKED.into());
         // The client settled the grant itself: no GRANT_END follows REVOKE ([P-8.15]).
-        self.part_end = None;
+        if let Some(shared) = &mut self.shared {
+            shared.part_end = None;
+        }
         changed
     }
 
@@ -356,7 +371,7 @@ impl SendStream {
         }
         let Some((offset, mut buffer)) = self.pending.pop_first() else {
             self.fin_sent = true;
-            return Some(Segment { offset: self.final_size?, data: Bytes::new(), fin: true });
+            return Some(Segment { offset: self.final_size()?, data: Bytes::new(), fin: true });
         };
         // The stream is sendable, so its first bytes are below the limit.
         let credit = usize::try_from(self.limit - offset).unwrap_or(usize::MAX);
@@ -369,10 +384,11 @@ impl SendStream {
             return None;
         }
         self.buffered -= data.len();
-        self.overdraft = self.overdraft.saturating_sub(data.len());
-        self.settled.insert(offset..end);
+        if let Some(shared) = &mut self.shared {
+            shared.overdraft = shared.overdraft.saturating_sub(data.len());
+        }
         self.promised_end = self.promised_end.max(end);
-        let fin = self.is_fin_due() && self.final_size == Some(end);
+        let fin = self.is_fin_due() && self.final_size() == Some(end);
         self.fin_sent |= fin;
         Some(Segment { offset, data, fin })
     }
@@ -387,23 +403,23 @@ impl SendStream {
 
     /// What the stream waits for, if it has nothing to send now and something may follow.
     pub(super) fn blocked_by(&self) -> Option<BlockedBy> {
-        let is_open = self.reset.is_none() && !self.fin_sent;
+        let is_open = !self.reset.is_some() && !self.fin_sent;
         match self.pending.is_empty() {
             _ if self.is_sendable() || !is_open => None,
             false => Some(BlockedBy::Credit),
-            true if self.final_size.is_some_and(|size| size > self.limit) => Some(BlockedBy::Credit),
+            true if self.final_size().is_some_and(|size| size > self.limit) => Some(BlockedBy::Credit),
             true => Some(BlockedBy::Application),
         }
     }
 
     fn is_fin_due(&self) -> bool {
-        let wanted = self.part.is_none() && self.reset.is_none() && !self.fin_sent && self.pending.is_empty();
+        let wanted = self.part().is_none() && !self.reset.is_some() && !self.fin_sent && self.pending.is_empty();
         // The end obeys the limit like data ([P-6.12]).
-        wanted && self.final_size.is_some_and(|size| size <= self.limit)
+        wanted && self.final_size().is_some_and(|size| size <= self.limit)
     }
 
     pub(super) fn on_segment_packed(&mut self) {
-        self.outstanding += 1;
+        self.outstanding = self.outstanding.saturating_add(1);
     }
 
     pub(super) fn on_packet_acked(&mut self) {
@@ -412,10 +428,13 @@ impl SendStream {
 
     /// Whether every byte of the half was handed out or delivered, and its end announced.
     fn is_handed_out(&self) -> bool {
-        match (&self.part, self.final_size) {
+        match (self.part(), self.final_size()) {
             (_, None) => false,
             (Some(_), Some(_)) => self.pending.is_empty(),
-            (None, Some(size)) => self.fin_sent && self.settled.total() == size,
+            (None, Some(size)) => {
+                let delegates = self.shared.as_ref().is_some_and(|shared| !shared.delegated.is_empty());
+                self.fin_sent && self.pending.is_empty() && !delegates && self.covered.total() == size
+            }
         }
     }
 
@@ -426,39 +445,49 @@ impl SendStream {
 
     /// Whether nothing more of a granted part will be handed out.
     pub(super) fn is_part_over(&self) -> bool {
-        self.reset.is_some() || self.is_handed_out() || self.part.as_ref().is_some_and(|part| self.settled.covers(part))
+        self.reset.is_some() || self.is_handed_out() || self.is_part_sent()
+    }
+
+    /// Whether all of a granted part was handed out.
+    fn is_part_sent(&self) -> bool {
+        let is_whole = self.part().is_some_and(|part| self.covered.covers(part));
+        !self.reset.is_some() && self.pending.is_empty() && is_whole
+    }
+
+    fn part(&self) -> Option<&Range<u64>> {
+        self.shared.as_ref()?.part.as_ref()
     }
 
     /// Whether the half was finished, and not everything was sent and acknowledged.
     pub(super) fn is_draining(&self) -> bool {
-        self.final_size.is_some() && !self.is_done()
+        self.final_size().is_some() && !self.is_done()
     }
 
     /// Whether the half was finished with bytes that nobody is to write.
     pub(super) fn has_abandoned_holes(&self) -> bool {
-        let unending = self.part.is_none() && self.reset.is_none();
-        unending && self.final_size.is_some_and(|size| !self.covered.covers(&(0..size)))
+        let unending = self.part().is_none() && !self.reset.is_some();
+        unending && self.final_size().is_some_and(|size| !self.covered.covers(&(0..size)))
     }
 
     /// The size to name in a reset: nothing was, or will be, received beyond it.
     pub(super) fn reset_size(&self) -> u64 {
-        self.final_size.unwrap_or(self.promised_end)
+        self.final_size().unwrap_or(self.promised_end)
     }
 
     pub(super) fn reset_code(&self) -> Option<ErrorCode> {
-        self.reset
+        self.reset.get()
     }
 
     pub(super) fn stop_code(&self) -> Option<ErrorCode> {
-        self.stopped
+        self.reset.get().filter(|_| self.is_stopped)
     }
 
     pub(super) fn part_end(&self) -> Option<(u64, ErrorCode)> {
-        self.part_end
+        self.shared.as_ref()?.part_end
     }
 
     pub(super) fn part_range(&self) -> Option<Range<u64>> {
-        self.part.clone()
+        self.part().cloned()
     }
 
     pub(super) fn buffered_bytes(&self) -> usize {
@@ -469,11 +498,15 @@ impl SendStream {
         self.buffered + self.pending.len() * super::buffer::ENTRY_BYTES
     }
 
+    pub(super) fn final_size(&self) -> Option<u64> {
+        self.final_size.get()
+    }
+
     fn check_open(&self) -> Result<(), WriteError> {
-        match (self.stopped, self.reset) {
-            (Some(code), _) => Err(WriteError::Stopped(code)),
-            (None, Some(_)) => Err(WriteError::Reset),
-            (None, None) => Ok(()),
+        match self.reset.get() {
+            Some(code) if self.is_stopped => Err(WriteError::Stopped(code)),
+            Some(_) => Err(WriteError::Reset),
+            None => Ok(()),
         }
     }
 
@@ -486,7 +519,10 @@ impl SendStream {
 
     fn drop_pending(&mut self) {
         self.pending.clear();
-        (self.buffered, self.overdraft) = (0, 0);
+        self.buffered = 0;
+        if let Some(shared) = &mut self.shared {
+            shared.overdraft = 0;
+        }
     }
 }
 
@@ -501,14 +537,10 @@ impl SendStream {
         self.limit
     }
 
-    pub(super) fn final_size(&self) -> Option<u64> {
-        self.final_size
-    }
-
     /// Ranges below the end that nobody wrote and nobody was asked to write.
     pub(super) fn holes(&self) -> Vec<Range<u64>> {
-        let start = self.part.as_ref().map_or(0, |part| part.start);
-        self.covered.gaps_in(start..self.final_size.unwrap_or_else(|| self.cursor.max(self.covered.end())))
+        let start = self.part().map_or(0, |part| part.start);
+        self.covered.gaps_in(start..self.final_size().unwrap_or_else(|| self.cursor.max(self.covered.end())))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Ranges of a stream that others write: left to them at the primary, granted to this end at a secondary.
 
-use super::{RecvHalf, SendHalf, Stream, StreamTable, TableRole};
+use super::{Granted, RecvHalf, SendHalf, Stream, StreamTable, TableRole};
 use crate::error::{ErrorCode, Fault, FrameEffect, TransportCode};
 use crate::id::{Dir, GrantId, StreamHandle, StreamId};
 use crate::limits::VARINT_MAX;
@@ -121,11 +121,11 @@ impl StreamTable {
         if unfinished >= self.caps.parts || held > self.caps.parts_held + self.caps.parts {
             return Err(Fault::new(TransportCode::CONTROL_FLOOD, "more grants than a path may have"));
         }
-        let send = SendHalf::new(SendStream::part(range, limit.min(VARINT_MAX)));
+        let send = SendHalf::new(SendStream::of_part(range, limit.min(VARINT_MAX)));
         let request_bytes = request.len();
         let recv = RecvHalf::new(RecvStream::request(request));
-        let mut stream = Stream::new(id, Some(grant), Some(send), Some(recv));
-        stream.request = request_bytes;
+        let granted = Box::new(Granted { id: grant, request: request_bytes });
+        let stream = Stream::new(id, Some(granted), Some(send), Some(recv));
         let flood = Fault::new(TransportCode::CONTROL_FLOOD, "more grants than a path may have");
         let handle = self.insert(stream).ok_or(flood)?;
         self.requests += request_bytes;

@@ -34,7 +34,11 @@ impl StreamTable {
         for stream in self.streams.iter().filter(|stream| stream.grant.is_none()) {
             assert_eq!(self.streams.of_id(stream.id), Some(stream.handle), "the handle of a stream");
         }
-        assert_eq!(self.requests, self.streams.iter().map(|stream| stream.request).sum::<usize>(), "requests");
+        assert_eq!(
+            self.requests,
+            self.streams.iter().filter_map(|stream| stream.grant.as_ref()).map(|grant| grant.request).sum::<usize>(),
+            "requests"
+        );
         assert_eq!(self.draining, sends().filter(|send| send.is_draining()).count(), "draining");
         self.assert_turns();
     }

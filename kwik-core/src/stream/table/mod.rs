@@ -23,6 +23,7 @@ pub use output::StreamEvent;
 
 use super::flow::{Budget, Credit, Window, WindowRules};
 use super::ids::StreamIds;
+use super::optional::OptionalCode;
 use super::reassembly::Chunk;
 use super::recv::{ReadError, RecvStream};
 use super::send::{Position, SendStream, WriteError};
@@ -33,7 +34,7 @@ use crate::limits::{FLOOR_STREAM_BYTES, FLOOR_STREAMS, GRANTS_HELD_MAX, GRANTS_P
 use bytes::Bytes;
 use output::{Events, Outbox, Signals};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use streams::{Link, Streams};
+use streams::{Links, Streams};
 use writers::Writers;
 
 /// What this end is in the session.
@@ -142,11 +143,9 @@ struct Caps {
 struct Stream {
     handle: StreamHandle,
     /// Its places in the queues, by [`streams::Wait`].
-    links: [Link; 4],
+    links: Links,
     id: StreamId,
-    grant: Option<GrantId>,
-    /// Bytes of the grant's request.
-    request: usize,
+    grant: Option<Box<Granted>>,
     priority: i32,
     /// Whether the application chose the priority, so that the peer's wish does not count.
     priority_chosen: bool,
@@ -160,13 +159,12 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(id: StreamId, grant: Option<GrantId>, send: Option<SendHalf>, recv: Option<RecvHalf>) -> Self {
+    fn new(id: StreamId, grant: Option<Box<Granted>>, send: Option<SendHalf>, recv: Option<RecvHalf>) -> Self {
         Self {
             handle: StreamHandle { number: u64::MAX, place: u32::MAX },
-            links: [Link::default(); 4],
+            links: Links::default(),
             id,
             grant,
-            request: 0,
             priority: 0,
             priority_chosen: false,
             accepted: false,
@@ -179,11 +177,19 @@ impl Stream {
     }
 }
 
+/// The grant that a part stands for.
+#[derive(Debug)]
+struct Granted {
+    id: GrantId,
+    /// Bytes of its request.
+    request: usize,
+}
+
 #[derive(Debug)]
 struct SendHalf {
     stream: SendStream,
     /// The code that was, or is being, announced to the peer if the half ended early.
-    announced_end: Option<ErrorCode>,
+    announced_end: OptionalCode,
     /// Whether the application was notified that everything was sent and acknowledged.
     announced_finished: bool,
     released: bool,
@@ -192,22 +198,27 @@ struct SendHalf {
 #[derive(Debug)]
 struct RecvHalf {
     stream: RecvStream,
-    /// The code of the STOP_SENDING to the peer.
-    stop_code: Option<ErrorCode>,
-    /// The conflict of two writers that STOP_SENDING names.
-    conflict: Option<RangeConflict>,
+    stop: Option<Box<Stop>>,
     released: bool,
+}
+
+/// What STOP_SENDING says to the peer.
+#[derive(Debug, Clone, Copy)]
+struct Stop {
+    code: ErrorCode,
+    /// The conflict of two writers that is the reason.
+    conflict: Option<RangeConflict>,
 }
 
 impl SendHalf {
     fn new(stream: SendStream) -> Self {
-        Self { stream, announced_end: None, announced_finished: false, released: false }
+        Self { stream, announced_end: OptionalCode::NONE, announced_finished: false, released: false }
     }
 }
 
 impl RecvHalf {
     fn new(stream: RecvStream) -> Self {
-        Self { stream, stop_code: None, conflict: None, released: false }
+        Self { stream, stop: None, released: false }
     }
 }
 
@@ -457,11 +468,13 @@ impl StreamTable {
 
     /// Adds a stream. `None` if there are as many as can be named.
     fn insert(&mut self, stream: Stream) -> Option<StreamHandle> {
-        let (id, grant, limit) = (stream.id, stream.grant, stream.recv.as_ref().map(|half| half.stream.limit()));
+        let (id, is_part) = (stream.id, stream.grant.is_some());
+        let limit = stream.recv.as_ref().map_or(0, |half| half.stream.limit());
         let handle = self.streams.insert(Box::new(stream))?;
-        match grant {
-            Some(_) => drop(self.granted.insert((id, handle))),
-            None => self.credit.on_given(limit.unwrap_or(0)),
+        if is_part {
+            self.granted.insert((id, handle));
+        } else {
+            self.credit.on_given(limit);
         }
         self.crossings += Self::CROSSINGS_PER_STREAM;
         Some(handle)
@@ -538,27 +551,27 @@ impl StreamTable {
 
     fn stop_recv(&mut self, handle: StreamHandle, code: ErrorCode) {
         if self.with_recv(handle, RecvStream::stop) == Some(true) {
-            self.announce_stop(handle, code);
+            self.announce_stop(handle, code, None);
         }
         self.free_if_done(handle);
     }
 
     /// Ends a receiving half for a fault in what arrived.
-    fn fail_recv(&mut self, handle: StreamHandle, code: TransportCode) {
+    fn fail_recv(&mut self, handle: StreamHandle, code: TransportCode, conflict: Option<RangeConflict>) {
         self.note_abandoned(handle);
         let was_open = self.streams.get(handle).and_then(|stream| stream.recv.as_ref());
         let was_open = was_open.is_some_and(|half| half.stream.is_open());
         self.with_recv(handle, |recv| recv.fail(code.into()));
         if was_open {
-            self.announce_stop(handle, code.into());
+            self.announce_stop(handle, code.into(), conflict);
         }
         self.announce_readable(handle);
         self.free_if_done(handle);
     }
 
-    fn announce_stop(&mut self, handle: StreamHandle, code: ErrorCode) {
+    fn announce_stop(&mut self, handle: StreamHandle, code: ErrorCode, conflict: Option<RangeConflict>) {
         if let Some(half) = self.streams.get_mut(handle).and_then(|stream| stream.recv.as_mut()) {
-            half.stop_code = Some(code);
+            half.stop = Some(Box::new(Stop { code, conflict }));
         }
         self.signal(handle, |signals| (signals.stop, signals.credit) = (true, false));
     }
@@ -568,8 +581,9 @@ impl StreamTable {
         let Some(half) = self.streams.get_mut(handle).and_then(|stream| stream.send.as_mut()) else { return };
         let is_part = half.stream.part_range().is_some();
         let end = if is_part { half.stream.part_end().map(|(_, code)| code) } else { half.stream.reset_code() };
-        let (cut_short, news) = (half.stream.reset_code().is_some(), end.is_some() && end != half.announced_end);
-        half.announced_end = end.or(half.announced_end);
+        let end = end.map_or(half.announced_end, Into::into);
+        let (cut_short, news) = (half.stream.reset_code().is_some(), end != half.announced_end);
+        half.announced_end = end;
         if cut_short {
             self.cut_short.push(handle);
             self.dequeue(handle);
@@ -593,14 +607,14 @@ impl StreamTable {
         if !send_done || !recv_done || stream.signals.any() {
             return;
         }
-        if stream.links.iter().any(|link| link.is_in()) {
+        if stream.links.is_waiting() {
             self.dequeue(handle);
             self.outbox.forget(&mut self.streams, handle);
         }
         self.writers.forget(&mut self.streams, handle);
         let Some(stream) = self.streams.remove(handle) else { return };
         let (id, grant, abandoned) = (stream.id, stream.grant, stream.abandoned);
-        self.requests -= stream.request;
+        self.requests -= grant.as_ref().map_or(0, |grant| grant.request);
         // Both halves give back what they hold through the sums of the session.
         if let Some(RecvHalf { stream: mut recv, .. }) = stream.recv {
             self.spans -= recv.counted_spans();
@@ -619,7 +633,7 @@ impl StreamTable {
         }
         match grant {
             Some(grant) => {
-                self.parts.remove(&grant);
+                self.parts.remove(&grant.id);
                 self.granted.remove(&(id, handle));
             }
             None if self.ids.is_of_peer(id) => {
@@ -628,5 +642,15 @@ impl StreamTable {
             }
             None => {}
         }
+    }
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // What a stream costs that does nothing, beside its place and its entry in the table of ids.
+    #[test]
+    fn stream_that_does_nothing_is_small() {
+        assert!(size_of::<Stream>() <= 344, "{} bytes", size_of::<Stream>());
     }
 }

@@ -1,8 +1,8 @@
 //! The output of the table: control frames for the peer, events for the application, and the stream whose bytes go
 //! next. All of it is state of a stream with a place in a queue, so nothing here grows with what the peer does.
 
-use super::StreamTable;
 use super::streams::{Queue, SendQueue, Streams, Wait};
+use super::{Stop, StreamTable};
 use crate::error::ErrorCode;
 use crate::id::{Dir, GrantId, RangeConflict, StreamHandle, StreamId};
 use crate::protocol_event::BlockedBy;
@@ -441,12 +441,12 @@ impl StreamTable {
             return Some(StreamControl::Reset { id, code: send.reset_code()?, final_size: send.reset_size() });
         }
         if std::mem::take(&mut signals.stop) {
-            let half = recv?;
-            return Some(StreamControl::Stop { id, code: half.stop_code?, conflict: half.conflict });
+            let Stop { code, conflict } = **recv?.stop.as_ref()?;
+            return Some(StreamControl::Stop { id, code, conflict });
         }
         if std::mem::take(&mut signals.part_end) {
             let (end, code) = send?.stream.part_end()?;
-            return Some(StreamControl::PartEnd { grant: stream.grant?, end, code });
+            return Some(StreamControl::PartEnd { grant: stream.grant.as_ref()?.id, end, code });
         }
         if std::mem::take(&mut signals.credit) {
             return Some(StreamControl::MaxStreamData { id, limit: recv?.stream.limit() });

@@ -225,11 +225,10 @@ impl StreamTable {
         if !second.is_primary() && first.is_some_and(PathId::is_primary) {
             return Err(Fault::new(TransportCode::RANGE_CONFLICT, "bytes that differ from the primary's"));
         }
-        let half = self.streams.get_mut(handle).and_then(|stream| stream.recv.as_mut());
-        if let Some(half) = half.filter(|_| self.role == TableRole::Client) {
-            half.conflict = Some(RangeConflict { offset: StreamOffset(at), paths: [first.unwrap_or(second), second] });
-        }
-        self.fail_recv(handle, TransportCode::RANGE_CONFLICT);
+        let paths = [first.unwrap_or(second), second];
+        let conflict = RangeConflict { offset: StreamOffset(at), paths };
+        let conflict = Some(conflict).filter(|_| self.role == TableRole::Client);
+        self.fail_recv(handle, TransportCode::RANGE_CONFLICT, conflict);
         Ok(())
     }
 
@@ -248,7 +247,7 @@ impl StreamTable {
         let stream = self.streams.get(worst)?;
         let offender = stream.recv.as_ref().and_then(|half| half.stream.main_opener()).unwrap_or(from);
         let overflow = Overflow { stream: stream.id, offender };
-        self.fail_recv(worst, TransportCode::REASSEMBLY_LIMIT);
+        self.fail_recv(worst, TransportCode::REASSEMBLY_LIMIT, None);
         Some(overflow)
     }
 }

@@ -15,7 +15,7 @@ impl StreamTable {
     /// The grant behind a stream of a secondary, and its range.
     pub(crate) fn grant(&self, handle: StreamHandle) -> Option<(GrantId, Range<u64>)> {
         let stream = self.streams.get(handle)?;
-        Some((stream.grant?, stream.send.as_ref()?.stream.part_range()?))
+        Some((stream.grant.as_ref()?.id, stream.send.as_ref()?.stream.part_range()?))
     }
 
     /// Whether the bytes of a stream are wanted here. `None` if it was never opened.
@@ -65,7 +65,7 @@ impl StreamTable {
     pub(crate) fn gaps(&self, id: StreamId, range: Range<u64>) -> Vec<Range<u64>> {
         let stream = self.handle_of(id).and_then(|handle| self.streams.get(handle));
         let recv = stream.and_then(|stream| stream.recv.as_ref());
-        recv.map_or_else(|| vec![range.clone()], |half| half.stream.received().gaps_in(range.clone()))
+        recv.map_or_else(|| vec![range.clone()], |half| half.stream.missing_in(range.clone()))
     }
 
     /// Streams that are not gone.

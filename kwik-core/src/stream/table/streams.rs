@@ -15,8 +15,8 @@ pub(super) struct Streams {
     places: Slab<Box<Stream>>,
     /// How many there were.
     opened: u64,
-    /// The streams that are whole ones. Several grants may be for one stream, so they are not here.
-    by_id: FxHashMap<StreamId, StreamHandle>,
+    /// The places of the streams that are whole ones. Several grants may be for one stream, so they are not here.
+    by_id: FxHashMap<StreamId, u32>,
 }
 
 impl Streams {
@@ -40,7 +40,7 @@ impl Streams {
         self.opened += 1;
         stream.handle = handle;
         if stream.grant.is_none() {
-            self.by_id.insert(stream.id, handle);
+            self.by_id.insert(stream.id, handle.place);
         }
         place.insert(stream);
         Some(handle)
@@ -69,7 +69,7 @@ impl Streams {
 
     /// The whole stream of an id.
     pub(super) fn of_id(&self, id: StreamId) -> Option<StreamHandle> {
-        self.by_id.get(&id).copied()
+        self.places.get(*self.by_id.get(&id)? as usize).map(|stream| stream.handle)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -105,17 +105,39 @@ pub(super) enum Wait {
     Room,
 }
 
-/// The neighbours of a stream in one queue.
+/// Between whom a stream waits, by [`Wait`].
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Link {
-    before: Option<Place>,
-    behind: Option<Place>,
-    is_in: bool,
+pub(super) struct Links {
+    neighbours: [Neighbours; 4],
+    /// In which queues it is, a bit for each.
+    waits: u8,
 }
 
-impl Link {
-    pub(super) fn is_in(self) -> bool {
-        self.is_in
+/// The neighbours of a stream in one queue.
+#[derive(Debug, Clone, Copy, Default)]
+struct Neighbours {
+    before: Option<Place>,
+    behind: Option<Place>,
+}
+
+impl Links {
+    /// Whether the stream is in some queue.
+    pub(super) fn is_waiting(self) -> bool {
+        self.waits != 0
+    }
+
+    fn is_in(self, wait: Wait) -> bool {
+        self.waits & 1 << wait as u8 != 0
+    }
+
+    fn join(&mut self, wait: Wait, neighbours: Neighbours) {
+        self.waits |= 1 << wait as u8;
+        self.neighbours[wait as usize] = neighbours;
+    }
+
+    fn leave(&mut self, wait: Wait) -> Neighbours {
+        self.waits &= !(1 << wait as u8);
+        std::mem::take(&mut self.neighbours[wait as usize])
     }
 }
 
@@ -143,8 +165,11 @@ impl Queue {
     /// Puts a stream at the back, unless it waits already.
     pub(super) fn push(&mut self, streams: &mut Streams, handle: StreamHandle) {
         let (back, place) = (self.back, place_of(handle));
-        let Some(link) = self.link(streams, handle).filter(|link| !link.is_in) else { return };
-        *link = Link { before: back, behind: None, is_in: true };
+        let Some(links) = streams.get_mut(handle).map(|stream| &mut stream.links) else { return };
+        if links.is_in(self.wait) {
+            return;
+        }
+        links.join(self.wait, Neighbours { before: back, behind: None });
         self.join(streams, back, place);
         self.back = place;
     }
@@ -157,8 +182,7 @@ impl Queue {
 
     /// Takes a stream out. Returns whether it waited.
     pub(super) fn remove(&mut self, streams: &mut Streams, handle: StreamHandle) -> bool {
-        let Some(link) = self.link(streams, handle).filter(|link| link.is_in) else { return false };
-        let Link { before, behind, .. } = std::mem::take(link);
+        let Some(Neighbours { before, behind }) = self.leave(streams, handle) else { return false };
         self.join(streams, before, behind);
         if behind.is_none() {
             self.back = before;
@@ -168,10 +192,10 @@ impl Queue {
 
     /// Puts `new`, which must not wait yet, in the place of `old`.
     pub(super) fn replace(&mut self, streams: &mut Streams, old: StreamHandle, new: StreamHandle) {
-        let Some(link) = self.link(streams, old).filter(|link| link.is_in) else { return };
-        let (taken, place) = (std::mem::take(link), place_of(new));
-        if let Some(link) = self.link(streams, new) {
-            *link = taken;
+        let Some(taken) = self.leave(streams, old) else { return };
+        let place = place_of(new);
+        if let Some(stream) = streams.get_mut(new) {
+            stream.links.join(self.wait, taken);
         }
         self.join(streams, taken.before, place);
         match taken.behind {
@@ -189,16 +213,18 @@ impl Queue {
     fn join(&mut self, streams: &mut Streams, before: Option<Place>, behind: Option<Place>) {
         let wait = self.wait as usize;
         match before.and_then(|before| streams.at_mut(before)) {
-            Some(stream) => stream.links[wait].behind = behind,
+            Some(stream) => stream.links.neighbours[wait].behind = behind,
             None => self.front = behind,
         }
         if let Some(stream) = behind.and_then(|behind| streams.at_mut(behind)) {
-            stream.links[wait].before = before;
+            stream.links.neighbours[wait].before = before;
         }
     }
 
-    fn link<'a>(&self, streams: &'a mut Streams, handle: StreamHandle) -> Option<&'a mut Link> {
-        Some(&mut streams.get_mut(handle)?.links[self.wait as usize])
+    /// Takes a stream out, but for its neighbours, which are returned if it was in.
+    fn leave(&self, streams: &mut Streams, handle: StreamHandle) -> Option<Neighbours> {
+        let links = &mut streams.get_mut(handle)?.links;
+        links.is_in(self.wait).then(|| links.leave(self.wait))
     }
 }
 
@@ -270,7 +296,7 @@ impl SendQueue {
 #[cfg(any(test, feature = "__test_exports"))]
 impl Streams {
     pub(super) fn waits(&self, handle: StreamHandle, wait: Wait) -> bool {
-        self.get(handle).is_some_and(|stream| stream.links[wait as usize].is_in)
+        self.get(handle).is_some_and(|stream| stream.links.is_in(wait))
     }
 }
 

@@ -142,7 +142,7 @@ fn lost_ranges_reopen_and_only_them() {
 // [P-8.13]
 #[test]
 fn a_part_stays_in_its_range_and_ends_without_an_end_of_stream() {
-    let mut part = SendStream::part(100..200, VARINT_MAX);
+    let mut part = SendStream::of_part(100..200, VARINT_MAX);
     let outside = Err(WriteError::BeyondGrant { start: 100, end: 200 });
     assert_eq!(write(&mut part, Position::Cursor, 101), outside);
     assert_eq!(write(&mut part, Position::At(99), 1), outside);
@@ -151,7 +151,7 @@ fn a_part_stays_in_its_range_and_ends_without_an_end_of_stream() {
     assert_eq!(part.part_end(), Some((160, TransportCode::NO_ERROR.into())));
     assert_eq!(drain(&mut part, 100), [(100, 60, false)]);
     assert!(part.is_done());
-    let mut whole = SendStream::part(100..200, VARINT_MAX);
+    let mut whole = SendStream::of_part(100..200, VARINT_MAX);
     write(&mut whole, Position::Cursor, 100).unwrap();
     whole.finish().unwrap();
     assert_eq!(whole.part_end(), None);
@@ -160,18 +160,18 @@ fn a_part_stays_in_its_range_and_ends_without_an_end_of_stream() {
 // [P-8.13] [P-8.15]
 #[test]
 fn a_part_that_is_cut_short_tells_what_it_handed_out() {
-    let mut part = SendStream::part(100..200, VARINT_MAX);
+    let mut part = SendStream::of_part(100..200, VARINT_MAX);
     write(&mut part, Position::Cursor, 60).unwrap();
     assert_eq!(part.next_segment(25).unwrap().offset, 100);
     assert!(part.reset(ErrorCode::Application(7)));
     assert_eq!(part.part_end(), Some((125, ErrorCode::Application(7))));
     assert!(!part.is_sendable() && part.buffered_bytes() == 0);
-    let mut revoked = SendStream::part(100..200, VARINT_MAX);
+    let mut revoked = SendStream::of_part(100..200, VARINT_MAX);
     assert!(revoked.revoke() && !revoked.revoke());
     assert_eq!(revoked.part_end(), None);
     assert_eq!(write(&mut revoked, Position::Cursor, 1), Err(WriteError::Stopped(TransportCode::REVOKED.into())));
 
-    let mut sent = SendStream::part(100..110, VARINT_MAX);
+    let mut sent = SendStream::of_part(100..110, VARINT_MAX);
     write(&mut sent, Position::Cursor, 10).unwrap();
     assert!(sent.next_segment(10).is_some());
     assert!(!sent.revoke(), "every byte was sent");
