@@ -20,6 +20,7 @@ pub(super) struct Paths {
     connected: BTreeMap<PathId, Box<Path>>,
     closed: VecDeque<PathStats>,
     windows: WindowTotals,
+    suspect_after: Duration,
 }
 
 /// What the windows of all paths hold together.
@@ -37,8 +38,10 @@ impl Paths {
     const CLOSED_MAX: usize = 64;
 
     pub(super) fn new(main: PathId, path: Path) -> Self {
+        let suspect_after = path.suspect_after();
         let connected = BTreeMap::from([(main, Box::new(path))]);
-        let mut paths = Self { main, connected, closed: VecDeque::new(), windows: WindowTotals::default() };
+        let (closed, windows) = (VecDeque::new(), WindowTotals::default());
+        let mut paths = Self { main, connected, closed, windows, suspect_after };
         paths.count_windows();
         paths
     }
@@ -181,6 +184,7 @@ impl Paths {
         }
         let main = self.main;
         self.windows = WindowTotals::default();
+        streams.on_wanted_window(self.stream_window());
         for (id, path) in &mut self.connected {
             // Each path is offered what those before it left: `on_window_changed` takes their part from the room.
             let is_sending = || (*id == main && streams.has_sendable()) || is_relaying(*id);
@@ -189,6 +193,18 @@ impl Paths {
             streams.on_window_changed(before, path.claim());
             self.windows.count(path);
         }
+    }
+
+    /// The window with which streams never hold up what the paths can bring, in bytes: what comes over all of them within
+    /// the longest of their round trips, a few times. Where several servers write a stream, the others go on while the one
+    /// that has its lowest bytes is silent, until it is suspect.
+    fn stream_window(&self) -> u64 {
+        let paths = || self.connected.values().map(|path| path.bandwidth_delay()).filter(|(bytes, _)| *bytes > 0);
+        let longest = paths().map(|(_, rtt)| rtt).max().unwrap_or_default();
+        let silence = if paths().count() > 1 { self.suspect_after } else { Duration::ZERO };
+        let span = longest.saturating_mul(Path::WINDOW_ROUND_TRIPS).saturating_add(silence).as_micros();
+        let bytes = paths().map(|(bytes, rtt)| u128::from(bytes).saturating_mul(span) / rtt.as_micros().max(1));
+        u64::try_from(bytes.fold(0, u128::saturating_add)).unwrap_or(u64::MAX)
     }
 
     /// A path came or went.
