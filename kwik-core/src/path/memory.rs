@@ -124,6 +124,11 @@ impl Path {
         Self::CONNECTION_BYTES.saturating_add(receive).saturating_add(excess).saturating_add(send_max)
     }
 
+    /// The last moment noted.
+    pub(crate) fn looked_at(&self) -> Instant {
+        self.health.looked_at()
+    }
+
     pub(crate) fn suspect_after(&self) -> Duration {
         self.limits.suspect_after
     }

@@ -11,6 +11,7 @@ use super::event::PathStats;
 use crate::error::DeadReason;
 use crate::id::PathId;
 use crate::path::Path;
+use crate::protocol_event::BlockedBy;
 use crate::status::PathState;
 use crate::stream::StreamTable;
 
@@ -21,6 +22,8 @@ pub(super) struct Paths {
     closed: VecDeque<PathStats>,
     windows: WindowTotals,
     suspect_after: Duration,
+    /// When the session had its last turn.
+    now: Instant,
 }
 
 /// What the windows of all paths hold together.
@@ -38,10 +41,10 @@ impl Paths {
     const CLOSED_MAX: usize = 64;
 
     pub(super) fn new(main: PathId, path: Path) -> Self {
-        let suspect_after = path.suspect_after();
+        let (suspect_after, now) = (path.suspect_after(), path.looked_at());
         let connected = BTreeMap::from([(main, Box::new(path))]);
         let (closed, windows) = (VecDeque::new(), WindowTotals::default());
-        let mut paths = Self { main, connected, closed, windows, suspect_after };
+        let mut paths = Self { main, connected, closed, windows, suspect_after, now };
         paths.count_windows();
         paths
     }
@@ -90,6 +93,15 @@ impl Paths {
         self.count_windows();
     }
 
+    /// The session has a turn.
+    pub(super) fn look(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.now
+    }
+
     /// The paths with news that the session has not handled yet.
     pub(super) fn with_news(&self) -> SmallVec<[PathId; 8]> {
         self.iter().filter(|(_, path)| path.has_news()).map(|(id, _)| id).collect()
@@ -119,7 +131,7 @@ impl Paths {
         for id in over {
             let Some(path) = self.connected.remove(&id) else { return };
             self.count_windows();
-            self.remember(measurements(id, &path));
+            self.remember(measurements(self.now, id, &path));
         }
     }
 
@@ -135,7 +147,13 @@ impl Paths {
             packets_sent: 0,
             carriers: 0,
             rtt: Duration::ZERO,
+            rtt_min: Duration::ZERO,
             rate_bytes_per_second: 0,
+            quic_packets_sent: 0,
+            quic_packets_lost: 0,
+            congestion_window: 0,
+            bytes_in_flight: 0,
+            blocked_by: BlockedBy::Application,
             mtu: 0,
         });
     }
@@ -149,7 +167,7 @@ impl Paths {
 
     /// Measurements of all that are remembered, by id.
     pub(super) fn stats(&self) -> Vec<PathStats> {
-        let connected = self.iter().map(|(id, path)| measurements(id, path));
+        let connected = self.iter().map(|(id, path)| measurements(self.now, id, path));
         let mut stats: Vec<_> = self.closed.iter().cloned().chain(connected).collect();
         stats.sort_by_key(|path| path.id);
         stats
@@ -227,7 +245,8 @@ impl WindowTotals {
     }
 }
 
-fn measurements(id: PathId, path: &Path) -> PathStats {
+fn measurements(now: Instant, id: PathId, path: &Path) -> PathStats {
+    let (quic_packets_sent, quic_packets_lost) = path.quic_packets();
     PathStats {
         id,
         address: path.remote_address(),
@@ -238,7 +257,13 @@ fn measurements(id: PathId, path: &Path) -> PathStats {
         packets_sent: path.packets_sent(),
         carriers: path.carriers(),
         rtt: path.rtt(),
-        rate_bytes_per_second: path.bytes_per_second(),
+        rtt_min: path.rtt_min(),
+        rate_bytes_per_second: path.bytes_per_second(now),
+        quic_packets_sent,
+        quic_packets_lost,
+        congestion_window: path.congestion_window(),
+        bytes_in_flight: path.bytes_in_flight(),
+        blocked_by: path.blocked_by(),
         mtu: path.mtu(),
     }
 }
