@@ -58,7 +58,8 @@ fn control() -> Vec<Frame> {
         Welcome { session, path, params: params(), identity: [1; 32], signature }.into(),
         AddPath { path, epoch, address, server_name, identity: [1; 32], ticket: ticket() }.into(),
         RemovePath { path, epoch, code }.into(),
-        PathStatus { path, state, code, rtt: Duration::from_millis(1), rate: 1, bytes: 1 }.into(),
+        PathStatus { path, state, code, rtt: Duration::from_millis(1), rtt_min: Duration::ZERO, rate: 1, bytes: 1 }
+            .into(),
         OpenStream { stream, priority: -1, limit: StreamOffset(1) }.into(),
         ResetStream { stream, code, final_size: StreamOffset(1) }.into(),
         StopSending { stream, code, conflict: None }.into(),

@@ -136,15 +136,20 @@ limits! {
     stream_window_initial_bytes: u64 = FLOOR_STREAM_BYTES, FLOOR_STREAM_BYTES => PARAM_MAX;
     /// The window of a stream once it is in use. At least `stream_window_initial_bytes`.
     stream_window_bytes: u64 = MIB, FLOOR_STREAM_BYTES => PARAM_MAX;
-    /// The most a stream's window grows to, by consumption. At least `stream_window_bytes`.
-    stream_window_bytes_max: u64 = 16 * MIB, FLOOR_STREAM_BYTES => PARAM_MAX;
+    /// The largest product of bandwidth and round trip that a session is to fill, over all its paths, in bytes: the default
+    /// is 1 Gbit/s for 268 ms. It bounds every window that follows the work. A path's windows to receive and to send grow
+    /// to twice as much, a stream's window to four times as much, and each only to a multiple of what comes within a round
+    /// trip.
+    bandwidth_delay_bytes_max: u64 = 32 * MIB, 4 * 1024 => 1 << 40;
     /// Sum over streams of (limit − consumed) that a session gives out. At least twice
-    /// (`streams_bidi_max` + `streams_uni_max`) × `stream_window_initial_bytes`.
-    reassembly_budget_bytes: u64 = 16 * MIB, MIB => u64::MAX;
-    /// Separate ranges in which one stream may be received: one more than there are gaps between them.
-    reassembly_spans_stream: usize = 1024, 1024 => usize::MAX;
-    /// Separate ranges in which all streams of a session may be received, the first 8 of each not counted.
-    reassembly_spans_session: usize = 8192, 8192 => usize::MAX;
+    /// (`streams_bidi_max` + `streams_uni_max`) × `stream_window_initial_bytes`. One stream takes at most half of it.
+    reassembly_budget_bytes: u64 = 256 * MIB, MIB => u64::MAX;
+    /// Separate ranges in which one stream may be received: one more than there are gaps between them. At least one for
+    /// each 32 KiB of the largest window that a stream can get.
+    reassembly_spans_stream: usize = 4096, 1024 => usize::MAX;
+    /// Separate ranges in which all streams of a session may be received, the first 8 of each not counted. At least twice
+    /// `reassembly_spans_stream`.
+    reassembly_spans_session: usize = 16 * 1024, 8192 => usize::MAX;
     /// Bytes written but not yet handed to QUIC, by stream; a write waits beyond it.
     send_buffer_stream_bytes: usize = MIB_USIZE, 1 => usize::MAX;
     /// Bytes written but not yet handed to QUIC, by session.
@@ -153,8 +158,9 @@ limits! {
     streams_per_carrier: usize = 4, 1 => 16;
     /// Carriers of one path and direction.
     carriers_max: usize = 64, 2 => 1024;
-    /// Bytes after which a carrier is finished and replaced.
-    carrier_bytes_max: u64 = 8 * MIB, 1024 => u64::MAX;
+    /// Bytes after which a carrier is finished and replaced. With less than `quic_stream_receive_window_bytes` of the peer,
+    /// no carrier ever waits for credit of its own, and a path takes as many carriers as its round trip asks for.
+    carrier_bytes_max: u64 = 3 * MIB / 2, 1024 => u64::MAX;
     /// Paths of a session, the primary's included.
     paths_max: usize = 8, 1 => 16;
     /// Dials a client runs at the same time.
@@ -229,12 +235,10 @@ limits! {
     verifications_network_per_second: u32 = 200, 1 => u32::MAX;
     /// Spent tickets remembered until they expire, by endpoint.
     tickets_remembered_max: usize = 16 * 1024, 1 => usize::MAX;
-    /// QUIC connection-level receive window of a path.
+    /// QUIC connection-level receive window of a path before it follows what comes.
     quic_receive_window_bytes: u32 = 2 * MIB_U32, 64 * 1024 => u32::MAX;
-    /// QUIC stream-level receive window.
-    quic_stream_receive_window_bytes: u32 = MIB_U32, 64 * 1024 => u32::MAX;
-    /// QUIC send window of a path; the sender keeps less ahead when the path is slow.
-    quic_send_window_bytes: u64 = 2 * MIB, 64 * 1024 => u64::MAX;
+    /// QUIC stream-level receive window. In more of a stream, more gaps than QUIC bears with could be lost.
+    quic_stream_receive_window_bytes: u32 = 2 * MIB_U32, 64 * 1024 => 2 * MIB_U32;
     /// Silence after which a path that owes an answer is suspect.
     suspect_after: Duration = 500 * MILLISECOND, 50 * MILLISECOND => HOUR;
     /// Silence after which a secondary's path that owes an answer is dead. At least twice `suspect_after`.
@@ -273,6 +277,20 @@ impl Limits {
         }
     }
 
+    /// Of honest writers, ranges are as long as that on average, with the gaps between them.
+    const SPAN_BYTES_LEAST: u64 = 32 * 1024;
+
+    /// The most that a stream's window can be, in bytes.
+    pub(crate) fn stream_window_bytes_max(&self) -> u64 {
+        let grown = self.bandwidth_delay_bytes_max.saturating_mul(4).max(self.stream_window_bytes);
+        grown.min(self.reassembly_budget_bytes / 2).max(self.stream_window_initial_bytes)
+    }
+
+    /// The most that a path's window to receive and its window to send can be, each, in bytes.
+    pub(crate) fn path_window_bytes_max(&self) -> u64 {
+        self.bandwidth_delay_bytes_max.saturating_mul(2)
+    }
+
     /// Checks the limits against the protocol and each other. With limits that pass, an endpoint works.
     ///
     /// # Errors
@@ -287,15 +305,19 @@ impl Limits {
                 ("stream_window_bytes", "must be at least stream_window_initial_bytes"),
             ),
             (
-                self.stream_window_bytes_max >= self.stream_window_bytes,
-                ("stream_window_bytes_max", "must be at least stream_window_bytes"),
-            ),
-            (
                 u128::from(self.reassembly_budget_bytes) >= 2 * initial_windows,
                 (
                     "reassembly_budget_bytes",
                     "must be at least twice (streams_bidi_max + streams_uni_max) × stream_window_initial_bytes",
                 ),
+            ),
+            (
+                self.reassembly_spans_stream as u64 >= self.stream_window_bytes_max() / Self::SPAN_BYTES_LEAST,
+                ("reassembly_spans_stream", "must be at least one for each 32 KiB of the largest stream window"),
+            ),
+            (
+                self.reassembly_spans_session / 2 >= self.reassembly_spans_stream,
+                ("reassembly_spans_session", "must be at least twice reassembly_spans_stream"),
             ),
             (
                 self.dead_after >= self.suspect_after.saturating_mul(2),
@@ -424,7 +446,11 @@ mod tests {
         for (limits, name) in [
             (Limits { streams_bidi_max: 1 << 20, ..usual() }, "reassembly_budget_bytes"),
             (Limits { stream_window_initial_bytes: 1 << 22, ..usual() }, "stream_window_bytes"),
-            (Limits { stream_window_bytes: 1 << 30, ..usual() }, "stream_window_bytes_max"),
+            (
+                Limits { bandwidth_delay_bytes_max: 64 << 20, reassembly_budget_bytes: 1 << 29, ..usual() },
+                "reassembly_spans_stream",
+            ),
+            (Limits { reassembly_spans_stream: 8193, ..usual() }, "reassembly_spans_session"),
             (Limits { answer_timeout: usual().dial_timeout / 2, ..usual() }, "answer_timeout"),
             (Limits { suspect_after: usual().dead_after, ..usual() }, "dead_after"),
             (Limits { dead_after: usual().idle_timeout * 2, ..usual() }, "idle_timeout"),

@@ -26,15 +26,15 @@ pub enum EventDetail {
     Frames,
 }
 
-/// What a stream waits for that cannot be sent.
+/// What a stream or a path waits for that sends no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BlockedBy {
-    /// Its reader gave no more credit.
+    /// The reader of the stream, or the far end of the path, gave no more credit.
     Credit,
-    /// The path takes no more: its congestion window, or the connection's credit, is used.
+    /// The path takes no more: of a path, its congestion window is used; of a stream, that or the path's credit.
     Window,
-    /// The application wrote nothing more, and did not finish the stream.
+    /// There is nothing more to send. Of a stream: the application wrote nothing more, and did not finish it.
     Application,
 }
 

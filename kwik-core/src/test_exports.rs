@@ -54,7 +54,7 @@ mirror! {
     Lease(wire::Lease) { path: PathId, issued_at_ms: u64, signature: [u8; 64] }
     RemovePath(wire::RemovePath) { path: PathId, epoch: Epoch, code: ErrorCode }
     PathStatus(wire::PathStatus) {
-        path: PathId, state: WirePathState, code: ErrorCode, rtt: Duration, rate: u64, bytes: u64
+        path: PathId, state: WirePathState, code: ErrorCode, rtt: Duration, rtt_min: Duration, rate: u64, bytes: u64
     }
     OpenStream(wire::OpenStream) { stream: StreamId, priority: i32, limit: StreamOffset }
     ResetStream(wire::ResetStream) { stream: StreamId, code: ErrorCode, final_size: StreamOffset }

@@ -37,6 +37,7 @@ mod link;
 mod net;
 mod node;
 mod pki;
+pub mod plain;
 mod raw_node;
 pub mod report;
 mod rng;

@@ -146,7 +146,7 @@ fn room_told_to_a_writer_that_does_not_come_is_told_to_the_next() {
     let small = |limits: &mut Limits| {
         limits.stream_window_initial_bytes = WINDOW as u64;
         limits.stream_window_bytes = WINDOW as u64;
-        limits.stream_window_bytes_max = WINDOW as u64;
+        limits.bandwidth_delay_bytes_max = WINDOW as u64 / 4;
         limits.send_buffer_stream_bytes = BUFFER;
         limits.send_buffer_session_bytes = 4 * BUFFER + WINDOW;
     };

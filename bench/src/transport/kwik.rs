@@ -68,7 +68,7 @@ fn limits(is_equal: bool) -> Limits {
         limits.streams_bidi_max = Settings::BIDI_STREAMS.into();
         limits.quic_stream_receive_window_bytes = Settings::STREAM_WINDOW;
         limits.quic_receive_window_bytes = Settings::CONNECTION_WINDOW;
-        limits.quic_send_window_bytes = Settings::SEND_WINDOW;
+        limits.bandwidth_delay_bytes_max = Settings::SEND_WINDOW / 2;
         limits.keep_alive = Settings::KEEP_ALIVE;
         limits.idle_timeout = Settings::IDLE_TIMEOUT;
         limits.endpoint_memory_max = 64 << 30;

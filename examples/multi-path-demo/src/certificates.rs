@@ -140,7 +140,6 @@ fn trusting(ca: CertificateDer<'static>) -> Result<ClientConfig> {
     let mut limits = Limits::default();
     // Credit is renewed a quarter of the window late, and one stream may have half of the budget.
     limits.stream_window_bytes = WINDOW_BYTES + WINDOW_BYTES / 2;
-    limits.stream_window_bytes_max = limits.stream_window_bytes;
     limits.reassembly_budget_bytes = 4 * WINDOW_BYTES;
     Ok(ClientConfig::with_roots(roots)?.limits(limits))
 }

@@ -144,12 +144,14 @@ fn probe_timeout(rtt: Duration) -> Duration {
     rtt.saturating_add(rtt / 2).saturating_add(Duration::from_millis(25))
 }
 
-/// Bytes a second, averaged over about the last second in which bytes came.
+/// Bytes a second, averaged over about the last second. It decays while nothing comes.
 #[derive(Debug)]
 pub(super) struct RateMeter {
     window_start: Instant,
     window_bytes: u64,
-    rate: Option<u64>,
+    rate: u64,
+    /// Whether nothing was averaged since the beginning, or since a pause.
+    is_fresh: bool,
 }
 
 impl RateMeter {
@@ -157,32 +159,43 @@ impl RateMeter {
     const IDLE: Duration = Duration::from_secs(1);
 
     pub(super) fn new(now: Instant) -> Self {
-        Self { window_start: now, window_bytes: 0, rate: None }
+        Self { window_start: now, window_bytes: 0, rate: 0, is_fresh: true }
     }
 
     pub(super) fn on_bytes(&mut self, now: Instant, bytes: u64) {
         let elapsed = now.saturating_duration_since(self.window_start);
         if elapsed >= Self::WINDOW {
-            // A window that ended in a pause says nothing of the rate.
-            if elapsed < Self::IDLE {
-                self.rate = Some(self.sample(elapsed));
-            }
+            // A window that ended in a pause says nothing of the rate at which bytes come again.
+            let is_pause = elapsed >= Self::IDLE;
+            self.rate = match (is_pause, self.is_fresh) {
+                (true, _) => self.bytes_per_second(now),
+                (false, true) => per_second(self.window_bytes, elapsed),
+                (false, false) => self.rate / 4 * 3 + per_second(self.window_bytes, elapsed) / 4,
+            };
+            self.is_fresh = is_pause;
             self.window_start = now;
             self.window_bytes = 0;
         }
         self.window_bytes = self.window_bytes.saturating_add(bytes);
     }
 
-    /// The last average; 0 before the first whole window.
-    pub(super) fn bytes_per_second(&self) -> u64 {
-        self.rate.unwrap_or(0)
+    /// The last average; 0 before the first whole window. Once its window is over, what came counts over all the time since.
+    pub(super) fn bytes_per_second(&self, now: Instant) -> u64 {
+        let elapsed = now.saturating_duration_since(self.window_start);
+        if elapsed <= Self::WINDOW {
+            return self.rate;
+        }
+        let before = self.rate.saturating_mul(micros(Self::WINDOW)) / 1_000_000;
+        self.rate.min(per_second(before.saturating_add(self.window_bytes), elapsed))
     }
+}
 
-    fn sample(&self, elapsed: Duration) -> u64 {
-        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
-        let sample = self.window_bytes.saturating_mul(1_000_000) / micros;
-        self.rate.map_or(sample, |rate| rate / 4 * 3 + sample / 4)
-    }
+fn per_second(bytes: u64, elapsed: Duration) -> u64 {
+    bytes.saturating_mul(1_000_000) / micros(elapsed).max(1)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -271,7 +284,16 @@ mod tests {
         for step in 1..=100_u32 {
             meter.on_bytes(start + Duration::from_millis(10) * step, 10_000);
         }
-        let rate = meter.bytes_per_second();
+        let at = |ms| start + Duration::from_millis(ms);
+        let rate = meter.bytes_per_second(at(1000));
         assert!((900_000..1_100_000).contains(&rate), "{rate}");
+        let rates = [1000, 2000, 4000, 60_000].map(|ms| meter.bytes_per_second(at(ms)));
+        assert!(rates.is_sorted_by(|earlier, later| earlier / 2 >= *later), "it decays: {rates:?}");
+        // What comes after a pause counts by itself.
+        meter.on_bytes(at(60_000), 10_000);
+        assert!(meter.bytes_per_second(at(60_000)) < 10_000);
+        (1..=30).for_each(|step| meter.on_bytes(at(60_000 + 10 * step), 5_000));
+        let rate = meter.bytes_per_second(at(60_300));
+        assert!((450_000..550_000).contains(&rate), "{rate}");
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct Inbound {
     opened: bool,
     /// Bytes of unknown frames on carriers that ended.
     unknown_bytes: u64,
+    /// Bytes that were taken from QUIC since that was last asked.
+    read_bytes: u64,
     pub(super) packets: ReceivedPackets,
 }
 
@@ -95,6 +97,7 @@ impl Inbound {
             match chunks.next(left) {
                 Ok(Some(chunk)) => {
                     left = left.saturating_sub(chunk.bytes.len());
+                    self.read_bytes = self.read_bytes.saturating_add(chunk.bytes.len() as u64);
                     carrier.reader.push(chunk.bytes);
                     if left == 0 {
                         break None;
@@ -121,6 +124,11 @@ impl Inbound {
             }
             Some(ReadError::Blocked) | None => Ok(()),
         }
+    }
+
+    /// How many bytes were taken from QUIC since this was last asked.
+    pub(super) fn take_read_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.read_bytes)
     }
 
     /// What a path may send of unknown frames is counted over all its carriers.

@@ -1,8 +1,9 @@
 //! The measurements and counters of a path.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Path, health};
+use crate::protocol_event::BlockedBy;
 
 impl Path {
     /// How long an answer may take.
@@ -18,8 +19,38 @@ impl Path {
         self.quic.current_mtu()
     }
 
-    pub(crate) fn bytes_per_second(&self) -> u64 {
-        self.meter.bytes_per_second()
+    pub(crate) fn bytes_per_second(&self, now: Instant) -> u64 {
+        self.meter.bytes_per_second(now)
+    }
+
+    pub(crate) fn rtt_min(&self) -> Duration {
+        self.quic.min_rtt()
+    }
+
+    /// QUIC packets sent, and how many of them were lost.
+    pub(crate) fn quic_packets(&self) -> (u64, u64) {
+        let path = self.quic.stats().path;
+        (path.sent_packets, path.lost_packets)
+    }
+
+    pub(crate) fn congestion_window(&self) -> u64 {
+        self.quic.congestion_state().window()
+    }
+
+    pub(crate) fn bytes_in_flight(&self) -> u64 {
+        self.probe.bytes_in_flight()
+    }
+
+    /// Why no more is sent now.
+    pub(crate) fn blocked_by(&self) -> BlockedBy {
+        let mtu = u64::from(self.quic.current_mtu());
+        if self.bytes_in_flight().saturating_add(mtu) > self.congestion_window() {
+            BlockedBy::Window
+        } else if self.control.is_flushed() && self.carriers.is_flushed() {
+            BlockedBy::Application
+        } else {
+            BlockedBy::Credit
+        }
     }
 
     pub(crate) fn bytes_received(&self) -> u64 {

@@ -29,7 +29,7 @@ use self::carriers::CarrierPool;
 use self::control::ControlStream;
 use self::health::{Health, RateMeter};
 use self::inbound::Inbound;
-use self::memory::Windows;
+use self::memory::{RoundTrips, Windows};
 use self::packets::SentPackets;
 use self::probe::Probe;
 use self::quic::Quic;
@@ -128,6 +128,7 @@ pub(crate) struct Path {
     /// Nobody ever answered at an address that another end named: nothing more is sent to it.
     mute: bool,
     windows: Windows,
+    round_trips: RoundTrips,
     /// Whether QUIC has something that it was not asked for yet.
     is_unsent: bool,
     /// Whether something may have happened that the session did not handle yet.
@@ -175,6 +176,7 @@ impl Path {
             ended: false,
             mute: false,
             windows: Windows::default(),
+            round_trips: RoundTrips::new(now),
             is_unsent: false,
             has_news: true,
             deadline: None,
@@ -195,6 +197,7 @@ impl Path {
         self.has_news = true;
         self.local_address = local_address.or(self.local_address);
         self.datagram_bytes = self.datagram_bytes.saturating_add((bytes + Self::DATAGRAM_BYTES) as u64);
+        self.round_trips.on_bytes(now, self.quic.rtt(), bytes as u64);
         // Measured before this datagram ends it.
         let silence = self.health.silence(now);
         self.control.on_reached(now, silence, &self.limits);

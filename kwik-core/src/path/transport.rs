@@ -51,7 +51,7 @@ pub(super) fn transport_config(
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle.max(1)))))
         .receive_window(VarInt::from_u32(UNAUTHENTICATED_RECEIVE_WINDOW))
         .stream_receive_window(VarInt::from_u32(limits.quic_stream_receive_window_bytes))
-        .send_window(limits.quic_send_window_bytes)
+        .send_window(limits.path_window_bytes_max())
         // Without turns, quinn-proto ends the stream it is at before it looks at those of higher priority, and the
         // control plane would wait for a carrier that never runs dry.
         .send_fairness(true)

@@ -10,6 +10,7 @@ use crate::auth::PublicIdentity;
 use crate::error::{DeadReason, ErrorCode, SessionError};
 use crate::id::{GrantId, PathId, RangeConflict, StreamId};
 use crate::limits;
+use crate::protocol_event::BlockedBy;
 use crate::status::PathState;
 use crate::stream::{ReserveError, StreamEvent};
 
@@ -118,7 +119,9 @@ pub struct PathInfo {
     pub state: PathState,
     /// Round trip between client and server, as last reported.
     pub rtt: Duration,
-    /// Payload the client received lately, in bytes a second.
+    /// The least of their round trips. What `rtt` is more than that, datagrams wait in queues.
+    pub rtt_min: Duration,
+    /// Payload the client received lately, in bytes a second; it decays while nothing comes.
     pub rate_bytes_per_second: u64,
     /// Payload the client received in all, in bytes.
     pub bytes: u64,
@@ -145,8 +148,20 @@ pub struct PathStats {
     pub carriers: usize,
     /// Round trip.
     pub rtt: Duration,
-    /// Payload received lately, in bytes a second.
+    /// The least round trip.
+    pub rtt_min: Duration,
+    /// Payload received lately, in bytes a second, as of the session's last turn. It decays while nothing comes.
     pub rate_bytes_per_second: u64,
+    /// QUIC packets sent, acknowledgements included.
+    pub quic_packets_sent: u64,
+    /// Of those, the ones that were lost.
+    pub quic_packets_lost: u64,
+    /// What may be in flight, in bytes.
+    pub congestion_window: u64,
+    /// Sent and neither acknowledged nor lost, in bytes.
+    pub bytes_in_flight: u64,
+    /// Why this end sends no more.
+    pub blocked_by: BlockedBy,
     /// The UDP payload QUIC uses, in bytes.
     pub mtu: u16,
 }

@@ -123,6 +123,7 @@ impl Session {
     /// Handles what the paths received, then gives them what the session has to send. Returns whether work is left.
     pub(crate) fn pump(&mut self, moment: Moment) -> bool {
         self.commanded = false;
+        self.common.paths.look(moment.now);
         let mut more = false;
         // What was received comes before deadlines: an answer that is already here is not overdue.
         for id in self.common.paths.with_news() {

@@ -11,6 +11,7 @@ use super::event::PathStats;
 use crate::error::DeadReason;
 use crate::id::PathId;
 use crate::path::Path;
+use crate::protocol_event::BlockedBy;
 use crate::status::PathState;
 use crate::stream::StreamTable;
 
@@ -20,6 +21,9 @@ pub(super) struct Paths {
     connected: BTreeMap<PathId, Box<Path>>,
     closed: VecDeque<PathStats>,
     windows: WindowTotals,
+    suspect_after: Duration,
+    /// When the session had its last turn.
+    now: Instant,
 }
 
 /// What the windows of all paths hold together.
@@ -37,8 +41,10 @@ impl Paths {
     const CLOSED_MAX: usize = 64;
 
     pub(super) fn new(main: PathId, path: Path) -> Self {
+        let (suspect_after, now) = (path.suspect_after(), path.looked_at());
         let connected = BTreeMap::from([(main, Box::new(path))]);
-        let mut paths = Self { main, connected, closed: VecDeque::new(), windows: WindowTotals::default() };
+        let (closed, windows) = (VecDeque::new(), WindowTotals::default());
+        let mut paths = Self { main, connected, closed, windows, suspect_after, now };
         paths.count_windows();
         paths
     }
@@ -87,6 +93,15 @@ impl Paths {
         self.count_windows();
     }
 
+    /// The session has a turn.
+    pub(super) fn look(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.now
+    }
+
     /// The paths with news that the session has not handled yet.
     pub(super) fn with_news(&self) -> SmallVec<[PathId; 8]> {
         self.iter().filter(|(_, path)| path.has_news()).map(|(id, _)| id).collect()
@@ -116,7 +131,7 @@ impl Paths {
         for id in over {
             let Some(path) = self.connected.remove(&id) else { return };
             self.count_windows();
-            self.remember(measurements(id, &path));
+            self.remember(measurements(self.now, id, &path));
         }
     }
 
@@ -132,7 +147,13 @@ impl Paths {
             packets_sent: 0,
             carriers: 0,
             rtt: Duration::ZERO,
+            rtt_min: Duration::ZERO,
             rate_bytes_per_second: 0,
+            quic_packets_sent: 0,
+            quic_packets_lost: 0,
+            congestion_window: 0,
+            bytes_in_flight: 0,
+            blocked_by: BlockedBy::Application,
             mtu: 0,
         });
     }
@@ -146,7 +167,7 @@ impl Paths {
 
     /// Measurements of all that are remembered, by id.
     pub(super) fn stats(&self) -> Vec<PathStats> {
-        let connected = self.iter().map(|(id, path)| measurements(id, path));
+        let connected = self.iter().map(|(id, path)| measurements(self.now, id, path));
         let mut stats: Vec<_> = self.closed.iter().cloned().chain(connected).collect();
         stats.sort_by_key(|path| path.id);
         stats
@@ -181,6 +202,7 @@ impl Paths {
         }
         let main = self.main;
         self.windows = WindowTotals::default();
+        streams.on_wanted_window(self.stream_window());
         for (id, path) in &mut self.connected {
             // Each path is offered what those before it left: `on_window_changed` takes their part from the room.
             let is_sending = || (*id == main && streams.has_sendable()) || is_relaying(*id);
@@ -189,6 +211,18 @@ impl Paths {
             streams.on_window_changed(before, path.claim());
             self.windows.count(path);
         }
+    }
+
+    /// The window with which streams never hold up what the paths can bring, in bytes: what comes over all of them within
+    /// the longest of their round trips, a few times. Where several servers write a stream, the others go on while the one
+    /// that has its lowest bytes is silent, until it is suspect.
+    fn stream_window(&self) -> u64 {
+        let paths = || self.connected.values().map(|path| path.bandwidth_delay()).filter(|(bytes, _)| *bytes > 0);
+        let longest = paths().map(|(_, rtt)| rtt).max().unwrap_or_default();
+        let silence = if paths().count() > 1 { self.suspect_after } else { Duration::ZERO };
+        let span = longest.saturating_mul(Path::WINDOW_ROUND_TRIPS).saturating_add(silence).as_micros();
+        let bytes = paths().map(|(bytes, rtt)| u128::from(bytes).saturating_mul(span) / rtt.as_micros().max(1));
+        u64::try_from(bytes.fold(0, u128::saturating_add)).unwrap_or(u64::MAX)
     }
 
     /// A path came or went.
@@ -211,7 +245,8 @@ impl WindowTotals {
     }
 }
 
-fn measurements(id: PathId, path: &Path) -> PathStats {
+fn measurements(now: Instant, id: PathId, path: &Path) -> PathStats {
+    let (quic_packets_sent, quic_packets_lost) = path.quic_packets();
     PathStats {
         id,
         address: path.remote_address(),
@@ -222,7 +257,13 @@ fn measurements(id: PathId, path: &Path) -> PathStats {
         packets_sent: path.packets_sent(),
         carriers: path.carriers(),
         rtt: path.rtt(),
-        rate_bytes_per_second: path.bytes_per_second(),
+        rtt_min: path.rtt_min(),
+        rate_bytes_per_second: path.bytes_per_second(now),
+        quic_packets_sent,
+        quic_packets_lost,
+        congestion_window: path.congestion_window(),
+        bytes_in_flight: path.bytes_in_flight(),
+        blocked_by: path.blocked_by(),
         mtu: path.mtu(),
     }
 }

@@ -118,20 +118,22 @@ impl Session {
         let paths = &self.common.paths;
         let id = paths.main_id();
         let identity = self.own_identity()?;
-        let info = |address, state: PathState, rtt: Duration, bytes| PathInfo {
+        let info = |address, state: PathState, rtt: Duration, rtt_min: Duration, bytes| PathInfo {
             id,
             address,
             identity,
             state,
             rtt,
+            rtt_min,
             rate_bytes_per_second: 0,
             bytes,
         };
         if let Some(path) = paths.main() {
-            return Some(info(path.remote_address(), path.state().clone(), path.rtt(), Path::bytes_sent(path)));
+            let (address, state) = (path.remote_address(), path.state().clone());
+            return Some(info(address, state, path.rtt(), path.rtt_min(), Path::bytes_sent(path)));
         }
         let closed = paths.closed(id)?;
-        Some(info(closed.address, closed.state.clone(), closed.rtt, closed.bytes_sent))
+        Some(info(closed.address, closed.state.clone(), closed.rtt, closed.rtt_min, closed.bytes_sent))
     }
 
     fn own_identity(&self) -> Option<PublicIdentity> {

@@ -11,18 +11,31 @@ pub(crate) struct WindowRules {
     pub(crate) initial: u64,
     usual: u64,
     max: u64,
+    /// What the paths ask for.
+    wanted: u64,
 }
 
 impl WindowRules {
+    /// How many times what the application consumed a window may be: a sender that begins doubles what it sends with each
+    /// round trip, and hears of credit a round trip late.
+    const GROWTH: u64 = 4;
+
     pub(crate) fn new(limits: &Limits) -> Self {
         let initial = limits.stream_window_initial_bytes.clamp(FLOOR_STREAM_BYTES, VARINT_MAX);
         let usual = limits.stream_window_bytes.max(initial);
-        Self { initial, usual, max: limits.stream_window_bytes_max.max(usual) }
+        Self { initial, usual, max: limits.stream_window_bytes_max().max(usual), wanted: 0 }
     }
 
-    /// The window a stream deserves: it grows with what the application consumed, never with what merely arrived.
-    fn target(&self, consumed: u64) -> u64 {
-        consumed.clamp(self.usual, self.max)
+    /// With windows of so many bytes, what the paths can bring is never held up.
+    pub(crate) fn on_wanted(&mut self, bytes: u64) {
+        self.wanted = bytes;
+    }
+
+    /// The window a stream deserves: what the paths ask for, as far as the application consumes it. Its reader may have to
+    /// wait for the lowest bytes, while others bring what follows.
+    fn target(&self, consumed: u64, reader_waits: bool) -> u64 {
+        let keeps_up = if reader_waits { u64::MAX } else { consumed.saturating_mul(Self::GROWTH) };
+        self.wanted.min(keeps_up).clamp(self.usual, self.max)
     }
 }
 
@@ -179,8 +192,14 @@ impl Window {
 
     /// Raises the limit if that is worth an announcement. A window never takes more of the budget than it leaves
     /// free, so that one stream cannot take everything.
-    pub(crate) fn advance(&mut self, budget: &mut Budget, rules: WindowRules, consumed: u64) -> bool {
-        let target = rules.target(consumed);
+    pub(crate) fn advance(
+        &mut self,
+        budget: &mut Budget,
+        rules: WindowRules,
+        consumed: u64,
+        reader_waits: bool,
+    ) -> bool {
+        let target = rules.target(consumed, reader_waits);
         let affordable = budget.free().saturating_sub(budget.kept).saturating_add(self.charged) / 2;
         let window = target.min(affordable.max(self.floor));
         let limit = consumed.saturating_add(window).min(VARINT_MAX);
@@ -214,7 +233,7 @@ mod tests {
     use super::*;
 
     fn rules() -> WindowRules {
-        WindowRules { initial: 16, usual: 64, max: 256 }
+        WindowRules { initial: 16, usual: 64, max: 256, wanted: u64::MAX }
     }
 
     // [P-5.12]
@@ -222,18 +241,48 @@ mod tests {
     fn a_window_grows_only_with_consumption() {
         let mut budget = Budget::new(10_000, 1, 0, rules());
         let mut window = Window::covered(rules());
-        assert!(window.advance(&mut budget, rules(), 0));
+        assert!(window.advance(&mut budget, rules(), 0, false));
         assert_eq!(window.limit(), 64);
-        assert!(!window.advance(&mut budget, rules(), 0), "nothing was consumed");
+        assert!(!window.advance(&mut budget, rules(), 0, false), "nothing was consumed");
         window.settle(&mut budget, window.limit() - 10);
-        assert!(!window.advance(&mut budget, rules(), 10), "less than a quarter");
-        window.settle(&mut budget, window.limit() - 64);
-        assert!(window.advance(&mut budget, rules(), 64));
-        assert_eq!(window.limit(), 128);
+        assert!(!window.advance(&mut budget, rules(), 10, false), "less than a quarter");
+        window.settle(&mut budget, window.limit() - 32);
+        assert!(window.advance(&mut budget, rules(), 32, false));
+        assert_eq!(window.limit(), 32 + 128);
         window.settle(&mut budget, 0);
-        assert!(window.advance(&mut budget, rules(), 1000));
+        assert!(window.advance(&mut budget, rules(), 1000, false));
         assert_eq!(window.limit(), 1256);
         assert_eq!(budget.reserved(), 256);
+    }
+
+    #[test]
+    fn a_window_follows_what_the_paths_bring() {
+        let mut budget = Budget::new(10_000, 1, 0, rules());
+        let mut window = Window::covered(rules());
+        let mut rules = rules();
+        let mut window_at = |wanted, consumed: u64| {
+            rules.on_wanted(wanted);
+            let needed = window.limit().saturating_sub(consumed);
+            window.settle(&mut budget, needed);
+            window.advance(&mut budget, rules, consumed, false);
+            (window.limit() - consumed, budget.reserved())
+        };
+        assert_eq!(window_at(200, 1_000), (200, 200));
+        assert_eq!(window_at(200, 1_050), (200, 200));
+        assert_eq!(window_at(1_000, 1_060), (256, 256), "the most");
+        assert_eq!(window_at(80, 1_100), (216, 216), "what was promised stays");
+        assert_eq!(window_at(80, 1_300), (80, 80), "and is not promised again");
+        assert_eq!(window_at(0, 1_400), (64, 64), "the usual");
+    }
+
+    #[test]
+    fn a_window_grows_while_its_reader_waits_for_the_lowest_bytes() {
+        let mut budget = Budget::new(10_000, 1, 0, rules());
+        let mut window = Window::covered(rules());
+        assert!(window.advance(&mut budget, rules(), 0, false));
+        assert!(!window.advance(&mut budget, rules(), 0, false), "it does not read");
+        assert!(window.advance(&mut budget, rules(), 0, true));
+        assert_eq!(window.limit(), 256);
     }
 
     // [P-5.12]
@@ -241,10 +290,10 @@ mod tests {
     fn one_stream_never_takes_what_others_need() {
         let mut budget = Budget::new(100, 1, 0, rules());
         let mut first = Window::covered(rules());
-        assert!(first.advance(&mut budget, rules(), 0));
+        assert!(first.advance(&mut budget, rules(), 0, false));
         assert!(first.charged() <= budget.free());
         let mut second = Window::reserve(&mut budget, rules()).unwrap();
-        second.advance(&mut budget, rules(), 0);
+        second.advance(&mut budget, rules(), 0, false);
         assert!(second.charged() >= 16 && budget.reserved() <= 100);
         second.close(&mut budget);
         assert_eq!(budget.reserved(), first.charged());
@@ -256,7 +305,7 @@ mod tests {
         let mut windows = Vec::new();
         for _ in 0..3 {
             let mut window = Window::reserve(&mut budget, rules()).expect("kept for it");
-            window.advance(&mut budget, rules(), 0);
+            window.advance(&mut budget, rules(), 0, false);
             windows.push(window);
         }
         assert!(windows[0].limit() > 16, "what is not kept may be grown into");
@@ -266,8 +315,8 @@ mod tests {
     fn the_limit_stays_what_the_wire_can_express() {
         let mut budget = Budget::new(u64::MAX, 1, 0, rules());
         let mut window = Window::covered(rules());
-        assert!(window.advance(&mut budget, rules(), VARINT_MAX - 1));
+        assert!(window.advance(&mut budget, rules(), VARINT_MAX - 1, false));
         assert_eq!(window.limit(), VARINT_MAX);
-        assert!(!window.advance(&mut budget, rules(), u64::MAX));
+        assert!(!window.advance(&mut budget, rules(), u64::MAX, false));
     }
 }

@@ -243,8 +243,8 @@ impl RecvStream {
         if !in_use || self.final_size().is_some() || !matches!(self.state, RecvState::Open) {
             return false;
         }
-        let consumed = self.assembly.consumed();
-        self.window.advance(budget, rules, consumed)
+        let (consumed, waits) = (self.assembly.consumed(), !self.assembly.is_readable());
+        self.window.advance(budget, rules, consumed, waits)
     }
 
     /// Bytes that may still have to be buffered beyond what was consumed.

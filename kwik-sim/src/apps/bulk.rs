@@ -6,7 +6,7 @@ mod shares;
 mod source;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -132,7 +132,7 @@ struct BulkServer {
     shares: Option<Shares>,
     /// Where the paths lead that it added.
     paths: BTreeMap<PathId, PathTarget>,
-    granted: Vec<GrantedRange>,
+    granted: VecDeque<GrantedRange>,
 }
 
 /// A granted range that is not written whole.
@@ -150,14 +150,14 @@ impl BulkServer {
             content: RepeatedContent::new(KEY),
             shares: None,
             paths: BTreeMap::new(),
-            granted: Vec::new(),
+            granted: VecDeque::new(),
         }
     }
 
-    /// The primary adds another server to the client's session.
-    fn add_path(&mut self, now: Instant, session: &mut SessionMut<'_>, target: PathTarget) {
+    /// The primary adds another server to the client's session, maybe again.
+    fn add_path(&mut self, now: Instant, session: &mut SessionMut<'_>, target: PathTarget, is_known: bool) {
         if let (Some(shares), Ok(path)) = (&mut self.shares, session.add_path(now, target.clone())) {
-            shares.add_path(path);
+            shares.add_path(path, is_known);
             self.paths.insert(path, target);
         }
     }
@@ -165,9 +165,12 @@ impl BulkServer {
     fn write_granted(&mut self, session: &mut SessionMut<'_>) {
         while let Some(stream) = session.accept_stream(Dir::Bi) {
             let range = session.stream(stream).grant().map_or(0..0, |grant| grant.range);
-            self.granted.push(GrantedRange { stream, next: range.start, end: range.end });
+            self.granted.push_back(GrantedRange { stream, next: range.start, end: range.end });
         }
-        self.granted.retain_mut(|granted| !granted.write(session, &self.content));
+        // One after the other: the first is what the reader waits for.
+        while self.granted.front_mut().is_some_and(|granted| granted.write(session, &self.content)) {
+            self.granted.pop_front();
+        }
     }
 }
 
@@ -198,13 +201,13 @@ impl App for BulkServer {
             SessionEvent::Incoming if session.role() == Role::Primary => {
                 self.shares = Some(Shares::new(self.bytes, self.content.clone()));
                 for target in self.targets.clone() {
-                    self.add_path(now, &mut session, target);
+                    self.add_path(now, &mut session, target, false);
                 }
             }
             // Its server may come back.
             SessionEvent::Path(PathEvent::Dead { path, .. }) => {
                 if let Some(target) = self.paths.remove(&path) {
-                    self.add_path(now, &mut session, target);
+                    self.add_path(now, &mut session, target, true);
                 }
             }
             _ => {}

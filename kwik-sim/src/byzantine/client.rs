@@ -112,7 +112,7 @@ pub(super) const BEHAVIOURS: &[BehaviourRow] = &[
     ("figures beyond belief", When::Granted, Cost::Nothing, |peer| {
         let (path, state, code) = (PathId(1), WirePathState::Active, CODE);
         let (rtt, rate, bytes) = (Duration::from_secs(1 << 40), (1 << 62) - 1, (1 << 62) - 1);
-        peer.say(PathStatus { path, state, code, rtt, rate, bytes });
+        peer.say(PathStatus { path, state, code, rtt, rtt_min: rtt, rate, bytes });
         false
     }),
     ("receipts for packets nobody sent", When::Welcomed, FLOOD, |peer| {
@@ -160,6 +160,7 @@ fn grant_status(peer: &mut PeerContext<'_>, status: GrantStatus) -> bool {
 }
 
 fn status(peer: &mut PeerContext<'_>, path: PathId, state: WirePathState) -> bool {
-    peer.say(PathStatus { path, state, code: CODE, rtt: Duration::from_millis(1), rate: 1, bytes: 1 });
+    let rtt = Duration::from_millis(1);
+    peer.say(PathStatus { path, state, code: CODE, rtt, rtt_min: rtt, rate: 1, bytes: 1 });
     false
 }

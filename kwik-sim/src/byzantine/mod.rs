@@ -12,7 +12,7 @@ mod mutate;
 mod pair;
 mod peer;
 mod primary;
-mod quic;
+pub(crate) mod quic;
 mod scripted;
 mod secondary;
 mod streams;
@@ -371,7 +371,8 @@ impl Byzantine {
         let home = self.states.iter().find(|(_, state)| state.role == PeerRole::Client).map(|(number, _)| *number);
         if let Some(home) = home {
             let (state, code) = (WirePathState::Active, TransportCode::NO_ERROR.into());
-            let status = PathStatus { path, state, code, rtt: Duration::ZERO, rate: 0, bytes: 0 };
+            let (rtt, rtt_min) = (Duration::ZERO, Duration::ZERO);
+            let status = PathStatus { path, state, code, rtt, rtt_min, rate: 0, bytes: 0 };
             self.on_peer(now, home, 0, |peer| peer.say(status));
         }
     }

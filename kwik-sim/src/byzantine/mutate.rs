@@ -125,6 +125,7 @@ pub(super) fn samples(peer: &mut PeerContext<'_>) -> Vec<Frame> {
             state,
             code,
             rtt: std::time::Duration::from_secs(number >> 20),
+            rtt_min: std::time::Duration::from_micros(number >> 20),
             rate: number,
             bytes: number,
         }

@@ -325,7 +325,7 @@ fn take(quic: &mut quinn_proto::Connection, stream: QuicStreamId) -> Option<Byte
 }
 
 /// Everything random in the endpoint follows from `rng`.
-fn endpoint_config(rng: &mut StdRng, ids: &SeededIds) -> quinn_proto::EndpointConfig {
+pub(crate) fn endpoint_config(rng: &mut StdRng, ids: &SeededIds) -> quinn_proto::EndpointConfig {
     let mut config = quinn_proto::EndpointConfig::new(Arc::new(ResetKey(rng.next_u64())));
     let mut seed = [0; 32];
     rng.fill_bytes(&mut seed);
@@ -346,14 +346,14 @@ fn transport() -> TransportConfig {
 
 /// Connection ids from a seed.
 #[derive(Clone)]
-pub(super) struct SeededIds(StdRng);
+pub(crate) struct SeededIds(StdRng);
 
 impl SeededIds {
-    pub(super) fn new(rng: &mut StdRng) -> Self {
+    pub(crate) fn new(rng: &mut StdRng) -> Self {
         Self(StdRng::from_rng(rng))
     }
 
-    pub(super) fn draw(&mut self, len: usize) -> ConnectionId {
+    pub(crate) fn draw(&mut self, len: usize) -> ConnectionId {
         let mut bytes = [0; 20];
         self.0.fill_bytes(&mut bytes[..len]);
         ConnectionId::new(&bytes[..len])

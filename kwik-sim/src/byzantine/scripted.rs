@@ -131,7 +131,7 @@ fn control(peer: &mut PeerContext<'_>, input: &mut Input<'_>) {
             let state =
                 [WirePathState::Active, WirePathState::Suspect, WirePathState::Dead][usize::from(input.byte() % 3)];
             let (rtt, rate, bytes) = (std::time::Duration::from_millis(5), small(input), small(input));
-            peer.say(PathStatus { path, state, code: code(input), rtt, rate, bytes });
+            peer.say(PathStatus { path, state, code: code(input), rtt, rtt_min: rtt, rate, bytes });
         }
         12 => peer.say(RemovePath { path, epoch, code: code(input) }),
         13 => {

@@ -32,9 +32,10 @@ fn session_max(limits: &Limits, role: Role) -> u64 {
     const WINDOW_MIN: u64 = 64 * 1024;
     const STREAM_BYTES: u64 = 1536;
     const SPAN_BYTES: u64 = 128;
+    let window_max = limits.bandwidth_delay_bytes_max.saturating_mul(2).max(WINDOW_MIN);
     let path = CONNECTION_BYTES
-        .saturating_add(WINDOW_MIN.max(limits.quic_receive_window_bytes.into()))
-        .saturating_add(WINDOW_MIN.max(limits.quic_send_window_bytes));
+        .saturating_add(window_max.max(limits.quic_receive_window_bytes.into()))
+        .saturating_add(window_max);
     let paths = if role == Role::Client { limits.paths_max as u64 } else { 1 };
     let streams = streams_max(limits);
     // A secondary bears with twice what the protocol allows a primary.
@@ -60,7 +61,7 @@ mod tests {
     #[test]
     fn session_that_holds_more_than_its_limits_say_is_seen() {
         let limits = Limits::default();
-        for (role, most) in [(Role::Client, 128 << 20), (Role::Primary, 64 << 20), (Role::Secondary, 64 << 20)] {
+        for (role, most) in [(Role::Client, 3 << 30), (Role::Primary, 1 << 30), (Role::Secondary, 1 << 30)] {
             assert_eq!(excess(&limits, role, 32 << 20), None);
             assert!(excess(&limits, role, most).is_some(), "{role:?}: {}", session_max(&limits, role));
         }
@@ -69,7 +70,7 @@ mod tests {
     #[test]
     fn limits_without_end_allow_everything() {
         let mut limits = Limits::default();
-        (limits.send_buffer_session_bytes, limits.quic_send_window_bytes) = (usize::MAX, u64::MAX);
+        (limits.send_buffer_session_bytes, limits.bandwidth_delay_bytes_max) = (usize::MAX, u64::MAX);
         assert_eq!(excess(&limits, Role::Client, u64::MAX), None);
     }
 }

@@ -48,7 +48,7 @@ const FREE: &[&str] = &[
     "dials_per_minute_max",
     "stream_window_initial_bytes",
     "stream_window_bytes",
-    "stream_window_bytes_max",
+    "bandwidth_delay_bytes_max",
     "send_buffer_stream_bytes",
     "send_buffer_session_bytes",
     "streams_per_carrier",
@@ -62,7 +62,6 @@ const FREE: &[&str] = &[
     "no_op_frames_burst",
     "quic_receive_window_bytes",
     "quic_stream_receive_window_bytes",
-    "quic_send_window_bytes",
 ];
 
 impl Habit {

@@ -152,11 +152,10 @@ impl Tight {
                 limits.send_buffer_stream_bytes = 8 * 1024;
                 limits.send_buffer_session_bytes = 32 * 1024;
                 limits.stream_window_bytes = 32 * 1024;
-                limits.stream_window_bytes_max = 64 * 1024;
+                limits.bandwidth_delay_bytes_max = 32 * 1024;
                 limits.reassembly_budget_bytes = 256 * 2 * 16 * 1024;
                 limits.quic_receive_window_bytes = 64 * 1024;
                 limits.quic_stream_receive_window_bytes = 64 * 1024;
-                limits.quic_send_window_bytes = 64 * 1024;
             }
             Self::Grants => (limits.grants_session_max, limits.grants_path_max) = (4, 2),
             Self::Raw => (limits.raw_packets_max, limits.raw_queue_bytes_max) = (3, RAW_BYTES_MAX),

@@ -440,7 +440,7 @@ pub(crate) fn raw_payload(from: PathId, to: PathId, sequence: u64, len: usize) -
 fn limits() -> Limits {
     let mut limits = Limits::default();
     (limits.send_buffer_stream_bytes, limits.send_buffer_session_bytes) = (20_000, 50_000);
-    (limits.stream_window_bytes, limits.stream_window_bytes_max) = (40_000, 200_000);
+    (limits.stream_window_bytes, limits.bandwidth_delay_bytes_max) = (40_000, 50_000);
     limits
 }
 

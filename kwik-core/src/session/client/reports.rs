@@ -77,7 +77,8 @@ fn status(paths: &Paths, id: PathId, state: WirePathState, code: ErrorCode) -> P
         state,
         code,
         rtt: path.map(Path::rtt).unwrap_or_default(),
-        rate: path.map_or(0, Path::bytes_per_second).min(VARINT_MAX),
+        rtt_min: path.map(Path::rtt_min).unwrap_or_default(),
+        rate: path.map_or(0, |path| path.bytes_per_second(paths.now())).min(VARINT_MAX),
         bytes: path.map_or(0, Path::bytes_received).min(VARINT_MAX),
     }
 }

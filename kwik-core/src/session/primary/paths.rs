@@ -177,6 +177,7 @@ impl PrimaryRole {
             identity: target.identity,
             state: PathState::Connecting,
             rtt: Duration::ZERO,
+            rtt_min: Duration::ZERO,
             rate_bytes_per_second: 0,
             bytes: 0,
         });
@@ -234,7 +235,7 @@ impl PrimaryRole {
             WirePathState::Dead => PathState::Dead(DeadReason::new(status.code, "")),
         };
         if !state.is_dead() {
-            info.rtt = status.rtt;
+            (info.rtt, info.rtt_min) = (status.rtt, status.rtt_min);
             info.rate_bytes_per_second = status.rate;
             info.bytes = status.bytes;
         }

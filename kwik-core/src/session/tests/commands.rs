@@ -211,6 +211,7 @@ fn path_status_is_about_paths_that_were_added() {
         state: WirePathState::Dead,
         code: TransportCode::TIMED_OUT.into(),
         rtt: Duration::ZERO,
+        rtt_min: Duration::ZERO,
         rate: 0,
         bytes: 0,
     };

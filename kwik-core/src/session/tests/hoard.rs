@@ -172,7 +172,11 @@ fn client_cannot_answer_what_it_was_not_sent() {
     let path = trio.another_path();
     let (state, code) = (WirePathState::Dead, TransportCode::TIMED_OUT.into());
     let rtt = std::time::Duration::ZERO;
-    trio.forge_control(PRIMARY, PathId::PRIMARY, PathStatus { path, state, code, rtt, rate: 0, bytes: 0 });
+    trio.forge_control(
+        PRIMARY,
+        PathId::PRIMARY,
+        PathStatus { path, state, code, rtt, rtt_min: rtt, rate: 0, bytes: 0 },
+    );
     trio.assert_session_failed(PRIMARY, TransportCode::PROTOCOL_VIOLATION);
 
     let mut trio = Trio::new();

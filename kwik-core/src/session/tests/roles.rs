@@ -41,7 +41,7 @@ fn frame(frame_type: ControlType) -> ControlFrame {
         ControlType::RemovePath => RemovePath { path: PathId(2), epoch: Epoch(1 << 20), code }.into(),
         ControlType::PathStatus => {
             let (rtt, state) = (Duration::ZERO, WirePathState::Active);
-            PathStatus { path, state, code, rtt, rate: 0, bytes: 0 }.into()
+            PathStatus { path, state, code, rtt, rtt_min: rtt, rate: 0, bytes: 0 }.into()
         }
         ControlType::OpenStream => OpenStream { stream, priority: 0, limit: StreamOffset(0) }.into(),
         ControlType::ResetStream => ResetStream { stream, code, final_size: StreamOffset(0) }.into(),

@@ -25,6 +25,11 @@ impl StreamTable {
         self.wake_for_room()
     }
 
+    /// With windows of so many bytes, what the paths can bring is never held up.
+    pub(crate) fn on_wanted_window(&mut self, bytes: u64) {
+        self.rules.on_wanted(bytes);
+    }
+
     /// What is left for the windows of paths.
     pub(crate) fn room_for_windows(&self) -> u64 {
         self.budget.room().grow.min(self.budget.room().windows)

@@ -41,7 +41,7 @@ fn small_limits() -> Limits {
         streams_uni_max: 16,
         stream_window_initial_bytes: 16 * KIB,
         stream_window_bytes: 24 * KIB,
-        stream_window_bytes_max: 64 * KIB,
+        bandwidth_delay_bytes_max: 16 * KIB,
         reassembly_budget_bytes: 1100 * KIB,
         reassembly_spans_stream: 200,
         reassembly_spans_session: 400,

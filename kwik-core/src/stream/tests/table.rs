@@ -421,7 +421,7 @@ fn the_slowest_source_owns_the_head_and_nothing_deadlocks() {
 
 #[test]
 fn every_stream_finds_credit_when_others_hold_much() {
-    let limits = Limits { stream_window_bytes: 1 << 20, stream_window_bytes_max: 1 << 20, ..small_limits() };
+    let limits = Limits { stream_window_bytes: 1 << 20, ..small_limits() };
     let mut table = StreamTable::new(Side::Client, TableRole::Client, &limits);
     table.on_peer_params(1 << 20, 0, 0).unwrap();
     for index in 0..16 {

@@ -95,6 +95,8 @@ pub(crate) struct PathStatus {
     pub(crate) code: ErrorCode,
     /// The smoothed round trip, in whole microseconds and at most an hour.
     pub(crate) rtt: Duration,
+    /// The least round trip, likewise.
+    pub(crate) rtt_min: Duration,
     /// The delivery rate, in bytes per second.
     pub(crate) rate: u64,
     /// Bytes delivered over the path so far.
@@ -130,7 +132,7 @@ impl Field for PacketAck {
 fields_in_order! {
     RemovePath { path, epoch, code }
     Lease { path, issued_at_ms, signature }
-    PathStatus { path, state, code, rtt, rate, bytes }
+    PathStatus { path, state, code, rtt, rtt_min, rate, bytes }
 }
 
 impl Field for WirePathState {

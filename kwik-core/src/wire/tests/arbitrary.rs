@@ -126,15 +126,11 @@ fn path_frame() -> BoxedStrategy<ControlFrame> {
             signature
         }
         .into()),
-        (path(), state, code(), rtt, number(), number()).prop_map(|(path, state, code, rtt, rate, bytes)| PathStatus {
-            path,
-            state,
-            code,
-            rtt,
-            rate,
-            bytes
-        }
-        .into()),
+        (path(), state, code(), rtt.clone(), rtt, number(), number()).prop_map(
+            |(path, state, code, rtt, rtt_min, rate, bytes)| {
+                PathStatus { path, state, code, rtt, rtt_min, rate, bytes }.into()
+            }
+        ),
         ranges(64).prop_map(|ranges| PacketAck { ranges: ranges.into() }.into()),
     ]
     .boxed()

@@ -79,11 +79,12 @@ fn path_frames() -> Vec<(ControlFrame, &'static str)> {
                 state: WirePathState::Suspect,
                 code: TransportCode::TIMED_OUT.into(),
                 rtt: Duration::from_millis(25),
+                rtt_min: Duration::from_millis(16),
                 rate: 1_000_000,
                 bytes: 100,
             }
             .into(),
-            "06 10  01  02  80004b1b  800061a8  800f4240  4064",
+            "06 12  01  02  80004b1b  800061a8  7e80  800f4240  4064",
         ),
         (
             Lease { path: PathId(2), issued_at_ms: 1_800_000_000_000, signature: [0x88; 64] }.into(),

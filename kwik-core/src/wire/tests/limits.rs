@@ -278,7 +278,7 @@ fn parameters_are_complete_and_in_range() {
 
 #[test]
 fn round_trip_times_are_at_most_an_hour() {
-    let outcome = read_control([hex("06 0d 01 01 00 ff*8 00 00").into()]);
+    let outcome = read_control([hex("06 0e 01 01 00 ff*8 00 00 00").into()]);
     let [ControlFrame::PathStatus(status)] = &outcome.items[..] else { panic!("{outcome:?}") };
     assert_eq!(status.rtt.as_secs(), 3600);
 }

@@ -28,25 +28,13 @@ impl Open {
         self.left == 0
     }
 
-    /// Takes at most `max` bytes, `lead` beyond the first of all if there are some, else as far on as possible.
-    pub(super) fn take(&mut self, lead: u64, max: u64) -> Option<Range<u64>> {
-        let (first, _) = self.ranges.first_key_value()?;
-        let wanted = first.saturating_add(lead);
-        let (start, end) = self
-            .ranges
-            .range(..=wanted)
-            .next_back()
-            .filter(|(_, end)| **end > wanted)
-            .or_else(|| self.ranges.range(wanted..).next())
-            .or_else(|| self.ranges.last_key_value())
-            .map(|(start, end)| (*start, *end))?;
-        let from = wanted.clamp(start, end.saturating_sub(max).max(start));
-        let to = from.saturating_add(max).min(end);
-        self.ranges.remove(&start);
+    /// Takes the first bytes of all, at most `max`.
+    pub(super) fn take(&mut self, max: u64) -> Option<Range<u64>> {
+        let (start, end) = self.ranges.pop_first()?;
+        let to = start.saturating_add(max).min(end);
         self.left -= end - start;
-        self.give_back(start..from);
         self.give_back(to..end);
-        Some(from..to)
+        Some(start..to)
     }
 
     /// A range is to be written by somebody again.
@@ -63,17 +51,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_are_taken_ahead_and_each_byte_once() {
+    fn lowest_bytes_are_taken_first_and_each_once() {
         let mut open = Open::new(1000);
-        assert_eq!(open.take(0, 100), Some(0..100));
-        assert_eq!(open.take(500, 100), Some(600..700));
-        assert_eq!(open.take(500, 100), Some(700..800), "what is taken is left out");
-        assert_eq!(open.take(5000, 100), Some(900..1000), "as far on as there is something");
-        assert_eq!(open.take(0, 600), Some(100..600));
-        assert_eq!(open.left(), 100);
-        open.give_back(0..100);
-        assert_eq!(open.take(0, 1000), Some(0..100), "what was lost comes first");
-        assert_eq!(open.take(0, 1000), Some(800..900));
-        assert!(open.is_empty() && open.take(0, 1).is_none());
+        assert_eq!(open.take(100), Some(0..100));
+        assert_eq!(open.take(600), Some(100..700));
+        open.give_back(50..150);
+        assert_eq!(open.left(), 400);
+        assert_eq!(open.take(1000), Some(50..150), "what was lost comes first");
+        assert_eq!(open.take(1000), Some(700..1000));
+        assert!(open.is_empty() && open.take(1).is_none());
     }
 }

@@ -1,5 +1,4 @@
-//! Who writes what: every server takes its next chunk when it is about to run dry, and takes it where the reader will be
-//! when the chunk arrives.
+//! Who writes what: every server takes its next chunk when it is about to run dry, the lowest bytes that nobody was given.
 
 use std::time::{Duration, Instant};
 
@@ -25,15 +24,10 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    const CHUNK_MIN: u64 = 64 * 1024;
+    const CHUNK_MIN: u64 = 32 * 1024;
     const CHUNK_MAX: u64 = 1024 * 1024;
     /// A chunk takes its server about so long.
     const CHUNK_TIME: Duration = Duration::from_millis(20);
-    /// Where a server begins whose speed is not known, beyond where the reader is: well within the window that streams
-    /// begin with.
-    const LEAD_FIRST: u64 = 512 * 1024;
-    /// Well within the window that a stream grows to.
-    const LEAD_MAX: u64 = 4 * 1024 * 1024;
 
     pub(super) fn new(bytes: u64, content: RepeatedContent) -> Self {
         Self {
@@ -49,8 +43,8 @@ impl Shares {
     }
 
     /// A further server may write.
-    pub(super) fn add_path(&mut self, path: PathId) {
-        self.sources.push(RangeSource::new(path));
+    pub(super) fn add_path(&mut self, path: PathId, is_known: bool) {
+        self.sources.push(RangeSource::new(path, is_known));
     }
 
     /// Something happened in the session: hands out what can be.
@@ -72,7 +66,7 @@ impl Shares {
         for info in session.all_paths() {
             if info.id.is_primary() {
                 self.rtt = info.rtt;
-                self.own.on_total(now, info.bytes);
+                self.own.on_total(now, info.rtt, info.bytes);
             } else if let Some(source) = self.sources.iter_mut().find(|source| source.path == info.id) {
                 source.on_info(&info);
             }
@@ -88,12 +82,12 @@ impl Shares {
             while self.sources[index].owes() < self.sources[index].wanted(self.rtt) {
                 let source = &self.sources[index];
                 let (path, rate, all) = (source.path, source.bytes_per_second(), self.bytes_per_second());
-                let lead = self.lead(source.eta(self.rtt)).unwrap_or(Self::LEAD_FIRST);
+                let lead = self.lead(source.eta(self.rtt)).unwrap_or(0);
                 if lead >= self.open.left() && all > rate {
                     // The others would be through with the rest before.
                     break;
                 }
-                let Some(range) = self.open.take(lead, chunk(rate, all, self.open.left())) else { break };
+                let Some(range) = self.open.take(chunk(rate, all, self.open.left())) else { break };
                 let Ok(grant) = session.stream_mut(stream).delegate_range(path, range.clone(), Bytes::new()) else {
                     self.open.give_back(range);
                     break;
@@ -112,7 +106,7 @@ impl Shares {
                 if lead >= self.open.left() && all > rate {
                     return;
                 }
-                let Some(range) = self.open.take(lead, chunk(rate, all, self.open.left())) else { return };
+                let Some(range) = self.open.take(chunk(rate, all, self.open.left())) else { return };
                 self.own_chunk = range;
             }
             let Range { start, end } = self.own_chunk;
@@ -122,12 +116,12 @@ impl Shares {
         }
     }
 
-    /// How far ahead of the reader the bytes of a server belong that arrive after `eta`: as far as all the servers come
-    /// from when the earliest of them arrives.
+    /// What all the servers bring before the bytes of a server that arrive after `eta`, from when the earliest of theirs
+    /// arrive.
     fn lead(&self, eta: Option<Duration>) -> Option<u64> {
         let etas = self.sources.iter().filter_map(|source| source.eta(self.rtt)).chain(self.own_eta());
         let ahead = eta?.saturating_sub(etas.min()?);
-        Some(bytes_in(self.bytes_per_second(), ahead).min(Self::LEAD_MAX))
+        Some(bytes_in(self.bytes_per_second(), ahead))
     }
 
     fn own_eta(&self) -> Option<Duration> {
