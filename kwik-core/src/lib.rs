@@ -59,6 +59,7 @@ mod address;
 mod allowance;
 mod auth;
 mod config;
+mod congestion;
 mod endpoint;
 mod error;
 mod grant;

@@ -49,7 +49,7 @@ mod world;
 pub use app::{App, Context};
 pub use disturbance::{Disturbance, Rebind, RestartState};
 pub use fleet::{Ends, Fleet, FleetBuilder, LONG, SERVER_NAME};
-pub use link::{Bursts, Ecn, Link, LinkStats};
+pub use link::{Bursts, Ecn, Link, LinkStats, Policer};
 pub use node::{NodeConfig, NodeId};
 pub use pki::Pki;
 pub use raw_node::RawNode;

@@ -17,6 +17,8 @@ pub struct Link {
     pub queue_bytes: usize,
     /// How long a datagram waits for the rate at most; later ones are dropped.
     pub queue_time: Duration,
+    /// Lets through what comes at a rate, and drops the rest without a queue.
+    pub policer: Option<Policer>,
     /// Probability that a datagram is lost.
     pub loss: f64,
     /// Loss in bursts, besides.
@@ -48,6 +50,15 @@ pub struct Bursts {
     pub loss: f64,
 }
 
+/// A bucket of tokens that datagrams take or are dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policer {
+    /// Bits a second.
+    pub rate: u64,
+    /// Bytes that may pass at once.
+    pub burst_bytes: u64,
+}
+
 /// What a link does to ECN marks.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Ecn {
@@ -70,6 +81,7 @@ impl Default for Link {
             rate: None,
             queue_bytes: 1 << 20,
             queue_time: Duration::MAX,
+            policer: None,
             loss: 0.0,
             bursts: None,
             reordering: 0.0,

@@ -32,6 +32,8 @@ pub(crate) struct Wire {
     busy_until: Option<Instant>,
     /// When the last datagram accepted so far arrives.
     last_arrival: Option<Instant>,
+    /// Tokens of the policer that were taken, in bytes, and when that was true.
+    policed: (f64, Option<Instant>),
     /// In the bad state of [`Bursts`](crate::link::Bursts).
     in_burst: bool,
     rng: SimRng,
@@ -46,6 +48,7 @@ impl Wire {
             stats: LinkStats::default(),
             busy_until: None,
             last_arrival: None,
+            policed: (0.0, None),
             in_burst: false,
             rng,
         }
@@ -101,6 +104,9 @@ impl Wire {
         if self.is_lost_in_burst() {
             return Err(Delivery::LostInBurst);
         }
+        if self.is_policed(now, bytes) {
+            return Err(Delivery::QueueFull);
+        }
         let (waits, leaves) = self.leave_queue(now, bytes)?;
         let ecn = self.mark(waits, ecn);
         let plain = leaves + self.link.delay + self.rng.within(self.link.jitter);
@@ -122,6 +128,16 @@ impl Wire {
             self.in_burst = !self.in_burst;
         }
         self.in_burst && self.rng.chance(bursts.loss)
+    }
+
+    fn is_policed(&mut self, now: Instant, bytes: usize) -> bool {
+        let Some(policer) = self.link.policer else { return false };
+        let (taken, since) = self.policed;
+        let passed = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let taken = (taken - passed.as_secs_f64() * policer.rate as f64 / 8.0).max(0.0);
+        let is_over = taken + bytes as f64 > policer.burst_bytes as f64;
+        self.policed = (if is_over { taken } else { taken + bytes as f64 }, Some(now));
+        is_over
     }
 
     /// How long a datagram waits for the rate, and when its last byte is out.
@@ -159,7 +175,7 @@ fn transmission(bytes: usize, bits_per_second: u64) -> Duration {
 mod tests {
     use super::*;
     use crate::clock::VirtualClock;
-    use crate::link::Bursts;
+    use crate::link::{Bursts, Policer};
 
     const COUNT: u64 = 20_000;
 
@@ -212,6 +228,16 @@ mod tests {
             ..Link::with_rate(4_000_000, Duration::ZERO)
         };
         assert!((share(self::passages(by_time).2.queue_full) - 0.5).abs() < 0.01);
+    }
+
+    #[test]
+    fn policer_drops_what_is_above_its_rate_and_nothing_waits() {
+        // 1000 bytes each millisecond are twice the rate.
+        let policer = Policer { rate: 4_000_000, burst_bytes: 100_000 };
+        let (start, passages, stats) = passages(Link { policer: Some(policer), ..Link::default() });
+        assert!((share(stats.queue_full) - 0.5).abs() < 0.01, "{stats:?}");
+        assert!(passages[..150].iter().all(|passage| passage.at.is_some()), "the burst passes");
+        assert_eq!(passages[100].at, Some(start + Duration::from_millis(101)));
     }
 
     #[test]

@@ -75,6 +75,8 @@ pub struct World {
     by_address: BTreeMap<SocketAddr, (NodeId, usize)>,
     /// One for each direction between two addresses, by [`Interface::port`].
     wires: BTreeMap<(usize, usize), Wire>,
+    /// The wire of another direction that carries a direction's datagrams too.
+    shared: BTreeMap<(usize, usize), (usize, usize)>,
     /// The nodes of all interfaces.
     owners: Vec<NodeId>,
     /// In boxes, since a heap moves what it holds.
@@ -117,6 +119,7 @@ impl World {
             nodes: Vec::new(),
             by_address: BTreeMap::new(),
             wires: BTreeMap::new(),
+            shared: BTreeMap::new(),
             owners: Vec::new(),
             arrivals: BinaryHeap::new(),
             spare: Vec::new(),
@@ -219,6 +222,17 @@ impl World {
         if let (Some(from), Some(to)) = (self.port_of(from), self.port_of(to)) {
             self.wire(from, to).rebuild(link);
         }
+    }
+
+    /// Lets the datagrams of one direction pass through the link of another, between the first addresses of the nodes, so
+    /// that they share its rate and its queue. [`World::link_stats`] counts them there.
+    ///
+    /// # Panics
+    /// If a node was built without an address.
+    pub fn share_link(&mut self, (from, to): (NodeId, NodeId), (from_other, to_other): (NodeId, NodeId)) {
+        let port = |node: NodeId| self.nodes[node.0].interfaces[0].port;
+        let (own, other) = ((port(from), port(to)), (port(from_other), port(to_other)));
+        self.shared.insert(own, other);
     }
 
     /// Makes something happen at a moment, counted since the world began. What is past happens at once.
@@ -404,7 +418,8 @@ impl World {
     fn wire(&mut self, from: usize, to: usize) -> &mut Wire {
         let seed = self.config.seed;
         let wire = || Wire::new(Link::default(), SimRng::new(seed, &[WIRE, from as u64, to as u64]));
-        self.wires.entry((from, to)).or_insert_with(wire)
+        let key = self.shared.get(&(from, to)).copied().unwrap_or((from, to));
+        self.wires.entry(key).or_insert_with(wire)
     }
 
     fn each_wire(&mut self, from: NodeId, to: NodeId, mut act: impl FnMut(&mut Wire)) {

@@ -104,7 +104,7 @@ fn regression_path_that_began_with_huge_datagrams_sent_nothing() {
     }
 }
 
-/// What leaves before anything is acknowledged is the initial window, which is BBR's largest.
+/// What leaves before any of it is acknowledged is the initial window. BBR's grew with what the handshake brought.
 #[test]
 fn every_congestion_controller_begins_with_its_window() {
     let sent = |congestion| {
@@ -120,11 +120,10 @@ fn every_congestion_controller_begins_with_its_window() {
         fleet.world.run_for(Duration::from_millis(15));
         fleet.world.link_stats(server, client).sent_bytes - before
     };
-    let [cubic, reno, bbr] = [Congestion::Cubic, Congestion::NewReno, Congestion::Bbr].map(sent);
-    for window in [cubic, reno] {
-        assert!((10_000..16_000).contains(&window), "{cubic}, {reno}");
+    for congestion in [Congestion::Cubic, Congestion::NewReno, Congestion::Bbr] {
+        let window = sent(congestion);
+        assert!((10_000..20_000).contains(&window), "{congestion:?}: {window}");
     }
-    assert!(bbr > 2 * cubic, "{bbr}");
 }
 
 /// How long the client takes to hear of a stream that the server opens after the client's address changed.

@@ -16,7 +16,8 @@ pub enum Congestion {
     Cubic,
     /// New Reno (RFC 9002 §7), the simplest.
     NewReno,
-    /// BBR; steadier under random loss, still experimental in the QUIC implementation.
+    /// BBR, version 3 (draft-ietf-ccwg-bbr): measures the path, keeps queues short, and is not slowed by random loss. Its
+    /// datagrams leave paced.
     Bbr,
 }
 

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Transmit};
+use rand::RngCore;
 use rustc_hash::FxHashSet;
 
 use self::admission::{Admission, ListenConfig};
@@ -444,11 +445,12 @@ impl Endpoint {
     }
 
     /// For a connection with `remote`.
-    fn path_settings(&self, remote: SocketAddr) -> PathSettings {
+    fn path_settings(&mut self, remote: SocketAddr) -> PathSettings {
         let EndpointConfig { transport, event_detail, .. } = self.config;
         let interface = self.config.mtu_towards.as_ref().and_then(|towards| towards.ask(remote));
         PathSettings {
             transport,
+            seed: self.entropy.rng().next_u64(),
             mtu: MtuBounds::new(&transport, interface),
             timer_slack: self.timers.slack(),
             event_detail,

@@ -10,6 +10,7 @@ mod liveness;
 mod loss;
 mod measured;
 mod memory;
+mod pacing;
 mod packets;
 mod probe;
 mod quic;
@@ -30,6 +31,7 @@ use self::control::ControlStream;
 use self::health::{Health, RateMeter};
 use self::inbound::Inbound;
 use self::memory::{RoundTrips, Windows};
+use self::pacing::Pacer;
 use self::packets::SentPackets;
 use self::probe::Probe;
 use self::quic::Quic;
@@ -109,6 +111,7 @@ pub(crate) struct Path {
     inbound: Inbound,
     data_open: bool,
     sent: SentPackets,
+    pacer: Pacer,
     health: Health,
     /// How often the peer had acknowledged something when that was last looked at.
     acks: u64,
@@ -163,6 +166,7 @@ impl Path {
             inbound: Inbound::default(),
             data_open: false,
             sent: SentPackets::default(),
+            pacer: Pacer::new(now),
             health: Health::new(now),
             acks: 0,
             timers_handled: None,
@@ -232,6 +236,9 @@ impl Path {
             return;
         }
         self.has_news = true;
+        if self.pacer.deadline().is_some_and(|at| at <= now) {
+            self.quic.touch();
+        }
         if self.quic.poll_timeout().is_some_and(|at| at <= now) {
             self.timers_handled = Some(now);
             self.quic.handle_timeout(now);
@@ -304,15 +311,30 @@ impl Path {
         }
         let mtu = usize::from(self.quic.current_mtu().max(1));
         // All datagrams of one call leave in one UDP send, which takes no more bytes than that.
-        let max_datagrams = max_datagrams.min(limits::UDP_BYTES_MAX / mtu).max(1);
+        let max_datagrams = max_datagrams.min(limits::UDP_BYTES_MAX / mtu).min(self.paced_datagrams(now, mtu));
+        if max_datagrams == 0 {
+            self.is_unsent = true;
+            return None;
+        }
         let before = self.probe.bytes_in_flight();
         let transmit = self.quic.untouched().poll_transmit(now, max_datagrams, buf);
-        if transmit.is_some() {
-            self.probe.on_transmit(before, &self.quic.stats().frame_tx);
+        if let Some(transmit) = &transmit
+            && self.probe.on_transmit(before, &self.quic.stats().frame_tx)
+        {
+            self.pacer.on_sent(transmit.size);
         }
         self.is_unsent = transmit.is_some();
         self.health.observe(now, self.probe.bytes_in_flight());
         transmit
+    }
+
+    /// How many datagrams may leave now at the rate that the congestion controller names, if it names one.
+    fn paced_datagrams(&mut self, now: Instant, mtu: usize) -> usize {
+        match self.quic.congestion_state().metrics().pacing_rate {
+            // What ends a connection waits for nothing.
+            Some(bits) if !self.ended => self.pacer.datagrams(now, bits / 8, mtu as u64),
+            _ => usize::MAX,
+        }
     }
 
     /// When to call [`Path::handle_timeout`] at the latest. To be asked when there was nothing more to send.
@@ -340,7 +362,7 @@ impl Path {
         let control = self.control.deadline(now, &self.limits);
         // Without room on the control plane no report leaves; room comes with a datagram.
         let report = self.inbound.packets.deadline().filter(|_| self.control.is_ready());
-        [quic, health, control, report, self.lifecycle.deadline()].into_iter().flatten().min()
+        [quic, health, control, report, self.pacer.deadline(), self.lifecycle.deadline()].into_iter().flatten().min()
     }
 
     // ---- commands of the session

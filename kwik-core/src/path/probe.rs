@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use quinn_proto::congestion::{
-    BbrConfig, Controller, ControllerFactory, ControllerMetrics, CubicConfig, NewRenoConfig,
-};
+use quinn_proto::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig, NewRenoConfig};
 use quinn_proto::{FrameStats, RttEstimator};
 
 use crate::config::Congestion;
+use crate::congestion::Bbr;
 
 /// The UDP payload of Ethernet with IPv4, in bytes.
 const MTU_ETHERNET: u16 = 1472;
@@ -18,7 +17,7 @@ const MTU_ETHERNET: u16 = 1472;
 /// Counters of one connection, shared with its congestion controller.
 #[derive(Debug, Default)]
 pub(super) struct Probe {
-    in_flight: AtomicU64,
+    in_flight: Arc<AtomicU64>,
     /// Frames sent that the peer must acknowledge.
     eliciting: AtomicU64,
     closing: AtomicBool,
@@ -40,13 +39,15 @@ impl Probe {
     }
 
     /// The controller hears of acknowledgements that are sent too, but no answer comes to those: if nothing else left,
-    /// as much is in flight as `before`.
-    pub(super) fn on_transmit(&self, before: u64, sent: &FrameStats) {
+    /// as much is in flight as `before`. Returns whether something else left.
+    pub(super) fn on_transmit(&self, before: u64, sent: &FrameStats) -> bool {
         self.lifted.store(0, Ordering::Relaxed);
         let eliciting = eliciting_frames(sent);
-        if self.eliciting.swap(eliciting, Ordering::Relaxed) == eliciting {
+        let is_eliciting = self.eliciting.swap(eliciting, Ordering::Relaxed) != eliciting;
+        if !is_eliciting {
             self.in_flight.store(before, Ordering::Relaxed);
         }
+        is_eliciting
     }
 
     /// The peer is heard again after a silence: `bytes` may leave however much is in flight. quinn-proto holds
@@ -97,6 +98,8 @@ fn eliciting_frames(sent: &FrameStats) -> u64 {
 pub(super) struct ProbedFactory {
     pub(super) probe: Arc<Probe>,
     pub(super) congestion: Congestion,
+    /// What the controller draws follows from it.
+    pub(super) seed: u64,
 }
 
 impl ControllerFactory for ProbedFactory {
@@ -113,8 +116,10 @@ impl ControllerFactory for ProbedFactory {
                 reno.initial_window(initial_window);
                 Arc::new(reno).build(now, current_mtu)
             }
-            // It begins with more than two of the largest datagrams.
-            Congestion::Bbr => Arc::new(BbrConfig::default()).build(now, current_mtu),
+            Congestion::Bbr => {
+                let in_flight = self.probe.in_flight.clone();
+                Box::new(Bbr::new(now, current_mtu, initial_window, self.seed, in_flight))
+            }
         };
         Box::new(Probed { inner, probe: self.probe.clone(), mtu: current_mtu })
     }
@@ -141,8 +146,8 @@ struct Probed {
 
 impl Controller for Probed {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
-        self.probe.in_flight.fetch_add(bytes, Ordering::Relaxed);
         self.inner.on_sent(now, bytes, last_packet_number);
+        self.probe.in_flight.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
@@ -198,7 +203,8 @@ mod tests {
     fn regression_two_large_datagrams_did_not_fit_into_the_least_window() {
         for congestion in [Congestion::Cubic, Congestion::NewReno, Congestion::Bbr] {
             for mtu in [8972, 65_507] {
-                let build = |mtu| Arc::new(ProbedFactory { probe: Arc::default(), congestion }).build(instant(), mtu);
+                let build =
+                    |mtu| Arc::new(ProbedFactory { probe: Arc::default(), congestion, seed: 1 }).build(instant(), mtu);
                 let mut found = build(1200);
                 found.on_mtu_update(mtu);
                 let mut shrunk = build(mtu);
@@ -217,7 +223,7 @@ mod tests {
     fn two_datagrams_fit_into_the_initial_window_whatever_their_size() {
         for congestion in [Congestion::Cubic, Congestion::NewReno, Congestion::Bbr] {
             for mtu in [1200, 1452, 9000, u16::MAX] {
-                let factory = ProbedFactory { probe: Arc::default(), congestion };
+                let factory = ProbedFactory { probe: Arc::default(), congestion, seed: 1 };
                 let window = Arc::new(factory).build(instant(), mtu).window();
                 assert!(window >= 2 * u64::from(mtu), "{congestion:?}, {mtu}: {window}");
             }

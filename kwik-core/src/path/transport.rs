@@ -15,6 +15,8 @@ use crate::protocol_event::EventDetail;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PathSettings {
     pub(crate) transport: TransportConfig,
+    /// What the path's congestion controller draws follows from it.
+    pub(crate) seed: u64,
     pub(crate) mtu: MtuBounds,
     /// By how much the endpoint may be late with a keep-alive.
     pub(crate) timer_slack: Duration,
@@ -61,7 +63,11 @@ pub(super) fn transport_config(
         .mtu_discovery_config(Some(mtu))
         .initial_rtt(rtt_initial)
         .ack_frequency_config(ack_frequency.map(ack_frequency_config))
-        .congestion_controller_factory(Arc::new(ProbedFactory { probe: probe.clone(), congestion }));
+        .congestion_controller_factory(Arc::new(ProbedFactory {
+            probe: probe.clone(),
+            congestion,
+            seed: settings.seed,
+        }));
     transport
 }
 

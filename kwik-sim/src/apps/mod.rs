@@ -6,6 +6,7 @@
 
 pub mod bulk;
 mod client;
+pub mod flows;
 mod granted;
 mod message;
 mod primary;

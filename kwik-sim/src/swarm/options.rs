@@ -177,7 +177,11 @@ impl Options {
         let servers = 1 + rng.index(if lies { 7 } else { 8 });
         let links: Vec<Vec<Link>> = (0..1 + rng.index(3)).map(|_| (0..servers).map(|_| link(rng)).collect()).collect();
         let tls = if rng.below(10) == 0 { TlsMode::Real } else { TlsMode::Null };
-        let congestion = if rng.below(4) == 0 { Congestion::Bbr } else { Congestion::Cubic };
+        let congestion = match rng.below(3) {
+            0 => Congestion::Bbr,
+            1 => Congestion::Cubic,
+            _ => Congestion::NewReno,
+        };
         let tight = if rng.below(3) == 0 { *rng.pick(&Tight::ALL).unwrap_or(&Tight::Nothing) } else { Tight::Nothing };
         let byzantine = lies.then(|| byzantine(rng)).flatten();
         let invalid_path = if rng.below(6) == 0 { rng.pick(&InvalidPath::ALL).copied() } else { None };
