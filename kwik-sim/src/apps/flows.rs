@@ -12,6 +12,7 @@ use crate::app::{App, Context};
 use crate::content::RepeatedContent;
 use crate::fleet::{Fleet, FleetBuilder, SERVER_NAME};
 use crate::link::Link;
+use crate::node::NodeConfig;
 use crate::world::WorldConfig;
 
 /// One flow.
@@ -42,7 +43,7 @@ impl Flows {
     #[must_use]
     pub fn new(config: WorldConfig, limits: &Limits, link: &Link, flows: &[Flow]) -> Self {
         let builder = FleetBuilder::new(config).client(|node| node.set_limits(limits));
-        let adjust = |number: usize, node: &mut crate::NodeConfig| {
+        let adjust = |number: usize, node: &mut NodeConfig| {
             let mtu_max = node.transport.mtu_max;
             node.transport = flows[number].transport;
             node.transport.mtu_max = mtu_max;
