@@ -18,19 +18,6 @@ fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// Nothing but the controller holds a flow up.
-fn wide_limits() -> Limits {
-    let mut limits = Limits::default();
-    limits.quic_stream_receive_window_bytes = 16 << 20;
-    limits.quic_receive_window_bytes = 16 << 20;
-    limits.quic_send_window_bytes = 16 << 20;
-    limits.stream_window_bytes = 8 << 20;
-    limits.stream_window_bytes_max = 64 << 20;
-    limits.reassembly_budget_bytes = 128 << 20;
-    limits.reassembly_spans_stream = 8192;
-    limits
-}
-
 fn link(rtt_ms: u64, queue_ms: u64) -> Link {
     Link { queue_time: ms(queue_ms), ..Link::with_rate(RATE, ms(rtt_ms) / 2) }
 }
@@ -46,7 +33,7 @@ struct Measured(Flows);
 
 impl Measured {
     fn new(seed: u64, link: &Link, flows: &[Flow]) -> Self {
-        Self(Flows::new(WorldConfig::null_tls(seed), &wide_limits(), link, flows))
+        Self(Flows::new(WorldConfig::null_tls(seed), &Limits::default(), link, flows))
     }
 
     /// Mbit/s of each flow for a while.

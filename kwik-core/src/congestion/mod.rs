@@ -52,6 +52,8 @@ pub(crate) struct Bbr {
     full_rounds: u32,
     /// What is acknowledged or lost now was sent to probe for bandwidth.
     is_probing: bool,
+    /// The probe is over, and a round trip later all that was sent in it is acknowledged or lost, whatever the phase is then.
+    is_probe_ending: bool,
     /// Some of it was lost, and that counts.
     has_probe_lost: bool,
     /// Losses of this round that count.
@@ -109,6 +111,7 @@ impl Bbr {
             full_bandwidth: 0,
             full_rounds: 0,
             is_probing: false,
+            is_probe_ending: false,
             has_probe_lost: false,
             losses: 0,
             probe_rtt: ProbeRtt::new(now),
@@ -154,7 +157,7 @@ impl Bbr {
         if self.losses > 0 && !self.phase.is_probing() {
             self.model.lower(self.window);
         }
-        if self.phase == Phase::Down && self.phase_rounds == 1 {
+        if std::mem::take(&mut self.is_probe_ending) {
             // All that was sent to probe is acknowledged or lost (§5.3.3.6).
             self.is_probing = false;
             self.model.end_cycle();

@@ -201,6 +201,7 @@ impl Bbr {
 
     pub(super) fn begin_down(&mut self, now: Instant) {
         self.begin_cycle(now);
+        self.is_probe_ending = true;
         self.drain_rounds = 0;
         self.enter(Phase::Down);
     }
