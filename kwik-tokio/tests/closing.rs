@@ -8,6 +8,8 @@ use kwik_tokio::{
     Undelivered, WriteError,
 };
 
+use tokio::sync::Barrier;
+
 use crate::common::{Pair, check_to_end, limits, pair_with, pattern, within};
 
 const SIZES: [u64; 4] = [5, 3_000, 200_000, 10_000_000];
@@ -165,10 +167,13 @@ async fn both_close_and_both_have_all() {
     within(async {
         for size in SIZES {
             for (here, there, _listener) in both_ways(&Limits::default()).await {
-                let talk = |own: End, size: u64| async move {
+                // Who closes while the other still writes cuts it short.
+                let written = Barrier::new(2);
+                let talk = async |own: End, size: u64| {
                     let (mut out, mut into) = (own.open(), own.accept().await);
                     let reading = tokio::spawn(async move { check_to_end(&mut into, 0).await });
                     out.fill(size).await;
+                    written.wait().await;
                     own.close().await.unwrap();
                     reading.await.unwrap()
                 };

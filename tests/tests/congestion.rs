@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kwik_core::{AckFrequency, Congestion, Limits, TransportConfig};
 use kwik_sim::apps::flows::{Flow, Flows};
-use kwik_sim::{Link, Policer, WorldConfig};
+use kwik_sim::{Disturbance, Link, Policer, Rebind, WorldConfig};
 
 const REWRITE: &str = "cargo test -p kwik-tests --test congestion -- --ignored";
 const RATE: u64 = 20_000_000;
@@ -236,5 +236,24 @@ fn bbr_fills_links_and_leaves_their_queues_short() {
     let lost = |link: &str| figure(link, "Bbr", "% lost");
     assert!(rate("40 ms, queue 10 ms") > 0.93 && lost("40 ms, queue 10 ms") < 3.0);
     assert!(figure("40 ms, queue 400 ms", "Bbr", "ms RTT") <= 1.5 * 40.0);
+    assert!(lost("40 ms, policer 10 ms") < 10.0 && lost("40 ms, policer 100 ms") < 10.0);
     assert!(rate("40 ms, 0.1 % loss") > 0.9 && rate("40 ms, 1 % loss") > 0.88 && rate("40 ms, 5 % loss") > 0.8);
+}
+
+// ---- migration
+
+/// The controller of the new network path names no rate before its first round trip. What waited for its turn at the old
+/// rate had a deadline that was past from then on, and the server ran without end.
+#[test]
+fn regression_paced_flow_goes_on_when_its_client_moves() {
+    for congestion in CONTROLLERS {
+        let mut measured = Measured::new(1, &link(40, 100), &[flow(congestion)]);
+        measured.rates(1, ms(2000));
+        for round in 0..10 {
+            let client = measured.0.fleet.client;
+            measured.0.fleet.world.inject(Disturbance::Rebind { node: client, to: Rebind::Address });
+            let rate = measured.rates(1, ms(501 + round * 7))[0];
+            assert!(rate > 1.0, "{congestion:?}, move {round}: {rate} Mbit/s");
+        }
+    }
 }

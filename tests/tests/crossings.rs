@@ -20,6 +20,8 @@ const SECOND: Duration = Duration::from_secs(1);
 fn regression_streams_left_the_control_plane_no_credit() {
     let mut limits = Limits::default();
     limits.quic_receive_window_bytes = 64 * 1024;
+    // It stays as small, however much comes.
+    limits.bandwidth_delay_bytes_max = 32 * 1024;
     let mut fleet = Fleet::with(1, |config| config.limits(limits.clone()));
     let ends = fleet.connect();
     let (client, server) = (fleet.client, fleet.servers[0]);

@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kwik_core::{DelegateError, Dir, ErrorCode, GrantStatus, PathId, ReadError, Role, StreamOffset, TransportCode};
+use kwik_core::{
+    DelegateError, Dir, ErrorCode, GrantStatus, Limits, PathId, ReadError, Role, StreamOffset, TransportCode,
+};
 use kwik_sim::Link;
 use kwik_tests::{Ends, Fleet, LONG, pattern};
 
@@ -305,7 +307,10 @@ fn range_of_a_dead_secondary_finds_room_behind_what_was_written_far_ahead() {
     let bytes =
         |range: &Range<u64>| plan.slice(usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap());
     let mut fleet = Fleet::new(3);
-    let ends = fleet.connect();
+    // Nothing far ahead of the reader has credit, however much comes.
+    let mut limits = Limits::default();
+    limits.bandwidth_delay_bytes_max = 1 << 20;
+    let ends = fleet.connect_with(fleet.pki.client().limits(limits));
     let members = [1, 2].map(|server| (fleet.servers[server], fleet.join(ends, server)));
     let (here, there) = fleet.open(ends, Dir::Bi);
     let [doomed, _] = members.map(|(_, (path, _))| delegate(&mut fleet, ends, there, path, PART));

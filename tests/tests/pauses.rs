@@ -16,7 +16,7 @@ const TOTAL: u64 = 12 << 20;
 /// Longer than it takes to fill every window.
 const PAUSE: Duration = Duration::from_secs(5);
 /// What a session has beside what waits.
-const BESIDE: usize = 320 * 1024;
+const BESIDE: usize = 384 * 1024;
 /// The parts that several writers take turns with.
 const PART: u64 = 100_000;
 

@@ -23,7 +23,10 @@ struct JoinedServer {
 
 /// A session with every server of a fleet.
 fn all_joined(fleet: &mut Fleet) -> (Ends, Vec<JoinedServer>) {
-    let ends = fleet.connect();
+    // The window of a stream stays at 1 MiB, however much comes.
+    let mut limits = Limits::default();
+    limits.bandwidth_delay_bytes_max = 64 * 1024;
+    let ends = fleet.connect_with(fleet.pki.client().limits(limits));
     let members = (1..fleet.servers.len()).map(|server| {
         let (path, session) = fleet.join(ends, server);
         JoinedServer { server, path, session }

@@ -236,7 +236,9 @@ impl Bbr {
         const MARGIN: f64 = 0.99;
         let gain = self.pacing_gain();
         let rate = bytes(self.model.bandwidth() as f64 * gain * MARGIN * self.model.redundancy());
-        let floor = if self.is_full { 0 } else { self.startup_rate() };
+        // With less than the smallest window in a round trip, losses would take all of the rate with them.
+        let least = bytes(self.window_min() as f64 / self.model.srtt().as_secs_f64().max(1e-6));
+        let floor = if self.is_full { least } else { self.startup_rate() };
         let rate = rate.max(floor);
         // The application may have had little to send so far.
         if self.is_full || self.pacing_rate.is_none_or(|before| rate > before) {

@@ -59,6 +59,8 @@ impl Sampler {
     /// Records there are at most. Packets that were sent shortly after each other share one, so that memory does not follow
     /// the rate.
     const RECORDS_MAX: usize = 512;
+    /// Places that are kept while nothing is in flight.
+    const RECORDS_KEPT: usize = 8;
     /// Records are so many to a round trip at most.
     const PER_ROUND_TRIP: u32 = 64;
     /// Records are so far apart at least, however short the round trip.
@@ -132,6 +134,11 @@ impl Sampler {
         });
         self.delivered_at = now;
         self.first_sent = self.first_sent.max(batch.newest_sent);
+        if in_flight == 0 {
+            // No record is asked for any more. Most connections are idle most of the time.
+            self.records.clear();
+            self.records.shrink_to(Self::RECORDS_KEPT);
+        }
         if is_app_limited {
             self.app_limited_until = Some(self.delivered.saturating_add(in_flight));
         } else if self.app_limited_until.is_some_and(|until| self.delivered > until) {

@@ -44,7 +44,8 @@ impl Path {
     /// Why no more is sent now.
     pub(crate) fn blocked_by(&self) -> BlockedBy {
         let mtu = u64::from(self.quic.current_mtu());
-        if self.bytes_in_flight().saturating_add(mtu) > self.congestion_window() {
+        let is_full = self.bytes_in_flight().saturating_add(mtu) > self.congestion_window();
+        if is_full || self.pacer.deadline().is_some() {
             BlockedBy::Window
         } else if self.control.is_flushed() && self.carriers.is_flushed() {
             BlockedBy::Application

@@ -40,17 +40,20 @@ impl Windows {
         self.excess = self.excess.saturating_sub(bytes);
     }
 
-    /// Whether the window to receive into is smaller than `wanted` by so much that a larger one is worth a frame.
+    /// Whether the credit that the peer has is smaller than `wanted` by so much that more is worth a frame.
     fn is_short_of(&self, wanted: u64) -> bool {
-        wanted > self.receive.saturating_add(self.receive / 4)
+        let credit = self.receive.saturating_add(self.excess);
+        wanted > credit.saturating_add(credit / 4)
     }
 
     /// Lets the window to receive into grow towards `wanted` as far as there is `room`, or shrink if it is much too large.
     /// Returns whether it changed.
     fn fit_receive(&mut self, wanted: u64, room: u64) -> bool {
         if self.is_short_of(wanted) {
-            let step = (wanted - self.receive).min(room);
-            if step < Self::STEP && step < wanted - self.receive {
+            // A window that grows again gives no credit that the peer still has from before it shrank.
+            let missing = wanted - self.receive - self.excess;
+            let step = missing.min(room);
+            if step < Self::STEP && step < missing {
                 return false;
             }
             self.receive += step;
@@ -202,6 +205,23 @@ mod tests {
         assert_eq!(windows.excess, 4 * MIB);
         windows.on_read(10 * MIB);
         assert_eq!(windows.excess, 0);
+    }
+
+    /// QUIC gives credit for all by which a window grows, also for what it had before it shrank.
+    #[test]
+    fn regression_window_that_shrank_and_grew_gave_its_credit_twice() {
+        let mut windows = Windows { receive: 2 * MIB, ..Windows::default() };
+        let credit = |windows: &Windows| windows.receive + windows.excess;
+        assert!(windows.fit_receive(16 * MIB, u64::MAX));
+        for _ in 0..20 {
+            windows.fit_receive(2 * MIB, 0);
+            windows.on_read(MIB);
+            windows.fit_receive(16 * MIB, u64::MAX);
+            assert!(credit(&windows) <= 16 * MIB, "{windows:?}");
+        }
+        windows.on_read(16 * MIB);
+        windows.fit_receive(16 * MIB, u64::MAX);
+        assert_eq!((windows.receive, windows.excess), (16 * MIB, 0));
     }
 
     #[test]

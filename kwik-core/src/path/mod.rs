@@ -307,11 +307,13 @@ impl Path {
 
     pub(crate) fn poll_transmit(&mut self, now: Instant, max_datagrams: usize, buf: &mut Vec<u8>) -> Option<Transmit> {
         if self.mute {
+            self.pacer.stop_waiting();
             return None;
         }
         let mtu = usize::from(self.quic.current_mtu().max(1));
         // All datagrams of one call leave in one UDP send, which takes no more bytes than that.
-        let max_datagrams = max_datagrams.min(limits::UDP_BYTES_MAX / mtu).min(self.paced_datagrams(now, mtu));
+        let fitting = max_datagrams.min(limits::UDP_BYTES_MAX / mtu).max(1);
+        let max_datagrams = fitting.min(self.paced_datagrams(now, mtu));
         if max_datagrams == 0 {
             self.is_unsent = true;
             return None;
@@ -333,7 +335,10 @@ impl Path {
         match self.quic.congestion_state().metrics().pacing_rate {
             // What ends a connection waits for nothing.
             Some(bits) if !self.ended => self.pacer.datagrams(now, bits / 8, mtu as u64),
-            _ => usize::MAX,
+            _ => {
+                self.pacer.stop_waiting();
+                usize::MAX
+            }
         }
     }
 

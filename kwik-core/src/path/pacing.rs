@@ -59,6 +59,11 @@ impl Pacer {
         self.bytes = (self.bytes - bytes as f64).max(0.0);
     }
 
+    /// Nothing that waits is paced any more.
+    pub(super) fn stop_waiting(&mut self) {
+        self.waits_until = None;
+    }
+
     /// When more may leave, if something waits for that.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.waits_until

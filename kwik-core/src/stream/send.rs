@@ -343,8 +343,8 @@ impl SendStream {
         changed
     }
 
-    /// The grant of this part was revoked: the client already knows that no more comes. A part that was sent whole
-    /// ends as it would have.
+    /// The grant of this part was revoked: the client already knows that no more comes. A part that was sent whole, and was
+    /// not reset, ends as it would have.
     pub(super) fn revoke(&mut self) -> bool {
         if self.is_part_sent() {
             return false;
