@@ -17,8 +17,7 @@ pub enum Congestion {
     /// New Reno (RFC 9002 §7), the simplest.
     NewReno,
     /// BBR, version 3 (draft-ietf-ccwg-bbr): measures the path, keeps queues short, and is not slowed by random loss. Its
-    /// datagrams leave paced. For links that lose packets or have long queues: small messages over a fast network wait for
-    /// their turn more often than with the others.
+    /// datagrams leave paced.
     Bbr,
 }
 
