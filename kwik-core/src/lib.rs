@@ -68,6 +68,7 @@ pub mod limits;
 mod path;
 mod protocol_event;
 mod range_set;
+mod sched;
 mod session;
 mod status;
 mod stream;
@@ -93,6 +94,10 @@ pub use id::{
 pub use limits::{LimitError, Limits};
 pub use protocol_event::{BlockedBy, EventDetail, ProtocolEvent, ProtocolEventKind};
 pub use quinn_proto::{EcnCodepoint, Transmit};
+pub use sched::{
+    Adaptive, Assignment, DistributeError, DistributionReport, Distributor, EqualSplit, FixedChunks, HeldRange, Pieces,
+    Policy, ReadOrder, SourceReport, SourceView, View,
+};
 pub use session::{
     AddPathError, DelegateError, GrantInfo, PathError, PathEvent, PathInfo, PathStats, PathTarget, RawError, RawPacket,
     Role, Session, SessionEvent, SessionMut, SessionStats, Stream, StreamMut,

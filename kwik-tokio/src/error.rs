@@ -3,7 +3,8 @@
 use std::{io, net::SocketAddr, ops::Range, time::Duration};
 
 use kwik_core::{
-    ConfigError, ConnectError, DeadReason, ErrorCode, PathError, PathId, SessionError, StreamId, limits::RAW_BYTES_MAX,
+    ConfigError, ConnectError, DeadReason, DelegateError, DistributionReport, ErrorCode, PathError, PathId,
+    SessionError, StreamId, limits::RAW_BYTES_MAX,
 };
 
 use crate::session::SessionRef;
@@ -109,6 +110,34 @@ pub enum BindError {
     /// The endpoint was closed, or its runtime shut down.
     #[error("the endpoint was closed; make another one")]
     EndpointClosed,
+}
+
+/// Why a [`Distribution`](crate::Distribution) cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DistributeError {
+    /// The client wants no more of the stream.
+    #[error("the client stopped the stream with {0}")]
+    Stopped(ErrorCode),
+    /// The stream was reset here or dropped.
+    #[error("the stream is not open for writing")]
+    ClosedStream,
+    /// The session ended.
+    #[error("the session ended: {0}")]
+    Session(SessionError),
+    /// A range could not be left to a server: it overlaps what was written otherwise, or its request is too long.
+    #[error("a range could not be delegated: {0}")]
+    Refused(DelegateError),
+    /// There is nobody any more who could write what is left: every path is dead or was removed, and the primary writes
+    /// nothing or failed to read.
+    #[error("no source is left for the rest of the stream; add another path")]
+    NoSource {
+        /// Why the primary does not write any more, if it did.
+        #[source]
+        cause: Option<io::Error>,
+        /// What the sources did until then.
+        report: DistributionReport,
+    },
 }
 
 /// Why [`listen`](crate::listen()) failed.

@@ -83,6 +83,7 @@
 mod client;
 mod config;
 mod delegation;
+mod distribution;
 mod driver;
 mod endpoint;
 mod error;
@@ -98,10 +99,12 @@ use std::io;
 
 pub use bytes;
 pub use kwik_core::{
-    AckFrequency, Authorizer, Chunk, ClientConfig, ConfigError, Congestion, ConnectError, DeadReason, DelegateError,
-    Dir, EndpointStats, ErrorCode, GrantId, GrantInfo, Identity, IdentityError, Limits, OpenError, PathError,
-    PathEvent, PathId, PathInfo, PathPolicy, PathState, PathStats, PathTarget, PublicIdentity, RawPacket, Role,
-    SecondaryTrust, ServerConfig, SessionError, SessionId, SessionStats, Side, StreamId, StreamOffset, TransportCode,
+    AckFrequency, Adaptive, Assignment, Authorizer, Chunk, ClientConfig, ConfigError, Congestion, ConnectError,
+    DeadReason, DelegateError, Dir, DistributionReport, EndpointStats, EqualSplit, ErrorCode, FixedChunks, GrantId,
+    GrantInfo, HeldRange, Identity, IdentityError, Limits, OpenError, PathError, PathEvent, PathId, PathInfo,
+    PathPolicy, PathState, PathStats, PathTarget, Pieces, Policy, PublicIdentity, RawPacket, ReadOrder, Role,
+    SecondaryTrust, ServerConfig, SessionError, SessionId, SessionStats, Side, SourceReport, SourceView, StreamId,
+    StreamOffset, TransportCode, View,
 };
 pub use rustls;
 
@@ -109,10 +112,11 @@ pub use self::{
     client::{ClientSession, Server, dial},
     config::{EndpointConfig, Local},
     delegation::Delegation,
+    distribution::{Distribution, DistributionHandle},
     endpoint::{handle::Endpoint, workers::WorkerStats},
     error::{
-        AddPathError, BindError, DialError, ListenError, Lost, ReadError, ReadExactError, ReadToEndError,
-        RemovePathError, SendRawError, Undelivered, WriteError,
+        AddPathError, BindError, DialError, DistributeError, ListenError, Lost, ReadError, ReadExactError,
+        ReadToEndError, RemovePathError, SendRawError, Undelivered, WriteError,
     },
     listener::{Listener, listen},
     server::{PathEvents, ServerSession},

@@ -20,6 +20,7 @@ pub use self::{
 };
 use crate::{
     delegation::Delegation,
+    distribution::Distribution,
     error::{ReadError, ReadExactError, ReadToEndError, WriteError},
     session::StreamRef,
 };
@@ -243,6 +244,12 @@ impl ServerStream {
     #[must_use]
     pub fn range_writer(&self) -> RangeWriter {
         self.stream.send.range_writer()
+    }
+
+    /// See [`ServerSendStream::distribute`].
+    #[must_use]
+    pub fn distribute(&self, range: Range<u64>) -> Distribution {
+        self.stream.send.distribute(range)
     }
 
     /// See [`RangeWriter::write_at`].

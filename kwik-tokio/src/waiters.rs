@@ -68,6 +68,8 @@ pub(crate) struct Waiters {
     /// Tasks that write ranges beside the writer of a stream.
     pub(crate) range_writers: BTreeMap<StreamHandle, Arc<Notify>>,
     pub(crate) delegations: BTreeMap<GrantId, Arc<Notify>>,
+    /// Distributions that run, with their streams. Each looks at all that concerns it when it is woken.
+    pub(crate) distributions: Vec<(StreamHandle, Arc<Notify>)>,
     /// Raw packets whose sender waits, and the answer once there is one.
     pub(crate) receipts: BTreeMap<(PathId, u64), Option<Result<(), ErrorCode>>>,
     /// Made for the first who asks, since it has room for all events that are kept. `None` once the session is closed, so
@@ -87,7 +89,8 @@ impl Waiters {
     /// Notes what an event tells and collects whom it wakes.
     pub(crate) fn on_event(&mut self, event: SessionEvent, wakes: &mut Wakes) {
         match event {
-            SessionEvent::Incoming | SessionEvent::DelegationRoom(_) => {}
+            SessionEvent::Incoming => {}
+            SessionEvent::DelegationRoom(_) => self.wake_distributions(wakes),
             SessionEvent::Connected => {
                 self.is_connected = true;
                 wakes.notify(&self.signals.life);
@@ -97,6 +100,7 @@ impl Waiters {
             SessionEvent::Path(event) => {
                 wakes.notify(&self.signals.paths);
                 wakes.notify(&self.signals.raw_sent);
+                self.wake_distributions(wakes);
                 if let Some(events) = &self.path_events {
                     wakes.path_events.push((events.clone(), Some(event)));
                 }
@@ -108,11 +112,10 @@ impl Waiters {
                 }
                 wakes.notify(&self.signals.raw_sent);
             }
-            SessionEvent::Delegation(grant) => {
-                if let Some(changed) = self.delegations.get(&grant) {
-                    wakes.notify(changed);
-                }
-            }
+            SessionEvent::Delegation(grant) => match self.delegations.get(&grant) {
+                Some(changed) => wakes.notify(changed),
+                None => self.wake_distributions(wakes),
+            },
             SessionEvent::Closed(error) => self.on_closed(error, wakes),
         }
     }
@@ -122,6 +125,7 @@ impl Waiters {
         self.closed.get_or_insert(error);
         self.signals.all().for_each(|signal| wakes.notify(signal));
         self.delegations.values().chain(self.range_writers.values()).for_each(|changed| wakes.notify(changed));
+        self.wake_distributions(wakes);
         wakes.tasks.extend(std::mem::take(&mut self.readers).into_values());
         wakes.tasks.extend(std::mem::take(&mut self.writers).into_values());
         wakes.path_events.extend(self.path_events.take().map(|events| (events, None)));
@@ -133,6 +137,12 @@ impl Waiters {
         if let Some(writers) = self.range_writers.get(&stream) {
             wakes.notify(writers);
         }
+        let distributions = self.distributions.iter().filter(|(of, _)| *of == stream);
+        distributions.for_each(|(_, changed)| wakes.notify(changed));
+    }
+
+    fn wake_distributions(&self, wakes: &mut Wakes) {
+        self.distributions.iter().for_each(|(_, changed)| wakes.notify(changed));
     }
 
     fn on_stream_event(&mut self, event: &StreamEvent, wakes: &mut Wakes) {

@@ -12,6 +12,8 @@ mod config;
 mod delegation;
 mod destructors;
 #[cfg(test)]
+mod distribution;
+#[cfg(test)]
 mod echo;
 #[cfg(test)]
 mod endpoint;

@@ -41,6 +41,7 @@ const MAY_USE: &[(&str, &[&[&str]])] = &[
     ("config", &[BASE, &["auth", "protocol_event"]]),
     ("path", &[BASE, &["wire", "auth", "config", "congestion", "protocol_event"]]),
     ("session", &[BASE, &["wire", "auth", "config", "stream", "grant", "path", "protocol_event"]]),
+    ("sched", &[BASE, &["stream", "session"]]),
     ("endpoint", &[BASE, &["wire", "auth", "config", "stream", "path", "protocol_event", "session"]]),
     ("test_support", &[]),
     ("test_exports", &[BASE, &["wire", "auth", "config", "stream", "grant"]]),

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::content::{Library, parse_size};
+use crate::{
+    content::{Library, parse_size},
+    limit::Rate,
+};
 
 /// Fetches one file over one KWIK stream that several servers fill.
 ///
@@ -25,7 +28,11 @@ pub(crate) struct DemoArgs {
     /// Servers in all, the primary among them.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub(crate) servers: u8,
-    /// Crash a secondary when an eighth of the file has arrived.
+    /// How fast each server reads its file, in MiB a second, the primary first; 0 for no limit. Further servers are as fast
+    /// as the last.
+    #[arg(long = "limit", value_name = "RATE[,RATE…]", default_value = "50,30,20", value_delimiter = ',')]
+    pub(crate) limits: Vec<Rate>,
+    /// Crash a secondary when an eighth of the file has arrived, and something from every server.
     #[arg(long)]
     pub(crate) kill_one: bool,
     #[command(flatten)]
@@ -117,6 +124,9 @@ pub(crate) struct ServeArgs {
     /// The directory that `init` wrote.
     #[arg(long)]
     pub(crate) keys: PathBuf,
+    /// How fast the server reads its files, in MiB a second; 0 for no limit.
+    #[arg(long, value_name = "RATE", default_value = "0")]
+    pub(crate) limit: Rate,
     /// Offer the files of this directory.
     #[arg(long, conflicts_with_all = ["file", "size"])]
     dir: Option<PathBuf>,

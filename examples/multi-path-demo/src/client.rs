@@ -17,7 +17,6 @@ use tokio::{
 };
 
 use crate::{
-    certificates::WINDOW_BYTES,
     content::hex,
     message::{self, Acknowledgement, Header, Request, Trailer},
     report::{PathReport, Report},
@@ -56,7 +55,7 @@ pub(crate) async fn fetch(
 ) -> Result<Report> {
     let (mut send, mut recv) = session.open_stream_sync().await?.split();
     let started = Instant::now();
-    let request = Request { name: name.to_owned(), window_bytes: WINDOW_BYTES };
+    let request = Request { name: name.to_owned() };
     send.write_all(&message::line(&request)?).await?;
 
     let length = match in_time(message::read_line(&mut recv)).await? {
@@ -81,8 +80,9 @@ pub(crate) async fn fetch(
         ok: true,
         bytes: length,
         seconds,
+        seconds_alone: None,
         sha256,
-        lost_ranges_refilled: trailer.lost_ranges_refilled,
+        refilled_bytes: trailer.refilled_bytes,
         raw_round_trips: trailer.raw_round_trips,
         paths: paths.collect(),
     })

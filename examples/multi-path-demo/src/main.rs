@@ -18,8 +18,8 @@ mod cli;
 mod client;
 mod content;
 mod demo;
+mod limit;
 mod message;
-mod plan;
 mod primary;
 mod report;
 mod secondary;
@@ -38,6 +38,7 @@ use crate::{
     cli::{Cli, Command, ResultArgs, ServeArgs, ServeRole, server_name},
     client::{Progress, TemporaryFile},
     demo::Demo,
+    limit::Limit,
     report::Report,
     server::Site,
 };
@@ -83,6 +84,7 @@ async fn run(cli: Cli) -> Result<Option<Report>> {
             let demo = Demo {
                 library: args.content.library(),
                 servers: args.servers.into(),
+                limits: args.limits,
                 kill_one: args.kill_one,
                 output: args.result.output,
             };
@@ -123,7 +125,8 @@ async fn serve(role: ServeRole) -> Result<()> {
 async fn serve_until_interrupted(args: ServeArgs, config: ServerConfig, secondaries: Vec<PathTarget>) -> Result<()> {
     let listener = listen(args.listen, config).await?;
     println!("listening on {}", listener.local_addr());
-    let site = Arc::new(Site { library: args.library(), secondaries });
+    let limit = Arc::new(Limit::new(args.limit));
+    let site = Arc::new(Site { library: args.library(), secondaries, limit });
     tokio::select! {
         () = server::serve(&listener, site) => {}
         interrupted = tokio::signal::ctrl_c() => interrupted.context("interrupts cannot be received")?,

@@ -13,12 +13,10 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// The longest line or message, in bytes.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 
-/// Client to primary: which file, and how to send it.
+/// Client to primary: which file.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) name: String,
-    /// How far beyond the first missing byte the client takes bytes, whoever sends them.
-    pub(crate) window_bytes: u64,
 }
 
 /// Primary to client, before the file.
@@ -35,11 +33,11 @@ pub(crate) enum Header {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Trailer {
     pub(crate) sha256: String,
-    /// Ranges that a server did not deliver and another one filled.
-    pub(crate) lost_ranges_refilled: u64,
+    /// Bytes that a server was given and another one delivered.
+    pub(crate) refilled_bytes: u64,
     /// Questions by raw packet that were answered.
     pub(crate) raw_round_trips: u64,
-    /// How many ranges each path delivered.
+    /// How many ranges each path was given.
     pub(crate) ranges: BTreeMap<u32, u64>,
 }
 

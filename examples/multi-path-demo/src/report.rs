@@ -18,8 +18,10 @@ pub(crate) struct Report {
     pub(crate) ok: bool,
     pub(crate) bytes: u64,
     pub(crate) seconds: f64,
+    /// How long it took the first server alone, if that was tried.
+    pub(crate) seconds_alone: Option<f64>,
     pub(crate) sha256: String,
-    pub(crate) lost_ranges_refilled: u64,
+    pub(crate) refilled_bytes: u64,
     pub(crate) raw_round_trips: u64,
     pub(crate) paths: Vec<PathReport>,
 }
@@ -58,7 +60,7 @@ impl Report {
     pub(crate) fn table(&self) -> String {
         let mut table = format!(
             "{:>4}  {:<9}  {:<21}  {:>12}  {:>6}  {:>6}  {:>9}  {}\n",
-            "path", "role", "address", "bytes", "share", "chunks", "RTT", "state"
+            "path", "role", "address", "bytes", "share", "ranges", "RTT", "state"
         );
         for path in &self.paths {
             let share = percent(path.bytes, self.bytes);
@@ -69,8 +71,13 @@ impl Report {
         }
         let rate = self.bytes as f64 / self.seconds.max(f64::EPSILON) / (1024.0 * 1024.0);
         table += &format!("{} in {:.2} s, {rate:.0} MiB/s\n", HumanBytes(self.bytes), self.seconds);
+        if let Some(alone) = self.seconds_alone {
+            let gain = alone / self.seconds.max(f64::EPSILON);
+            table += &format!("the first server alone: {alone:.2} s; all together are {gain:.1} times as fast\n");
+        }
         table += &format!("SHA-256 {}\n", self.sha256);
-        table + &format!("{} raw round trips, {} lost ranges refilled", self.raw_round_trips, self.lost_ranges_refilled)
+        let refilled = HumanBytes(self.refilled_bytes);
+        table + &format!("{} raw round trips, {refilled} of one server delivered by another", self.raw_round_trips)
     }
 }
 

@@ -2,26 +2,29 @@
 //!
 //! A delegation is an accepted stream: its read half yields the primary's command, its write half takes the bytes.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, ensure};
 use kwik_tokio::{PathId, RawPacket, ServerSession, ServerStream, WriteError};
 
 use crate::{
     content::{Library, pieces},
     message::{self, Answer, Command, MESSAGE_BYTES_MAX, Question},
+    server::Site,
 };
 
 /// Bytes that are read and written at once.
-const PIECE_BYTES: u64 = 256 * 1024;
+const PIECE_BYTES: u64 = 64 * 1024;
 
 /// The code of a part that could not be written.
 const FAILED: u32 = 1;
 
 /// Serves until the session ends.
-pub(crate) async fn serve(session: &ServerSession, library: &Library) {
+pub(crate) async fn serve(session: &ServerSession, site: &Arc<Site>) {
     loop {
         tokio::select! {
-            Ok(stream) = session.accept_stream() => drop(tokio::spawn(fill(stream, library.clone()))),
-            Ok(packet) = session.recv_raw() => drop(tokio::spawn(answer(session.clone(), packet, library.clone()))),
+            Ok(stream) = session.accept_stream() => drop(tokio::spawn(fill(stream, Arc::clone(site)))),
+            Ok(packet) = session.recv_raw() => drop(tokio::spawn(answer(session.clone(), packet, site.library.clone()))),
             else => return,
         }
     }
@@ -42,8 +45,8 @@ async fn try_answer(session: &ServerSession, packet: &RawPacket, library: &Libra
 }
 
 /// Writes one delegated range.
-async fn fill(mut stream: ServerStream, library: Library) {
-    if let Err(error) = try_fill(&mut stream, &library).await {
+async fn fill(mut stream: ServerStream, site: Arc<Site>) {
+    if let Err(error) = try_fill(&mut stream, &site).await {
         // A primary that took the range back knows already.
         if !matches!(error.downcast_ref(), Some(WriteError::Stopped(_) | WriteError::Session(_))) {
             eprintln!("secondary: a range was not written: {error:#}");
@@ -53,15 +56,16 @@ async fn fill(mut stream: ServerStream, library: Library) {
     }
 }
 
-async fn try_fill(stream: &mut ServerStream, library: &Library) -> Result<()> {
+async fn try_fill(stream: &mut ServerStream, site: &Site) -> Result<()> {
     let request = stream.read_to_end(MESSAGE_BYTES_MAX).await?;
     let command: Command = message::decode(&request)?;
     let grant = stream.grant().context("the stream is not a delegated range")?;
     ensure!(grant.range.end - grant.range.start == command.length, "{command:?} does not fit {:?}", grant.range);
     let end = command.offset.checked_add(command.length).context("the range has no end")?;
 
-    let content = library.open(&command.name)?;
+    let content = site.library.open(&command.name)?;
     for piece in pieces(command.offset..end, PIECE_BYTES) {
+        site.limit.pass(piece.end - piece.start).await;
         stream.write_chunk(content.read(piece).await?).await?;
     }
     stream.finish()?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use kwik_tokio::{Listener, PathTarget, Role, ServerConfig, ServerSession, listen};
 use tokio::{runtime, sync::oneshot};
 
-use crate::{content::Library, primary, secondary};
+use crate::{content::Library, limit::Limit, primary, secondary};
 
 /// What a server has.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub(crate) struct Site {
     pub(crate) library: Library,
     /// The servers that it asks to help when it is the primary.
     pub(crate) secondaries: Vec<PathTarget>,
+    /// How fast it reads its files.
+    pub(crate) limit: Arc<Limit>,
 }
 
 /// Serves every session until the listener is closed.
@@ -26,7 +28,7 @@ pub(crate) async fn serve(listener: &Listener, site: Arc<Site>) {
 async fn serve_session(session: ServerSession, site: Arc<Site>) {
     match session.role() {
         Role::Primary => primary::serve(&session, &site).await,
-        Role::Secondary => secondary::serve(&session, &site.library).await,
+        Role::Secondary => secondary::serve(&session, &site).await,
         Role::Client => {}
     }
 }

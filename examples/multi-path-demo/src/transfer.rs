@@ -1,216 +1,123 @@
-//! The primary's work on one file: every chunk goes to whichever source has capacity, the primary itself being one.
+//! The primary's work on one file: it distributes the file over all servers that hold it, itself being one.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use kwik_tokio::{
-    DelegateError, Delegation, Lost, PathEvents, PathId, PathState, ServerSendStream, ServerSession, StreamOffset,
-    bytes::Bytes,
+    DistributionHandle, DistributionReport, PathId, PathState, PathTarget, ServerSendStream, ServerSession,
 };
-use tokio::task::JoinSet;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     content::Content,
-    message::{self, Command, Request},
-    plan::Plan,
+    message::{self, Answer, Command, Question},
+    server::Site,
 };
 
-/// Delegations of one path at a time: while one arrives the next is known, and a fast path asks for more sooner.
-const DELEGATIONS_PER_PATH: usize = 3;
-
-/// Bytes that the primary writes before it looks whether a path has capacity again.
-const PIECE_BYTES: usize = 64 * 1024;
-
-/// What the sources did.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    /// Ranges that each path delivered.
-    pub(crate) ranges: BTreeMap<PathId, u64>,
-    /// Ranges that one source did not deliver and another one did.
-    pub(crate) lost_ranges: u64,
-}
+/// How long a secondary may take to join and to say whether it holds a file. The transfer does not wait for it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A file on its way into a stream.
 pub(crate) struct Transfer<'a> {
-    session: &'a ServerSession,
-    stream: &'a mut ServerSendStream,
-    content: Content,
-    name: &'a str,
+    pub(crate) session: &'a ServerSession,
+    pub(crate) site: &'a Site,
+    pub(crate) content: Content,
+    pub(crate) name: &'a str,
     /// Where the file begins in the stream.
-    start: u64,
-    holders: Vec<PathId>,
-    plan: Plan,
-    /// The delegations whose end is not known, by where they begin in the file.
-    under_way: BTreeMap<u64, UnderWay>,
-    ends: JoinSet<(Arc<Delegation>, Result<(), Lost>)>,
-    own: Option<OwnChunk>,
-    tally: Tally,
+    pub(crate) start: u64,
 }
 
-/// A range that a secondary writes.
-struct UnderWay {
-    delegation: Arc<Delegation>,
-    is_revoked: bool,
+/// What a transfer came to.
+pub(crate) struct Tally {
+    pub(crate) report: DistributionReport,
+    /// Questions by raw packet that were answered.
+    pub(crate) raw_round_trips: u64,
 }
 
-/// A chunk that the primary writes itself.
-struct OwnChunk {
-    range: Range<u64>,
-    rest: Bytes,
-}
-
-impl<'a> Transfer<'a> {
-    pub(crate) fn new(
-        session: &'a ServerSession,
-        stream: &'a mut ServerSendStream,
-        content: Content,
-        request: &'a Request,
-        start: u64,
-        holders: Vec<PathId>,
-    ) -> Self {
-        let plan = Plan::new(content.length(), holders.len() + 1, request.window_bytes);
-        Self {
-            session,
-            stream,
-            content,
-            name: &request.name,
-            start,
-            holders,
-            plan,
-            under_way: BTreeMap::new(),
-            ends: JoinSet::new(),
-            own: None,
-            tally: Tally::default(),
-        }
-    }
-
-    /// Returns when the primary has written its chunks and the client has the others.
-    pub(crate) async fn run(mut self) -> Result<Tally> {
-        let mut events = self.session.path_events();
-        while !self.plan.is_done() {
-            while let Some(end) = self.ends.try_join_next() {
-                let (delegation, outcome) = end?;
-                self.settle(&delegation, outcome);
+impl Transfer<'_> {
+    /// Returns when the primary has written its ranges and the client has the others.
+    pub(crate) async fn run(&self, stream: &ServerSendStream) -> Result<Tally> {
+        let (start, length) = (self.start, self.content.length());
+        let (content, limit) = (self.content.clone(), Arc::clone(&self.site.limit));
+        let distribution = stream.distribute(start..start + length).source_local(move |range| {
+            let (content, limit) = (content.clone(), Arc::clone(&limit));
+            async move {
+                limit.pass(range.end - range.start).await;
+                content.read(range.start - start..range.end - start).await.map_err(std::io::Error::other)
             }
-            self.revoke_from_suspects();
-            if self.own.is_none() {
-                self.take_own_chunk().await?;
-            }
-            self.delegate()?;
-            if self.own.is_some() {
-                self.write_own_piece().await?;
-            } else if !self.plan.is_done() {
-                self.wait(&mut events).await?;
-            }
-        }
-        Ok(self.tally)
-    }
-
-    /// Gives the next chunks to the paths with capacity, the least busy one first.
-    fn delegate(&mut self) -> Result<()> {
-        let paths = self.session.active_paths();
-        let ready = paths.iter().filter(|path| path.state == PathState::Active && self.holders.contains(&path.id));
-        let mut loads: Vec<_> = ready.map(|path| (self.under_way_on(path.id).count(), path.id)).collect();
-        while let Some((load, path)) = loads.iter_mut().min() {
-            if *load >= DELEGATIONS_PER_PATH {
-                break;
-            }
-            let Some(range) = self.plan.take() else { break };
-            *load = if self.delegate_range(*path, range)? { *load + 1 } else { DELEGATIONS_PER_PATH };
-        }
-        Ok(())
-    }
-
-    /// Returns whether the path took the range.
-    fn delegate_range(&mut self, path: PathId, range: Range<u64>) -> Result<bool> {
-        let command = Command { name: self.name.to_owned(), offset: range.start, length: range.end - range.start };
-        let place = self.start + range.start..self.start + range.end;
-        let delegation = match self.stream.delegate_range(path, place, message::encode(&command)?) {
-            Ok(delegation) => Arc::new(delegation),
-            Err(DelegateError::PathDead(_) | DelegateError::TooMany) => {
-                self.plan.settle(&range, std::slice::from_ref(&range));
-                return Ok(false);
-            }
-            Err(error) => return Err(error).with_context(|| format!("{range:?} was not delegated to {path}")),
-        };
-        self.under_way.insert(range.start, UnderWay { delegation: Arc::clone(&delegation), is_revoked: false });
-        self.ends.spawn(async move {
-            let outcome = delegation.delivered().await;
-            (delegation, outcome)
         });
-        Ok(true)
-    }
-
-    /// A delegation is over. What is missing of it goes back to the plan.
-    fn settle(&mut self, delegation: &Delegation, outcome: Result<(), Lost>) {
-        let range = self.in_file(&delegation.range());
-        let missing: Vec<_> = match &outcome {
-            Ok(()) => Vec::new(),
-            Err(lost) => lost.missing.iter().map(|range| self.in_file(range)).collect(),
+        let answers = AtomicU64::new(0);
+        let handle = distribution.handle();
+        let mut distributed = pin!(distribution.run());
+        let report = tokio::select! {
+            report = &mut distributed => report?,
+            asked = self.ask_secondaries(&handle, &answers) => {
+                asked?;
+                distributed.await?
+            }
         };
-        let is_revoked = self.under_way.remove(&range.start).is_some_and(|range| range.is_revoked);
-        if missing.is_empty() {
-            *self.tally.ranges.entry(delegation.path()).or_default() += 1;
-        } else if !is_revoked {
-            // A server that gave up by itself would give up again.
-            self.holders.retain(|path| *path != delegation.path());
-        }
-        self.tally.lost_ranges += missing.len() as u64;
-        self.plan.settle(&range, &missing);
+        Ok(Tally { report, raw_round_trips: answers.into_inner() })
     }
 
-    /// Takes back what a path that fell silent still owes, rather than wait until it is known to be dead.
-    fn revoke_from_suspects(&mut self) {
-        for path in self.session.active_paths().iter().filter(|path| path.state == PathState::Suspect) {
-            let owed = self.under_way.values_mut().filter(|range| range.delegation.path() == path.id);
-            for range in owed.filter(|range| !range.is_revoked) {
-                eprintln!("primary: {} fell silent, {:?} is taken back", path.id, range.delegation.range());
-                range.is_revoked = true;
-                // One that ended meanwhile cannot be taken back, and its end is about to be seen.
-                let _ = range.delegation.revoke();
+    /// Has the client dial the secondaries that are not in the session, asks all by raw packet whether they hold the same
+    /// file, and makes those that do sources. One that cannot join, or is silent, costs speed only.
+    async fn ask_secondaries(&self, handle: &DistributionHandle, answers: &AtomicU64) -> Result<()> {
+        let question = message::encode(&Question { name: self.name.to_owned() })?;
+        let mut asked = JoinSet::new();
+        for target in self.site.secondaries.clone() {
+            let (session, question) = (self.session.clone(), question.clone());
+            asked.spawn(async move {
+                let address = target.address;
+                if let Err(error) = ask(&session, target, question).await {
+                    eprintln!("primary: the secondary at {address} does not help: {error:#}");
+                }
+            });
+        }
+        let (mut left, until) = (asked.len(), Instant::now() + ANSWER_TIMEOUT);
+        while left > 0 {
+            let Ok(packet) = timeout_at(until, self.session.recv_raw()).await else { break };
+            let packet = packet?;
+            let answer: Answer = message::decode(&packet.data)?;
+            // An answer about another file may be late.
+            if answer.name == self.name {
+                left -= 1;
+                answers.fetch_add(1, Ordering::Relaxed);
+                if answer.length == Some(self.content.length()) {
+                    self.add_source(handle, packet.from);
+                }
             }
         }
-    }
-
-    fn under_way_on(&self, path: PathId) -> impl Iterator<Item = &UnderWay> {
-        self.under_way.values().filter(move |range| range.delegation.path() == path)
-    }
-
-    async fn take_own_chunk(&mut self) -> Result<()> {
-        if let Some(range) = self.plan.take() {
-            let rest = self.content.read(range.clone()).await?;
-            self.own = Some(OwnChunk { range, rest });
-        }
         Ok(())
     }
 
-    /// Writes the next piece of the primary's own chunk. Its place is explicit: others write before and after it.
-    async fn write_own_piece(&mut self) -> Result<()> {
-        let Some(chunk) = &mut self.own else { return Ok(()) };
-        let place = self.start + chunk.range.end - chunk.rest.len() as u64;
-        let piece = chunk.rest.split_to(PIECE_BYTES.min(chunk.rest.len()));
-        self.stream.write_at(StreamOffset(place), piece).await?;
-        if chunk.rest.is_empty() {
-            self.plan.settle(&chunk.range, &[]);
-            self.own = None;
-            *self.tally.ranges.entry(PathId::PRIMARY).or_default() += 1;
-        }
-        Ok(())
+    fn add_source(&self, handle: &DistributionHandle, path: PathId) {
+        let (name, start) = (self.name.to_owned(), self.start);
+        handle.add_source(path, move |range: Range<u64>| {
+            let (offset, length) = (range.start - start, range.end - range.start);
+            // A command that cannot be encoded is one that the secondary refuses.
+            message::encode(&Command { name: name.clone(), offset, length }).unwrap_or_default().into()
+        });
     }
+}
 
-    /// Waits until there may be something to do: a delegation ended, or a path changed.
-    async fn wait(&mut self, events: &mut PathEvents) -> Result<()> {
-        tokio::select! {
-            Some(end) = self.ends.join_next() => {
-                let (delegation, outcome) = end?;
-                self.settle(&delegation, outcome);
-            }
-            event = events.recv() => drop(event.context("the session ended")?),
-        }
-        Ok(())
-    }
-
-    fn in_file(&self, range: &Range<u64>) -> Range<u64> {
-        range.start - self.start..range.end - self.start
-    }
+/// Asks one secondary, once it is in the session.
+async fn ask(session: &ServerSession, target: PathTarget, question: Vec<u8>) -> Result<()> {
+    let paths = session.all_paths();
+    let mut known = paths.iter().filter(|path| !path.state.is_dead() && path.identity == target.identity);
+    let path = match known.find(|path| path.state == PathState::Active) {
+        Some(path) => path.id,
+        None => session.add_path(target).await.context("it did not join")?,
+    };
+    session.send_raw(path, question).await.context("it did not take a question")
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::violation;
 use crate::error::{ErrorCode, Fault};
 use crate::id::{GrantId, PathId, StreamId};
-use crate::limits::Limits;
+use crate::limits::{GRANT_OVERLAP_MAX, Limits};
 use crate::status::GrantStatus;
 
 /// What a status changed.
@@ -16,7 +16,7 @@ pub(crate) struct Change {
     pub(crate) stream: StreamId,
     /// What the client has for good, now that the delegation is over.
     pub(crate) arrived: Vec<Range<u64>>,
-    /// What the client may lack for good.
+    /// What the client may lack for good, and nobody else is to write.
     pub(crate) missing: Vec<Range<u64>>,
 }
 
@@ -55,15 +55,16 @@ impl Delegations {
         self.outstanding_total < self.grants_session_max && self.outstanding_on(path) < self.grants_path_max
     }
 
-    /// Enters a grant for `path` to write `range` of a stream. The entry stays until it was forgotten here and its last
-    /// status came.
+    /// Enters a grant for `path` to write `range` of a stream; a copy, if another is to write it already, so that nothing of
+    /// it is missing when it is lost. The entry stays until it was forgotten here and its last status came.
     pub(crate) fn issue(
         &mut self,
         path: PathId,
         stream: StreamId,
         range: Range<u64>,
+        is_copy: bool,
     ) -> Result<GrantId, TooManyDelegations> {
-        if !self.has_room(path) {
+        if !self.has_room(path) || self.overlapping(stream, &range) >= GRANT_OVERLAP_MAX {
             return Err(TooManyDelegations);
         }
         let id = GrantId(self.next);
@@ -72,8 +73,20 @@ impl Delegations {
         self.outstanding_total += 1;
         let state = GrantStatus::Progress { delivered: 0 };
         let (is_outstanding, is_revoked, is_forgotten) = (true, false, false);
-        self.known.insert(id, DelegationEntry { path, stream, range, state, is_outstanding, is_revoked, is_forgotten });
+        let entry = DelegationEntry { path, stream, range, state, is_copy, is_outstanding, is_revoked, is_forgotten };
+        self.known.insert(id, entry);
         Ok(id)
+    }
+
+    /// Grants without a last status that overlap a range ([P-8.8]).
+    fn overlapping(&self, stream: StreamId, range: &Range<u64>) -> usize {
+        let overlaps = |entry: &&DelegationEntry| {
+            entry.is_outstanding
+                && entry.stream == stream
+                && entry.range.start < range.end
+                && range.start < entry.range.end
+        };
+        self.known.values().filter(overlaps).count()
     }
 
     /// The client reports a status of a grant. Returns what that changes, if anything: a status of a delegation that
@@ -149,7 +162,7 @@ impl Delegations {
             .map(|(id, entry)| {
                 let missing = vec![entry.range.clone()];
                 entry.move_to(GrantStatus::Lost { code, missing: missing.clone() });
-                Change { grant: *id, stream: entry.stream, arrived: Vec::new(), missing }
+                Change { grant: *id, stream: entry.stream, arrived: Vec::new(), missing: entry.freed(missing) }
             })
             .collect()
     }
@@ -186,6 +199,8 @@ struct DelegationEntry {
     stream: StreamId,
     range: Range<u64>,
     state: GrantStatus,
+    /// Another is to write the range already.
+    is_copy: bool,
     /// Whether the last status did not come yet.
     is_outstanding: bool,
     is_revoked: bool,
@@ -209,7 +224,12 @@ impl DelegationEntry {
             return Ok(None);
         }
         self.move_to(report);
-        Ok(Some(Change { grant, stream: self.stream, arrived, missing }))
+        Ok(Some(Change { grant, stream: self.stream, arrived, missing: self.freed(missing) }))
+    }
+
+    /// What may be written anew of what is missing: another is to write all of a copy already.
+    fn freed(&self, missing: Vec<Range<u64>>) -> Vec<Range<u64>> {
+        if self.is_copy { Vec::new() } else { missing }
     }
 
     /// A delegation that is settled stays as it is.

@@ -62,6 +62,16 @@ impl Path {
         self.bytes_sent
     }
 
+    /// Packet bytes that the peer acknowledged.
+    pub(crate) fn bytes_acknowledged(&self) -> u64 {
+        self.sent.bytes_acknowledged()
+    }
+
+    /// Packet bytes handed to QUIC that the peer did not acknowledge yet.
+    pub(crate) fn bytes_outstanding(&self) -> u64 {
+        self.sent.bytes_outstanding()
+    }
+
     pub(crate) fn packets_received(&self) -> u64 {
         self.inbound.packets.received()
     }

@@ -531,7 +531,7 @@ impl Path {
     pub(crate) fn submit_packet(&mut self, carrier: CarrierId, chunks: SmallVec<[Bytes; 4]>) -> PacketNumber {
         let number = self.sent.next();
         let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        self.sent.on_sent();
+        self.sent.on_sent(bytes);
         self.bytes_sent = self.bytes_sent.saturating_add(bytes);
         self.carriers.submit(&mut self.quic, carrier, chunks, &self.limits);
         self.note_sent("PACKET");
@@ -637,6 +637,6 @@ impl Path {
 
     /// Expects acknowledgements of packets that a test writes itself.
     pub(crate) fn pretend_sent(&mut self) {
-        (0..=limits::PACKETS_OUTSTANDING_MAX).for_each(|_| self.sent.on_sent());
+        (0..=limits::PACKETS_OUTSTANDING_MAX).for_each(|_| self.sent.on_sent(1));
     }
 }

@@ -16,8 +16,10 @@ use crate::wire::WireError;
 #[derive(Debug, Default)]
 pub(super) struct SentPackets {
     next: u64,
-    /// Whether the packets before `next` are acknowledged, beginning with the oldest that is not.
-    acknowledged: VecDeque<bool>,
+    /// The bytes of the packets before `next`, beginning with the oldest that is not acknowledged; none of those that are.
+    sizes: VecDeque<u32>,
+    bytes_outstanding: u64,
+    bytes_acknowledged: u64,
 }
 
 impl SentPackets {
@@ -30,9 +32,22 @@ impl SentPackets {
         self.next - self.oldest() < PACKETS_OUTSTANDING_MAX
     }
 
-    pub(super) fn on_sent(&mut self) {
-        self.acknowledged.push_back(false);
+    /// A packet was sent. It has a header at least.
+    pub(super) fn on_sent(&mut self, bytes: u64) {
+        let size = u32::try_from(bytes).unwrap_or(u32::MAX).max(1);
+        self.sizes.push_back(size);
+        self.bytes_outstanding += u64::from(size);
         self.next += 1;
+    }
+
+    /// Bytes of packets that are sent and not acknowledged.
+    pub(super) fn bytes_outstanding(&self) -> u64 {
+        self.bytes_outstanding
+    }
+
+    /// Bytes of packets that are acknowledged.
+    pub(super) fn bytes_acknowledged(&self) -> u64 {
+        self.bytes_acknowledged
     }
 
     /// Returns the packets acknowledged for the first time.
@@ -48,24 +63,27 @@ impl SentPackets {
             }
             // The decoder refuses ranges that overlap ([P-5.6]), so no packet comes twice.
             for number in range.start.max(oldest)..range.end {
-                let place = usize::try_from(number - oldest).ok().and_then(|place| self.acknowledged.get_mut(place));
-                if place.is_some_and(|place| !std::mem::replace(place, true)) {
+                let place = usize::try_from(number - oldest).ok().and_then(|place| self.sizes.get_mut(place));
+                let size = place.map_or(0, std::mem::take);
+                if size > 0 {
                     new.push(PacketNumber(number));
+                    self.bytes_outstanding = self.bytes_outstanding.saturating_sub(size.into());
+                    self.bytes_acknowledged = self.bytes_acknowledged.saturating_add(size.into());
                 }
             }
         }
-        while self.acknowledged.front() == Some(&true) {
-            self.acknowledged.pop_front();
+        while self.sizes.front() == Some(&0) {
+            self.sizes.pop_front();
         }
         Ok(new)
     }
 
     fn oldest(&self) -> u64 {
-        self.next - self.acknowledged.len() as u64
+        self.next - self.sizes.len() as u64
     }
 
     pub(super) fn is_all_acknowledged(&self) -> bool {
-        self.acknowledged.is_empty()
+        self.sizes.is_empty()
     }
 
     pub(super) fn sent(&self) -> u64 {
@@ -173,7 +191,7 @@ mod tests {
     #[test]
     fn acknowledgement_of_unsent_packet_is_a_violation() {
         let mut sent = SentPackets::default();
-        sent.on_sent();
+        sent.on_sent(100);
         assert_eq!(
             sent.on_ack(std::slice::from_ref(&(0..2))).map_err(|error| error.code),
             Err(TransportCode::PROTOCOL_VIOLATION)
@@ -216,7 +234,7 @@ mod tests {
         let mut sent = SentPackets::default();
         for _ in 0..PACKETS_OUTSTANDING_MAX {
             assert!(sent.has_room());
-            sent.on_sent();
+            sent.on_sent(100);
         }
         assert!(!sent.has_room());
         assert!(sent.on_ack(std::slice::from_ref(&(0..1))).is_ok());

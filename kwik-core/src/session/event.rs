@@ -123,8 +123,10 @@ pub struct PathInfo {
     pub rtt_min: Duration,
     /// Payload the client received lately, in bytes a second; it decays while nothing comes.
     pub rate_bytes_per_second: u64,
-    /// Payload the client received in all, in bytes.
+    /// Payload the client received in all, in bytes; over this server's own path, what it acknowledged.
     pub bytes: u64,
+    /// Of this server's own path: bytes handed to QUIC that the client did not acknowledge yet. 0 of others.
+    pub bytes_outstanding: u64,
 }
 
 /// One path as measured at this end.
@@ -140,6 +142,8 @@ pub struct PathStats {
     pub bytes_received: u64,
     /// Packet bytes handed to QUIC.
     pub bytes_sent: u64,
+    /// Of those, the ones the peer acknowledged.
+    pub bytes_acknowledged: u64,
     /// Packets received whole.
     pub packets_received: u64,
     /// Packets sent.
@@ -218,6 +222,14 @@ pub enum DelegateError {
         /// One past the last offset.
         end: u64,
     },
+    /// Part of a range that a second server was to write is nobody's yet.
+    #[error("offsets {start} to {end} were not all written or delegated; delegate them first")]
+    Uncovered {
+        /// First offset.
+        start: u64,
+        /// One past the last offset.
+        end: u64,
+    },
     /// The request does not fit a grant.
     #[error("the request has {len} bytes; at most {max} fit in a grant", max = limits::REQUEST_BYTES_MAX)]
     RequestTooLong {
@@ -254,6 +266,7 @@ impl From<ReserveError> for DelegateError {
             ReserveError::NotPrimary => Self::NotPrimary,
             ReserveError::Empty | ReserveError::TooLong => Self::EmptyRange,
             ReserveError::Overlap { start, end } => Self::Overlap { start, end },
+            ReserveError::Uncovered { start, end } => Self::Uncovered { start, end },
             ReserveError::Finished => Self::Finished,
             ReserveError::Stopped(code) => Self::Stopped(code),
             ReserveError::ClosedStream => Self::ClosedStream,

@@ -10,7 +10,6 @@ use super::{RoleState, Session};
 use crate::auth::PublicIdentity;
 use crate::error::{ErrorCode, SessionError};
 use crate::id::{GrantId, PathId, SessionId, StreamHandle, StreamId};
-use crate::path::Path;
 use crate::status::{GrantStatus, PathState};
 
 /// Looks: they change nothing and cost no turn.
@@ -118,7 +117,7 @@ impl Session {
         let paths = &self.common.paths;
         let id = paths.main_id();
         let identity = self.own_identity()?;
-        let info = |address, state: PathState, rtt: Duration, rtt_min: Duration, bytes| PathInfo {
+        let info = |address, state: PathState, rtt: Duration, rtt_min: Duration, bytes, bytes_outstanding| PathInfo {
             id,
             address,
             identity,
@@ -127,13 +126,15 @@ impl Session {
             rtt_min,
             rate_bytes_per_second: 0,
             bytes,
+            bytes_outstanding,
         };
         if let Some(path) = paths.main() {
             let (address, state) = (path.remote_address(), path.state().clone());
-            return Some(info(address, state, path.rtt(), path.rtt_min(), Path::bytes_sent(path)));
+            let (bytes, outstanding) = (path.bytes_acknowledged(), path.bytes_outstanding());
+            return Some(info(address, state, path.rtt(), path.rtt_min(), bytes, outstanding));
         }
         let closed = paths.closed(id)?;
-        Some(info(closed.address, closed.state.clone(), closed.rtt, closed.rtt_min, closed.bytes_sent))
+        Some(info(closed.address, closed.state.clone(), closed.rtt, closed.rtt_min, closed.bytes_acknowledged, 0))
     }
 
     fn own_identity(&self) -> Option<PublicIdentity> {
@@ -186,6 +187,18 @@ impl Stream<'_> {
     #[must_use]
     pub fn is_send_done(&self) -> bool {
         self.session.common.streams.is_send_done(self.stream)
+    }
+
+    /// How far the peer lets the stream be written now, as an offset. What lies beyond waits. `None` without a sending half.
+    #[must_use]
+    pub fn credit(&self) -> Option<u64> {
+        self.session.common.streams.send_limit(self.stream)
+    }
+
+    /// Bytes written here that were not handed to QUIC yet.
+    #[must_use]
+    pub fn bytes_buffered(&self) -> usize {
+        self.session.common.streams.send_buffered(self.stream)
     }
 
     /// Why the peer stopped this end's writing, if it did.

@@ -288,6 +288,22 @@ impl StreamMut<'_> {
         primary.delegate(common, self.stream, path, Extent::At(range), request)
     }
 
+    /// Primary: has the server of `path` write a range as well that was written here, or left to another path, and may be
+    /// late or never come. Whoever brings a byte first is the one who is read. It is no use to lose a copy: its range stays
+    /// with whom it was left to (PROTOCOL.md §8).
+    ///
+    /// # Errors
+    /// As [`StreamMut::delegate`], and [`DelegateError::Uncovered`].
+    pub fn delegate_copy(
+        &mut self,
+        path: PathId,
+        range: Range<u64>,
+        request: Bytes,
+    ) -> Result<GrantInfo, DelegateError> {
+        let (primary, common) = self.session.command().as_primary().ok_or(DelegateError::NotPrimary)?;
+        primary.delegate(common, self.stream, path, Extent::Copy(range), request)
+    }
+
     /// The application writes no more. What it wrote is finished.
     pub fn release_send(&mut self) {
         self.session.command().common.streams.release_send(self.stream);

@@ -294,10 +294,19 @@ impl SendStream {
         }
     }
 
-    /// Delegated bytes of the range arrived.
+    /// Whether all of a range is somebody's to write already, so that another may write the same bytes besides.
+    pub(super) fn check_covered(&self, range: &Range<u64>) -> Result<bool, WriteError> {
+        self.check_open()?;
+        Ok(self.covered.covers(range))
+    }
+
+    /// Delegated bytes of the range arrived. Who was to write them besides may have lost them before.
     pub(super) fn on_delivered(&mut self, range: Range<u64>) {
-        if let Some(shared) = &mut self.shared {
-            shared.delegated.remove(range);
+        let Some(shared) = &mut self.shared else { return };
+        shared.delegated.remove(range.clone());
+        for part in shared.lost.overlaps(range).collect::<Vec<_>>() {
+            shared.lost.remove(part.clone());
+            self.covered.insert(part);
         }
     }
 
@@ -490,6 +499,11 @@ impl SendStream {
         self.part().cloned()
     }
 
+    /// How far the peer lets it be written.
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
+    }
+
     pub(super) fn buffered_bytes(&self) -> usize {
         self.buffered
     }
@@ -531,10 +545,6 @@ impl SendStream {
 impl SendStream {
     pub(super) fn cursor(&self) -> u64 {
         self.cursor
-    }
-
-    pub(super) fn limit(&self) -> u64 {
-        self.limit
     }
 
     /// Ranges below the end that nobody wrote and nobody was asked to write.

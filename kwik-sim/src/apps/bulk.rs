@@ -1,22 +1,18 @@
-//! One large download that several servers share, for measurements: a client reads one stream, the primary hands out its
-//! ranges.
+//! One large download that several servers share, for measurements: a client reads one stream, the primary distributes it.
 
-mod open;
-mod shares;
-mod source;
-
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use kwik_core::{
-    ClientConfig, Dir, Limits, PathEvent, PathId, PathTarget, ReadError, Role, SessionEvent, SessionHandle, SessionMut,
-    StreamEvent, StreamHandle, WriteError,
+    Adaptive, ClientConfig, Congestion, Dir, DistributionReport, Distributor, Limits, PathEvent, PathId, PathTarget,
+    Policy, ReadError, ReadOrder, Role, SessionEvent, SessionHandle, SessionMut, StreamEvent, StreamHandle,
+    TransportConfig, WriteError,
 };
 
-use self::shares::Shares;
 use crate::app::{App, Context};
 use crate::content::RepeatedContent;
 use crate::fleet::{Fleet, FleetBuilder, SERVER_NAME};
@@ -24,41 +20,94 @@ use crate::link::Link;
 use crate::node::NodeConfig;
 use crate::world::WorldConfig;
 
+/// What is downloaded, and how.
+#[derive(Clone)]
+pub struct BulkPlan {
+    /// Bytes of the stream.
+    pub bytes: u64,
+    /// The link to each server, the primary's first, each the same in both directions.
+    pub links: Vec<Link>,
+    /// In which order the client reads.
+    pub order: ReadOrder,
+    /// Who writes what.
+    pub policy: fn(ReadOrder) -> Box<dyn Policy>,
+    /// The congestion controller of every node.
+    pub congestion: Congestion,
+    /// The limits of every node.
+    pub limits: Limits,
+}
+
+impl BulkPlan {
+    /// A download that is read in order, by the policy that adapts itself.
+    #[must_use]
+    pub fn new(bytes: u64, links: &[Link]) -> Self {
+        let policy = |order| -> Box<dyn Policy> { Box::new(Adaptive::new(order)) };
+        let congestion = TransportConfig::default().congestion;
+        Self { bytes, links: links.to_vec(), order: ReadOrder::Ordered, policy, congestion, limits: Limits::default() }
+    }
+}
+
 /// A world with one client that downloads once, and a server for each link.
 pub struct Bulk {
     /// The nodes.
     pub fleet: Fleet,
-    read: Rc<Cell<u64>>,
+    progress: Rc<RefCell<Progress>>,
+    report: Rc<RefCell<Option<DistributionReport>>>,
+}
+
+/// What the client has.
+#[derive(Default)]
+struct Progress {
+    read: u64,
+    /// When something was last read, or the download began.
+    read_at: Option<Instant>,
+    longest_gap: Duration,
 }
 
 /// The stream's content follows from it.
 const KEY: u64 = 0x6275_6c6b;
 
-/// What a server buffers of what it writes: so much that a path never waits for its application, and so little that a
-/// slow primary does not hold what others would bring sooner.
-const SEND_BUFFER_BYTES: usize = 128 * 1024;
-
 impl Bulk {
-    /// `bytes` bytes over `links`, the primary's first, each the same in both directions.
+    /// `bytes` bytes over `links`, as [`BulkPlan::new`] has it.
+    ///
+    /// # Panics
+    /// As [`Bulk::of`].
+    #[must_use]
+    pub fn new(config: WorldConfig, bytes: u64, links: &[Link]) -> Self {
+        Self::of(config, BulkPlan::new(bytes, links))
+    }
+
+    /// The download of a plan.
     ///
     /// # Panics
     /// If there is no link, or more links than a session has paths.
     #[must_use]
-    pub fn new(config: WorldConfig, bytes: u64, links: &[Link]) -> Self {
-        let mut limits = Limits::default();
-        limits.send_buffer_stream_bytes = SEND_BUFFER_BYTES;
-        let builder = FleetBuilder::new(config).client(|_| ());
-        let limited = |_, node: &mut NodeConfig| node.adjust_server(|server| server.limits(limits.clone()));
-        let mut fleet = builder.servers(links.len(), limited).build();
-        let targets: Vec<PathTarget> = (1..links.len()).map(|number| fleet.target(number)).collect();
-        for (server, link) in fleet.servers.iter().zip(links) {
+    pub fn of(config: WorldConfig, plan: BulkPlan) -> Self {
+        let adjust = |node: &mut NodeConfig| {
+            node.transport.congestion = plan.congestion;
+            node.set_limits(&plan.limits);
+        };
+        let builder = FleetBuilder::new(config).client(adjust);
+        let mut fleet = builder.servers(plan.links.len(), |_, node| adjust(node)).build();
+        let targets: Vec<PathTarget> = (1..plan.links.len()).map(|number| fleet.target(number)).collect();
+        let report = Rc::default();
+        for (server, link) in fleet.servers.iter().zip(&plan.links) {
             fleet.world.set_link_both(fleet.client, *server, link.clone());
-            fleet.world.set_app(*server, Box::new(BulkServer::new(bytes, targets.clone())));
+            let app = BulkServer::new(plan.clone(), targets.clone(), Rc::clone(&report));
+            fleet.world.set_app(*server, Box::new(app));
         }
-        let read = Rc::new(Cell::new(0));
-        let client = BulkClient::new(fleet.pki.client(), fleet.server_address(0), read.clone());
+        let progress = Rc::default();
+        let client = BulkClient {
+            config: fleet.pki.client().limits(plan.limits.clone()),
+            server: fleet.server_address(0),
+            content: RepeatedContent::new(KEY),
+            order: plan.order,
+            stream: None,
+            progress: Rc::clone(&progress),
+            is_done: false,
+        };
         fleet.world.set_app(fleet.client, Box::new(client));
-        Self { fleet, read }
+        Self { fleet, progress, report }
     }
 
     /// Runs until the client read the stream to its end, for at most `limit` of virtual time. Returns whether it did.
@@ -67,10 +116,28 @@ impl Bulk {
         self.fleet.world.run_until(limit, |world| world.is_app_done(client))
     }
 
-    /// What the client has read.
+    /// Runs until the client read so many bytes, for at most `limit` of virtual time. Returns whether it did.
+    pub fn run_until_read(&mut self, bytes: u64, limit: Duration) -> bool {
+        let progress = Rc::clone(&self.progress);
+        self.fleet.world.run_until(limit, |_| progress.borrow().read >= bytes)
+    }
+
+    /// What the client has read, in bytes.
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
-        self.read.get()
+        self.progress.borrow().read
+    }
+
+    /// The longest time in which the client read nothing, once it had begun.
+    #[must_use]
+    pub fn longest_gap(&self) -> Duration {
+        self.progress.borrow().longest_gap
+    }
+
+    /// What every server did, as the primary knows it; `None` before the session.
+    #[must_use]
+    pub fn report(&self) -> Option<DistributionReport> {
+        self.report.borrow().clone()
     }
 }
 
@@ -79,15 +146,10 @@ struct BulkClient {
     config: ClientConfig,
     server: SocketAddr,
     content: RepeatedContent,
+    order: ReadOrder,
     stream: Option<(SessionHandle, StreamHandle)>,
-    read: Rc<Cell<u64>>,
+    progress: Rc<RefCell<Progress>>,
     is_done: bool,
-}
-
-impl BulkClient {
-    fn new(config: ClientConfig, server: SocketAddr, read: Rc<Cell<u64>>) -> Self {
-        Self { config, server, content: RepeatedContent::new(KEY), stream: None, read, is_done: false }
-    }
 }
 
 impl App for BulkClient {
@@ -102,13 +164,21 @@ impl App for BulkClient {
         if self.stream != Some((session, stream)) {
             return;
         }
+        let now = cx.now();
         let Some(mut session) = cx.session_mut(session) else { return };
         loop {
-            match session.stream_mut(stream).read(usize::MAX) {
+            let mut stream = session.stream_mut(stream);
+            let chunk = match self.order {
+                ReadOrder::Ordered => stream.read(usize::MAX),
+                ReadOrder::Unordered => stream.read_unordered(usize::MAX),
+            };
+            match chunk {
                 Ok(chunk) => {
                     let wrong = self.content.first_difference(chunk.offset.0, &chunk.data);
-                    assert_eq!((wrong, chunk.offset.0), (None, self.read.get()), "wrong bytes, or not the next");
-                    self.read.set(self.read.get() + chunk.data.len() as u64);
+                    assert_eq!(wrong, None, "wrong bytes at {}", chunk.offset.0);
+                    let mut progress = self.progress.borrow_mut();
+                    assert!(self.order == ReadOrder::Unordered || chunk.offset.0 == progress.read, "not the next");
+                    progress.on_read(now, chunk.data.len() as u64);
                 }
                 Err(ReadError::Finished) => {
                     self.is_done = true;
@@ -124,12 +194,25 @@ impl App for BulkClient {
     }
 }
 
-/// Shares a stream among the servers of the session, or writes what it was granted.
+impl Progress {
+    fn on_read(&mut self, now: Instant, bytes: u64) {
+        let gap = self.read_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.longest_gap = self.longest_gap.max(gap);
+        self.read_at = Some(now);
+        self.read += bytes;
+    }
+}
+
+/// Distributes a stream to the servers of the session, or writes what it was granted.
 struct BulkServer {
-    bytes: u64,
+    plan: BulkPlan,
     targets: Vec<PathTarget>,
     content: RepeatedContent,
-    shares: Option<Shares>,
+    is_primary: bool,
+    distributor: Option<Distributor>,
+    session: Option<SessionHandle>,
+    is_finished: bool,
+    report: Rc<RefCell<Option<DistributionReport>>>,
     /// Where the paths lead that it added.
     paths: BTreeMap<PathId, PathTarget>,
     granted: VecDeque<GrantedRange>,
@@ -143,22 +226,62 @@ struct GrantedRange {
 }
 
 impl BulkServer {
-    fn new(bytes: u64, targets: Vec<PathTarget>) -> Self {
+    fn new(plan: BulkPlan, targets: Vec<PathTarget>, report: Rc<RefCell<Option<DistributionReport>>>) -> Self {
         Self {
-            bytes,
+            plan,
             targets,
             content: RepeatedContent::new(KEY),
-            shares: None,
+            is_primary: false,
+            distributor: None,
+            session: None,
+            is_finished: false,
+            report,
             paths: BTreeMap::new(),
             granted: VecDeque::new(),
         }
     }
 
     /// The primary adds another server to the client's session, maybe again.
-    fn add_path(&mut self, now: Instant, session: &mut SessionMut<'_>, target: PathTarget, is_known: bool) {
-        if let (Some(shares), Ok(path)) = (&mut self.shares, session.add_path(now, target.clone())) {
-            shares.add_path(path, is_known);
-            self.paths.insert(path, target);
+    fn add_path(&mut self, now: Instant, session: &mut SessionMut<'_>, target: PathTarget) {
+        let Ok(path) = session.add_path(now, target.clone()) else { return };
+        self.paths.insert(path, target);
+        if let Some(distributor) = &mut self.distributor {
+            distributor.add_source(now, path);
+        }
+    }
+
+    fn distribute(&mut self, cx: &mut Context<'_>, handle: SessionHandle) {
+        let now = cx.now();
+        let Some(mut session) = cx.session_mut(handle) else { return };
+        if self.distributor.is_none() {
+            let Some(stream) = session.accept_stream(Dir::Bi) else { return };
+            let policy = (self.plan.policy)(self.plan.order);
+            let mut distributor = Distributor::new(stream, 0..self.plan.bytes, policy);
+            distributor.add_source(now, PathId::PRIMARY);
+            self.paths.keys().for_each(|path| distributor.add_source(now, *path));
+            self.distributor = Some(distributor);
+        }
+        let Some(distributor) = &mut self.distributor else { return };
+        let mut is_answered = true;
+        while std::mem::take(&mut is_answered) {
+            if distributor.act(now, &mut session).is_err() {
+                return;
+            }
+            while let Some((path, range)) = distributor.poll_request() {
+                distributor.answer(path, range, Bytes::new());
+                is_answered = true;
+            }
+            while let Some(range) = distributor.poll_own() {
+                distributor.supply(range.start, self.content.at(range.start, range.end - range.start));
+                is_answered = true;
+            }
+        }
+        *self.report.borrow_mut() = Some(distributor.report());
+        if !self.is_finished && distributor.is_done() {
+            self.is_finished = session.stream_mut(distributor.stream()).finish().is_ok();
+        }
+        if let Some(at) = distributor.poll_timeout() {
+            cx.wake_in(at.saturating_duration_since(now));
         }
     }
 
@@ -167,7 +290,8 @@ impl BulkServer {
             let range = session.stream(stream).grant().map_or(0..0, |grant| grant.range);
             self.granted.push_back(GrantedRange { stream, next: range.start, end: range.end });
         }
-        // One after the other: the first is what the reader waits for.
+        // One after the other: the lowest is what the reader waits for.
+        self.granted.make_contiguous().sort_by_key(|granted| granted.next);
         while self.granted.front_mut().is_some_and(|granted| granted.write(session, &self.content)) {
             self.granted.pop_front();
         }
@@ -194,27 +318,34 @@ impl GrantedRange {
 impl App for BulkServer {
     fn on_start(&mut self, _: &mut Context<'_>) {}
 
-    fn on_event(&mut self, cx: &mut Context<'_>, session: SessionHandle, event: SessionEvent) {
+    fn on_event(&mut self, cx: &mut Context<'_>, handle: SessionHandle, event: SessionEvent) {
         let now = cx.now();
-        let Some(mut session) = cx.session_mut(session) else { return };
+        let Some(mut session) = cx.session_mut(handle) else { return };
         match event {
             SessionEvent::Incoming if session.role() == Role::Primary => {
-                self.shares = Some(Shares::new(self.bytes, self.content.clone()));
+                (self.is_primary, self.session) = (true, Some(handle));
                 for target in self.targets.clone() {
-                    self.add_path(now, &mut session, target, false);
+                    self.add_path(now, &mut session, target);
                 }
             }
             // Its server may come back.
             SessionEvent::Path(PathEvent::Dead { path, .. }) => {
                 if let Some(target) = self.paths.remove(&path) {
-                    self.add_path(now, &mut session, target, true);
+                    self.add_path(now, &mut session, target);
                 }
             }
             _ => {}
         }
-        match &mut self.shares {
-            Some(shares) => shares.act(now, &mut session),
-            None => self.write_granted(&mut session),
+        if self.is_primary {
+            self.distribute(cx, handle);
+        } else {
+            self.write_granted(&mut session);
+        }
+    }
+
+    fn on_wake(&mut self, cx: &mut Context<'_>) {
+        if let Some(session) = self.session.filter(|_| self.distributor.is_some()) {
+            self.distribute(cx, session);
         }
     }
 }

@@ -16,6 +16,7 @@ use tokio::{io::AsyncWrite, sync::Notify};
 
 use crate::{
     delegation::Delegation,
+    distribution::Distribution,
     error::WriteError,
     session::{SessionRef, StreamRef},
     waiters::{Wakes, contained},
@@ -161,6 +162,10 @@ impl SendStream {
         RangeWriter { stream: self.stream.clone() }
     }
 
+    pub(crate) fn distribute(&self, range: Range<u64>) -> Distribution {
+        Distribution::new(self.stream.clone(), range)
+    }
+
     pub(crate) fn delegate(&mut self, path: PathId, len: u64, request: Bytes) -> Result<Delegation, DelegateError> {
         issue(&self.stream, path, |stream| stream.delegate(path, len, request))
     }
@@ -300,6 +305,29 @@ impl RangeWriter {
         let request = request.into();
         issue(&self.stream, path, |stream| stream.delegate_range(path, range, request))
     }
+
+    /// Has the server at `path` write a range as well that was written here, or left to another path, and may be late or
+    /// never come. Whoever brings a byte first is the one who is read. A copy that is lost leaves its range with whom it was
+    /// left to. Primary only.
+    ///
+    /// # Errors
+    /// [`DelegateError`], when nothing was delegated.
+    pub fn delegate_copy(
+        &self,
+        path: PathId,
+        range: Range<u64>,
+        request: impl Into<Bytes>,
+    ) -> Result<Delegation, DelegateError> {
+        let request = request.into();
+        issue(&self.stream, path, |stream| stream.delegate_copy(path, range, request))
+    }
+
+    /// How far the client lets the stream be written now, as an offset; what lies beyond waits. `None` once the stream takes no
+    /// more.
+    #[must_use]
+    pub fn credit(&self) -> Option<u64> {
+        self.stream.session.look(|session| session.stream(self.stream.handle).credit()).flatten()
+    }
 }
 
 impl fmt::Debug for RangeWriter {
@@ -421,6 +449,39 @@ impl ServerSendStream {
     #[must_use]
     pub fn range_writer(&self) -> RangeWriter {
         self.stream.range_writer()
+    }
+
+    /// Has several servers write `range` of the stream, each what it can deliver, the primary among them if it is to. Nobody
+    /// may write the range otherwise. The cursor of plain writes does not move: what follows the range is written with
+    /// [`write_at`](Self::write_at). Primary only.
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     stream: &kwik_tokio::ServerSendStream,
+    /// #     paths: &[kwik_tokio::PathId],
+    /// #     file: kwik_tokio::bytes::Bytes,
+    /// # ) -> Result<(), kwik_tokio::DistributeError> {
+    /// let mut distribution = stream.distribute(0..file.len() as u64);
+    /// for path in paths {
+    ///     // What the server of the path reads first.
+    ///     distribution = distribution.source(*path, |range| format!("{}..{}", range.start, range.end).into());
+    /// }
+    /// let report = distribution
+    ///     .source_local(move |range| {
+    ///         let bytes = file.slice(range.start as usize..range.end as usize);
+    ///         async move { Ok(bytes) }
+    ///     })
+    ///     .run()
+    ///     .await?;
+    /// for source in report.sources {
+    ///     println!("{}: {} bytes", source.path, source.bytes);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn distribute(&self, range: Range<u64>) -> Distribution {
+        self.stream.distribute(range)
     }
 
     /// See [`RangeWriter::write_at`].

@@ -13,7 +13,7 @@ fn new() -> Delegations {
 }
 
 fn issue(book: &mut Delegations, path: PathId, range: Range<u64>) -> GrantId {
-    book.issue(path, STREAM, range).unwrap()
+    book.issue(path, STREAM, range, false).unwrap()
 }
 
 /// What has arrived, and what is missing, for good.
@@ -161,10 +161,10 @@ fn caps_count_what_the_client_did_not_finish() {
     let first = issue(&mut book, ONE, 0..1);
     issue(&mut book, ONE, 1..2);
     assert!(!book.has_room(ONE) && book.has_room(TWO));
-    assert_eq!(book.issue(ONE, STREAM, 2..3), Err(TooManyDelegations));
+    assert_eq!(book.issue(ONE, STREAM, 2..3, false), Err(TooManyDelegations));
     issue(&mut book, TWO, 2..3);
     assert!(!book.has_room(TWO));
-    assert_eq!(book.issue(TWO, STREAM, 3..4), Err(TooManyDelegations));
+    assert_eq!(book.issue(TWO, STREAM, 3..4, false), Err(TooManyDelegations));
     assert!(book.on_status(first, GrantStatus::Delivered).unwrap().is_some());
     assert!(book.has_room(ONE) && book.has_room(TWO));
     assert_ne!(issue(&mut book, ONE, 3..4), first, "ids are never used again");
@@ -248,7 +248,7 @@ proptest! {
                     let room = untold.len() < 6 && untold.iter().filter(|fact| fact.path == path).count() < 3;
                     prop_assert_eq!(book.has_room(path), room);
                     let id = GrantId(facts.len() as u64);
-                    let issued = book.issue(path, STREAM, 0..len);
+                    let issued = book.issue(path, STREAM, 0..len, false);
                     prop_assert_eq!(issued, room.then_some(id).ok_or(TooManyDelegations));
                     if room {
                         let (is_settled, is_reported, is_forgotten) = (false, false, false);

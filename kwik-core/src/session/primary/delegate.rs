@@ -25,6 +25,8 @@ pub(in crate::session) enum Extent {
     Next(u64),
     /// These.
     At(Range<u64>),
+    /// These, which another is to write already.
+    Copy(Range<u64>),
 }
 
 impl PrimaryRole {
@@ -56,14 +58,22 @@ impl PrimaryRole {
             return Err(DelegateError::TooMany);
         }
         let id = cx.streams.stream_id(stream).ok_or(DelegateError::ClosedStream)?;
+        let is_copy = matches!(extent, Extent::Copy(_));
         // Reserved last: no range may stay reserved for a grant that is not issued.
         let range = match extent {
             Extent::Next(len) => cx.streams.reserve(stream, len)?,
             Extent::At(range) => cx.streams.reserve_range(stream, range)?,
+            Extent::Copy(range) => {
+                cx.streams.check_copy(stream, &range)?;
+                range
+            }
         };
-        // `has_room` was asked above, so this does not fail.
-        let Ok(grant) = self.delegations.issue(path, id, range.clone()) else {
-            cx.streams.unreserve(id, std::slice::from_ref(&range));
+        let Ok(grant) = self.delegations.issue(path, id, range.clone(), is_copy) else {
+            // Too many others overlap it.
+            if !is_copy {
+                cx.streams.unreserve(id, std::slice::from_ref(&range));
+            }
+            self.crowded.insert(path);
             return Err(DelegateError::TooMany);
         };
         // The path was found above, so it has a sequence.

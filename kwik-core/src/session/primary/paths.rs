@@ -180,6 +180,7 @@ impl PrimaryRole {
             rtt_min: Duration::ZERO,
             rate_bytes_per_second: 0,
             bytes: 0,
+            bytes_outstanding: 0,
         });
         self.commands.add_path(AddPath {
             path,

@@ -26,6 +26,14 @@ pub(crate) enum ReserveError {
         /// The end of the first such range.
         end: u64,
     },
+    /// Some of the bytes of a copy are nobody's to write yet.
+    #[error("bytes {start}..{end} of the stream were not all written or delegated")]
+    Uncovered {
+        /// Where the range begins.
+        start: u64,
+        /// Where it ends.
+        end: u64,
+    },
     /// The stream was finished; only holes below its final size may be delegated.
     #[error("the stream is finished")]
     Finished,
@@ -75,6 +83,13 @@ impl StreamTable {
         self.check_delegation(range.end.saturating_sub(range.start))?;
         self.send_half(handle)?.stream.reserve_range(range.clone())?;
         Ok(range)
+    }
+
+    /// Whether all of a range was written here or left to another server, so that one more may write it.
+    pub(crate) fn check_copy(&mut self, handle: StreamHandle, range: &Range<u64>) -> Result<(), ReserveError> {
+        self.check_delegation(range.end.saturating_sub(range.start))?;
+        let is_covered = self.send_half(handle)?.stream.check_covered(range)?;
+        if is_covered { Ok(()) } else { Err(ReserveError::Uncovered { start: range.start, end: range.end }) }
     }
 
     /// Delegated ranges were lost: they can be written or delegated again. A stream the application no longer holds

@@ -46,6 +46,17 @@ impl StreamTable {
         !self.closed && recv.is_some_and(|half| !half.released && half.stream.is_open())
     }
 
+    /// How far a sending half may be written.
+    pub(crate) fn send_limit(&self, handle: StreamHandle) -> Option<u64> {
+        Some(self.streams.get(handle)?.send.as_ref()?.stream.limit())
+    }
+
+    /// What a sending half buffers, in bytes.
+    pub(crate) fn send_buffered(&self, handle: StreamHandle) -> usize {
+        let send = self.streams.get(handle).and_then(|stream| stream.send.as_ref());
+        send.map_or(0, |half| half.stream.buffered_bytes())
+    }
+
     /// The code the peer stopped a sending half with.
     pub(crate) fn stop_code(&self, handle: StreamHandle) -> Option<ErrorCode> {
         self.streams.get(handle)?.send.as_ref()?.stream.stop_code()

@@ -323,7 +323,9 @@ impl World {
         let Some(Grant { id, range, .. }) = self.grants.remove(&grant) else { return };
         let missing = self.table(CLIENT).gaps(id, range.clone());
         self.table(PRIMARY).unreserve(id, &missing);
-        self.table(PRIMARY).delivered(id, range);
+        let ends = missing.iter().map(|part| part.start).chain([range.end]);
+        let starts = [range.start].into_iter().chain(missing.iter().map(|part| part.end));
+        starts.zip(ends).for_each(|(start, end)| self.table(PRIMARY).delivered(id, start..end));
     }
 
     fn revoke(&mut self, pick: usize) {
