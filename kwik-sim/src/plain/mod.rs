@@ -1,7 +1,15 @@
-//! One large download over one connection of `quinn-proto` without KWIK, for measurements beside [`Bulk`](crate::apps::bulk::Bulk):
-//! the same world, link and congestion controller (cubic), and windows wide enough for any of them.
+//! Downloads over `quinn-proto` without KWIK, for measurements beside [`Bulk`](crate::apps::bulk::Bulk): one connection
+//! ([`Plain`]), and what people build by hand for several servers ([`Chunks`]). World and links are the same, and windows
+//! are wide enough for any of them.
 
+mod chunks;
+mod fetch;
 mod node;
+mod object;
+mod serve;
+mod source;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -10,14 +18,28 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use quinn_proto::congestion::{BbrConfig, CubicConfig};
 use quinn_proto::{Connection, Dir, Event, ServerConfig, StreamEvent, StreamId, TransportConfig, VarInt};
 
+pub use self::chunks::{Chunks, Strategy};
 use self::node::{Connections, Program, QuicNode};
 use crate::fleet::SERVER_NAME;
 use crate::link::Link;
 use crate::world::{World, WorldConfig};
 
-/// A world with a client that downloads without end, and a server.
+/// A congestion controller of `quinn-proto`.
+///
+/// Runs repeat with each of them. BBR draws without a seed where it begins a cycle of its pacing rate, but `quinn-proto`
+/// hands that rate to nobody, and no window follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlainCongestion {
+    /// CUBIC.
+    Cubic,
+    /// The experimental BBR.
+    Bbr,
+}
+
+/// A world with a client that downloads without end, and a server. The congestion controller is cubic.
 pub struct Plain {
     world: World,
     read: Rc<Cell<u64>>,
@@ -31,11 +53,11 @@ impl Plain {
         let (pki, now) = (world.pki(SERVER_NAME), world.now());
         let address = |last: u8| SocketAddr::from(([10, 0, 9, last], 4433));
         let mut server_config = ServerConfig::with_crypto(pki.quic_server(1));
-        server_config.transport_config(transport());
+        server_config.transport_config(transport(PlainCongestion::Cubic));
         let server = QuicNode::new(1, Some(server_config), EndlessServer::default());
         let read = Rc::<Cell<u64>>::default();
         let mut client = QuicNode::new(2, None, EndlessClient { stream: None, read: read.clone() });
-        client.dial(now, pki.quic_client(), transport(), address(1));
+        client.dial(now, pki.quic_client(), transport(PlainCongestion::Cubic), address(1));
         let server = world.add_raw_node(address(1), Box::new(server));
         let client = world.add_raw_node(address(2), Box::new(client));
         world.set_link_both(client, server, link);
@@ -101,12 +123,16 @@ impl Program for EndlessServer {
 }
 
 /// Windows wide enough for any link, and what else `quinn-proto` does unless told otherwise.
-fn transport() -> Arc<TransportConfig> {
+fn transport(congestion: PlainCongestion) -> Arc<TransportConfig> {
     const WINDOW: u32 = 128 << 20;
     let mut transport = TransportConfig::default();
     transport
         .stream_receive_window(VarInt::from_u32(WINDOW))
         .receive_window(VarInt::from_u32(WINDOW))
         .send_window(WINDOW.into());
+    match congestion {
+        PlainCongestion::Cubic => transport.congestion_controller_factory(Arc::new(CubicConfig::default())),
+        PlainCongestion::Bbr => transport.congestion_controller_factory(Arc::new(BbrConfig::default())),
+    };
     Arc::new(transport)
 }

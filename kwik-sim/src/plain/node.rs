@@ -25,6 +25,11 @@ pub(super) trait Program {
 
     /// Reads, writes and opens what it can, after datagrams, timeouts and their events.
     fn act(&mut self, now: Instant, connections: &mut Connections);
+
+    /// When to act at the latest. It must be later than the moment at which the program acted last.
+    fn wake_at(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// An endpoint that runs a program.
@@ -73,6 +78,11 @@ impl<P: Program> QuicNode<P> {
             self.endpoint.connect(now, config, server, SERVER_NAME).expect("name and address are valid");
         self.connections.insert(handle.0, connection);
         handle.0
+    }
+
+    /// What it runs.
+    pub(super) fn program_mut(&mut self) -> &mut P {
+        &mut self.program
     }
 
     /// Brings events to the program and lets it act.
@@ -141,7 +151,8 @@ impl<P: Program> RawNode for QuicNode<P> {
                 return Some((transmit.destination, datagram));
             }
         }
-        self.deadline = self.connections.values_mut().filter_map(Connection::poll_timeout).min();
+        let timeouts = self.connections.values_mut().filter_map(Connection::poll_timeout);
+        self.deadline = timeouts.chain(self.program.wake_at()).min();
         None
     }
 
