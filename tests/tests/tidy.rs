@@ -73,7 +73,7 @@ const SIM_MAY_USE: &[(&str, &[&[&str]])] = &[
     ("checks", &[PARTS_OF_A_WORLD, &["content", "world"]]),
     ("apps", &[PARTS_OF_A_WORLD, &["content", "world", "fleet", "checks"]]),
     ("report", &[PARTS_OF_A_WORLD]),
-    ("plain", &[PARTS_OF_A_WORLD, &["world", "fleet", "byzantine"]]),
+    ("plain", &[PARTS_OF_A_WORLD, &["content", "world", "fleet", "byzantine"]]),
     ("swarm", &[PARTS_OF_A_WORLD, &["tls", "world", "fleet", "byzantine", "checks", "apps"]]),
 ];
 

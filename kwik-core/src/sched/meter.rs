@@ -34,7 +34,16 @@ impl Meter {
     const LOW: u32 = 3;
 
     pub(super) fn new() -> Self {
-        Self { mark: None, mark_before: None, was_starved: false, samples: VecDeque::new(), rate: 0, is_starting: true, flat: 0, low: 0 }
+        Self {
+            mark: None,
+            mark_before: None,
+            was_starved: false,
+            samples: VecDeque::new(),
+            rate: 0,
+            is_starting: true,
+            flat: 0,
+            low: 0,
+        }
     }
 
     /// Bytes a second; 0 as long as nothing was measured.
