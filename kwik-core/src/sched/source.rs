@@ -244,7 +244,7 @@ impl Source {
 
     /// Looks at what became of its ranges. What will not come is open again.
     pub(super) fn look(&mut self, now: Instant, session: &mut SessionMut<'_>, open: &mut Open, primary_rtt: Duration) {
-        let (mut owes, mut delivered) = (0, self.settled);
+        let (mut owes, mut delivered, mut is_cut) = (0, self.settled, false);
         let mut held = std::mem::take(&mut self.held);
         held.retain_mut(|range| {
             let bytes = range.range.end - range.range.start;
@@ -260,6 +260,7 @@ impl Source {
                     return true;
                 }
                 Some(GrantStatus::Lost { code, missing }) => {
+                    is_cut = true;
                     let lost: u64 = missing.iter().map(|range| range.end - range.start).sum();
                     self.settled += bytes.saturating_sub(lost);
                     delivered += bytes.saturating_sub(lost);
@@ -281,7 +282,13 @@ impl Source {
         self.held = held;
         self.is_crowded = false;
         self.owes = owes;
-        self.on_delivered(now, delivered, primary_rtt);
+        if is_cut {
+            // What arrived of ranges that ended early is told at once, and says nothing of how fast it came.
+            (self.delivered, self.heard_at) = (delivered, self.heard_at.max(now));
+            self.meter.restart(now, delivered);
+        } else {
+            self.on_delivered(now, delivered, primary_rtt);
+        }
     }
 
     fn on_lost(&mut self, now: Instant, was_revoked: bool, is_revoked: bool, bytes: u64) {
