@@ -71,6 +71,9 @@ impl Adaptive {
             // QUIC takes what the path carries.
             return source.unsent < Self::OWN_UNSENT_BYTES.max(2 * range);
         }
+        if source.is_on_probation {
+            return source.owes == 0;
+        }
         if source.rate == 0 {
             // Servers of one client are often alike.
             let known = view.sources.iter().map(|other| other.rate).max().unwrap_or(0);

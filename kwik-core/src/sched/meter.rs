@@ -162,7 +162,7 @@ mod tests {
     fn started() -> (Meter, (Instant, u64)) {
         let (mut meter, mut clock) = (Meter::new(), (instant(), 0));
         meter.restart(clock.0, 0);
-        deliver(&mut meter, &mut clock, &[1000, 2000, 4000, 4000, 4000], false);
+        deliver(&mut meter, &mut clock, &[1000, 2000, 4000, 4000, 4000, 4000], false);
         (meter, clock)
     }
 
@@ -170,7 +170,7 @@ mod tests {
     fn start_ends_when_nothing_grows() {
         let (mut meter, mut clock) = (Meter::new(), (instant(), 0));
         meter.restart(clock.0, 0);
-        deliver(&mut meter, &mut clock, &[1000, 2000, 4000, 4000], false);
+        deliver(&mut meter, &mut clock, &[1000, 2000, 4000, 4000, 4000], false);
         assert!(meter.is_starting() && meter.rate() == 4000);
         deliver(&mut meter, &mut clock, &[4000], false);
         assert!(!meter.is_starting());
@@ -181,7 +181,7 @@ mod tests {
         let (mut meter, mut clock) = started();
         deliver(&mut meter, &mut clock, &[100; 20], true);
         assert_eq!(meter.rate(), 4000);
-        deliver(&mut meter, &mut clock, &[5000], true);
+        deliver(&mut meter, &mut clock, &[5000, 5000], true);
         assert_eq!(meter.rate(), 5000, "more than was known");
     }
 
@@ -190,8 +190,15 @@ mod tests {
         let (mut meter, mut clock) = started();
         deliver(&mut meter, &mut clock, &[1000, 1500], false);
         assert_eq!(meter.rate(), 4000);
-        deliver(&mut meter, &mut clock, &[1200], false);
-        assert_eq!(meter.rate(), 1500);
+        deliver(&mut meter, &mut clock, &[1200, 1200], false);
+        assert_eq!(meter.rate(), 1350);
+    }
+
+    #[test]
+    fn what_was_held_up_and_arrives_at_once_is_no_higher_rate() {
+        let (mut meter, mut clock) = started();
+        deliver(&mut meter, &mut clock, &[0, 8000, 4000], false);
+        assert!((4000..=6000).contains(&meter.rate()), "{}", meter.rate());
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 pub use self::adaptive::{Adaptive, ReadOrder};
+use self::meter::bytes_in;
 use self::open::Open;
 use self::own::OwnPart;
 pub use self::policy::{Assignment, EqualSplit, FixedChunks, HeldRange, Pieces, Policy, SourceView, View};
@@ -30,6 +31,10 @@ use crate::stream::WriteError;
 
 /// The most that is copied with one grant.
 const COPY_BYTES: u64 = 256 * 1024;
+
+/// How far ahead of the reader a source writes that stopped to deliver before, so that the reader need not wait for it if it
+/// does so again.
+const PROBATION_AHEAD: Duration = Duration::from_secs(1);
 
 /// Why a distribution cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -282,6 +287,7 @@ impl Distributor {
                 rate: source.meter.rate(),
                 is_starting: source.meter.is_starting(),
                 is_joined: source.standing == Standing::Joined,
+                is_on_probation: source.is_on_probation,
                 can_take: source.can_take(now) && start.is_some_and(|start| start < self.credit),
                 owes: source.owes,
                 unsent: source.unsent,
@@ -383,8 +389,14 @@ impl Distributor {
             let Some(Assignment { source, bytes }) = self.policy.next(&self.view(now, &views, floor)) else { break };
             let Some(view) = views.get(source).filter(|view| view.can_take && bytes > 0) else { break };
             let is_last = self.sources.iter().filter(|source| source.can_take(now)).count() <= 1;
-            let start = self.open.start_for(view.path, is_last);
-            let Some(range) = start.and_then(|start| self.open.take(start, bytes)) else { break };
+            let range = if view.is_on_probation && !is_last {
+                let rates = views.iter().map(|view| view.rate).fold(0, u64::saturating_add);
+                let ahead = floor.saturating_add(bytes_in(rates, PROBATION_AHEAD));
+                self.open.take_ahead(ahead.min(self.credit.saturating_sub(bytes)), bytes)
+            } else {
+                self.open.start_for(view.path, is_last).and_then(|start| self.open.take(start, bytes))
+            };
+            let Some(range) = range else { break };
             if let Some(own) = self.own.as_mut().filter(|_| view.path.is_primary()) {
                 self.sources[source].on_work(now, self.rtt);
                 own.assign(range);

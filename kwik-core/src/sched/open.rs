@@ -50,6 +50,17 @@ impl Open {
         Some(start..to)
     }
 
+    /// Takes bytes of the last range, at most `max`, that begin at `at`, or as near as there are any.
+    pub(super) fn take_ahead(&mut self, at: u64, max: u64) -> Option<Range<u64>> {
+        let (start, OpenRange { end, lost_by }) = self.ranges.pop_last()?;
+        let from = at.min(end.saturating_sub(max)).max(start);
+        let to = from.saturating_add(max).min(end);
+        self.left -= end - start;
+        self.insert(start..from, lost_by);
+        self.insert(to..end, lost_by);
+        Some(from..to)
+    }
+
     /// More of the stream is to be written.
     pub(super) fn add(&mut self, range: Range<u64>) {
         self.insert(range, None);
@@ -98,6 +109,16 @@ mod tests {
         assert_eq!(open.take(50, 1000), Some(50..150), "what was lost comes first");
         assert_eq!(open.take(700, 1000), Some(700..1000));
         assert!(open.is_empty() && open.take(0, 1).is_none());
+    }
+
+    #[test]
+    fn bytes_far_ahead_can_be_taken() {
+        let mut open = Open::default();
+        open.add(0..1000);
+        assert_eq!(open.take_ahead(600, 100), Some(600..700));
+        assert_eq!(open.take_ahead(2000, 100), Some(900..1000), "as near as there are any");
+        assert_eq!(open.take_ahead(0, 100), Some(700..800));
+        assert_eq!((open.left(), open.start()), (700, Some(0)));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct SourceView {
     pub is_starting: bool,
     /// Whether its path is active. Before, it can be granted ranges as well.
     pub is_joined: bool,
+    /// It stopped to deliver, and nothing came of what it was given since. It writes far ahead of the reader.
+    pub is_on_probation: bool,
     /// Whether it can take a range now, and there is one for it.
     pub can_take: bool,
     /// Bytes that were left to it and did not arrive, as far as is known.

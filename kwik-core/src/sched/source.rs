@@ -69,6 +69,8 @@ pub(super) struct Source {
     /// How often it did so lately, and when it last did.
     strikes: u32,
     struck_at: Instant,
+    /// It stopped to deliver, and nothing came of what it was given since.
+    pub(super) is_on_probation: bool,
     /// The last sample was far below its rate.
     was_low: bool,
     /// Ranges in a row that it gave back of itself.
@@ -113,6 +115,7 @@ impl Source {
             paused_until: None,
             strikes: 0,
             struck_at: now,
+            is_on_probation: false,
             was_low: false,
             refusals: 0,
             is_stalled: false,
@@ -271,6 +274,7 @@ impl Source {
                 }
                 // What was forgotten elsewhere was seen to arrive there.
                 Some(GrantStatus::Delivered) | None => {
+                    self.is_on_probation = false;
                     self.settled += bytes;
                     delivered += bytes;
                     self.refusals = 0;
@@ -316,6 +320,8 @@ impl Source {
         }
         self.delivered = delivered;
         self.heard_at = self.heard_at.max(now);
+        // What the primary sends is acknowledged in order, so this is no late answer.
+        self.is_on_probation &= !self.path.is_primary();
         let rate = self.meter.rate();
         let sample = self.meter.on_delivered(now, delivered, self.control_loop(primary_rtt));
         if let Some(sample) = sample {
@@ -371,7 +377,7 @@ impl Source {
 
     fn collapse(&mut self, now: Instant, rate: u64) {
         self.meter.collapse(rate);
-        self.is_stalled = true;
+        (self.is_stalled, self.is_on_probation) = (true, true);
         self.report.stalls += 1;
         self.pause(now);
     }

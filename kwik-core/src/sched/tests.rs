@@ -15,6 +15,7 @@ fn source(path: u32, rate: u64) -> SourceView {
         rate,
         is_starting: false,
         is_joined: true,
+        is_on_probation: false,
         can_take: true,
         owes: 0,
         unsent: 0,
