@@ -167,7 +167,8 @@ impl Fixture {
             10 => drop(stream.delegate(path, input.number(), Bytes::from_static(b"?"))),
             11 => {
                 let range = offset.0..offset.0.saturating_add(input.number());
-                drop(stream.delegate_range(path, range, Bytes::new()));
+                drop(stream.delegate_range(path, range.clone(), Bytes::new()));
+                drop(stream.delegate_copy(path, range, Bytes::new()));
             }
             12 => stream.release_send(),
             13 => stream.release_recv(),
@@ -178,6 +179,7 @@ impl Fixture {
                 assert_eq!(id, stream.id());
                 let facts = (stream.id(), stream.grant(), stream.is_send_done(), stream.stop_code());
                 assert!(facts.0.is_some() || facts.1.is_none(), "a grant of no stream");
+                assert!(stream.credit().is_some() || stream.bytes_buffered() == 0, "bytes of no stream");
             }
         }
     }
