@@ -36,6 +36,9 @@ const COPY_BYTES: u64 = 256 * 1024;
 /// does so again.
 const PROBATION_AHEAD: Duration = Duration::from_secs(1);
 
+/// What the reader waits for is given away in pieces of that many bytes.
+const URGENT_BYTES: u64 = 64 * 1024;
+
 /// Why a distribution cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DistributeError {
@@ -386,17 +389,22 @@ impl Distributor {
         let floor = self.floor();
         while !self.open.is_empty() {
             let views = self.views(now);
-            let Some(Assignment { source, bytes }) = self.policy.next(&self.view(now, &views, floor)) else { break };
-            let Some(view) = views.get(source).filter(|view| view.can_take && bytes > 0) else { break };
             let is_last = self.sources.iter().filter(|source| source.can_take(now)).count() <= 1;
-            let range = if view.is_on_probation && !is_last {
+            let next = self.policy.next(&self.view(now, &views, floor));
+            let is_urgent = next.is_none();
+            let Some(next) = next.or_else(|| self.urgent(&views, floor, is_last)) else { break };
+            let Assignment { source, bytes } = next;
+            let Some(view) = views.get(source).filter(|view| view.can_take && bytes > 0) else { break };
+            let range = if view.is_on_probation && !is_last && !is_urgent {
                 let rates = views.iter().map(|view| view.rate).fold(0, u64::saturating_add);
                 let ahead = floor.saturating_add(bytes_in(rates, PROBATION_AHEAD));
-                self.open.take_ahead(ahead.min(self.credit.saturating_sub(bytes)), bytes)
+                self.open.take_ahead(ahead, bytes, self.credit)
             } else {
-                self.open.start_for(view.path, is_last).and_then(|start| self.open.take(start, bytes))
+                // What lies beyond the credit would be in the way of what comes to lie before it.
+                let start = self.open.start_for(view.path, is_last);
+                start.and_then(|start| self.open.take(start, bytes.min(self.credit.saturating_sub(start))))
             };
-            let Some(range) = range else { break };
+            let Some(range) = range.filter(|range| !range.is_empty()) else { break };
             if let Some(own) = self.own.as_mut().filter(|_| view.path.is_primary()) {
                 self.sources[source].on_work(now, self.rtt);
                 own.assign(range);
@@ -406,6 +414,18 @@ impl Distributor {
                 self.leave(now, source, range, false);
             }
         }
+    }
+
+    /// The lowest bytes that did not arrive were given to nobody, and everybody has enough: the reader waits for them, so
+    /// whoever would be the first with them gets them, however much it has.
+    fn urgent(&self, views: &[SourceView], floor: u64, is_last: bool) -> Option<Assignment> {
+        let start = self.open.start().filter(|start| *start == floor)?;
+        let suits = |(_, view): &(usize, &SourceView)| {
+            view.can_take && self.open.start_for(view.path, is_last) == Some(start) && (view.is_joined || view.is_own())
+        };
+        let sources = views.iter().enumerate().filter(suits);
+        let (source, _) = sources.min_by_key(|(_, view)| (view.is_on_probation, view.ready_in))?;
+        Some(Assignment { source, bytes: URGENT_BYTES })
     }
 
     /// Leaves a range to a source, once the application gave the request for it.

@@ -50,11 +50,14 @@ impl Open {
         Some(start..to)
     }
 
-    /// Takes bytes of the last range, at most `max`, that begin at `at`, or as near as there are any.
-    pub(super) fn take_ahead(&mut self, at: u64, max: u64) -> Option<Range<u64>> {
-        let (start, OpenRange { end, lost_by }) = self.ranges.pop_last()?;
-        let from = at.min(end.saturating_sub(max)).max(start);
-        let to = from.saturating_add(max).min(end);
+    /// Takes bytes of the last range that begins below `limit`, at most `max` and none beyond the limit, that begin at `at`
+    /// or as near as there are any.
+    pub(super) fn take_ahead(&mut self, at: u64, max: u64, limit: u64) -> Option<Range<u64>> {
+        let (start, OpenRange { end, lost_by }) = self.ranges.range(..limit).next_back().map(|(at, range)| (*at, *range))?;
+        self.ranges.remove(&start);
+        let last = end.min(limit);
+        let from = at.min(last.saturating_sub(max)).max(start);
+        let to = from.saturating_add(max).min(last);
         self.left -= end - start;
         self.insert(start..from, lost_by);
         self.insert(to..end, lost_by);
@@ -115,10 +118,12 @@ mod tests {
     fn bytes_far_ahead_can_be_taken() {
         let mut open = Open::default();
         open.add(0..1000);
-        assert_eq!(open.take_ahead(600, 100), Some(600..700));
-        assert_eq!(open.take_ahead(2000, 100), Some(900..1000), "as near as there are any");
-        assert_eq!(open.take_ahead(0, 100), Some(700..800));
+        assert_eq!(open.take_ahead(600, 100, 1000), Some(600..700));
+        assert_eq!(open.take_ahead(2000, 100, 1000), Some(900..1000), "as near as there are any");
+        assert_eq!(open.take_ahead(0, 100, 1000), Some(700..800));
         assert_eq!((open.left(), open.start()), (700, Some(0)));
+        assert_eq!(open.take_ahead(900, 100, 850), Some(800..850), "none beyond the limit");
+        assert_eq!(open.take_ahead(900, 100, 0), None);
     }
 
     #[test]
