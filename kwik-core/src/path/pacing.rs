@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::congestion;
 
-/// Bytes that may be sent. There may be less than none: a datagram leaves as soon as there is one byte, and those that come
-/// later wait for what it took in advance. So a datagram that is long for its path is not held back until all of it is saved
-/// up.
+/// Bytes that may be sent. There may be less than none: a datagram that is long for its path leaves as soon as there is one
+/// byte, and those that come later wait for what it took in advance. It is not held back until all of it is saved up.
 #[derive(Debug)]
 pub(super) struct Pacer {
     bytes: f64,
@@ -38,10 +37,11 @@ impl Pacer {
         let idle = if is_idle { Self::IDLE_DATAGRAMS.saturating_mul(mtu) as f64 } else { 0.0 };
         let burst = Self::BURST_QUANTA * congestion::quantum(rate, mtu) as f64;
         self.fill(now, rate as f64, burst.max(idle));
-        // Who waits, waits for a millisecond's worth: what leaves together costs less. One datagram may be more than that.
-        let together = rate as f64 / 1000.0;
-        let awaited = if together < mtu as f64 { 1.0 } else { together };
-        let least = if self.waits_until.is_some() { awaited } else { 1.0 };
+        // Who waits, waits for a millisecond's worth: what leaves together costs less. Where a datagram is more than that, it
+        // is not waited for.
+        let (together, datagram) = (rate as f64 / 1000.0, mtu as f64);
+        let (awaited, needed) = if together < datagram { (1.0, 1.0) } else { (together, datagram) };
+        let least = if self.waits_until.is_some() { awaited } else { needed };
         // Deadlines are rounded.
         if self.bytes + 0.5 >= least {
             self.waits_until = None;
