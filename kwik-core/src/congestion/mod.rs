@@ -146,6 +146,9 @@ impl Bbr {
             self.count_drain_round();
             self.on_round(lost, sample.is_app_limited);
         }
+        if self.phase == Phase::Startup && !sample.is_app_limited && self.model.is_round_queued() {
+            self.enter(Phase::Settle);
+        }
         self.advance(now, in_flight);
         self.check_probe_rtt(now, sample.rtt, in_flight);
         self.set_pacing_rate();
@@ -238,10 +241,10 @@ impl Bbr {
         let rate = bytes(self.model.bandwidth() as f64 * gain * MARGIN * self.model.redundancy());
         // With less than the smallest window in a round trip, losses would take all of the rate with them.
         let least = bytes(self.window_min() as f64 / self.model.srtt().as_secs_f64().max(1e-6));
-        let floor = if self.is_full { least } else { self.startup_rate() };
-        let rate = rate.max(floor);
+        let is_starting = self.phase == Phase::Startup;
+        let rate = rate.max(if is_starting { self.startup_rate() } else { least });
         // The application may have had little to send so far.
-        if self.is_full || self.pacing_rate.is_none_or(|before| rate > before) {
+        if !is_starting || self.pacing_rate.is_none_or(|before| rate > before) {
             self.pacing_rate = Some(rate.max(1));
         }
     }

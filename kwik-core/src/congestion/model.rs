@@ -1,5 +1,6 @@
 //! What is known of the path (draft-ietf-ccwg-bbr §5.5): how much it delivers, how long it is, and how much it holds.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::bytes;
@@ -36,6 +37,8 @@ struct Latest {
     bandwidth: u64,
     delivered: u64,
     rtt: Option<Duration>,
+    /// Round trips that were measured.
+    rtts: u32,
 }
 
 /// How much is acknowledged at once beyond what the path delivers meanwhile (§5.5.9).
@@ -91,6 +94,7 @@ impl Model {
         }
         self.latest.delivered = self.latest.delivered.max(self.delivered.saturating_sub(sample.prior_delivered));
         self.latest.rtt = Some(self.latest.rtt.map_or(sample.rtt, |rtt| rtt.min(sample.rtt)));
+        self.latest.rtts += 1;
         self.rtt = sample.rtt;
         self.min_rtt.update(now, sample.rtt);
         let bandwidth = self.bandwidth();
@@ -134,7 +138,7 @@ impl Model {
         let most = match phase {
             Phase::Up => self.inflight_max.unwrap_or(u64::MAX),
             Phase::Down | Phase::Cruise | Phase::Refill | Phase::ProbeRtt => self.with_headroom(),
-            Phase::Startup | Phase::Drain => u64::MAX,
+            Phase::Startup | Phase::Settle | Phase::Drain => u64::MAX,
         };
         most.min(self.inflight_low.unwrap_or(u64::MAX))
     }
@@ -214,6 +218,16 @@ impl Model {
     /// Whether every round trip of this round was much longer than the shortest known.
     pub(super) fn is_round_long(&self) -> bool {
         self.latest.rtt.is_some_and(|rtt| self.is_long(rtt))
+    }
+
+    /// Whether so many round trips of this round were all longer than the shortest known that a queue must be growing
+    /// (RFC 9406 §4.2).
+    pub(super) fn is_round_queued(&self) -> bool {
+        const RTTS: u32 = 8;
+        const MARGIN: RangeInclusive<Duration> = Duration::from_millis(4)..=Duration::from_millis(16);
+        let (Some(shortest), Some(rtt)) = (self.min_rtt.get(), self.latest.rtt) else { return false };
+        let margin = (shortest / 8).clamp(*MARGIN.start(), *MARGIN.end());
+        self.latest.rtts >= RTTS && rtt > shortest.saturating_add(margin)
     }
 
     fn is_long(&self, rtt: Duration) -> bool {
