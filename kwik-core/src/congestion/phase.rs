@@ -114,8 +114,11 @@ impl Bbr {
     /// those would (§5.3.3.5).
     const CYCLE_ROUNDS_MAX: u64 = 63;
 
+    /// Rounds of cruising after which nothing of the last probe is under way or queued.
+    pub(super) const STEADY_ROUNDS: u64 = 2;
+
     pub(super) fn enter(&mut self, phase: Phase) {
-        (self.phase, self.phase_rounds) = (phase, 0);
+        (self.phase, self.phase_rounds, self.steady_since) = (phase, 0, None);
     }
 
     pub(super) fn pacing_gain(&self) -> f64 {
@@ -199,10 +202,12 @@ impl Bbr {
         }
     }
 
-    /// The next cycle begins, at a moment that other flows do not share (§5.3.3.5).
+    /// The next cycle begins, at a moment that other flows do not share (§5.3.3.5). A probe that lost packets may have cost
+    /// others theirs, who take long to recover from that: the next one comes later.
     pub(super) fn begin_cycle(&mut self, now: Instant) {
         self.cycle_since = now;
-        self.cycle_wait = Duration::from_millis(self.rng.random_range(1000..2000));
+        let wait = Duration::from_millis(self.rng.random_range(1000..2000));
+        self.cycle_wait = if self.has_probe_lost { 2 * wait } else { wait };
         self.cycle_round = self.rounds.count;
     }
 
