@@ -293,7 +293,8 @@ impl Bbr {
         }
         if !self.is_probing {
             self.losses += 1;
-            self.is_crowded |= is_steady;
+            // Who gives way to a policer lets it save up for the next probe.
+            self.is_crowded |= is_steady && self.model.has_queue();
             return;
         }
         // The first loss tells how much was too much; those after it were under way already.

@@ -202,8 +202,8 @@ impl Bbr {
         }
     }
 
-    /// The next cycle begins, at a moment that other flows do not share (§5.3.3.5). A probe that lost packets may have cost
-    /// others theirs, who take long to recover from that: the next one comes later.
+    /// The next cycle begins, at a moment that other flows do not share (§5.3.3.5). A probe that lost packets may
+    /// have cost others theirs, who take long to recover from that: the next one comes later.
     pub(super) fn begin_cycle(&mut self, now: Instant) {
         self.cycle_since = now;
         let wait = Duration::from_millis(self.rng.random_range(1000..2000));
