@@ -117,7 +117,8 @@ mod tests {
                     let (bytes, wakings) = second(rate, mtu, late);
                     let (most, least) = (rate as f64 * 1.01 + 2.0 * mtu as f64, rate as f64 * 0.97 - 2.0 * mtu as f64);
                     assert!((least..=most).contains(&(bytes as f64)), "{rate}, {mtu}, {late:?}: {bytes}");
-                    assert!(wakings <= 1010, "{rate}, {mtu}, {late:?}: {wakings}");
+                    // The part of a datagram that is left over makes the next wait shorter.
+                    assert!(wakings <= 2000, "{rate}, {mtu}, {late:?}: {wakings}");
                 }
             }
         }
