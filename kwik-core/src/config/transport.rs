@@ -12,12 +12,12 @@ use crate::limits;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Congestion {
     /// CUBIC (RFC 9438).
-    #[default]
     Cubic,
     /// New Reno (RFC 9002 §7), the simplest.
     NewReno,
     /// BBR, version 3 (draft-ietf-ccwg-bbr): measures the path, keeps queues short, and is not slowed by random loss. Its
     /// datagrams leave paced.
+    #[default]
     Bbr,
 }
 
@@ -47,7 +47,7 @@ impl Default for AckFrequency {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TransportConfig {
-    /// The congestion controller. CUBIC by default.
+    /// The congestion controller. BBR by default.
     pub congestion: Congestion,
     /// The UDP payload that every path is taken to carry at first, in bytes: 1200 to `mtu_max`. By default 1200, and towards
     /// an address of this host all that its interface carries. More saves the search of the first round trips where the
