@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cap::Cap;
 use kwik_core::{
-    ClientConfig, DatagramMeta, Dir, Endpoint, EndpointConfig, Identity, Limits, ReadError, ServerConfig, SessionEvent,
-    SessionHandle, StreamHandle, StreamOffset, WriteError,
+    ClientConfig, Congestion, DatagramMeta, Dir, Endpoint, EndpointConfig, Identity, Limits, ReadError, ServerConfig,
+    SessionEvent, SessionHandle, StreamHandle, StreamOffset, WriteError,
 };
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::RootCertStore;
@@ -47,6 +47,8 @@ impl Pair {
         let endpoint = |seed| {
             let mut config = EndpointConfig::new([seed; 32], Duration::from_secs(1_800_000_000));
             config.transport.mtu_max = Some(mtu_max);
+            // No time passes, in which paced datagrams could leave.
+            config.transport.congestion = Congestion::Cubic;
             Endpoint::new(config, now).expect("a valid configuration")
         };
         let (mut client, mut server) = (endpoint(1), endpoint(2));

@@ -111,7 +111,7 @@ impl EndpointConfig {
         Self { transport, limits, socket: SocketConfig::default(), workers: None }
     }
 
-    /// The congestion controller of every path. CUBIC by default.
+    /// The congestion controller of every path. BBR by default.
     pub fn congestion(mut self, congestion: Congestion) -> Self {
         self.transport.congestion = congestion;
         self

@@ -212,16 +212,17 @@ async fn stream_of_a_higher_priority_is_sent_first() {
         let urgent = streams.last_mut().unwrap();
         urgent.set_priority(10).unwrap();
         let urgent = urgent.id();
-        // All of it is written before the first datagram can leave.
+        // All of it is written before the first datagram can leave. What leaves at once is read in any order, and is less
+        // than ten streams: no more than ten datagrams.
         for stream in &mut streams {
-            stream.write_all(&pattern(0..10_000)).await.unwrap();
+            stream.write_all(&pattern(0..100_000)).await.unwrap();
         }
         drop(streams);
         let mut readers = JoinSet::new();
         for _ in 0..100 {
             let mut stream = server.accept_uni_stream().await.unwrap();
             readers.spawn(async move {
-                assert_eq!(check_to_end(&mut stream, 0).await, 10_000);
+                assert_eq!(check_to_end(&mut stream, 0).await, 100_000);
                 stream.id()
             });
         }

@@ -56,9 +56,10 @@ fn regression_streams_left_the_control_plane_no_credit() {
 #[test]
 fn regression_first_flight_after_a_pause_was_small() {
     let mut fleet = Fleet::new(1);
-    let ends = fleet.connect();
     let (client, server) = (fleet.client, fleet.servers[0]);
+    // From the begin: a round trip that becomes many times as long is a matter of its own.
     fleet.world.set_link_both(client, server, Link::with_delay(50 * MILLISECOND));
+    let ends = fleet.connect();
     let (here, there) = fleet.open(ends, Dir::Bi);
     let block = Bytes::from(vec![7; 64 * 1024]);
     let pump = |fleet: &mut Fleet, writes: bool, milliseconds: u32| {

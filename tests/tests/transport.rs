@@ -120,9 +120,14 @@ fn every_congestion_controller_begins_with_its_window() {
         fleet.world.run_for(Duration::from_millis(15));
         fleet.world.link_stats(server, client).sent_bytes - before
     };
-    for congestion in [Congestion::Cubic, Congestion::NewReno, Congestion::Bbr] {
+    for (congestion, expected) in [
+        (Congestion::Cubic, 10_000..20_000),
+        (Congestion::NewReno, 10_000..20_000),
+        // What leaves paced may be more.
+        (Congestion::Bbr, 32_000..50_000),
+    ] {
         let window = sent(congestion);
-        assert!((10_000..20_000).contains(&window), "{congestion:?}: {window}");
+        assert!(expected.contains(&window), "{congestion:?}: {window}");
     }
 }
 

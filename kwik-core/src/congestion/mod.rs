@@ -58,6 +58,10 @@ pub(crate) struct Bbr {
     has_probe_lost: bool,
     /// Losses of this round that count.
     losses: u32,
+    /// Some of them hit what was sent while nothing was probed for: others fill the path.
+    is_crowded: bool,
+    /// Since when nothing was probed for, and what the last probe queued is gone.
+    steady_since: Option<Instant>,
     probe_rtt: ProbeRtt,
     window: u64,
     /// The window to return to after a probe for the round trip, or after everything was lost.
@@ -114,6 +118,8 @@ impl Bbr {
             is_probe_ending: false,
             has_probe_lost: false,
             losses: 0,
+            is_crowded: false,
+            steady_since: None,
             probe_rtt: ProbeRtt::new(now),
             window: initial_window,
             window_before: 0,
@@ -146,6 +152,12 @@ impl Bbr {
             self.count_drain_round();
             self.on_round(lost, sample.is_app_limited);
         }
+        if self.phase == Phase::Startup && !sample.is_app_limited && self.model.is_round_queued() {
+            self.enter(Phase::Settle);
+        }
+        if self.phase == Phase::Cruise && self.phase_rounds >= Self::STEADY_ROUNDS {
+            self.steady_since.get_or_insert(now);
+        }
         self.advance(now, in_flight);
         self.check_probe_rtt(now, sample.rtt, in_flight);
         self.set_pacing_rate();
@@ -155,7 +167,7 @@ impl Bbr {
     /// A round trip is over.
     fn on_round(&mut self, lost: f64, is_app_limited: bool) {
         if self.losses > 0 && !self.phase.is_probing() {
-            self.model.lower(self.window);
+            self.model.lower(self.window, self.is_crowded);
         }
         if std::mem::take(&mut self.is_probe_ending) {
             // All that was sent to probe is acknowledged or lost (§5.3.3.6).
@@ -167,7 +179,7 @@ impl Bbr {
         }
         self.check_full(is_app_limited);
         self.probe_rtt.long_rounds = if self.model.is_round_long() { self.probe_rtt.long_rounds + 1 } else { 0 };
-        self.losses = 0;
+        (self.losses, self.is_crowded) = (0, false);
         self.model.begin_round();
     }
 
@@ -238,10 +250,10 @@ impl Bbr {
         let rate = bytes(self.model.bandwidth() as f64 * gain * MARGIN * self.model.redundancy());
         // With less than the smallest window in a round trip, losses would take all of the rate with them.
         let least = bytes(self.window_min() as f64 / self.model.srtt().as_secs_f64().max(1e-6));
-        let floor = if self.is_full { least } else { self.startup_rate() };
-        let rate = rate.max(floor);
+        let is_starting = self.phase == Phase::Startup;
+        let rate = rate.max(if is_starting { self.startup_rate() } else { least });
         // The application may have had little to send so far.
-        if self.is_full || self.pacing_rate.is_none_or(|before| rate > before) {
+        if !is_starting || self.pacing_rate.is_none_or(|before| rate > before) {
             self.pacing_rate = Some(rate.max(1));
         }
     }
@@ -275,11 +287,14 @@ impl Bbr {
         let Some(record) = self.sampler.at(sent).copied() else { return };
         let lost = self.sampler.lost().saturating_sub(record.lost);
         // No bytes: a router marked packets, since its queue is long.
-        if bytes > 0 && !self.model.is_loss_congestion(lost, record.in_flight) {
+        let is_steady = self.steady_since.is_some_and(|since| sent >= since);
+        if bytes > 0 && !self.model.is_loss_congestion(lost, record.in_flight, is_steady) {
             return;
         }
         if !self.is_probing {
             self.losses += 1;
+            // Who gives way to a policer lets it save up for the next probe.
+            self.is_crowded |= is_steady && self.model.has_queue();
             return;
         }
         // The first loss tells how much was too much; those after it were under way already.

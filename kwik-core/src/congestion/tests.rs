@@ -160,6 +160,48 @@ fn startup_finds_the_path_and_leaves_no_queue() {
 }
 
 #[test]
+fn doubling_ends_when_a_queue_grows() {
+    let mut run = Run::new(2_500_000, 200 * MILLISECOND);
+    run.queue = 100 * MILLISECOND;
+    run.run(secs(3));
+    let lost = run.sent * MTU - run.in_flight() - run.arrived;
+    // 352,000 bytes if the window doubles until packets are lost.
+    assert!(lost < 320_000, "{lost} bytes");
+    let bandwidth = run.bbr.model.max_bandwidth() as f64 / run.rate as f64;
+    assert!((0.95..1.05).contains(&bandwidth), "{bandwidth}");
+}
+
+/// What others queue says nothing of the path to who sends little.
+#[test]
+fn queue_of_others_does_not_end_the_start_of_an_application_that_sends_little() {
+    let mut run = Run::new(2_500_000, 40 * MILLISECOND);
+    for _ in 0..2000 {
+        run.busy = run.busy.max(run.now + 20 * MILLISECOND);
+        run.step(1);
+    }
+    assert_eq!(run.bbr.phase, Phase::Startup);
+}
+
+/// Others fill the queue, and lose packets as well.
+#[test]
+fn losses_between_probes_cost_bandwidth_where_there_is_a_queue() {
+    let lowest = |queue: Duration| {
+        let mut run = Run::new(2_500_000, 100 * MILLISECOND);
+        run.run(secs(3));
+        run.loses = 100;
+        let mut lowest = 1.0_f64;
+        for _ in 0..2000 {
+            run.busy = run.busy.max(run.now + queue);
+            run.step(usize::MAX);
+            lowest = lowest.min(run.bbr.model.bandwidth() as f64 / run.rate as f64);
+        }
+        lowest
+    };
+    let (random, crowded) = (lowest(Duration::ZERO), lowest(30 * MILLISECOND));
+    assert!(random > 0.95 && crowded < 0.9, "{random} if the path loses, {crowded} if others fill it");
+}
+
+#[test]
 fn random_loss_costs_no_more_than_itself() {
     for loses in [100, 50, 20] {
         let mut run = Run::new(2_500_000, 40 * MILLISECOND);

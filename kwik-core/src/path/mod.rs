@@ -134,6 +134,8 @@ pub(crate) struct Path {
     round_trips: RoundTrips,
     /// Whether QUIC has something that it was not asked for yet.
     is_unsent: bool,
+    /// Packets that were lost when QUIC was asked last and had something.
+    lost_noted: u64,
     /// Whether something may have happened that the session did not handle yet.
     has_news: bool,
     /// When the path is to be woken, unless it was touched since that was asked.
@@ -182,6 +184,7 @@ impl Path {
             windows: Windows::default(),
             round_trips: RoundTrips::new(now),
             is_unsent: false,
+            lost_noted: 0,
             has_news: true,
             deadline: None,
             local_address: None,
@@ -315,17 +318,21 @@ impl Path {
         let fitting = max_datagrams.min(limits::UDP_BYTES_MAX / mtu).max(1);
         let max_datagrams = fitting.min(self.paced_datagrams(now, mtu));
         if max_datagrams == 0 {
-            self.is_unsent = true;
+            // QUIC was not asked: it has what was lost since it was, and what was given to it, which is noted then.
+            self.is_unsent |= self.quic.stats().path.lost_packets != self.lost_noted;
             return None;
         }
         let before = self.probe.bytes_in_flight();
         let transmit = self.quic.untouched().poll_transmit(now, max_datagrams, buf);
-        if let Some(transmit) = &transmit
-            && self.probe.on_transmit(before, &self.quic.stats().frame_tx)
-        {
-            self.pacer.on_sent(transmit.size);
+        if let Some(transmit) = &transmit {
+            let stats = self.quic.stats();
+            self.lost_noted = stats.path.lost_packets;
+            if self.probe.on_transmit(before, &stats.frame_tx) {
+                self.pacer.on_sent(transmit.size);
+            }
         }
-        self.is_unsent = transmit.is_some();
+        // Who fills fewer datagrams than it may has no more.
+        self.is_unsent = transmit.as_ref().is_some_and(|transmit| transmit.size >= max_datagrams.saturating_mul(mtu));
         self.health.observe(now, self.probe.bytes_in_flight());
         transmit
     }
@@ -334,7 +341,10 @@ impl Path {
     fn paced_datagrams(&mut self, now: Instant, mtu: usize) -> usize {
         match self.quic.congestion_state().metrics().pacing_rate {
             // What ends a connection waits for nothing.
-            Some(bits) if !self.ended => self.pacer.datagrams(now, bits / 8, mtu as u64),
+            Some(bits) if !self.ended => {
+                let is_idle = self.probe.bytes_in_flight() == 0;
+                self.pacer.datagrams(now, bits / 8, mtu as u64, is_idle)
+            }
             _ => {
                 self.pacer.stop_waiting();
                 usize::MAX

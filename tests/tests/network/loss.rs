@@ -47,7 +47,8 @@ fn congestion_that_is_marked_costs_no_datagram() {
         let (unmarked, usual) = drops(Ecn::Pass, place);
         let (marked, took) = drops(Ecn::MarkAfter(millis(5)), place);
         assert!(marked.marked > 0 && unmarked.marked == 0, "{place:?}");
-        assert!(marked.queue_full * 2 < unmarked.queue_full, "{place:?}: {marked:?}, and without marks {unmarked:?}");
+        // BBR may leave the queue short without being told.
+        assert!(marked.queue_full * 2 <= unmarked.queue_full, "{place:?}: {marked:?}, and without marks {unmarked:?}");
         assert!(took < usual * 2, "{place:?}: {took:?}, and without marks {usual:?}");
         let (bleached, _) = drops(Ecn::Bleach, place);
         assert_eq!(bleached.marked, 0);

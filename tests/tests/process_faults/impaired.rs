@@ -120,7 +120,8 @@ fn path_that_dies_every_ten_seconds_costs_what_was_under_way_on_it() {
     transfer.world.run_for(secs(300));
     let recorder = transfer.recorder();
     let deaths = recorder.count(is_dead);
-    assert!(deaths > 20, "{deaths}");
+    // A path that is only suspect when its link comes back goes on.
+    assert!(deaths > 10, "{deaths}");
     assert!(recorder.losses.len() <= 2 * deaths, "{} losses, {deaths} deaths", recorder.losses.len());
     assert_eq!(recorder.closed, None);
     assert!(recorder.longest_stall() < secs(5), "{:?}", recorder.longest_stall());

@@ -93,7 +93,9 @@ fn primary_that_dies_in_mid_transfer_ends_it_with_an_error() {
     }
 }
 
-/// Whichever direction is gone: both ends are told, and neither waits for the other's idle timeout more than once.
+/// Whichever direction is gone: both ends are told, and neither waits for the other's idle timeout more than once. An idle
+/// timeout begins anew with the first datagram that is sent after the last that came (RFC 9000 §10.1), which may be a probe
+/// of QUIC's up to another 30 s later.
 // [P-9.4]
 #[test]
 fn primary_that_hears_or_is_heard_no_more_ends_the_session() {
@@ -107,7 +109,7 @@ fn primary_that_hears_or_is_heard_no_more_ends_the_session() {
         let recorder = transfer.recorder();
         let ends = [recorder.closed.clone().expect("an end"), recorder.closed_at_primary.clone().expect("another")];
         for (at, _) in ends {
-            assert!((secs(28)..secs(65)).contains(&(at - begin)), "heard {is_heard}: {:?}", at - begin);
+            assert!((secs(28)..secs(92)).contains(&(at - begin)), "heard {is_heard}: {:?}", at - begin);
         }
     }
 }
