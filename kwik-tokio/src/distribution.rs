@@ -111,8 +111,8 @@ impl Distribution {
 
     /// Who writes what: [`Adaptive`] by default.
     #[must_use]
-    pub fn policy(mut self, policy: impl Policy + 'static) -> Self {
-        self.policy = Some(Box::new(policy));
+    pub fn policy(mut self, policy: Box<dyn Policy>) -> Self {
+        self.policy = Some(policy);
         self
     }
 

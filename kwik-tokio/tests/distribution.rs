@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use kwik_tokio::{DistributeError, Distribution, ErrorCode, FixedChunks, PathId, StreamOffset, bytes::Bytes};
+use kwik_tokio::{
+    Adaptive, Assignment, DistributeError, Distribution, EqualSplit, ErrorCode, FixedChunks, HeldRange, PathId, Pieces,
+    Policy, ReadOrder, StreamOffset, View, bytes::Bytes,
+};
 use tokio::sync::Notify;
 
 use crate::common::{Fleet, check, check_to_end, pattern, spawn_filler, within};
@@ -66,7 +69,7 @@ async fn secondaries_alone_write_the_middle_of_a_stream() {
         let (client, mut primary) = fleet.stream().await;
         let (_send, mut client) = client.split();
         primary.write_chunk(pattern(0..10)).await.unwrap();
-        let distribution = primary.distribute(10..LEN).policy(FixedChunks::default());
+        let distribution = primary.distribute(10..LEN).policy(Box::new(FixedChunks::default()));
         let distribution = with_secondaries(&fleet, distribution);
         let writing = async {
             distribution.run().await.unwrap();
@@ -75,6 +78,58 @@ async fn secondaries_alone_write_the_middle_of_a_stream() {
         };
         let ((), end) = tokio::join!(writing, check_to_end(&mut client, 0));
         assert_eq!(end, LEN + 10);
+    })
+    .await;
+}
+
+/// Everything is the first source's.
+#[derive(Debug)]
+struct FirstOnly;
+
+impl Policy for FirstOnly {
+    fn next(&mut self, view: &View<'_>) -> Option<Assignment> {
+        let first = view.sources.first()?;
+        (first.can_take && first.ranges < 4).then_some(Assignment { source: 0, bytes: 100_000 })
+    }
+
+    fn takes_back(&mut self, _: &View<'_>, _: &HeldRange) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn every_policy_writes_all_of_a_stream() {
+    within(async {
+        let fleet = fleet_with_fillers(2).await;
+        let policies: [Box<dyn Policy>; 4] = [
+            Box::new(EqualSplit::default()),
+            Box::new(Pieces),
+            Box::new(Adaptive::new(ReadOrder::Unordered)),
+            Box::new(FirstOnly),
+        ];
+        for policy in policies {
+            let is_first_only = format!("{policy:?}") == "FirstOnly";
+            let (client, mut primary) = fleet.stream().await;
+            let (_send, mut client) = client.split();
+            let distribution = with_secondaries(&fleet, primary.distribute(0..LEN)).policy(policy);
+            let distribution = distribution.source_local(read_pattern).read_order(ReadOrder::Unordered);
+            let writing = async {
+                let report = distribution.run().await.unwrap();
+                primary.finish().unwrap();
+                report
+            };
+            let reading = async {
+                let mut bytes = 0;
+                while let Some(chunk) = client.read_chunk(usize::MAX, false).await.unwrap() {
+                    check(chunk.offset.0, &chunk.data);
+                    bytes += chunk.data.len() as u64;
+                }
+                bytes
+            };
+            let (report, bytes) = tokio::join!(writing, reading);
+            assert_eq!(bytes, LEN);
+            assert!(!is_first_only || report.sources[0].bytes >= LEN - 100_000, "{report:?}");
+        }
     })
     .await;
 }

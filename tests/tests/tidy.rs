@@ -123,7 +123,17 @@ const WITHOUT_CALLERS: &[(&str, &callers::Exceptions)] = &[
             ("an application implements it; closures do too", &["Authorizer"]),
             (
                 "the type of a field or a result of what is used",
-                &["EndpointStats", "GrantId", "GrantInfo", "IdentityError", "RangeWriter", "SessionId"],
+                &[
+                    "EndpointStats",
+                    "GrantId",
+                    "GrantInfo",
+                    "IdentityError",
+                    "PathEvents",
+                    "RangeWriter",
+                    "SessionId",
+                    "SourceReport",
+                    "SourceView",
+                ],
             ),
         ],
     ),

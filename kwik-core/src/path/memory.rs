@@ -32,7 +32,7 @@ impl Windows {
 
     /// Twice the congestion window, as far as there is memory.
     pub(super) fn send(&self, congestion_window: u64) -> u64 {
-        (congestion_window + congestion_window / 2).clamp(Self::SEND_MIN, self.send_max)
+        congestion_window.saturating_mul(2).clamp(Self::SEND_MIN, self.send_max)
     }
 
     /// So many bytes were read. As long as there is credit beyond the window, QUIC gives none anew for them.

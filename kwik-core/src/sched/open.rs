@@ -53,7 +53,8 @@ impl Open {
     /// Takes bytes of the last range that begins below `limit`, at most `max` and none beyond the limit, that begin at `at`
     /// or as near as there are any.
     pub(super) fn take_ahead(&mut self, at: u64, max: u64, limit: u64) -> Option<Range<u64>> {
-        let (start, OpenRange { end, lost_by }) = self.ranges.range(..limit).next_back().map(|(at, range)| (*at, *range))?;
+        let (start, OpenRange { end, lost_by }) =
+            self.ranges.range(..limit).next_back().map(|(at, range)| (*at, *range))?;
         self.ranges.remove(&start);
         let last = end.min(limit);
         let from = at.min(last.saturating_sub(max)).max(start);
