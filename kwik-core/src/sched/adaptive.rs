@@ -160,7 +160,7 @@ impl Policy for Adaptive {
         }
         let expected = time_for(held.owed_up_to, source.rate);
         let is_sooner = expected > sooner / 4 * 5 + 30 * MILLISECOND;
-        if view.left == 0 {
+        if view.left == 0 || view.is_blocked {
             return is_sooner;
         }
         let is_overdue = held.age > held.expected / 2 * 3 + 100 * MILLISECOND;

@@ -312,7 +312,8 @@ impl Distributor {
 
     fn view<'a>(&self, now: Instant, sources: &'a [SourceView], floor: u64) -> View<'a> {
         let window = self.credit.saturating_sub(floor);
-        View { now, sources, left: self.open.left(), total: self.total, window }
+        let is_blocked = self.open.start().is_some_and(|start| start >= self.credit);
+        View { now, sources, left: self.open.left(), total: self.total, window, is_blocked }
     }
 
     // ---- out
@@ -353,9 +354,7 @@ impl Distributor {
 
     /// What the primary did not write is left to others; what it wrote and what is late, others are to write as well.
     fn take_back_own(&mut self, now: Instant, views: &[SourceView], floor: u64, index: usize) {
-        let (left, total) = (self.open.left(), self.total);
-        let window = self.credit.saturating_sub(floor);
-        let view = View { now, sources: views, left, total, window };
+        let view = self.view(now, views, floor);
         let (Some(own), source) = (&mut self.own, &mut self.sources[index]) else { return };
         let mut owed = 0;
         for sent in &mut own.sent {

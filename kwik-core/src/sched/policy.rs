@@ -54,6 +54,8 @@ pub struct View<'a> {
     pub total: u64,
     /// How far ahead of the lowest byte that did not arrive the client lets the stream be written, in bytes.
     pub window: u64,
+    /// All that the client lets be written was given to somebody: whoever is through waits for those who are not.
+    pub is_blocked: bool,
 }
 
 /// A range that a source has.

@@ -27,7 +27,7 @@ fn source(path: u32, rate: u64) -> SourceView {
 }
 
 fn view(sources: &[SourceView], left: u64) -> View<'_> {
-    View { now: instant(), sources, left, total: 100 * MB, window: 4 * MB }
+    View { now: instant(), sources, left, total: 100 * MB, window: 4 * MB, is_blocked: false }
 }
 
 /// Assigns until the policy is content, as if nothing arrived meanwhile. Returns the bytes of each source.
