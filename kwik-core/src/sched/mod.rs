@@ -257,6 +257,7 @@ impl Distributor {
         self.rtt = main.as_ref().map_or(self.rtt, |info| info.rtt);
         self.credit = session.stream(self.stream).credit().unwrap_or(0);
         for source in &mut self.sources {
+            source.usual_rtt = main.as_ref().map_or(source.usual_rtt, |info| info.rtt_min);
             if source.path.is_primary() {
                 source.on_info(main.as_ref());
                 if let (Some(own), Some(info)) = (&mut self.own, &main) {

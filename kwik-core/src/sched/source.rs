@@ -62,6 +62,8 @@ pub(super) struct Source {
     pub(super) meter: Meter,
     pub(super) rtt: Duration,
     rtt_min: Duration,
+    /// The primary's least round trip.
+    pub(super) usual_rtt: Duration,
     /// When something last arrived; or would have, of what it was given while it had nothing.
     heard_at: Instant,
     /// It stopped to deliver, or nearly: it is given nothing until then.
@@ -111,6 +113,7 @@ impl Source {
             meter: Meter::new(),
             rtt: Duration::ZERO,
             rtt_min: Duration::ZERO,
+            usual_rtt: Duration::MAX,
             heard_at: now,
             paused_until: None,
             strikes: 0,
@@ -132,9 +135,11 @@ impl Source {
         if self.path.is_primary() {
             return primary_rtt;
         }
-        // A path that is not active is dialled first.
-        let own = if self.rtt_min.is_zero() { 3 * primary_rtt } else { self.rtt_min };
-        primary_rtt + own
+        // A path that is not active is dialled first, over a network that is taken to be like the primary's.
+        if self.rtt_min.is_zero() {
+            return 4 * primary_rtt.min(self.usual_rtt);
+        }
+        primary_rtt + self.rtt_min
     }
 
     /// When the first byte of a range that is left to it now would arrive.
