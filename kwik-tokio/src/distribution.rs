@@ -180,24 +180,26 @@ impl Distribution {
 }
 
 impl DistributionHandle {
-    /// As [`Distribution::source`]. A path that is a source already is left as it is.
+    /// As [`Distribution::source`]. A path that is a source already gives its requests by this from now on.
     pub fn add_source(&self, path: PathId, request: impl FnMut(Range<u64>) -> Bytes + Send + 'static) {
         let mut inner = self.lock();
-        if path.is_primary() || inner.requests.contains_key(&path) {
+        if path.is_primary() {
             return;
         }
         inner.requests.insert(path, Box::new(request));
-        match &mut inner.distributor {
-            Some(distributor) => distributor.add_source(now(), path),
-            None => inner.sources.push(path),
+        if let Some(distributor) = &mut inner.distributor {
+            distributor.add_source(now(), path);
+        } else if !inner.sources.contains(&path) {
+            inner.sources.push(path);
         }
         drop(inner);
         self.shared.changed.notify_waiters();
     }
 
-    /// Leaves nothing more to a source, and takes back what it has.
+    /// Leaves nothing more to a source, and takes back what it has. It may be added again.
     pub fn remove_source(&self, path: PathId) {
         let mut inner = self.lock();
+        inner.requests.remove(&path);
         match &mut inner.distributor {
             Some(distributor) => distributor.remove_source(path),
             None => inner.sources.retain(|source| *source != path),
@@ -206,7 +208,7 @@ impl DistributionHandle {
         self.shared.changed.notify_waiters();
     }
 
-    /// More of the stream is to be written. It must not overlap what was given before.
+    /// More of the stream is to be written. What was given before changes nothing; nor does a call after the end.
     pub fn extend(&self, range: Range<u64>) {
         let mut inner = self.lock();
         match &mut inner.distributor {
@@ -252,9 +254,13 @@ impl DistributionHandle {
     /// The next range whose request is to be asked for, with who gives it.
     fn next_request(&self) -> Option<(PathId, Range<u64>, RequestFn)> {
         let mut inner = self.lock();
-        let (path, range) = inner.distributor.as_mut()?.poll_request()?;
-        let request = inner.requests.remove(&path)?;
-        Some((path, range, request))
+        loop {
+            let (path, range) = inner.distributor.as_mut()?.poll_request()?;
+            // The range of a source that was removed goes to another.
+            if let Some(request) = inner.requests.remove(&path) {
+                return Some((path, range, request));
+            }
+        }
     }
 
     fn on_read(&self, offset: u64, data: io::Result<Bytes>, failed: &mut Option<io::Error>) {
@@ -313,7 +319,8 @@ impl<'a> Registered<'a> {
             while let Some((path, range, mut request)) = self.handle.next_request() {
                 let answer = request(range.clone());
                 let mut inner = self.handle.lock();
-                inner.requests.insert(path, request);
+                // It may have been added anew meanwhile, with another.
+                inner.requests.entry(path).or_insert(request);
                 if let Some(distributor) = &mut inner.distributor {
                     distributor.answer(path, range, answer);
                 }

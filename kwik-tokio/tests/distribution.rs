@@ -11,7 +11,7 @@ use std::{
 
 use kwik_tokio::{
     Adaptive, Assignment, DistributeError, Distribution, EqualSplit, ErrorCode, FixedChunks, HeldRange, PathId, Pieces,
-    Policy, ReadOrder, StreamOffset, View, bytes::Bytes,
+    Policy, ReadOrder, RecvStream, StreamOffset, View, bytes::Bytes,
 };
 use tokio::sync::Notify;
 
@@ -323,6 +323,66 @@ async fn two_servers_write_the_same_range_and_the_first_is_read() {
         assert_eq!(check_to_end(&mut client, 0).await, LEN);
         copy.delivered().await.unwrap();
         silent.delivered().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn source_may_be_removed_and_added_again() {
+    within(async {
+        let fleet = fleet_with_fillers(1).await;
+        let path = fleet.secondaries[0].path;
+        let (client, mut primary) = fleet.stream().await;
+        let (_send, mut client) = client.split();
+        let distribution = primary.distribute(0..1000).live().source(path, |_| Bytes::new());
+        let handle = distribution.handle();
+        handle.remove_source(path);
+        let writing = async {
+            let report = distribution.run().await.unwrap();
+            primary.finish().unwrap();
+            report
+        };
+        let changing = async {
+            handle.add_source(path, |_| Bytes::new());
+            check_next(&mut client, 0..1000).await;
+            handle.remove_source(path);
+            // What was given before changes nothing.
+            handle.extend(500..2000);
+            tokio::task::yield_now().await;
+            handle.add_source(path, |_| Bytes::new());
+            check_next(&mut client, 1000..2000).await;
+            handle.end();
+        };
+        let (report, ()) = tokio::join!(writing, changing);
+        assert_eq!((report.bytes, report.sources.len()), (2000, 1));
+    })
+    .await;
+}
+
+async fn check_next(client: &mut RecvStream, range: Range<u64>) {
+    let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap()];
+    client.read_exact(&mut bytes).await.unwrap();
+    check(range.start, &bytes);
+}
+
+#[tokio::test]
+async fn stream_that_is_dropped_or_reset_ends_it() {
+    within(async {
+        let fleet = fleet_with_fillers(1).await;
+        for is_reset in [true, false] {
+            let (_client, mut primary) = fleet.stream().await;
+            // Nobody ever writes.
+            let distribution = primary.distribute(0..LEN).source_local(|_| std::future::pending());
+            let ending = async {
+                tokio::task::yield_now().await;
+                if is_reset {
+                    primary.reset(1).unwrap();
+                }
+                drop(primary);
+            };
+            let (ended, ()) = tokio::join!(distribution.run(), ending);
+            assert!(matches!(ended, Err(DistributeError::ClosedStream)), "{ended:?}");
+        }
     })
     .await;
 }

@@ -26,6 +26,7 @@ pub use self::report::{DistributionReport, SourceReport};
 use self::source::{Source, Standing};
 use crate::error::ErrorCode;
 use crate::id::{PathId, StreamHandle, StreamOffset};
+use crate::range_set::RangeSet;
 use crate::session::{DelegateError, SessionMut};
 use crate::stream::WriteError;
 
@@ -98,7 +99,9 @@ pub struct Distributor {
     stream: StreamHandle,
     policy: Box<dyn Policy>,
     open: Open,
-    /// Bytes of all that is to be distributed.
+    /// All that is to be distributed.
+    given: RangeSet,
+    /// Bytes of it.
     total: u64,
     sources: Vec<Source>,
     own: Option<OwnPart>,
@@ -126,6 +129,7 @@ impl Distributor {
             stream,
             policy,
             open: Open::default(),
+            given: RangeSet::default(),
             total: 0,
             sources: Vec::new(),
             own: None,
@@ -140,15 +144,23 @@ impl Distributor {
         new
     }
 
-    /// More of the stream is to be written, of a source that goes on. Ranges must not overlap.
+    /// More of the stream is to be written, of a source that goes on. What was given before changes nothing.
     pub fn extend(&mut self, range: Range<u64>) {
-        self.total = self.total.saturating_add(range.end.saturating_sub(range.start));
-        self.open.add(range);
+        if range.is_empty() {
+            return;
+        }
+        for part in self.given.gaps_in(range.clone()) {
+            self.total = self.total.saturating_add(part.end - part.start);
+            self.open.add(part);
+        }
+        self.given.insert(range);
     }
 
-    /// The server of `path` can write every byte of it. It may be added before it joined. A second time changes nothing.
+    /// The server of `path` can write every byte of it. It may be added before it joined, and again after it was removed or
+    /// left out; otherwise a second time changes nothing.
     pub fn add_source(&mut self, now: Instant, path: PathId) {
-        if self.sources.iter().any(|source| source.path == path) {
+        if let Some(source) = self.sources.iter_mut().find(|source| source.path == path) {
+            source.readmit();
             return;
         }
         if path.is_primary() {
@@ -232,6 +244,13 @@ impl Distributor {
     /// The distribution cannot go on then.
     pub fn act(&mut self, now: Instant, session: &mut SessionMut<'_>) -> Result<(), DistributeError> {
         self.look(now, session);
+        let stream = session.stream(self.stream);
+        if let Some(code) = stream.stop_code() {
+            return Err(DistributeError::Stopped(code));
+        }
+        if stream.credit().is_none() {
+            return Err(DistributeError::ClosedStream);
+        }
         self.issue(now, session)?;
         self.write(now, session)?;
         self.take_back(now, session);

@@ -127,6 +127,14 @@ impl Source {
         }
     }
 
+    /// It may be used again, if it was left out.
+    pub(super) fn readmit(&mut self) {
+        if self.standing == Standing::Out {
+            self.standing = if self.path.is_primary() { Standing::Joined } else { Standing::Unjoined };
+            (self.refusals, self.paused_until) = (0, None);
+        }
+    }
+
     // ---- what is known
 
     /// From when a range is left to it until it is known that it arrived, at the least. Grants queue behind what the
