@@ -241,12 +241,10 @@ impl BulkServer {
         }
     }
 
-    /// The primary adds another server to the client's session, maybe again.
+    /// The primary adds another server to the client's session. One that was there before is a source again once it joined.
     fn add_path(&mut self, now: Instant, session: &mut SessionMut<'_>, target: PathTarget) {
-        let Ok(path) = session.add_path(now, target.clone()) else { return };
-        self.paths.insert(path, target);
-        if let Some(distributor) = &mut self.distributor {
-            distributor.add_source(now, path);
+        if let Ok(path) = session.add_path(now, target.clone()) {
+            self.paths.insert(path, target);
         }
     }
 
@@ -326,6 +324,11 @@ impl App for BulkServer {
                 (self.is_primary, self.session) = (true, Some(handle));
                 for target in self.targets.clone() {
                     self.add_path(now, &mut session, target);
+                }
+            }
+            SessionEvent::Path(PathEvent::Joined(path)) => {
+                if let Some(distributor) = &mut self.distributor {
+                    distributor.add_source(now, path);
                 }
             }
             // Its server may come back.
