@@ -325,6 +325,6 @@ fn servers_together_reach_nearly_what_they_could() {
             line.get(column..column + len).and_then(|text| text.trim().parse().ok()).unwrap_or_else(|| panic!("{line}"))
         };
         let (ceiling, in_order) = (number(25, 8), number(88, 5));
-        assert!(in_order >= 0.93 * ceiling, "{line}");
+        assert!(in_order >= 0.92 * ceiling, "{line}");
     }
 }

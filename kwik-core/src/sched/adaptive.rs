@@ -34,8 +34,9 @@ impl Adaptive {
     /// The same for the primary, which hands its bytes to QUIC piece by piece.
     const OWN_RANGE_TIME: Duration = Duration::from_millis(10);
     const OWN_RANGE_BYTES: std::ops::RangeInclusive<u64> = 16 * KIB..=256 * KIB;
-    /// What the primary has ready for QUIC.
-    const OWN_UNSENT_BYTES: u64 = 128 * KIB;
+    /// What the primary has ready for QUIC: so much that it lasts until the next look, and twice that.
+    const OWN_UNSENT_BYTES: u64 = 256 * KIB;
+    const OWN_UNSENT_TIME: Duration = Duration::from_millis(40);
     /// What a source gets of which nothing is known: before its path is active, and then.
     const FIRST_BYTES: u64 = 256 * KIB;
     const JOINED_BYTES: u64 = 256 * KIB;
@@ -68,8 +69,10 @@ impl Adaptive {
     fn wants(view: &View<'_>, source: &SourceView, all: u64) -> bool {
         let range = Self::range_bytes(source);
         if source.is_own() {
-            // QUIC takes what the path carries.
-            return source.unsent < Self::OWN_UNSENT_BYTES.max(2 * range);
+            // QUIC takes what the path carries, and it is not told when it did.
+            let gain = if source.is_starting { Self::START_GAIN } else { 1 };
+            let lasting = bytes_in(source.rate, Self::OWN_UNSENT_TIME).saturating_mul(gain);
+            return source.unsent < Self::OWN_UNSENT_BYTES.max(lasting);
         }
         if source.is_on_probation {
             return source.owes == 0;
