@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 const SEED: u64 = 1;
 
 /// Scenarios in which less of the ceiling is reached.
-const MISSED: [&str; 1] = ["2 x 100, first to 10"];
+const MISSED: [&str; 2] = ["2 x 100, first to 10", "100 far, 100 near"];
 
 const MBIT: u64 = 1_000_000;
 
@@ -325,6 +325,6 @@ fn servers_together_reach_nearly_what_they_could() {
             line.get(column..column + len).and_then(|text| text.trim().parse().ok()).unwrap_or_else(|| panic!("{line}"))
         };
         let (ceiling, in_order) = (number(25, 8), number(88, 5));
-        assert!(in_order >= 0.92 * ceiling, "{line}");
+        assert!(in_order >= 0.94 * ceiling, "{line}");
     }
 }

@@ -128,6 +128,7 @@ const WITHOUT_CALLERS: &[(&str, &callers::Exceptions)] = &[
                     "GrantId",
                     "GrantInfo",
                     "IdentityError",
+                    "Lost",
                     "PathEvents",
                     "RangeWriter",
                     "SessionId",
