@@ -82,7 +82,7 @@ impl Adaptive {
             let known = view.sources.iter().map(|other| other.rate).max().unwrap_or(0);
             let usual = bytes_in(known, source.control_loop).clamp(Self::JOINED_BYTES, 4 * Self::JOINED_BYTES);
             // What a connection that begins delivers doubles with each round trip.
-            let most = if source.is_joined { usual.max(4 * source.delivered) } else { Self::FIRST_BYTES };
+            let most = if source.is_joined { usual.max(source.delivered.saturating_mul(4)) } else { Self::FIRST_BYTES };
             // Of something small, as much as its part may be.
             return source.owes < most.min(view.total / (view.sources.len() as u64 + 1));
         }

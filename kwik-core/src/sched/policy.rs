@@ -106,7 +106,7 @@ impl Policy for EqualSplit {
     fn next(&mut self, view: &View<'_>) -> Option<Assignment> {
         let sources = view.sources.len().max(1) as u64;
         let share = *self.share.get_or_insert_with(|| view.total.div_ceil(sources));
-        let free = |source: &SourceView| source.can_take && source.owes + source.delivered < share;
+        let free = |source: &SourceView| source.can_take && source.owes.saturating_add(source.delivered) < share;
         let unused = |source: &SourceView| source.can_take && source.ranges == 0 && source.owes == 0;
         let source = view.sources.iter().position(free).or_else(|| view.sources.iter().position(unused))?;
         Some(Assignment { source, bytes: share })
