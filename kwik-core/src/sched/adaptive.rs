@@ -111,6 +111,14 @@ impl Adaptive {
         end
     }
 
+    /// The same if nobody else was measured, as with something small: it is tried, since this source may never deliver.
+    fn soonest_unmeasured(view: &View<'_>, held: &HeldRange) -> Option<Duration> {
+        let is_idle = |source: &SourceView| if source.is_own() { source.unsent == 0 } else { source.owes == 0 };
+        let others = view.sources.iter().enumerate().filter(|(index, _)| *index != held.source);
+        let idle = others.filter(|(_, other)| other.is_joined && is_idle(other));
+        idle.map(|(_, other)| other.ready_in.saturating_add(2 * other.control_loop)).min()
+    }
+
     fn sum_of_rates(view: &View<'_>) -> u64 {
         view.sources.iter().map(|source| source.rate).fold(0, u64::saturating_add)
     }
@@ -146,9 +154,8 @@ impl Policy for Adaptive {
             view.sources.iter().enumerate().filter(|(index, other)| {
                 *index != held.source && other.rate > 0 && (other.is_joined || other.is_own())
             });
-        let Some(sooner) = others.map(|(_, other)| other.ready_in + time_for(held.missing, other.rate)).min() else {
-            return false;
-        };
+        let sooner = others.map(|(_, other)| other.ready_in + time_for(held.missing, other.rate)).min();
+        let Some(sooner) = sooner.or_else(|| Self::soonest_unmeasured(view, held)) else { return false };
         if held.is_stalled {
             return true;
         }
