@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 pub use self::adaptive::{Adaptive, ReadOrder};
-use self::meter::bytes_in;
+use self::meter::{bytes_in, time_for};
 use self::open::Open;
 use self::own::OwnPart;
 pub use self::policy::{Assignment, EqualSplit, FixedChunks, HeldRange, Pieces, Policy, SourceView, View};
@@ -172,7 +172,8 @@ impl Distributor {
     /// Nothing more is left to a source; what it has is taken back with the next [`Distributor::act`].
     pub fn remove_source(&mut self, path: PathId) {
         if let Some(source) = self.sources.iter_mut().find(|source| source.path == path) {
-            source.standing = Standing::Out;
+            source.leave_out(&mut self.open);
+            self.requests.retain(|(of, _)| *of != path);
         }
     }
 
@@ -275,6 +276,7 @@ impl Distributor {
         let main = session.path(PathId::PRIMARY);
         self.rtt = main.as_ref().map_or(self.rtt, |info| info.rtt);
         self.credit = session.stream(self.stream).credit().unwrap_or(0);
+        let mut is_room = false;
         for source in &mut self.sources {
             source.usual_rtt = main.as_ref().map_or(source.usual_rtt, |info| info.rtt_min);
             if source.path.is_primary() {
@@ -287,8 +289,12 @@ impl Distributor {
                 }
             } else {
                 source.on_info(session.path(source.path).as_ref());
-                source.look(now, session, &mut self.open, self.rtt);
+                is_room |= source.look(now, session, &mut self.open, self.rtt);
             }
+        }
+        // Not with every look: two that were refused would be asked in turn, for ever, at one moment.
+        if is_room {
+            self.sources.iter_mut().for_each(|source| source.crowded_until = None);
         }
         // Who is out of the primary's reach may not have heard of what was left to it.
         let own = self.sources.iter().find(|source| source.path.is_primary());
@@ -302,12 +308,14 @@ impl Distributor {
     // ---- what is known
 
     fn views(&self, now: Instant) -> Vec<SourceView> {
-        let usable = self.sources.iter().filter(|source| source.can_take(now)).count();
+        let is_last = self.is_last(now);
         let view = |source: &Source| {
-            let start = self.open.start_for(source.path, usable <= 1);
+            let start = self.open.start_for(source.path, is_last);
+            let is_out = source.standing == Standing::Out;
             SourceView {
                 path: source.path,
-                rate: source.meter.rate(),
+                // Who is left out delivers nothing any more, so nobody is compared with what it did.
+                rate: if is_out { 0 } else { source.meter.rate() },
                 is_starting: source.meter.is_starting(),
                 is_joined: source.standing == Standing::Joined,
                 is_on_probation: source.is_on_probation,
@@ -317,10 +325,16 @@ impl Distributor {
                 delivered: source.delivered,
                 ranges: source.held.len(),
                 control_loop: source.control_loop(self.rtt),
-                ready_in: source.ready_in(self.rtt),
+                ready_in: if is_out { time_for(u64::MAX, 1) } else { source.ready_in(self.rtt) },
             }
         };
         self.sources.iter().map(view).collect()
+    }
+
+    /// Whether nobody else could write what a source lost. Who did not join yet may never do so, and is not waited for.
+    fn is_last(&self, now: Instant) -> bool {
+        let can_take = |source: &&Source| source.standing == Standing::Joined && source.can_take(now);
+        self.sources.iter().filter(can_take).count() <= 1
     }
 
     /// The lowest byte that did not arrive, as far as is known.
@@ -408,7 +422,7 @@ impl Distributor {
         let floor = self.floor();
         while !self.open.is_empty() {
             let views = self.views(now);
-            let is_last = self.sources.iter().filter(|source| source.can_take(now)).count() <= 1;
+            let is_last = self.is_last(now);
             let next = self.policy.next(&self.view(now, &views, floor));
             let is_urgent = next.is_none();
             let Some(next) = next.or_else(|| self.urgent(&views, floor, is_last)) else { break };
@@ -484,7 +498,7 @@ impl Distributor {
                 Err(error) => {
                     source.on_refused(&range, &mut self.open);
                     match error {
-                        DelegateError::TooMany => source.is_crowded = true,
+                        DelegateError::TooMany => source.crowded_until = now.checked_add(Self::TICK),
                         DelegateError::PathDead(_) | DelegateError::PathUnknown(_) => source.standing = Standing::Out,
                         // Everything of it arrived, or was lost with the primary's own.
                         DelegateError::Uncovered { .. } => {}

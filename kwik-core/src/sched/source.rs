@@ -77,10 +77,12 @@ pub(super) struct Source {
     was_low: bool,
     /// Ranges in a row that it gave back of itself.
     refusals: u32,
+    /// Ranges in a row that were taken back of it because nothing came of them, or nearly.
+    fruitless: u32,
     /// What it has is taken back.
     pub(super) is_stalled: bool,
-    /// It was refused a range for want of room; until something changes.
-    pub(super) is_crowded: bool,
+    /// It was refused a range for want of room: it is given nothing until then, unless some grant ends before.
+    pub(super) crowded_until: Option<Instant>,
     pub(super) report: SourceReport,
 }
 
@@ -92,6 +94,10 @@ impl Source {
     /// How long it is given nothing then; longer the second time.
     const PAUSE: Duration = Duration::from_millis(400);
     const STRIKES_MAX: u32 = 2;
+    /// The rest of a range that was taken back would have taken so long, at least.
+    const FRUITLESS_AFTER: Duration = Duration::from_secs(4);
+    /// So often the time is doubled for which a source is given nothing.
+    const FRUITLESS_MAX: u32 = 4;
     /// After so long without another, a collapse is forgotten.
     const FORGIVEN_AFTER: Duration = Duration::from_secs(2);
     /// Progress is known in steps of that many bytes at most.
@@ -121,8 +127,9 @@ impl Source {
             is_on_probation: false,
             was_low: false,
             refusals: 0,
+            fruitless: 0,
             is_stalled: false,
-            is_crowded: false,
+            crowded_until: None,
             report: SourceReport::new(path),
         }
     }
@@ -131,7 +138,7 @@ impl Source {
     pub(super) fn readmit(&mut self) {
         if self.standing == Standing::Out {
             self.standing = if self.path.is_primary() { Standing::Joined } else { Standing::Unjoined };
-            (self.refusals, self.paused_until) = (0, None);
+            (self.refusals, self.fruitless, self.paused_until) = (0, 0, None);
         }
     }
 
@@ -162,14 +169,14 @@ impl Source {
 
     /// Whether it may be given something, if there is room.
     pub(super) fn can_take(&self, now: Instant) -> bool {
-        let is_paused = self.paused_until.is_some_and(|until| now < until);
+        let is_paused = [self.paused_until, self.crowded_until].into_iter().flatten().any(|until| now < until);
         let is_ready = match self.standing {
             // A first range may wait for it; once that was taken back, it has to join first.
             Standing::Unjoined => self.report.taken_back_bytes == 0,
             Standing::Joined => true,
             Standing::Suspect | Standing::Out => false,
         };
-        is_ready && !is_paused && !self.is_crowded
+        is_ready && !is_paused
     }
 
     /// Whether anything may come of it.
@@ -228,6 +235,14 @@ impl Source {
         self.drop_held(place, open);
     }
 
+    /// It is left out. The application may answer no request of it any more, so what was not left to it yet is another's at
+    /// once: it might be added again before anybody looks.
+    pub(super) fn leave_out(&mut self, open: &mut Open) {
+        self.standing = Standing::Out;
+        self.held.iter_mut().filter(|held| held.grant.is_none()).for_each(|held| held.is_revoked = true);
+        self.drop_unissued(open);
+    }
+
     /// What was to be left to it is not, if it was taken back.
     pub(super) fn drop_unissued(&mut self, open: &mut Open) {
         while let Some(place) = self.held.iter().position(|held| held.grant.is_none() && held.is_revoked) {
@@ -258,8 +273,15 @@ impl Source {
         self.owes == 0 || rate == 0 || self.owes < bytes_in(rate, self.control_loop(primary_rtt))
     }
 
-    /// Looks at what became of its ranges. What will not come is open again.
-    pub(super) fn look(&mut self, now: Instant, session: &mut SessionMut<'_>, open: &mut Open, primary_rtt: Duration) {
+    /// Looks at what became of its ranges. What will not come is open again. Returns whether one ended.
+    pub(super) fn look(
+        &mut self,
+        now: Instant,
+        session: &mut SessionMut<'_>,
+        open: &mut Open,
+        primary_rtt: Duration,
+    ) -> bool {
+        let before = self.held.len();
         let (mut owes, mut delivered, mut is_cut) = (0, self.settled, false);
         let mut held = std::mem::take(&mut self.held);
         held.retain_mut(|range| {
@@ -283,21 +305,21 @@ impl Source {
                     if !range.is_copy {
                         missing.into_iter().for_each(|range| open.give_back(range, Some(self.path)));
                     }
-                    self.on_lost(now, range.is_revoked, code == TransportCode::REVOKED.into(), lost);
+                    let is_revoked = range.is_revoked || code == TransportCode::REVOKED.into();
+                    self.on_lost(now, is_revoked, lost, bytes);
                 }
                 // What was forgotten elsewhere was seen to arrive there.
                 Some(GrantStatus::Delivered) | None => {
                     self.is_on_probation = false;
                     self.settled += bytes;
                     delivered += bytes;
-                    self.refusals = 0;
+                    (self.refusals, self.fruitless) = (0, 0);
                 }
             }
             session.forget_delegation(grant);
             false
         });
         self.held = held;
-        self.is_crowded = false;
         self.owes = owes;
         if is_cut {
             // What arrived of ranges that ended early is told at once, and says nothing of how fast it came.
@@ -306,11 +328,14 @@ impl Source {
         } else {
             self.on_delivered(now, delivered, primary_rtt);
         }
+        self.held.len() < before
     }
 
-    fn on_lost(&mut self, now: Instant, was_revoked: bool, is_revoked: bool, bytes: u64) {
-        if was_revoked || is_revoked {
+    /// So many bytes of a range of so many will not come.
+    fn on_lost(&mut self, now: Instant, is_revoked: bool, bytes: u64, of: u64) {
+        if is_revoked {
             self.report.taken_back_bytes += bytes;
+            self.on_fruitless(now, bytes, of);
             return;
         }
         self.report.lost_bytes += bytes;
@@ -323,6 +348,19 @@ impl Source {
             self.standing = Standing::Out;
         } else {
             self.pause(now);
+        }
+    }
+
+    /// A range was taken back. Sources of which nothing comes would pass the same range to each other for ever, so each is
+    /// given nothing for longer every time.
+    fn on_fruitless(&mut self, now: Instant, bytes: u64, of: u64) {
+        let is_fruitless = match self.meter.rate() {
+            0 => of.saturating_sub(bytes) <= of / 8,
+            rate => time_for(bytes, rate) > Self::FRUITLESS_AFTER,
+        };
+        if is_fruitless && self.standing == Standing::Joined && self.paused_until.is_none_or(|until| until <= now) {
+            self.paused_until = now.checked_add(Self::PAUSE * (1 << self.fruitless));
+            self.fruitless = (self.fruitless + 1).min(Self::FRUITLESS_MAX);
         }
     }
 
