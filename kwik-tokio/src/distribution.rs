@@ -1,7 +1,7 @@
 //! One stream that several servers write.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fmt,
     future::{Future, poll_fn},
     io,
@@ -70,12 +70,14 @@ struct Inner {
     more: Vec<Range<u64>>,
     /// More ranges may come.
     is_live: bool,
+    /// It ran, and does not any more.
+    is_over: bool,
 }
 
 impl Distribution {
     pub(crate) fn new(stream: StreamRef, range: Range<u64>) -> Self {
         let (requests, sources, more) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let inner = Inner { distributor: None, requests, sources, more, is_live: false };
+        let inner = Inner { distributor: None, requests, sources, more, is_live: false, is_over: false };
         let shared = Arc::new(Shared { inner: Mutex::new(inner), changed: Arc::default() });
         let handle = DistributionHandle { stream, shared };
         Self { handle, range, order: ReadOrder::Ordered, policy: None, read: None }
@@ -109,7 +111,8 @@ impl Distribution {
         self
     }
 
-    /// Who writes what: [`Adaptive`] by default.
+    /// Who writes what: [`Adaptive`] by default. It is asked while the endpoint is locked, so it must not call anything of this
+    /// crate.
     #[must_use]
     pub fn policy(mut self, policy: Box<dyn Policy>) -> Self {
         self.policy = Some(policy);
@@ -182,29 +185,34 @@ impl Distribution {
 impl DistributionHandle {
     /// As [`Distribution::source`]. A path that is a source already gives its requests by this from now on.
     pub fn add_source(&self, path: PathId, request: impl FnMut(Range<u64>) -> Bytes + Send + 'static) {
-        let mut inner = self.lock();
         if path.is_primary() {
             return;
         }
-        inner.requests.insert(path, Box::new(request));
+        let mut inner = self.lock();
+        if inner.is_over {
+            return;
+        }
+        let replaced = inner.requests.insert(path, Box::new(request));
         if let Some(distributor) = &mut inner.distributor {
             distributor.add_source(now(), path);
         } else if !inner.sources.contains(&path) {
             inner.sources.push(path);
         }
         drop(inner);
+        drop(replaced);
         self.shared.changed.notify_waiters();
     }
 
     /// Leaves nothing more to a source, and takes back what it has. It may be added again.
     pub fn remove_source(&self, path: PathId) {
         let mut inner = self.lock();
-        inner.requests.remove(&path);
+        let removed = inner.requests.remove(&path);
         match &mut inner.distributor {
             Some(distributor) => distributor.remove_source(path),
             None => inner.sources.retain(|source| *source != path),
         }
         drop(inner);
+        drop(removed);
         self.shared.changed.notify_waiters();
     }
 
@@ -231,7 +239,8 @@ impl DistributionHandle {
         self.lock().distributor.as_ref().map(Distributor::report)
     }
 
-    /// No closure of the application runs under this lock.
+    /// No closure of the application runs under this lock, and none is dropped: what it holds may want a lock as well. Only a
+    /// policy is asked under it.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -320,10 +329,18 @@ impl<'a> Registered<'a> {
                 let answer = request(range.clone());
                 let mut inner = self.handle.lock();
                 // It may have been added anew meanwhile, with another.
-                inner.requests.entry(path).or_insert(request);
+                let unused = match inner.requests.entry(path) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(request);
+                        None
+                    }
+                    Entry::Occupied(_) => Some(request),
+                };
                 if let Some(distributor) = &mut inner.distributor {
                     distributor.answer(path, range, answer);
                 }
+                drop(inner);
+                drop(unused);
                 is_answered = true;
             }
             if !is_answered {
@@ -346,6 +363,13 @@ impl<'a> Registered<'a> {
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
         let handle = self.handle;
+        // They may hold handles of this very distribution, and with them the session.
+        let requests = {
+            let mut inner = handle.lock();
+            inner.is_over = true;
+            std::mem::take(&mut inner.requests)
+        };
+        contained(|| drop(requests));
         let mut wakes = Wakes::default();
         contained(|| {
             handle.stream.session.with(|waiters, _| {

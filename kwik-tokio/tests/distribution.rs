@@ -10,7 +10,7 @@ use std::{
 };
 
 use kwik_tokio::{
-    Adaptive, Assignment, DistributeError, Distribution, EqualSplit, ErrorCode, FixedChunks, HeldRange, PathId, Pieces,
+    Adaptive, Assignment, DistributeError, Distribution, DistributionHandle, EqualSplit, ErrorCode, FixedChunks, HeldRange, PathId, Pieces,
     Policy, ReadOrder, RecvStream, StreamOffset, View, bytes::Bytes,
 };
 use tokio::sync::Notify;
@@ -383,6 +383,52 @@ async fn stream_that_is_dropped_or_reset_ends_it() {
             let (ended, ()) = tokio::join!(distribution.run(), ending);
             assert!(matches!(ended, Err(DistributeError::ClosedStream)), "{ended:?}");
         }
+    })
+    .await;
+}
+
+/// Asks a distribution how it stands when it is dropped.
+struct AsksAtItsEnd(DistributionHandle, Arc<AtomicU64>);
+
+impl Drop for AsksAtItsEnd {
+    fn drop(&mut self) {
+        self.0.extend(0..0);
+        let _ = self.0.report();
+        self.1.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_request_that_held_a_handle_of_its_distribution_was_dropped_under_its_lock_or_never() {
+    within(async {
+        let fleet = fleet_with_fillers(1).await;
+        let (client, mut primary) = fleet.stream().await;
+        let (_send, mut client) = client.split();
+        let path = fleet.secondaries[0].path;
+        let distribution = primary.distribute(0..100_000).source_local(read_pattern);
+        let (handle, dropped) = (distribution.handle(), Arc::new(AtomicU64::new(0)));
+        let add = || {
+            let asks = AsksAtItsEnd(handle.clone(), Arc::clone(&dropped));
+            handle.add_source(path, move |_| {
+                let _ = &asks;
+                Bytes::new()
+            });
+        };
+        add();
+        // The first is replaced, and the second removed.
+        add();
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+        handle.remove_source(path);
+        assert_eq!(dropped.load(Ordering::Relaxed), 2);
+        add();
+        let writing = async {
+            distribution.run().await.unwrap();
+            primary.finish().unwrap();
+        };
+        tokio::join!(writing, check_to_end(&mut client, 0));
+        assert_eq!(dropped.load(Ordering::Relaxed), 3, "nobody asks any more");
+        add();
+        assert_eq!(dropped.load(Ordering::Relaxed), 4, "it is over");
     })
     .await;
 }
