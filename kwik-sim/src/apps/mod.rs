@@ -6,6 +6,7 @@
 
 pub mod bulk;
 mod client;
+mod distributed;
 pub mod flows;
 mod granted;
 mod message;

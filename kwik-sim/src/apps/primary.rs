@@ -64,7 +64,8 @@ impl PrimarySession {
                     .values_mut()
                     .filter_map(|exchange| exchange.response.as_mut())
                     .any(|response| response.on_delegation(grant, session, tools));
-                if !known {
+                let mut responses = self.exchanges.values().filter_map(|exchange| exchange.response.as_ref());
+                if !known && !responses.any(Response::is_distributed) {
                     session.forget_delegation(grant);
                 }
             }
@@ -72,6 +73,19 @@ impl PrimarySession {
             SessionEvent::RawStatus { .. } => self.raw.on_status(session, &event, tools.model),
             _ => {}
         }
+        self.distribute(session, tools);
+    }
+
+    /// Whatever happened may be something for those who distribute.
+    fn distribute(&mut self, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
+        let mut settled = Vec::new();
+        for (stream, exchange) in &mut self.exchanges {
+            if let Some(response) = exchange.response.as_mut().filter(|response| response.is_distributed()) {
+                response.distribute(session, tools);
+                settled.push(*stream);
+            }
+        }
+        settled.into_iter().for_each(|stream| self.settle(stream, session));
     }
 
     pub(super) fn on_closed(&mut self, error: &SessionError, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
@@ -103,6 +117,7 @@ impl PrimarySession {
             }
             self.read(stream, session, tools);
         }
+        self.distribute(session, tools);
     }
 
     fn on_stream(&mut self, event: StreamEvent, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
@@ -197,6 +212,7 @@ impl PrimarySession {
         }
         let is_over = exchange.response.as_ref().is_none_or(Response::is_over);
         if exchange.reader.is_none() && is_over {
+            exchange.response.iter_mut().for_each(|response| response.release(session));
             session.stream_mut(stream).release_send();
             self.exchanges.remove(&stream);
         }

@@ -6,10 +6,11 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use kwik_core::{
-    DelegateError, ErrorCode, FinishError, GrantId, GrantStatus, PathId, PathState, SessionMut, StreamHandle,
-    StreamOffset, TransportCode, WriteError,
+    DelegateError, DistributeError, ErrorCode, FinishError, GrantId, GrantStatus, PathId, PathState, SessionMut,
+    StreamHandle, StreamOffset, TransportCode, WriteError,
 };
 
+use super::distributed::Distributed;
 use super::message::GrantRequest;
 use super::server::Tools;
 use super::writer::PIECE_BYTES;
@@ -23,6 +24,8 @@ pub(super) struct Response {
     flow: Flow,
     size: u64,
     pieces: VecDeque<PlannedRange>,
+    /// Who writes it instead of the plan.
+    distributed: Option<Distributed>,
     grants: BTreeMap<GrantId, (PathId, Range<u64>)>,
     revokes: Vec<(Instant, GrantId)>,
     /// After how many issued bytes it is reset.
@@ -45,6 +48,8 @@ pub(super) const RESET_CODE: u32 = 77;
 
 impl Response {
     const PIECES_MAX: u64 = 16;
+    /// So many of a hundred are distributed.
+    const DISTRIBUTED: u32 = 33;
 
     pub(super) fn new(
         stream: StreamHandle,
@@ -53,6 +58,7 @@ impl Response {
         reset_after: Option<u64>,
         tools: &mut Tools<'_>,
     ) -> Self {
+        let distributed = tools.chance(Self::DISTRIBUTED).then(|| Distributed::new(stream, size, tools));
         let explicit = tools.chance(tools.plan.explicit);
         let mut pieces = Vec::new();
         let mut start = 0;
@@ -71,6 +77,7 @@ impl Response {
             flow,
             size,
             pieces: pieces.into(),
+            distributed,
             grants: BTreeMap::new(),
             revokes: Vec::new(),
             reset_after,
@@ -93,9 +100,23 @@ impl Response {
         self.over = true;
     }
 
-    /// When the next grant is to be revoked.
+    /// When the next grant is to be revoked, or the distribution is to be looked at.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        self.revokes.iter().map(|(at, _)| *at).min()
+        let distributed = self.distributed.as_ref().filter(|_| !self.over && !self.finished);
+        let look = distributed.and_then(Distributed::wake_at);
+        self.revokes.iter().map(|(at, _)| *at).chain(look).min()
+    }
+
+    /// Whether delegations that nobody knows may be its.
+    pub(super) fn is_distributed(&self) -> bool {
+        self.distributed.is_some()
+    }
+
+    /// Nobody asks any more what becomes of what was left to others.
+    pub(super) fn release(&mut self, session: &mut SessionMut<'_>) {
+        if let Some(distributed) = &mut self.distributed {
+            distributed.release(session);
+        }
     }
 
     /// Revokes what is due.
@@ -112,6 +133,9 @@ impl Response {
 
     /// Issues what there is room for.
     pub(super) fn pump(&mut self, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
+        if self.distributed.is_some() {
+            return self.distribute(session, tools);
+        }
         while !self.over {
             if self.reset_after.is_some_and(|after| self.issued >= after) {
                 return self.reset(session, tools);
@@ -125,6 +149,26 @@ impl Response {
             if !issued && !self.bring_forward() {
                 return;
             }
+        }
+    }
+
+    /// Has its distribution act, if it has one that is not through.
+    pub(super) fn distribute(&mut self, session: &mut SessionMut<'_>, tools: &mut Tools<'_>) {
+        let Some(distributed) = self.distributed.as_mut().filter(|_| !self.over && !self.finished) else { return };
+        let (acted, is_done) = (distributed.act(self.flow, session, tools), distributed.is_done());
+        match acted {
+            Ok(issued) => {
+                self.issued += issued;
+                if self.reset_after.is_some_and(|after| self.issued >= after) {
+                    self.release(session);
+                    self.reset(session, tools);
+                } else if is_done {
+                    self.finish(session, tools);
+                }
+            }
+            Err(DistributeError::Stopped(code)) => self.on_stopped(code, tools),
+            Err(DistributeError::SessionClosed | DistributeError::ClosedStream) => self.over = true,
+            Err(error) => drop(self.fail(&format!("its distribution: {error}"), tools)),
         }
     }
 

@@ -24,6 +24,8 @@ const RESULTS: &[&str] = &[
     "session done at extreme limits",
     "write of 1 byte",
     "write of 64 KiB",
+    "distribute",
+    "distribute: left to a secondary",
 ];
 
 /// Codes that no world of a sweep can bring about, and why.
