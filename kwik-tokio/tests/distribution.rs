@@ -10,8 +10,8 @@ use std::{
 };
 
 use kwik_tokio::{
-    Adaptive, Assignment, DistributeError, Distribution, DistributionHandle, EqualSplit, ErrorCode, FixedChunks, HeldRange, PathId, Pieces,
-    Policy, ReadOrder, RecvStream, StreamOffset, View, bytes::Bytes,
+    Adaptive, Assignment, DistributeError, Distribution, DistributionHandle, EqualSplit, ErrorCode, FixedChunks,
+    HeldRange, PathId, Pieces, Policy, ReadOrder, RecvStream, StreamOffset, View, bytes::Bytes,
 };
 use tokio::sync::Notify;
 

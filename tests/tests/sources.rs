@@ -50,7 +50,8 @@ fn no_conduct_of_one_source_keeps_the_others_from_delivering_everything() {
     let mut stuck = Vec::new();
     for conduct in ALL {
         for bytes in [1, SMALL, LARGE] {
-            for (is_local, order) in [(true, ReadOrder::Ordered), (false, ReadOrder::Ordered), (false, ReadOrder::Unordered)]
+            for (is_local, order) in
+                [(true, ReadOrder::Ordered), (false, ReadOrder::Ordered), (false, ReadOrder::Unordered)]
             {
                 for is_late in [false, true] {
                     let took = download(conduct, bytes, is_local, order, is_late);

@@ -44,8 +44,7 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     let (server, piece, part) = (1..4_usize, 0..BY_HAND, 0..2_usize);
-    const CONDUCTS: &[Conduct] =
-        &[Conduct::Honest, Conduct::Mute, Conduct::Trickle, Conduct::Refuse, Conduct::Half];
+    const CONDUCTS: &[Conduct] = &[Conduct::Honest, Conduct::Mute, Conduct::Trickle, Conduct::Refuse, Conduct::Half];
     prop_oneof![
         6 => (1..400_u64).prop_map(Op::Wait),
         2 => piece.clone().prop_map(Op::Write),
