@@ -88,7 +88,7 @@ impl Play {
             parts: Vec::new(),
             writes: Vec::new(),
             grants: BTreeMap::new(),
-            read: vec![false; usize::try_from(bytes).unwrap()],
+            read: vec![false; usize::try_from(bytes).expect("few bytes")],
             read_bytes: 0,
             is_ended: false,
         }
@@ -318,7 +318,7 @@ impl Play {
             let chunk = if self.is_ordered { stream.read(usize::MAX) } else { stream.read_unordered(usize::MAX) };
             match chunk {
                 Ok(chunk) => {
-                    let start = usize::try_from(chunk.offset.0).unwrap();
+                    let start = usize::try_from(chunk.offset.0).expect("few bytes");
                     let range = start..start + chunk.data.len();
                     assert_eq!(chunk.data, pattern(chunk.offset.0..range.end as u64), "wrong bytes");
                     for is_read in &mut self.read[range] {

@@ -1,5 +1,7 @@
 //! Random orders of writes, delegations, copies, distributions, losses and revocations on one stream.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::Duration;
 
 use kwik_core::{Adaptive, Distributor, Limits, PathId, ReadOrder};
@@ -69,7 +71,7 @@ fn op() -> impl Strategy<Value = Op> {
 struct Run {
     play: Play,
     /// Which pieces by hand were begun.
-    begun: Vec<bool>,
+    begun: BTreeSet<u64>,
     extended: [u64; 2],
     /// Whether the primary writes itself; otherwise server 1 is spared, so that somebody lives.
     is_local: bool,
@@ -93,7 +95,7 @@ impl Run {
             }
             play.distributors.push(distributor);
         }
-        Self { play, begun: vec![false; BY_HAND as usize], extended: [1, 1], is_local }
+        Self { play, begun: BTreeSet::new(), extended: [1, 1], is_local }
     }
 
     fn perform(&mut self, op: Op) {
@@ -148,10 +150,9 @@ impl Run {
         }
     }
 
-    fn begin(&mut self, piece: u64) -> Option<std::ops::Range<u64>> {
+    fn begin(&mut self, piece: u64) -> Option<Range<u64>> {
         let start = (FIRST + SECOND + piece) * PIECE;
-        let is_begun = std::mem::replace(&mut self.begun[piece as usize], true);
-        (!is_begun).then_some(start..start + PIECE)
+        self.begun.insert(piece).then_some(start..start + PIECE)
     }
 
     fn extend(&mut self, part: usize) {
