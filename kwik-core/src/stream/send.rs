@@ -294,10 +294,15 @@ impl SendStream {
         }
     }
 
-    /// Whether all of a range is somebody's to write already, so that another may write the same bytes besides.
-    pub(super) fn check_covered(&self, range: &Range<u64>) -> Result<bool, WriteError> {
+    /// Has another write bytes besides, if all of the range is somebody's to write already. Returns whether it is.
+    pub(super) fn promise_copy(&mut self, range: &Range<u64>) -> Result<bool, WriteError> {
         self.check_open()?;
-        Ok(self.covered.covers(range))
+        let is_covered = self.covered.covers(range);
+        if is_covered {
+            // The copy may arrive although what was written here is never sent ([P-5.14]).
+            self.promised_end = self.promised_end.max(range.end);
+        }
+        Ok(is_covered)
     }
 
     /// Delegated bytes of the range arrived. Who was to write them besides may have lost them before.

@@ -88,7 +88,7 @@ impl StreamTable {
     /// Whether all of a range was written here or left to another server, so that one more may write it.
     pub(crate) fn check_copy(&mut self, handle: StreamHandle, range: &Range<u64>) -> Result<(), ReserveError> {
         self.check_delegation(range.end.saturating_sub(range.start))?;
-        let is_covered = self.send_half(handle)?.stream.check_covered(range)?;
+        let is_covered = self.send_half(handle)?.stream.promise_copy(range)?;
         if is_covered { Ok(()) } else { Err(ReserveError::Uncovered { start: range.start, end: range.end }) }
     }
 
