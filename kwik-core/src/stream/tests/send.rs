@@ -207,3 +207,14 @@ fn the_number_space_is_not_left() {
     assert_eq!(send.reserve(VARINT_MAX), Ok(0..VARINT_MAX));
     assert_eq!(send.reserve(1), Err(WriteError::TooLong));
 }
+
+// [P-5.14]
+#[test]
+fn regression_reset_named_a_size_below_a_copy_of_what_was_not_sent() {
+    let mut send = SendStream::new(1000);
+    write(&mut send, Position::Cursor, 30).unwrap();
+    assert!(!send.promise_copy(&(0..31)).unwrap(), "nobody was given the last byte");
+    assert!(send.promise_copy(&(0..20)).unwrap());
+    assert!(send.reset(ErrorCode::Application(7)));
+    assert_eq!(send.reset_size(), 20, "another may have written so much");
+}
